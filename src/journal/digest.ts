@@ -1,0 +1,38 @@
+/**
+ * Digests over the rows of a tape. All are SHA-256 over a purpose and a row's fields, written so that no two rows have
+ * the same bytes: an integer as 8 bytes little-endian, text (UTF-8) and bytes behind their length as such an integer.
+ */
+import { createHash } from 'node:crypto';
+
+export type DigestField = bigint | number | string | Uint8Array;
+
+export const DIGEST_BYTES = 32;
+
+/** @param purpose keeps the digests of different tables apart. */
+export function digestOf(purpose: string, ...fields: readonly DigestField[]): Uint8Array {
+  const hash = createHash('sha256');
+  for (const field of [purpose, ...fields]) {
+    if (typeof field === 'bigint' || typeof field === 'number') {
+      hash.update(integerBytes(field));
+    } else {
+      const bytes = typeof field === 'string' ? Buffer.from(field, 'utf8') : field;
+      hash.update(integerBytes(bytes.length)).update(bytes);
+    }
+  }
+  return plain(hash.digest());
+}
+
+/** SHA-256 of content, in hex: the name of a blob. */
+export const contentDigest = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex');
+
+export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+/** The same bytes as a plain Uint8Array: what leaves the journal is no Buffer. */
+export const plain = ({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, byteLength);
+
+function integerBytes(value: bigint | number): Uint8Array {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigInt64LE(BigInt(value));
+  return bytes;
+}

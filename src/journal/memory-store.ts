@@ -1,0 +1,157 @@
+/** A JournalStore in memory: for tests, and for sessions that nobody keeps. */
+import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
+import { type Chunk, ChunkEncoder, type ChunkHeader } from './chunk.js';
+import { contentDigest } from './digest.js';
+import { TapeDamagedError, TapeInputError } from './errors.js';
+import { type Position, START } from './record.js';
+import { ChunkedReader } from './reader.js';
+import type {
+  JournalReader,
+  JournalStore,
+  JournalWriter,
+  StateDigest,
+  TapeDescription,
+  TapeHeader,
+  TapeState,
+} from './store.js';
+import { FORMAT_VERSION } from './tape-schema.js';
+import { CODEC_VERSION } from './upcast.js';
+
+const NAME = 'memory';
+
+/** What a tape in memory is. */
+interface Tape {
+  readonly header: TapeHeader;
+  readonly chunks: Chunk[];
+  readonly digests: StateDigest[];
+  readonly blobs: Map<string, Uint8Array>;
+  state: TapeState;
+}
+
+class MemoryWriter implements JournalWriter {
+  private readonly encoder: ChunkEncoder;
+
+  constructor(private readonly tape: Tape) {
+    tape.state = 'recording';
+    this.encoder = ChunkEncoder.after(tape.chunks.at(-1), tape.header.events);
+  }
+
+  get end(): Position {
+    return this.encoder.end;
+  }
+
+  get storedTo(): Position {
+    return this.tape.chunks.at(-1)?.end ?? START;
+  }
+
+  get tapeBytes(): number {
+    return this.tape.chunks.reduce((sum, { raw }) => sum + raw.length, 0);
+  }
+
+  append(stated: StatedEvent): void {
+    if (this.encoder.append(stated)) {
+      this.flush();
+      this.encoder.next();
+    }
+  }
+
+  appendDigest(kind: string, value: Uint8Array): void {
+    this.tape.digests.push({ position: this.end, kind, value: value.slice() });
+  }
+
+  putBlob(content: Uint8Array): string {
+    const digest = contentDigest(content);
+    this.tape.blobs.set(digest, content.slice());
+    return digest;
+  }
+
+  flush(): void {
+    const { chunk, empty } = this.encoder;
+    if (!empty) this.tape.chunks[chunk.index] = { ...chunk, raw: chunk.raw.slice() };
+  }
+
+  finish(): void {
+    this.flush();
+    this.tape.state = 'complete';
+  }
+
+  close(): void {
+    this.flush();
+    this.tape.state = 'cut';
+  }
+}
+
+class MemoryReader extends ChunkedReader {
+  readonly state: TapeState;
+  readonly end: Position;
+  readonly chunkCount: number;
+  private readonly digestCount: number;
+
+  constructor(private readonly tape: Tape) {
+    super();
+    this.state = tape.state;
+    this.end = tape.chunks.at(-1)?.end ?? START;
+    this.chunkCount = tape.chunks.length;
+    this.digestCount = tape.digests.filter(({ position }) => position.seq <= this.end.seq).length;
+  }
+
+  get header(): TapeHeader {
+    return this.tape.header;
+  }
+
+  *digests(kind?: string): Generator<StateDigest, void, void> {
+    for (const digest of this.tape.digests.slice(0, this.digestCount)) {
+      if (kind === undefined || digest.kind === kind) yield digest;
+    }
+  }
+
+  blob(digest: string): Uint8Array | undefined {
+    return this.tape.blobs.get(digest);
+  }
+
+  blobDigests(): readonly string[] {
+    return [...this.tape.blobs.keys()].sort();
+  }
+
+  close(): void {}
+
+  protected chunkHeader(index: number): ChunkHeader {
+    return this.chunkByIndex(index);
+  }
+
+  chunkByIndex(index: number): Chunk {
+    const chunk = this.tape.chunks[index];
+    if (chunk === undefined) throw new TapeInputError(`there is no chunk ${index}`, NAME);
+    return chunk;
+  }
+
+  protected refuseMisplaced(chunk: Chunk): never {
+    throw new TapeDamagedError(NAME, 'the chunks are not in order', { table: 'chunks', row: String(chunk.index) });
+  }
+}
+
+export function memoryStore(): JournalStore {
+  let tape: Tape | undefined;
+  const existing = (): Tape => {
+    if (tape === undefined) throw new TapeInputError('there is no such tape', NAME);
+    return tape;
+  };
+  return {
+    create(description: TapeDescription): JournalWriter {
+      if (tape !== undefined) throw new TapeInputError('exists already', NAME);
+      const header = {
+        ...structuredClone(description),
+        formatVersion: FORMAT_VERSION,
+        codecVersion: CODEC_VERSION,
+        events: EVENT_FIELDS,
+      };
+      tape = { header, chunks: [], digests: [], blobs: new Map(), state: 'recording' };
+      return new MemoryWriter(tape);
+    },
+    continue(): JournalWriter {
+      if (existing().state === 'recording') throw new TapeInputError('is being written', NAME);
+      return new MemoryWriter(existing());
+    },
+    read: (): JournalReader => new MemoryReader(existing()),
+  };
+}

@@ -1,0 +1,69 @@
+/**
+ * What every reader does alike, given its chunks by number: records, and the chunk that holds a place.
+ */
+import { type Chunk, type ChunkHeader, recordsOf } from './chunk.js';
+import type { JournalRecord, Position } from './record.js';
+import type { JournalReader, StateDigest, TapeHeader, TapeState } from './store.js';
+
+export abstract class ChunkedReader implements JournalReader {
+  abstract readonly header: TapeHeader;
+  abstract readonly state: TapeState;
+  abstract readonly end: Position;
+  abstract readonly chunkCount: number;
+
+  abstract digests(kind?: string): Generator<StateDigest, void, void>;
+  abstract blob(digest: string): Uint8Array | undefined;
+  abstract blobDigests(): readonly string[];
+  abstract close(): void;
+
+  /** A chunk by its number, 0 … chunkCount - 1. */
+  abstract chunkByIndex(index: number): Chunk;
+  protected abstract chunkHeader(index: number): ChunkHeader;
+  /** Reports that the chunks' boundaries led to a chunk that does not hold the place looked for. */
+  protected abstract refuseMisplaced(chunk: Chunk): never;
+
+  recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void> {
+    return recordsOf(chunk, this.header.events);
+  }
+
+  *records(fromSeq = 0n): Generator<JournalRecord, void, void> {
+    for (const chunk of this.chunks(fromSeq)) {
+      for (const record of this.recordsOfChunk(chunk)) {
+        // A tape that grows may already have more than when it was opened.
+        if (record.position.seq >= this.end.seq) return;
+        if (record.position.seq >= fromSeq) yield record;
+      }
+    }
+  }
+
+  *chunks(fromSeq = 0n): Generator<Chunk, void, void> {
+    const first = this.find((boundary) => boundary.seq > fromSeq);
+    if (first === undefined) return;
+    yield first;
+    for (let index = first.index + 1; index < this.chunkCount; index++) yield this.chunkByIndex(index);
+  }
+
+  chunkAt(seq: bigint): Chunk | undefined {
+    return seq < 0n ? undefined : this.find((boundary) => boundary.seq > seq);
+  }
+
+  chunkAtIcount(icount: bigint): Chunk | undefined {
+    return this.find((boundary) => boundary.icount >= icount);
+  }
+
+  /** The first chunk whose end `reaches` a place, by halving. */
+  private find(reaches: (boundary: Position) => boolean): Chunk | undefined {
+    if (this.chunkCount === 0 || !reaches(this.end)) return undefined;
+    let from = 0;
+    let to = this.chunkCount - 1;
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if (reaches(this.chunkHeader(middle).end)) to = middle;
+      else from = middle + 1;
+    }
+    const chunk = this.chunkByIndex(from);
+    // Halving trusts boundaries that it does not check; the chunk that it finds is checked, and must be the one.
+    if (!reaches(chunk.end) || (chunk.index > 0 && reaches(chunk.start))) this.refuseMisplaced(chunk);
+    return chunk;
+  }
+}

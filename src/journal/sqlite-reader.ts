@@ -1,0 +1,209 @@
+/**
+ * Reads a tape. What it gives out was checked: every row against its digest, every chunk and state digest against the
+ * one before it. What it does not touch, it does not check; `verify.ts` touches everything.
+ *
+ * A tape that is being written is read up to where it was when it was opened. Open it again to see more.
+ */
+import Database from 'better-sqlite3';
+import { type Chunk, chainDigest, chunkDigest, type ChunkHeader, decompress } from './chunk.js';
+import { EncodingError } from './codec.js';
+import { contentDigest, plain, sameBytes } from './digest.js';
+import { TapeDamagedError } from './errors.js';
+import { ChunkedReader } from './reader.js';
+import { type JournalRecord, type Position, START } from './record.js';
+import { reading, requireFile } from './sqlite-errors.js';
+import type { StateDigest, TapeHeader, TapeState } from './store.js';
+import {
+  checkLink,
+  chunkHeaderOf,
+  chunkPlace,
+  type Predecessor,
+  readIdentity,
+  type TapeIdentity,
+} from './tape-identity.js';
+import { type BlobRow, type ChunkRow, type DigestRow, type ProgressRow, stateDigestDigest } from './tape-schema.js';
+import { isBeingWritten } from './writer-lock.js';
+
+/** A writer may hold up a reader for this long while it turns the tape into a single file. */
+const PATIENCE_MILLISECONDS = 2000;
+const LINK_COLUMNS =
+  'id, first_seq, end_seq, first_icount, end_icount, codec_version, length, digest, chain' as const;
+
+export class SqliteReader extends ChunkedReader {
+  readonly header: TapeHeader;
+  readonly state: TapeState;
+  readonly end: Position;
+  readonly chunkCount: number;
+  private readonly selectChunk: Database.Statement<[number], ChunkRow>;
+  private readonly selectLink: Database.Statement<[number], Omit<ChunkRow, 'data'>>;
+  private readonly selectDigest: Database.Statement<[bigint], DigestRow>;
+  private readonly selectBlob: Database.Statement<[Buffer], BlobRow>;
+  /** What stands before the chunk of this number: known after reading the chunk before. */
+  private next: { readonly index: number; readonly before: Predecessor };
+
+  private constructor(
+    private readonly file: string,
+    private readonly database: Database.Database,
+    private readonly identity: TapeIdentity,
+    beingWritten: boolean,
+  ) {
+    super();
+    const { header, genesis, progress } = identity;
+    this.header = header;
+    this.state = progress.complete === 1n ? 'complete' : beingWritten ? 'recording' : 'cut';
+    this.end = { icount: progress.icount, seq: progress.events };
+    this.chunkCount = Number(progress.chunks);
+    this.next = { index: 0, before: { end: START, chain: genesis } };
+    [this.selectChunk, this.selectLink, this.selectDigest, this.selectBlob] = reading(
+      file,
+      { table: 'sqlite_schema' },
+      () =>
+        [
+          database.prepare<[number], ChunkRow>('SELECT * FROM chunks WHERE id = ?').safeIntegers(true),
+          database
+            .prepare<[number], Omit<ChunkRow, 'data'>>(`SELECT ${LINK_COLUMNS} FROM chunks WHERE id = ?`)
+            .safeIntegers(true),
+          database.prepare<[bigint], DigestRow>('SELECT * FROM digests WHERE id = ?').safeIntegers(true),
+          database.prepare<[Buffer], BlobRow>('SELECT * FROM blobs WHERE digest = ?').safeIntegers(true),
+        ] as const,
+    );
+  }
+
+  static open(file: string): SqliteReader {
+    requireFile(file);
+    // Asked first: a writer that ends in between leaves a complete tape, which then says so itself.
+    const beingWritten = isBeingWritten(file);
+    const database = reading(file, {}, () => new Database(file, { readonly: true, timeout: PATIENCE_MILLISECONDS }));
+    try {
+      return new SqliteReader(file, database, readIdentity(file, database), beingWritten);
+    } catch (error) {
+      database.close();
+      throw error;
+    }
+  }
+
+  /** The connection, for statements that only read. */
+  get connection(): Database.Database {
+    return this.database;
+  }
+
+  /** How much there is, as the tape says. */
+  get progress(): ProgressRow {
+    return this.identity.progress;
+  }
+
+  *digests(kind?: string): Generator<StateDigest, void, void> {
+    const { genesis, progress } = this.identity;
+    let previous = genesis;
+    for (let id = 1n; id <= progress.digests; id++) {
+      const place = { table: 'digests', row: String(id), readableTo: this.end };
+      const row = reading(this.file, place, () => this.selectDigest.get(id));
+      if (row === undefined) throw new TapeDamagedError(this.file, 'the row is missing', place);
+      if (!sameBytes(chainDigest(previous, stateDigestDigest(row)), row.chain)) {
+        throw new TapeDamagedError(this.file, 'the row does not match the hash chain', place);
+      }
+      previous = row.chain;
+      if (id === progress.digests && !sameBytes(row.chain, progress.digest_chain)) {
+        throw new TapeDamagedError(this.file, 'the hash chain does not end where the tape says', place);
+      }
+      if (kind === undefined || row.kind === kind) {
+        yield { position: { icount: row.icount, seq: row.seq }, kind: row.kind, value: plain(row.value) };
+      }
+    }
+  }
+
+  blob(digest: string): Uint8Array | undefined {
+    const place = { table: 'blobs', row: digest, readableTo: this.end };
+    const row = reading(this.file, place, () => this.selectBlob.get(Buffer.from(digest, 'hex')));
+    if (row === undefined) return undefined;
+    const content = this.inflate(row, place);
+    if (contentDigest(content) !== digest) {
+      throw new TapeDamagedError(this.file, 'the content does not match its digest', place);
+    }
+    return content;
+  }
+
+  blobDigests(): readonly string[] {
+    const place = { table: 'blobs', readableTo: this.end };
+    const rows = reading(this.file, place, () =>
+      this.database.prepare<[], Pick<BlobRow, 'digest'>>('SELECT digest FROM blobs ORDER BY digest').all(),
+    );
+    // A tape that grows may have more than when it was opened, never fewer.
+    if (BigInt(rows.length) < this.identity.progress.blobs) {
+      throw new TapeDamagedError(this.file, `${rows.length} of ${this.identity.progress.blobs} rows are there`, place);
+    }
+    return rows.map(({ digest }) => Buffer.from(digest).toString('hex'));
+  }
+
+  close(): void {
+    this.database.close();
+  }
+
+  protected chunkHeader(index: number): ChunkHeader {
+    return chunkHeaderOf(this.link(index));
+  }
+
+  chunkByIndex(index: number): Chunk {
+    const before = this.before(index);
+    const place = { table: 'chunks', row: String(index), readableTo: before.end };
+    const row = reading(this.file, place, () => this.selectChunk.get(index));
+    if (row === undefined) throw new TapeDamagedError(this.file, 'the chunk is missing', place);
+    checkLink(this.file, row, before);
+    const chunk = { ...chunkHeaderOf(row), raw: this.inflate(row, chunkPlace(row, before.end)) };
+    if (!sameBytes(chunkDigest(chunk), row.digest)) {
+      throw new TapeDamagedError(this.file, 'the events do not match their digest', chunkPlace(row, before.end));
+    }
+    if (index === this.chunkCount - 1) this.checkLast(row, before.end);
+    this.next = { index: index + 1, before: { end: chunk.end, chain: row.chain } };
+    return chunk;
+  }
+
+  override *recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void> {
+    try {
+      yield* super.recordsOfChunk(chunk);
+    } catch (cause) {
+      if (!(cause instanceof EncodingError)) throw cause;
+      const place = { table: 'chunks', row: String(chunk.index), readableTo: chunk.start };
+      throw new TapeDamagedError(this.file, cause.message, place, { cause });
+    }
+  }
+
+  protected refuseMisplaced(): never {
+    throw new TapeDamagedError(this.file, 'chunks are not where their boundaries say', { table: 'chunks' });
+  }
+
+  private link(index: number): Omit<ChunkRow, 'data'> {
+    const place = { table: 'chunks', row: String(index) };
+    const row = reading(this.file, place, () => this.selectLink.get(index));
+    if (row === undefined) throw new TapeDamagedError(this.file, 'the chunk is missing', place);
+    return row;
+  }
+
+  private before(index: number): Predecessor {
+    if (index === 0) return { end: START, chain: this.identity.genesis };
+    if (index === this.next.index) return this.next.before;
+    const row = this.link(index - 1);
+    return { end: chunkHeaderOf(row).end, chain: row.chain };
+  }
+
+  /** The last chunk must hold what the tape says that it has; more when the tape grew since it was opened. */
+  private checkLast(row: ChunkRow, readableTo: Position): void {
+    const { seq, icount } = this.end;
+    if (row.end_seq > seq) return;
+    const chain = this.identity.progress.chunk_chain;
+    if (row.end_seq < seq || row.end_icount !== icount || !sameBytes(row.chain, chain)) {
+      throw new TapeDamagedError(this.file, 'the last chunk does not end as the tape says', chunkPlace(row, readableTo));
+    }
+  }
+
+  private inflate(row: { readonly data: Uint8Array; readonly length: bigint }, place: object): Uint8Array {
+    let content: Uint8Array | undefined;
+    try {
+      content = decompress(row.data, Number(row.length));
+    } catch (cause) {
+      throw new TapeDamagedError(this.file, 'the compressed data is damaged', place, { cause });
+    }
+    if (BigInt(content.length) === row.length) return content;
+    throw new TapeDamagedError(this.file, `${content.length} bytes are there instead of ${row.length}`, place);
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * A JournalStore in a file: the tape. Each open writer holds the tape's lock, so there is one at a time.
+ */
+import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
+import { type Chunk, ChunkEncoder } from './chunk.js';
+import { contentDigest } from './digest.js';
+import { TapeInputError } from './errors.js';
+import type { Position } from './record.js';
+import { requireFile, requireNoFile } from './sqlite-errors.js';
+import { SqliteReader } from './sqlite-reader.js';
+import type { JournalReader, JournalStore, JournalWriter, TapeDescription } from './store.js';
+import { TapeFile } from './tape-file.js';
+import { ThreadedWriter } from './threaded-writer.js';
+import { CODEC_VERSION } from './upcast.js';
+import { WriterLock } from './writer-lock.js';
+
+/** How often an appender in the caller's thread looks at the clock. */
+const EVENTS_BETWEEN_CLOCKS = 256;
+
+export interface SqliteStoreOptions {
+  /**
+   * Compress and write in a thread of its own (the default), or in the caller's: simpler, and enough for a tape that
+   * nobody waits for.
+   */
+  readonly thread?: boolean;
+}
+
+export function sqliteStore(file: string, { thread = true }: SqliteStoreOptions = {}): JournalStore {
+  const writer = (lock: WriterLock, last: Chunk | undefined): JournalWriter =>
+    thread ? new ThreadedWriter(file, lock, last) : new InThreadWriter(file, lock, last);
+  return {
+    create(description: TapeDescription): JournalWriter {
+      requireNoFile(file);
+      return locked(file, (lock) => {
+        TapeFile.create(file, description);
+        return writer(lock, undefined);
+      });
+    },
+    continue(): JournalWriter {
+      requireFile(file);
+      return locked(file, (lock) => writer(lock, lastChunk(file)));
+    },
+    read: (): JournalReader => SqliteReader.open(file),
+  };
+}
+
+function locked<Result>(file: string, use: (lock: WriterLock) => Result): Result {
+  const lock = WriterLock.acquire(file);
+  try {
+    return use(lock);
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+/** The chunk in which a continued tape goes on. @throws TapeInputError when this vmtape cannot write its like. */
+function lastChunk(file: string): Chunk | undefined {
+  const reader = SqliteReader.open(file);
+  try {
+    const { header, end } = reader;
+    if (header.codecVersion !== CODEC_VERSION || JSON.stringify(header.events) !== JSON.stringify(EVENT_FIELDS)) {
+      throw new TapeInputError(
+        `was recorded by vmtape ${header.vmtapeVersion}, whose events are not those of this version. ` +
+          'Continue it with that version, or take a snapshot at its end and begin a new tape',
+        file,
+      );
+    }
+    return end.seq === 0n ? undefined : reader.chunkAt(end.seq - 1n);
+  } finally {
+    reader.close();
+  }
+}
+
+/** Writes in the caller's thread. */
+class InThreadWriter implements JournalWriter {
+  private readonly tape: TapeFile;
+  private readonly encoder: ChunkEncoder;
+  private appended = 0;
+
+  constructor(
+    file: string,
+    private readonly lock: WriterLock,
+    last: Chunk | undefined,
+  ) {
+    this.tape = TapeFile.open(file);
+    this.encoder = ChunkEncoder.after(last, EVENT_FIELDS);
+  }
+
+  get end(): Position {
+    return this.encoder.end;
+  }
+
+  get storedTo(): Position {
+    return this.tape.storedTo;
+  }
+
+  get tapeBytes(): number {
+    return this.tape.bytes;
+  }
+
+  append(stated: StatedEvent): void {
+    this.tape.requireWorking();
+    if (this.encoder.append(stated)) {
+      this.tape.putChunk(this.encoder.chunk);
+      this.encoder.next();
+      if (this.tape.due) this.tape.commit();
+    } else if (++this.appended % EVENTS_BETWEEN_CLOCKS === 0 && this.tape.due) {
+      this.flush();
+    }
+  }
+
+  appendDigest(kind: string, value: Uint8Array): void {
+    this.tape.putDigest({ position: this.end, kind, value: value.slice() });
+  }
+
+  putBlob(content: Uint8Array): string {
+    this.tape.putBlob(content);
+    return contentDigest(content);
+  }
+
+  flush(): void {
+    if (!this.encoder.empty) this.tape.putChunk(this.encoder.chunk);
+    this.tape.commit();
+  }
+
+  finish(): void {
+    this.leave(true);
+  }
+
+  close(): void {
+    this.leave(false);
+  }
+
+  private leave(complete: boolean): void {
+    try {
+      this.flush();
+      if (complete) this.tape.finish();
+    } finally {
+      this.tape.close();
+      this.lock.release();
+    }
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * JournalStore: a place that holds one tape. A writer appends to it, one at a time; readers read what is committed,
+ * also while it is being written. `sqlite-store.ts` keeps the tape in a file, `memory-store.ts` in memory; one contract
+ * suite runs over both.
+ *
+ * Everything is synchronous: the machine's loop is, and it must not outrun its tape.
+ */
+import type { EventType, StatedEvent } from '../machine/events.js';
+import type { Chunk } from './chunk.js';
+import type { EventTable } from './codec.js';
+import type { JournalRecord, Position } from './record.js';
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/** What the recorder says about the session when it begins a tape. */
+export interface TapeDescription {
+  /** Version of the vmtape that records. */
+  readonly vmtapeVersion: string;
+  /** Version of the machine model: two models with equal versions behave alike. */
+  readonly machineVersion: string;
+  /** Everything that the machine is built from, besides inputs: RAM size, CPU profile, policy, devices … */
+  readonly configuration: { readonly [key: string]: Json };
+}
+
+/** The header of a tape: readable alone, with any SQLite. */
+export interface TapeHeader extends TapeDescription {
+  readonly formatVersion: number;
+  readonly codecVersion: number;
+  /** The event table of the vmtape that recorded. */
+  readonly events: EventTable;
+}
+
+/**
+ * - `complete`: the writer ended the tape;
+ * - `recording`: somebody is writing it now; readers see the last committed group;
+ * - `cut`: the writer was killed or its disk was full; what is there is good and can be continued.
+ */
+export type TapeState = 'complete' | 'recording' | 'cut';
+
+/** A state digest that stands at a boundary, for replay to compare with. */
+export interface StateDigest {
+  readonly position: Position;
+  /** What it is a digest of, and how: `cpu`, `vmcb`, `devices`, `ram` … */
+  readonly kind: string;
+  readonly value: Uint8Array;
+}
+
+export interface JournalReader {
+  readonly header: TapeHeader;
+  readonly state: TapeState;
+  /** The boundary after the last event; its seq is the number of events. */
+  readonly end: Position;
+  /** Number of chunks. */
+  readonly chunkCount: number;
+  /** Records from event number `fromSeq` on, decoded chunk by chunk as they are asked for. */
+  records(fromSeq?: bigint): Generator<JournalRecord, void, void>;
+  /** Chunks from the one that holds event number `fromSeq` on, not decoded yet. */
+  chunks(fromSeq?: bigint): Generator<Chunk, void, void>;
+  /** The records of a chunk; a replayer asks when its own chunk is not the same. */
+  recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void>;
+  /** The chunk that holds event number `seq`, or undefined past the end. */
+  chunkAt(seq: bigint): Chunk | undefined;
+  /** The first chunk that ends at or after `icount`, or undefined past the end. */
+  chunkAtIcount(icount: bigint): Chunk | undefined;
+  /** All state digests in order, or those of one kind. */
+  digests(kind?: string): Generator<StateDigest, void, void>;
+  /** Content by its SHA-256 digest, in hex; undefined when the tape has none such. */
+  blob(digest: string): Uint8Array | undefined;
+  blobDigests(): readonly string[];
+  close(): void;
+}
+
+export interface JournalWriter {
+  /** The boundary after the last event that was appended. */
+  readonly end: Position;
+  /** The boundary up to which a kill would not lose anything, as far as the caller's thread knows. */
+  readonly storedTo: Position;
+  /** Bytes of the tape so far, as far as the caller's thread knows. */
+  readonly tapeBytes: number;
+  /** Appends one event. It is on the tape at the latest when the group commits: after a second, or at `flush`. */
+  append(stated: StatedEvent): void;
+  /** Keeps a digest of the state at the boundary reached. */
+  appendDigest(kind: string, value: Uint8Array): void;
+  /** Keeps content once. @returns its SHA-256 digest in hex. */
+  putBlob(content: Uint8Array): string;
+  /** Returns when everything appended so far is on the tape. */
+  flush(): void;
+  /** Flushes, marks the tape as complete, and closes. */
+  finish(): void;
+  /** Flushes and closes, but leaves the tape cut: it waits to be continued. */
+  close(): void;
+}
+
+export interface JournalStore {
+  /** Begins a tape. Refuses to overwrite one. */
+  create(description: TapeDescription): JournalWriter;
+  /** Opens the tape for appending after its last event. Refuses while another writer has it. */
+  continue(): JournalWriter;
+  read(): JournalReader;
+}
+
+/** Narrows a record to one event type. */
+export const isRecordOf = <Type extends EventType>(
+  record: JournalRecord,
+  type: Type,
+): record is JournalRecord & { readonly event: { readonly type: Type } } => record.event.type === type;

@@ -1,0 +1,152 @@
+/**
+ * The tape as SQLite sees it: identity, tables, and the digests that tie their rows together. docs/tape-format.md says
+ * the same to people who read tapes with other programs.
+ */
+import type { EventTable } from './codec.js';
+import { type DigestField, digestOf } from './digest.js';
+import type { Json, TapeHeader } from './store.js';
+
+/** Version of the tables. A vmtape reads its own and older formats. */
+export const FORMAT_VERSION = 1;
+/** `PRAGMA application_id`: "vmtp". */
+export const APPLICATION_ID = 0x766d7470;
+/** Small pages: a row wastes half a page on average, and rows are tens of kilobytes. */
+export const PAGE_BYTES = 1024;
+
+/** Tables by name, with the statement that makes each; SQLite keeps the text, and a tape whose text differs is damaged. */
+export const TABLES = {
+  tape: `CREATE TABLE tape (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  format_version INTEGER NOT NULL,
+  codec_version INTEGER NOT NULL,
+  vmtape_version TEXT NOT NULL,
+  machine_version TEXT NOT NULL,
+  configuration TEXT NOT NULL,
+  events TEXT NOT NULL,
+  digest BLOB NOT NULL
+) STRICT`,
+  progress: `CREATE TABLE progress (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  complete INTEGER NOT NULL,
+  events INTEGER NOT NULL,
+  icount INTEGER NOT NULL,
+  chunks INTEGER NOT NULL,
+  chunk_chain BLOB NOT NULL,
+  digests INTEGER NOT NULL,
+  digest_chain BLOB NOT NULL,
+  blobs INTEGER NOT NULL,
+  seal BLOB NOT NULL
+) STRICT`,
+  chunks: `CREATE TABLE chunks (
+  id INTEGER PRIMARY KEY,
+  first_seq INTEGER NOT NULL,
+  end_seq INTEGER NOT NULL,
+  first_icount INTEGER NOT NULL,
+  end_icount INTEGER NOT NULL,
+  codec_version INTEGER NOT NULL,
+  length INTEGER NOT NULL,
+  digest BLOB NOT NULL,
+  chain BLOB NOT NULL,
+  data BLOB NOT NULL
+) STRICT`,
+  digests: `CREATE TABLE digests (
+  id INTEGER PRIMARY KEY,
+  seq INTEGER NOT NULL,
+  icount INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  value BLOB NOT NULL,
+  chain BLOB NOT NULL
+) STRICT`,
+  blobs: `CREATE TABLE blobs (
+  digest BLOB PRIMARY KEY,
+  length INTEGER NOT NULL,
+  data BLOB NOT NULL
+) STRICT, WITHOUT ROWID`,
+} as const;
+export type TableName = keyof typeof TABLES;
+
+/** Rows as better-sqlite3 gives them, integers as bigints. */
+export interface HeaderRow {
+  readonly format_version: bigint;
+  readonly codec_version: bigint;
+  readonly vmtape_version: string;
+  readonly machine_version: string;
+  readonly configuration: string;
+  readonly events: string;
+  readonly digest: Uint8Array;
+}
+
+export interface ProgressRow {
+  readonly complete: bigint;
+  readonly events: bigint;
+  readonly icount: bigint;
+  readonly chunks: bigint;
+  readonly chunk_chain: Uint8Array;
+  readonly digests: bigint;
+  readonly digest_chain: Uint8Array;
+  readonly blobs: bigint;
+  readonly seal: Uint8Array;
+}
+
+export interface ChunkRow {
+  readonly id: bigint;
+  readonly first_seq: bigint;
+  readonly end_seq: bigint;
+  readonly first_icount: bigint;
+  readonly end_icount: bigint;
+  readonly codec_version: bigint;
+  readonly length: bigint;
+  readonly digest: Uint8Array;
+  readonly chain: Uint8Array;
+  readonly data: Uint8Array;
+}
+
+export interface DigestRow {
+  readonly id: bigint;
+  readonly seq: bigint;
+  readonly icount: bigint;
+  readonly kind: string;
+  readonly value: Uint8Array;
+  readonly chain: Uint8Array;
+}
+
+export interface BlobRow {
+  readonly digest: Uint8Array;
+  readonly length: bigint;
+  readonly data: Uint8Array;
+}
+
+/** Digest of the header row; every chain begins with it, so that nothing fits another tape. */
+export const headerDigest = (row: Omit<HeaderRow, 'digest'>): Uint8Array =>
+  digestOf(
+    'vmtape header',
+    row.format_version,
+    row.codec_version,
+    row.vmtape_version,
+    row.machine_version,
+    row.configuration,
+    row.events,
+  );
+
+/** Digest of the progress row: it says how much there is, so that nothing can be missing from the end. */
+export const progressSeal = (header: Uint8Array, row: Omit<ProgressRow, 'seal'>): Uint8Array =>
+  digestOf(
+    'vmtape progress',
+    header,
+    ...([row.complete, row.events, row.icount, row.chunks, row.chunk_chain] satisfies DigestField[]),
+    ...([row.digests, row.digest_chain, row.blobs] satisfies DigestField[]),
+  );
+
+/** Digest of what a row of `digests` holds. */
+export const stateDigestDigest = (row: Omit<DigestRow, 'chain'>): Uint8Array =>
+  digestOf('vmtape digest', row.id, row.seq, row.icount, row.kind, row.value);
+
+/** @throws SyntaxError when the row's JSON is none. */
+export const headerFromRow = (row: HeaderRow): TapeHeader => ({
+  formatVersion: Number(row.format_version),
+  codecVersion: Number(row.codec_version),
+  vmtapeVersion: row.vmtape_version,
+  machineVersion: row.machine_version,
+  configuration: JSON.parse(row.configuration) as { readonly [key: string]: Json },
+  events: JSON.parse(row.events) as EventTable,
+});

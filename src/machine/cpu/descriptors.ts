@@ -1,0 +1,193 @@
+/**
+ * Segment descriptors: how eight or sixteen bytes of a descriptor table become the packed form of the register file, and
+ * the segments of the task state.
+ * Source: APM vol.2 §4.7 Legacy Segment Descriptors, §4.8 Long-Mode Segment Descriptors, §12.2 Task-Management Resources.
+ */
+import { type GuestFault, generalProtection } from '../faults.js';
+import { R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
+import { isCanonical, u64, uN } from '../units.js';
+import { isLongMode, type SlotReader } from './mode.js';
+import { Access, type Transaction } from './transaction.js';
+
+/** Attribute bits, as the VMCB packs them: descriptor bits 47:40 at 7:0, bits 55:52 at 11:8. */
+export const Attribute = {
+  ACCESSED: 0x001,
+  /** Data: writable. Code: readable. */
+  WRITABLE: 0x002,
+  READABLE: 0x002,
+  /** Data: expands down. Code: conforming. */
+  EXPAND_DOWN: 0x004,
+  CONFORMING: 0x004,
+  CODE: 0x008,
+  /** S: code or data, else a system segment or a gate. */
+  USER: 0x010,
+  PRESENT: 0x080,
+  LONG: 0x200,
+  BIG: 0x400,
+  GRANULAR: 0x800,
+} as const;
+
+/** Types of system segments and gates (APM vol.2 table 4-5, table 4-6). In long mode only LDT, TSS and gates of 64 bits. */
+export const SystemType = {
+  TSS16: 0x1,
+  LDT: 0x2,
+  TSS16_BUSY: 0x3,
+  CALL_GATE16: 0x4,
+  TASK_GATE: 0x5,
+  INTERRUPT_GATE16: 0x6,
+  TRAP_GATE16: 0x7,
+  TSS: 0x9,
+  TSS_BUSY: 0xb,
+  CALL_GATE: 0xc,
+  INTERRUPT_GATE: 0xe,
+  TRAP_GATE: 0xf,
+} as const;
+
+export interface Descriptor {
+  readonly selector: number;
+  /** The eight bytes. */
+  readonly raw: bigint;
+  /** Linear address of the eight bytes. */
+  readonly address: bigint;
+  readonly attributes: number;
+  /** In bytes, G applied. */
+  readonly limit: number;
+  readonly base: bigint;
+}
+
+/** Makes the fault of a check: `generalProtection`, `segmentNotPresent` … */
+export type FaultOf = (errorCode: number) => GuestFault;
+
+export const dplOf = ({ attributes }: { readonly attributes: number }): number => (attributes >> 5) & 3;
+export const typeOf = ({ attributes }: { readonly attributes: number }): number => attributes & 0xf;
+export const isPresent = ({ attributes }: { readonly attributes: number }): boolean =>
+  (attributes & Attribute.PRESENT) !== 0;
+export const isSystem = ({ attributes }: { readonly attributes: number }): boolean =>
+  (attributes & Attribute.USER) === 0;
+export const isCode = ({ attributes }: { readonly attributes: number }): boolean =>
+  (attributes & (Attribute.USER | Attribute.CODE)) === (Attribute.USER | Attribute.CODE);
+export const isData = ({ attributes }: { readonly attributes: number }): boolean =>
+  (attributes & (Attribute.USER | Attribute.CODE)) === Attribute.USER;
+export const isConforming = (descriptor: { readonly attributes: number }): boolean =>
+  isCode(descriptor) && (descriptor.attributes & Attribute.CONFORMING) !== 0;
+export const isWritableData = (descriptor: { readonly attributes: number }): boolean =>
+  isData(descriptor) && (descriptor.attributes & Attribute.WRITABLE) !== 0;
+
+export const isNull = (selector: number): boolean => (selector & 0xfffc) === 0;
+export const rplOf = (selector: number): number => selector & 3;
+/** Error code that names a selector (APM vol.2 §8.4.1 Selector-Error Code). @param ext 1 while an event is delivered. */
+export const selectorError = (selector: number, ext = 0): number => (selector & 0xfffc) | ext;
+
+/** The packed word of a segment register. */
+export const packSegment = (selector: number, attributes: number, limit: number): bigint =>
+  BigInt(selector) | (BigInt(attributes) << 16n) | (BigInt(limit) << 32n);
+export const selectorOf = (word: bigint): number => Number(word & 0xffffn);
+export const attributesOf = (word: bigint): number => Number((word >> 16n) & 0xffffn);
+export const limitOf = (word: bigint): number => Number(word >> 32n);
+
+export function parseDescriptor(selector: number, raw: bigint, address: bigint): Descriptor {
+  const attributes = Number(((raw >> 40n) & 0xffn) | ((raw >> 44n) & 0xf00n));
+  const bytes = Number((raw & 0xffffn) | ((raw >> 32n) & 0xf_0000n));
+  return {
+    selector,
+    raw,
+    address,
+    attributes,
+    limit: (attributes & Attribute.GRANULAR) !== 0 ? bytes * 4096 + 4095 : bytes,
+    base: ((raw >> 16n) & 0xff_ffffn) | ((raw >> 32n) & 0xff00_0000n),
+  };
+}
+
+/**
+ * Reads the descriptor that a selector names, from the GDT or the LDT.
+ * @param fault what is raised, with the selector, when it lies outside its table or the LDT is null.
+ * @param ext 1 while an event is delivered.
+ */
+export function readDescriptor(tx: Transaction, selector: number, fault: FaultOf, ext = 0): Descriptor {
+  const address = descriptorAddress(tx, selector, 8);
+  if (address === undefined) throw fault(selectorError(selector, ext));
+  return parseDescriptor(selector, tx.readLinear(address, 8, Access.IMPLICIT), address);
+}
+
+/** As `readDescriptor`, undefined instead of a fault: for LAR, LSL, VERR and VERW. */
+export function findDescriptor(tx: Transaction, selector: number): Descriptor | undefined {
+  if (isNull(selector)) return undefined;
+  const address = descriptorAddress(tx, selector, 8);
+  return address === undefined
+    ? undefined
+    : parseDescriptor(selector, tx.readLinear(address, 8, Access.IMPLICIT), address);
+}
+
+/**
+ * The upper eight bytes of a long-mode system descriptor or gate.
+ * @throws what `fault` makes when they lie outside the table, or their type field is not 0 (APM vol.2 §4.8.3).
+ */
+export function readUpperHalf(tx: Transaction, selector: number, fault: FaultOf, ext = 0): bigint {
+  const address = descriptorAddress(tx, selector, 16);
+  if (address === undefined) throw fault(selectorError(selector, ext));
+  const upper = tx.readLinear(u64(address + 8n), 8, Access.IMPLICIT);
+  if (((upper >> 40n) & 0x1fn) !== 0n) throw fault(selectorError(selector, ext));
+  return upper;
+}
+
+/** Linear address of a descriptor of `bytes` bytes; undefined when it is not wholly inside its table. */
+function descriptorAddress(cpu: SlotReader, selector: number, bytes: number): bigint | undefined {
+  const offset = selector & 0xfff8;
+  const local = (selector & 4) !== 0;
+  const ldtr = cpu.get(R.ldtr);
+  if (local && (attributesOf(ldtr) & Attribute.PRESENT) === 0) return undefined;
+  const limit = local ? limitOf(ldtr) : Number(cpu.get(R.gdtrLimit));
+  if (offset + bytes - 1 > limit) return undefined;
+  const linear = cpu.get(local ? R.ldtrBase : R.gdtrBase) + BigInt(offset);
+  if (!isLongMode(cpu)) return uN(32, linear);
+  if (!isCanonical(u64(linear))) throw generalProtection(0);
+  return u64(linear);
+}
+
+/** Sets the accessed bit of a code or data descriptor, in memory (APM vol.2 §4.7.2). @returns the attributes with it. */
+export function markAccessed(tx: Transaction, descriptor: Descriptor): number {
+  if ((descriptor.attributes & Attribute.ACCESSED) === 0) writeType(tx, descriptor, Attribute.ACCESSED);
+  return descriptor.attributes | Attribute.ACCESSED;
+}
+
+/** Sets the busy bit of an available TSS, in memory. @returns the attributes with it. */
+export function markBusy(tx: Transaction, descriptor: Descriptor): number {
+  writeType(tx, descriptor, 0x2);
+  return descriptor.attributes | 0x2;
+}
+
+function writeType(tx: Transaction, { raw, address }: Descriptor, bits: number): void {
+  const byte = ((raw >> 40n) & 0xffn) | BigInt(bits);
+  tx.writeLinear(u64(address + 5n), 1, byte, Access.IMPLICIT);
+}
+
+/** Writes a segment register, hidden part included. */
+export function setSegment(tx: Transaction, number: number, word: bigint, base: bigint): void {
+  tx.set(segmentSlot(number), word);
+  tx.set((segmentSlot(number) + 1) as Slot, base);
+}
+
+/** Loads a code or data segment from a descriptor that passed its checks. */
+export function loadDescriptor(tx: Transaction, number: number, selector: number, descriptor: Descriptor): void {
+  const attributes = markAccessed(tx, descriptor);
+  setSegment(tx, number, packSegment(selector, attributes, descriptor.limit), descriptor.base);
+}
+
+/** Makes a segment register null: no attributes, and base and limit 0 (CPUID Fn8000_0021_EAX[NullSelectClearsBase]). */
+export function setNull(tx: Transaction, number: number, selector: number): void {
+  setSegment(tx, number, packSegment(selector, 0, 0), 0n);
+}
+
+/**
+ * Reads a field of the current task-state segment.
+ * @throws GuestFault #TS(TR) when the field lies past the limit.
+ */
+export function readTss(tx: Transaction, fault: FaultOf, offset: number, size: number, ext: number): bigint {
+  const tr = tx.get(R.tr);
+  if (offset + size - 1 > limitOf(tr)) throw fault(selectorError(selectorOf(tr), ext));
+  const linear = tx.get(R.trBase) + BigInt(offset);
+  return tx.readLinear(isLongMode(tx) ? u64(linear) : uN(32, linear), size, Access.IMPLICIT);
+}
+
+/** True when TR holds a 16-bit TSS. */
+export const isTss16 = (cpu: SlotReader): boolean => (attributesOf(cpu.get(segmentSlot(Segment.TR))) & 0xd) === 0x1;

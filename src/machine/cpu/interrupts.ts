@@ -1,0 +1,105 @@
+/**
+ * What is due at an instruction boundary, by priority, and what a running guest's hypervisor intercepts of it. Only a
+ * decision: nothing is changed here.
+ * Source: APM vol.2 §8.5 Priorities (table 8-8), §15.13 Interrupt Intercepts, §15.17 Global Interrupt Flag, §15.21
+ * Interrupt and Local APIC Support; RFLAGS.RF and the shadow of MOV SS: §13.1.3 Using Breakpoints.
+ */
+import { invariant } from '../errors.js';
+import { Activity, Boundary, Flag, R } from '../layout/cpu-state.js';
+import { breakpointsDiscarded, initAllowed, nmiAllowed, smiAllowed } from '../svm/gif.js';
+import {
+  EventType,
+  type PendingInjection,
+  pendingInjection,
+  physicalInterruptsAllowed,
+  virtualInterruptDue,
+} from '../svm/injection.js';
+import { type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import { u64, uN } from '../units.js';
+import { breakpointsEnabled, DR6, executionHits } from './debug.js';
+import type { GuestEvent } from './exceptions.js';
+import { is64Bit, type SlotReader } from './mode.js';
+
+export interface BoundaryInputs {
+  /** An interrupt controller asserts INTR. */
+  readonly externalPending: boolean;
+  /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
+  readonly intercepted?: (name: InterceptName) => boolean;
+}
+
+export type Due =
+  /** The event that VMRUN took from EVENTINJ; `pendingInjection` has it. It comes before everything else. */
+  | { readonly kind: 'injection' }
+  /** An intercepted event: #VMEXIT with the code of this row, and the event stays pending. */
+  | { readonly kind: 'exit'; readonly intercept: InterceptName }
+  | { readonly kind: 'smi' }
+  | { readonly kind: 'init' }
+  /** INIT that VM_CR.R_INIT turns into #SX; it is then no longer pending (APM vol.2 §15.30.1 VM_CR MSR). */
+  | { readonly kind: 'redirected-init' }
+  /** #DB: a trap after the last instruction, or a breakpoint before the next one. */
+  | { readonly kind: 'debug'; readonly dr6: bigint }
+  | { readonly kind: 'nmi' }
+  /** INTR: acknowledge it and deliver its vector. */
+  | { readonly kind: 'external' }
+  /** V_IRQ: clear it and deliver V_INTR_VECTOR. */
+  | { readonly kind: 'virtual' };
+
+/** VM_CR.R_INIT. */
+const REDIRECT_INIT = 1n << 1n;
+
+/** @returns the event to take before the next instruction, or undefined. */
+export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | undefined {
+  const intercepted = inputs.intercepted ?? ((name) => interceptRequested((slot) => cpu.get(slot), name));
+  const unless = (intercept: InterceptName, due: Due): Due =>
+    intercepted(intercept) ? { kind: 'exit', intercept } : due;
+  const boundary = cpu.get(R.boundary);
+
+  if (pendingInjection(cpu) !== undefined) return { kind: 'injection' };
+  if ((boundary & Boundary.SMI_PENDING) !== 0n && smiAllowed(cpu)) return unless('SMI', { kind: 'smi' });
+  if ((boundary & Boundary.INIT_PENDING) !== 0n && initAllowed(cpu)) {
+    const redirected = (cpu.get(R.vmCr) & REDIRECT_INIT) !== 0n;
+    return unless('INIT', { kind: redirected ? 'redirected-init' : 'init' });
+  }
+  const activity = cpu.get(R.activity);
+  if (activity === Activity.WAIT_FOR_SIPI) return undefined;
+  const traps = debugTraps(cpu);
+  if (traps !== 0n) return { kind: 'debug', dr6: traps };
+  if ((boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu)) return unless('NMI', { kind: 'nmi' });
+  if (activity === Activity.SHUTDOWN) return undefined;
+  if (inputs.externalPending && physicalInterruptsAllowed(cpu)) return unless('INTR', { kind: 'external' });
+  if (virtualInterruptDue(cpu)) return unless('VINTR', { kind: 'virtual' });
+  const hits = activity === Activity.RUNNING ? instructionBreakpoints(cpu) : 0n;
+  return hits === 0n ? undefined : { kind: 'debug', dr6: hits };
+}
+
+/** Traps of the last instruction, as DR6 bits. They wait in the shadow of MOV SS. */
+function debugTraps(cpu: SlotReader): bigint {
+  const boundary = cpu.get(R.boundary);
+  if ((boundary & Boundary.DEBUG_SHADOW) !== 0n) return 0n;
+  const step = (boundary & Boundary.SINGLE_STEP) !== 0n ? DR6.BS : 0n;
+  const hits = (boundary >> Boundary.BREAKPOINTS_SHIFT) & DR6.BREAKPOINTS;
+  return step | (breakpointsDiscarded(cpu) ? 0n : hits);
+}
+
+/** Breakpoints on the next instruction, as DR6 bits; RFLAGS.RF suppresses them for one instruction. */
+function instructionBreakpoints(cpu: SlotReader): bigint {
+  if (!breakpointsEnabled(cpu) || breakpointsDiscarded(cpu)) return 0n;
+  if ((cpu.get(R.rflags) & Flag.RF) !== 0n || (cpu.get(R.boundary) & Boundary.DEBUG_SHADOW) !== 0n) return 0n;
+  const rip = cpu.get(R.rip);
+  const linear = is64Bit(cpu) ? u64(rip) : uN(32, cpu.get(R.csBase) + rip);
+  return executionHits(cpu, linear);
+}
+
+const TYPE_OF_INJECTION: Readonly<Record<number, GuestEvent['type']>> = {
+  [EventType.INTERRUPT]: 'external',
+  [EventType.NMI]: 'nmi',
+  [EventType.EXCEPTION]: 'exception',
+  [EventType.SOFTWARE]: 'software',
+};
+
+/** An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20). */
+export function eventOfInjection({ type, vector, errorCode, nextRip }: PendingInjection): GuestEvent {
+  const kind = TYPE_OF_INJECTION[type];
+  invariant(kind !== undefined, 'VMRUN let an event of a reserved type pass');
+  return { type: kind, vector, errorCode, nextRip };
+}

@@ -1,0 +1,22 @@
+/**
+ * One row of the table of model-specific registers (`msr.ts`).
+ */
+import type { CpuProfile } from './cpuid.js';
+import type { SystemContext } from './system-context.js';
+
+export interface MsrRow {
+  /** First number, and how many numbers the row covers. */
+  readonly msr: number;
+  readonly count?: number;
+  readonly name: string;
+  readonly source: string;
+  /** Which profiles have it, and which of the row's numbers; all, when absent. */
+  readonly exists?: ((profile: CpuProfile, index: number) => boolean) | undefined;
+  /** @param index place within the row. @returns undefined when there is no such register after all. */
+  readonly read: (context: SystemContext, index: number) => bigint | undefined;
+  /**
+   * @returns false when there is no such register after all.
+   * @throws GuestFault #GP for a value that the register refuses.
+   */
+  readonly write: (context: SystemContext, value: bigint, index: number) => boolean;
+}

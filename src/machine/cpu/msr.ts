@@ -1,0 +1,277 @@
+/**
+ * Model-specific registers: one table, each row with its name, its source, and what reads and writes do. An MSR that is
+ * in no row is #GP and an event.
+ * Source: APM vol.2 appendix A MSR Cross-Reference; APM vol.3 RDMSR, WRMSR.
+ */
+import { type GuestFault, generalProtection } from '../faults.js';
+import { EFER, R, type RegisterName, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { isCanonical } from '../units.js';
+import { VM_CR_SVMDIS, writeEfer } from './control-registers.js';
+import { type CpuProfile, eferMask } from './cpuid.js';
+import type { MsrRow } from './msr-row.js';
+import { MTRR_CAP, MTRR_ROWS } from './mtrr.js';
+import type { SystemContext } from './system-context.js';
+
+type Check = (value: bigint, context: SystemContext) => boolean;
+
+const gp = (): GuestFault => generalProtection();
+const LOW_WORD = 0xffff_ffffn;
+
+/** A register that holds what was written; `allows` refuses with #GP, `mask` are the bits that exist. */
+function storage(
+  msr: number,
+  slot: RegisterName,
+  name: string,
+  source: string,
+  rule: { readonly allows?: Check; readonly mask?: bigint } = {},
+): MsrRow {
+  const { allows, mask } = rule;
+  return {
+    msr,
+    name,
+    source,
+    read: ({ tx }) => tx.get(R[slot]),
+    write(context, value) {
+      if (allows !== undefined && !allows(value, context)) throw gp();
+      context.tx.set(R[slot], mask === undefined ? value : value & mask);
+      return true;
+    },
+  };
+}
+
+/** A register that cannot be written. */
+const readOnly = (msr: number, name: string, source: string, read: MsrRow['read']): MsrRow => ({
+  msr,
+  name,
+  source,
+  read,
+  write: () => {
+    throw gp();
+  },
+});
+
+/** Registers of features without effect here: they read as `value` and drop what is written. */
+const inert = (msr: number, count: number, name: string, source: string, value = 0n): MsrRow => ({
+  msr,
+  count,
+  name,
+  source,
+  read: () => value,
+  write: () => true,
+});
+
+const canonical: Check = (value) => isCanonical(value);
+const within =
+  (bits: bigint): Check =>
+  (value) =>
+    (value & ~bits) === 0n;
+const hasSvm = ({ features }: CpuProfile): boolean => features.has('svm');
+
+/** Memory types of PAT entries; 2 and 3 are reserved (APM vol.2 §7.8.1 PAT Register). */
+export function isValidPat(value: bigint): boolean {
+  for (let entry = value; entry !== 0n; entry >>= 8n) {
+    const type = entry & 0xffn;
+    if (type > 7n || type === 2n || type === 3n) return false;
+  }
+  return true;
+}
+
+/** A guest under nested paging has a PAT of its own (APM vol.2 §15.25.8 Combining Memory Types, MTRRs). */
+function patSlot({ tx }: SystemContext): Slot {
+  const nested = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n && (tx.get(R.nestedControl) & 1n) !== 0n;
+  return nested ? R.guestPat : R.pat;
+}
+
+/** What RDTSC and MSR 10h show: a guest's offset is added (APM vol.2 §15.5.1, TSC_OFFSET). */
+export function guestTsc(context: SystemContext): bigint {
+  const { tx } = context;
+  const offset = (tx.get(R.svmMode) & SvmMode.GUEST) === 0n ? 0n : tx.get(R.tscOffset);
+  return BigInt.asUintN(64, context.readTsc() + offset);
+}
+
+/** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */
+const VM_CR_BITS = 0x1fn;
+const VM_CR_LOCK = 1n << 3n;
+
+const VM_CR: MsrRow = {
+  msr: 0xc001_0114,
+  name: 'VM_CR',
+  source: 'APM vol.2 §15.30.1 VM_CR MSR (C001_0114h)',
+  exists: hasSvm,
+  read: ({ tx }) => tx.get(R.vmCr),
+  write({ tx }, value) {
+    const old = tx.get(R.vmCr);
+    const locked = (old & VM_CR_LOCK) === 0n ? 0n : VM_CR_LOCK | VM_CR_SVMDIS;
+    const next = (value & ~locked) | (old & locked);
+    if ((value & ~VM_CR_BITS) !== 0n) throw gp();
+    if ((next & VM_CR_SVMDIS) !== 0n && (tx.get(R.efer) & EFER.SVME) !== 0n) throw gp();
+    tx.set(R.vmCr, next);
+    return true;
+  },
+};
+
+/** SYSCFG bits that exist: MTRR extensions and top of memory; memory encryption does not. */
+const SYSCFG_BITS = 0x7c_0000n;
+const MCG_CAP_CONTROL_PRESENT = 1n << 8n;
+/** MCG_STATUS: RIPV, EIPV, MCIP. */
+const MCG_STATUS_BITS = 7n;
+/** DebugCtl: LBR, BTF and the pin controls. */
+const DEBUG_CTL_BITS = 0x3fn;
+const LFENCE_SERIALIZING = 1n << 1n;
+
+const ROWS: readonly MsrRow[] = [
+  {
+    msr: 0x10,
+    name: 'TSC',
+    source: 'APM vol.2 §13.2.4 Time-Stamp Counter',
+    read: guestTsc,
+    write(context, value) {
+      context.writeTsc(value);
+      return true;
+    },
+  },
+  {
+    msr: 0x1b,
+    name: 'APIC_BASE',
+    source: 'APM vol.2 §16.3.1 Local APIC Enable, §16.9 x2APIC Support',
+    exists: ({ system }) => system.has('apic'),
+    read: (context) => context.readApicBase(),
+    write(context, value) {
+      if (!context.writeApicBase(value)) throw gp();
+      return true;
+    },
+  },
+  readOnly(0x8b, 'PATCH_LEVEL', 'BKDG of the family, MSR 0000_008B', ({ profile }) => BigInt(profile.patchLevel)),
+  readOnly(0xfe, 'MTRRcap', 'APM vol.2 §7.7.5 MTRR Capabilities Register', () => MTRR_CAP),
+  storage(0x174, 'sysenterCs', 'SYSENTER_CS', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { mask: LOW_WORD }),
+  storage(0x175, 'sysenterEsp', 'SYSENTER_ESP', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { allows: canonical }),
+  storage(0x176, 'sysenterEip', 'SYSENTER_EIP', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { allows: canonical }),
+  readOnly(
+    0x179,
+    'MCG_CAP',
+    'APM vol.2 §9.3.1.1 Machine-Check Capabilities Register',
+    ({ profile }) => BigInt(profile.machineCheckBanks) | MCG_CAP_CONTROL_PRESENT,
+  ),
+  storage(0x17a, 'mcgStatus', 'MCG_STATUS', 'APM vol.2 §9.3.1.2 Machine-Check Status Register', {
+    allows: within(MCG_STATUS_BITS),
+  }),
+  storage(0x17b, 'mcgCtl', 'MCG_CTL', 'APM vol.2 §9.3.1.3 Machine-Check Control Register'),
+  storage(0x1a0, 'miscEnable', 'MISC_ENABLE', 'storage for software that expects it; no AMD processor defines it'),
+  storage(0x1d9, 'debugCtl', 'DebugCtl', 'APM vol.2 §13.1.1.7 Debug-Control MSR', { allows: within(DEBUG_CTL_BITS) }),
+  ...(['lastBranchFrom', 'lastBranchTo', 'lastIntFrom', 'lastIntTo'] as const).map((slot, index) =>
+    readOnly(0x1db + index, slot, 'APM vol.2 §13.1.1.8 Control-Transfer Breakpoint Features', ({ tx }) =>
+      tx.get(R[slot]),
+    ),
+  ),
+  ...MTRR_ROWS,
+  {
+    msr: 0x277,
+    name: 'PAT',
+    source: 'APM vol.2 §7.8.1 PAT Register',
+    read: (context) => context.tx.get(patSlot(context)),
+    write(context, value) {
+      if (!isValidPat(value)) throw gp();
+      context.tx.set(patSlot(context), value);
+      return true;
+    },
+  },
+  {
+    // No error source is modelled: the registers of a bank are there and stay clear.
+    msr: 0x400,
+    count: 4 * 32,
+    name: 'MCi_CTL, MCi_STATUS, MCi_ADDR, MCi_MISC',
+    source: 'APM vol.2 §9.3.2 Error-Reporting Register Banks',
+    exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks,
+    read: () => 0n,
+    write: () => true,
+  },
+  {
+    msr: 0x800,
+    count: 0x100,
+    name: 'x2APIC registers',
+    source: 'APM vol.2 §16.11 Accessing x2APIC Registers',
+    exists: ({ system }) => system.has('x2apic'),
+    read: (context, index) => context.readApicRegister(index),
+    write: (context, value, index) => context.writeApicRegister(index, value),
+  },
+  {
+    msr: 0xc000_0080,
+    name: 'EFER',
+    source: 'APM vol.2 §3.1.7 Extended Feature Enable Register (EFER)',
+    read: ({ tx }) => tx.get(R.efer),
+    write(context, value) {
+      writeEfer(context, value, eferMask(context.profile));
+      return true;
+    },
+  },
+  storage(0xc000_0081, 'star', 'STAR', 'APM vol.2 §6.1.1 SYSCALL and SYSRET'),
+  storage(0xc000_0082, 'lstar', 'LSTAR', 'APM vol.2 §6.1.1 SYSCALL and SYSRET', { allows: canonical }),
+  storage(0xc000_0083, 'cstar', 'CSTAR', 'APM vol.2 §6.1.1 SYSCALL and SYSRET', { allows: canonical }),
+  storage(0xc000_0084, 'sfmask', 'SFMASK', 'APM vol.2 §6.1.1 SYSCALL and SYSRET', { mask: LOW_WORD }),
+  storage(0xc000_0100, 'fsBase', 'FS.Base', 'APM vol.2 §4.5.3 FS and GS Registers in 64-Bit Mode', {
+    allows: canonical,
+  }),
+  storage(0xc000_0101, 'gsBase', 'GS.Base', 'APM vol.2 §4.5.3 FS and GS Registers in 64-Bit Mode', {
+    allows: canonical,
+  }),
+  storage(0xc000_0102, 'kernelGsBase', 'KernelGSbase', 'APM vol.2 §6.4 SWAPGS Instruction', { allows: canonical }),
+  {
+    ...storage(0xc000_0103, 'tscAux', 'TSC_AUX', 'APM vol.3, RDTSCP', { mask: LOW_WORD }),
+    exists: ({ features }) => features.has('rdtscp') || features.has('rdpid'),
+  },
+  inert(0xc001_0000, 8, 'PerfEvtSel0-3, PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
+  storage(0xc001_0010, 'syscfg', 'SYSCFG', 'APM vol.2 §3.2.1 System Configuration Register', {
+    allows: within(LOW_WORD),
+    mask: SYSCFG_BITS,
+  }),
+  storage(0xc001_0015, 'hwcr', 'HWCR', 'APM vol.2 §3.2.10 Hardware Configuration Register'),
+  {
+    msr: 0xc001_0044,
+    count: 32,
+    name: 'MCi_CTL_MASK',
+    source: 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers',
+    exists: ({ machineCheckBanks }, index) => index < machineCheckBanks,
+    read: () => 0n,
+    write: () => true,
+  },
+  VM_CR,
+  {
+    ...storage(0xc001_0117, 'vmHsavePA', 'VM_HSAVE_PA', 'APM vol.2 §15.30.4 VM_HSAVE_PA MSR (C001_0117h)', {
+      allows: (value, { profile }) => (value & 0xfffn) === 0n && value >> BigInt(profile.physicalAddressBits) === 0n,
+    }),
+    exists: hasSvm,
+  },
+  inert(0xc001_1029, 1, 'DE_CFG', 'Software Techniques for Managing Speculation, LFENCE', LFENCE_SERIALIZING),
+];
+
+const BY_NUMBER: ReadonlyMap<number, MsrRow> = new Map(
+  ROWS.flatMap((row) => Array.from({ length: row.count ?? 1 }, (_, index): [number, MsrRow] => [row.msr + index, row])),
+);
+
+/** All rows, for documentation and coverage. */
+export const MSR_ROWS = ROWS;
+
+const find = (profile: CpuProfile, msr: number): MsrRow | undefined => {
+  const row = BY_NUMBER.get(msr);
+  return row?.exists === undefined || row.exists(profile, msr - row.msr) ? row : undefined;
+};
+
+/**
+ * RDMSR, after privilege checks and intercepts.
+ * @throws GuestFault #GP for an MSR that does not exist; the event `cpu.msr-unknown` is stated before.
+ */
+export function readMsr(context: SystemContext, msr: number): bigint {
+  const row = find(context.profile, msr);
+  const value = row?.read(context, msr - row.msr);
+  if (value !== undefined) return value;
+  context.state({ type: 'cpu.msr-unknown', msr, write: false, value: 0n });
+  throw gp();
+}
+
+/** WRMSR, after privilege checks and intercepts. @throws GuestFault #GP. */
+export function writeMsr(context: SystemContext, msr: number, value: bigint): void {
+  const row = find(context.profile, msr);
+  if (row?.write(context, value, msr - row.msr) === true) return;
+  context.state({ type: 'cpu.msr-unknown', msr, write: true, value });
+  throw gp();
+}

@@ -1,0 +1,533 @@
+/**
+ * What the engine leaves: single instructions by the evaluator or the control plane, events at instruction boundaries,
+ * their delivery, and world switches. Everything happens on one transaction that is committed or dropped as a whole.
+ *
+ * What counts as retired: an instruction that completed, each iteration of a repeated string instruction, INT n and
+ * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
+ */
+import type { DecodedInstruction } from '../decode/decoded.js';
+import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
+import { invariant, UnsupportedError } from '../errors.js';
+import type { EndReason, MachineEvent } from '../events.js';
+import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { Evaluator } from '../isa/evaluate.js';
+import type { SystemInstruction } from '../isa/instruction.js';
+import { Activity, Boundary, Flag, R, type RegisterDelta, type Registers, Segment, type Slot, SvmMode } from '../layout/cpu-state.js';
+import type { VmcbWords } from '../layout/vmcb.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { ExitCode } from '../svm/exit-code.js';
+import { encodeEvent, EventType, pendingInjection, virtualInterruptVector, withoutVirtualInterrupt } from '../svm/injection.js';
+import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
+import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
+import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
+import { gPA, type Nanoseconds, sPA, type SPA, uN } from '../units.js';
+import type { Engine } from '../wasm/engine.js';
+import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
+import { breakpointsEnabled } from './debug.js';
+import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
+import { is64Bit } from './mode.js';
+import { initRegisters } from './reset.js';
+import { checkSegment } from './segments.js';
+import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
+import { Access, Transaction, type TransactionHost } from './transaction.js';
+
+/** What the processor needs of the machine around it. */
+export interface ProcessorHost extends VmcbShadow {
+  readonly memory: PhysicalMemory;
+  readonly engine: Engine;
+  readonly profile: CpuProfile;
+  readonly registers: Registers;
+  readonly now: Nanoseconds;
+  readonly externalPending: boolean;
+  stateEvent(event: MachineEvent, retired: 0 | 1): void;
+  countPlain(): void;
+  end(reason: EndReason, status: number): void;
+  /** Acknowledges the pending external interrupt. @returns its vector. */
+  acknowledge(): number;
+  resetDevicesOfVcpu(): void;
+  readDevice(address: SPA, size: number): bigint;
+  writeDevice(address: SPA, size: number, value: bigint): void;
+  readPort(port: number, size: number): bigint;
+  writePort(port: number, size: number, value: bigint): void;
+  readDeviceMsr(msr: number): bigint | 'fault' | undefined;
+  writeDeviceMsr(msr: number, value: bigint): boolean | undefined;
+  readTaskPriority(): bigint;
+  writeTaskPriority(value: bigint): void;
+  readTsc(): bigint;
+  tscMoved(base: bigint): void;
+  drawEntropy(): bigint;
+  knownWords(vmcb: number): VmcbWords | undefined;
+}
+
+/** Boundary bits that hold for one instruction. */
+const TRANSIENT =
+  Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW | Boundary.SINGLE_STEP | (0xfn << Boundary.BREAKPOINTS_SHIFT);
+const MSR_APIC_BASE = 0x1b;
+const X2APIC_FIRST = 0x800;
+
+export class Processor implements TransactionHost, SystemContext {
+  readonly tx: Transaction;
+  readonly ops: Evaluator;
+  readonly vmcbShadow: VmcbShadow;
+  readonly vcpu = 0;
+  private current: DecodedInstruction | undefined;
+  private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
+  private readonly flushes: TlbFlush[] = [];
+  /** The event whose delivery is under way, for EXITINTINFO. */
+  private vectoring: GuestEvent | undefined;
+
+  constructor(private readonly machine: ProcessorHost) {
+    this.tx = new Transaction(this);
+    this.ops = new Evaluator(this.tx);
+    this.vmcbShadow = machine;
+  }
+
+  // TransactionHost
+
+  get registers(): Registers {
+    return this.machine.registers;
+  }
+  get memory(): PhysicalMemory {
+    return this.machine.memory;
+  }
+
+  translate(tx: Transaction, linear: bigint, access: number): SPA {
+    const { engine } = this.machine;
+    const address = engine.translate(linear, access, tx);
+    if (address >= 0) return sPA(address);
+    const { result } = engine.walker;
+    if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
+    throw new GuestFault(Vector.PF, result.errorCode, linear);
+  }
+
+  readDevice(address: SPA, size: number): bigint {
+    return this.machine.readDevice(address, size);
+  }
+  writeDevice(address: SPA, size: number, value: bigint): void {
+    this.machine.writeDevice(address, size, value);
+  }
+
+  // State
+
+  private get(slot: Slot): bigint {
+    return this.machine.registers[slot] as bigint;
+  }
+
+  get isRunning(): boolean {
+    return this.get(R.activity) === Activity.RUNNING;
+  }
+
+  /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow. */
+  get mustStep(): boolean {
+    return (
+      (this.get(R.rflags) & (Flag.TF | Flag.RF)) !== 0n ||
+      (this.get(R.boundary) & TRANSIENT) !== 0n ||
+      breakpointsEnabled(this.liveRegisters)
+    );
+  }
+
+  private readonly liveRegisters = { get: (slot: Slot): bigint => this.get(slot) };
+
+  private get guestRuns(): boolean {
+    return (this.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+  }
+
+  // Boundaries
+
+  /** Takes what is due before the next instruction. @returns false when nothing is. */
+  takeDueEvent(): boolean {
+    const due = decideBoundary(this.liveRegisters, { externalPending: this.machine.externalPending });
+    if (due === undefined) return false;
+    this.tx.abort();
+    this.take(due);
+    return true;
+  }
+
+  private take(due: Due): void {
+    switch (due.kind) {
+      case 'injection':
+        this.inject();
+        return;
+      case 'exit':
+        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode));
+        return;
+      case 'debug':
+        this.deliver({ type: 'exception', vector: Vector.DB, dr6: due.dr6 }, 0);
+        return;
+      case 'nmi':
+        this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.NMI_PENDING);
+        this.deliver({ type: 'nmi', vector: Vector.NMI }, 0);
+        return;
+      case 'external': {
+        const vector = this.machine.acknowledge();
+        this.deliver({ type: 'external', vector }, 0);
+        return;
+      }
+      case 'virtual': {
+        const vector = virtualInterruptVector(this.tx);
+        this.tx.set(R.intControl, withoutVirtualInterrupt(this.tx.get(R.intControl)));
+        this.deliver({ type: 'external', vector }, 0, 'virtual');
+        return;
+      }
+      case 'init':
+      case 'redirected-init': {
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, false)) this.tx.set(slot, value);
+        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
+        this.machine.resetDevicesOfVcpu();
+        this.machine.engine.flush(undefined);
+        return;
+      }
+      case 'smi':
+        throw new UnsupportedError('a system-management interrupt is pending: this version has no SMM');
+    }
+  }
+
+  /** Delivers what VMRUN took from EVENTINJ, past every intercept of the event itself. */
+  private inject(): void {
+    const injection = pendingInjection(this.tx);
+    invariant(injection !== undefined, 'nothing is to be injected');
+    const event = eventOfInjection(injection);
+    const cleared: readonly Slot[] = [R.eventInjection, R.eventNextRip];
+    for (const slot of cleared) this.tx.set(slot, 0n);
+    this.deliver(event, 0, 'injected', cleared);
+  }
+
+  // Instructions
+
+  /** Executes the instruction at RIP. @param known as the engine decoded it, when it did. */
+  step(known: DecodedInstruction | undefined): void {
+    const { tx } = this;
+    tx.abort();
+    this.flushes.length = 0;
+    this.makeOutcome = undefined;
+    this.current = known;
+    const rflags = this.get(R.rflags);
+    try {
+      const insn = known ?? this.fetch();
+      this.current = insn;
+      const boundary = tx.get(R.boundary);
+      if ((boundary & TRANSIENT) !== 0n) tx.set(R.boundary, boundary & ~TRANSIENT);
+      this.ops.watch(breakpointsEnabled(this.liveRegisters));
+      if ('system' in insn.instruction) this.system(insn, insn.instruction);
+      else {
+        this.ops.execute(insn);
+        this.makeOutcome = 'plain';
+      }
+      this.trapAfter(insn, rflags);
+      this.complete(insn);
+    } catch (reason) {
+      this.interrupted(reason);
+    }
+  }
+
+  private system(insn: DecodedInstruction, instruction: SystemInstruction): void {
+    this.ops.begin(insn);
+    instruction.system(this);
+  }
+
+  /** RF ends with the instruction; TF and data breakpoints leave a trap for the boundary. */
+  private trapAfter(insn: DecodedInstruction, before: bigint): void {
+    const { tx } = this;
+    if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
+    const hits = this.ops.watchHits;
+    if (hits === 0n && (before & Flag.TF) === 0n) return;
+    const traps = ((before & Flag.TF) !== 0n ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
+    tx.set(R.boundary, tx.get(R.boundary) | traps);
+  }
+
+  private complete(insn: DecodedInstruction): void {
+    const { machine, tx } = this;
+    const outcome = this.makeOutcome;
+    if (outcome === 'plain') {
+      const rflags = this.get(R.rflags);
+      tx.commitMemory();
+      tx.commitRegisters();
+      if (((rflags ^ this.get(R.rflags)) & (Flag.AC | Flag.VM)) !== 0n) machine.engine.stateChanged();
+      machine.countPlain();
+    } else {
+      this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
+    }
+    for (const flush of this.flushes) this.flush(flush);
+  }
+
+  /** Commits the transaction as one event. */
+  private commit(make: (registers: RegisterDelta) => MachineEvent, retired: 0 | 1): void {
+    const registers = this.tx.delta();
+    this.tx.commitMemory();
+    this.machine.stateEvent(make(registers), retired);
+    this.tx.abort();
+  }
+
+  private flush(flush: TlbFlush): void {
+    const { engine } = this.machine;
+    if (flush.scope === 'all') engine.flush(undefined);
+    else if (flush.scope === 'page') engine.flushPage(flush.asid, flush.linear);
+    else engine.flush(flush.asid);
+  }
+
+  /** An instruction did not complete: a fault, a software interrupt, an intercept. */
+  private interrupted(reason: unknown): void {
+    const { tx } = this;
+    if (reason instanceof GuestFault) {
+      tx.abort();
+      this.deliver(eventOfFault(reason), 0);
+    } else if (reason instanceof SoftwareEvent) {
+      tx.abort();
+      this.deliver(reason.event, 1);
+    } else if (reason instanceof VmExit) {
+      tx.abort();
+      this.exit(reason);
+    } else if (reason instanceof NestedPageFault) {
+      tx.abort();
+      this.exit(nestedExit(reason));
+    } else throw reason;
+  }
+
+  /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
+  private fetch(): DecodedInstruction {
+    const { tx } = this;
+    const { decoder, codeMode } = this.machine.engine;
+    const rip = tx.get(R.rip);
+    const bytes = new Uint8Array(MAX_INSTRUCTION_BYTES);
+    const access = this.fetchAccess();
+    let length = 0;
+    for (;;) {
+      // One page at a time: the next is touched only when the instruction reaches into it.
+      const linear = checkSegment(tx, Segment.CS, this.codeOffset(rip + BigInt(length)), 1, Access.FETCH);
+      const start = length;
+      const inPage = 4096 - Number(linear & 0xfffn);
+      const end = Math.min(MAX_INSTRUCTION_BYTES, length + inPage);
+      const address = this.translate(tx, linear, access);
+      for (; length < end; length++) {
+        if (length > start && !this.insideCode(rip + BigInt(length))) break;
+        bytes[length] = Number(tx.readPhysical(sPA(address + length - start), 1));
+      }
+      const insn = decoder.decode(bytes.subarray(0, length), codeMode);
+      if (typeof insn === 'object') return insn;
+      if (insn === 'invalid') throw invalidOpcode();
+      if (insn === 'too-long' || length >= MAX_INSTRUCTION_BYTES) throw generalProtection();
+    }
+  }
+
+  private fetchAccess(): number {
+    return Access.FETCH | (this.tx.get(R.cpl) === 3n ? Access.USER : 0);
+  }
+
+  private codeOffset(rip: bigint): bigint {
+    return is64Bit(this.tx) ? uN(64, rip) : uN(32, rip);
+  }
+
+  private insideCode(rip: bigint): boolean {
+    try {
+      checkSegment(this.tx, Segment.CS, this.codeOffset(rip), 1, Access.FETCH);
+      return true;
+    } catch (fault) {
+      if (fault instanceof GuestFault) return false;
+      throw fault;
+    }
+  }
+
+  // Delivery
+
+  /**
+   * Delivers an event and whatever its delivery raises.
+   * @param retired 1 for the end of INT n and its like.
+   * @param kept slots already written in the transaction that outlive a fault of the delivery.
+   */
+  private deliver(
+    event: GuestEvent,
+    retired: 0 | 1,
+    origin: 'virtual' | 'injected' | undefined = undefined,
+    kept: readonly Slot[] = [],
+  ): void {
+    const { tx } = this;
+    const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
+    let first = true;
+    this.vectoring = undefined;
+    try {
+      const delivered = deliverEvent(tx, event, (next, during) => {
+        for (const [slot, value] of before) tx.set(slot, value);
+        this.vectoring = next;
+        const injected = first && origin === 'injected';
+        first = false;
+        if (!injected) this.interceptEvent(next, during);
+      });
+      if (delivered === 'shutdown') this.shutdown();
+      else this.commit((registers) => deliveredEvent(delivered, event, origin, registers), retired);
+    } catch (reason) {
+      if (reason instanceof NestedPageFault) {
+        const { vectoring } = this;
+        tx.abort();
+        for (const [slot, value] of before) tx.set(slot, value);
+        if (vectoring !== undefined) this.setExitIntInfo(vectoring);
+        this.exit(nestedExit(reason));
+      } else if (reason instanceof VmExit) this.exit(reason);
+      else throw reason;
+    }
+  }
+
+  /** @throws VmExit when L1 intercepts the exception. */
+  private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
+    if (event.type !== 'exception' || event.vector > 31) return;
+    if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
+    if (during !== undefined) this.setExitIntInfo(during);
+    const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
+    const isPageFault = event.vector === Vector.PF;
+    throw new VmExit(
+      code,
+      event.errorCode === undefined ? 0n : BigInt(event.errorCode),
+      isPageFault ? (event.linear ?? 0n) : 0n,
+      event.nextRip !== undefined,
+      isPageFault,
+    );
+  }
+
+  private setExitIntInfo(event: GuestEvent): void {
+    const types = {
+      external: EventType.INTERRUPT,
+      nmi: EventType.NMI,
+      exception: EventType.EXCEPTION,
+      icebp: EventType.EXCEPTION,
+      software: EventType.SOFTWARE,
+    };
+    const { vector, errorCode } = event;
+    this.tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
+  }
+
+  private shutdown(): void {
+    if (interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
+      this.exit(new VmExit(ExitCode.SHUTDOWN));
+      return;
+    }
+    this.tx.set(R.activity, Activity.SHUTDOWN);
+    this.commit((registers) => ({ type: 'cpu.shutdown', registers }), 0);
+    this.machine.end('shutdown', 0);
+  }
+
+  /** The world switch to L1. The transaction holds what the guest's state shall be. */
+  private exit(exit: VmExit): void {
+    const { tx, machine, current } = this;
+    const nextRip = exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
+    const bytes = exit.withBytes && current !== undefined ? current.bytes : undefined;
+    const outcome = decideVmexit(tx, exit, { profile: machine.profile, vmcbShadow: machine, nextRip, bytes });
+    this.current = undefined;
+    this.commit((registers) => vmexitEvent(outcome, registers), 0);
+    if (outcome.hostShutdown) machine.end('shutdown', 0);
+  }
+
+  // SystemContext
+
+  get insn(): DecodedInstruction {
+    invariant(this.current !== undefined, 'no instruction is executing');
+    return this.current;
+  }
+  get profile(): CpuProfile {
+    return this.machine.profile;
+  }
+  get now(): Nanoseconds {
+    return this.machine.now;
+  }
+
+  cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
+    return cpuidLeaf(this.machine.profile, leaf, subleaf, {
+      apicId: this.vcpu,
+      processors: 1,
+      apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
+      osxsave: (this.tx.get(R.cr4) & (1n << 18n)) !== 0n,
+    });
+  }
+
+  intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
+    if (!this.guestRuns || !interceptRequested((slot) => this.get(slot), name)) return;
+    throw new VmExit(INTERCEPTS[name].exitCode, info.info1 ?? 0n, info.info2 ?? 0n, true);
+  }
+
+  interceptMsr(msr: number, write: boolean): void {
+    if (!this.guestRuns || !interceptRequested((slot) => this.get(slot), 'MSR_PROT')) return;
+    if (!msrIntercepted(this.memory, this.get(R.msrpmBase), msr, write)) return;
+    throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
+  }
+
+  interceptIo(access: PortAccess): void {
+    if (!this.guestRuns || !interceptRequested((slot) => this.get(slot), 'IOIO_PROT')) return;
+    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
+    const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
+    throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), next, true);
+  }
+
+  outcome(make: (registers: RegisterDelta) => MachineEvent): void {
+    this.makeOutcome = make;
+  }
+  plain(): void {
+    this.makeOutcome = 'plain';
+  }
+  state(event: MachineEvent): void {
+    this.machine.stateEvent(event, 0);
+  }
+  flushTlb(flush: TlbFlush): void {
+    this.flushes.push(flush);
+  }
+
+  readPort(port: number, size: number): bigint {
+    return this.machine.readPort(port, size);
+  }
+  writePort(port: number, size: number, value: bigint): void {
+    this.machine.writePort(port, size, value);
+  }
+  readApicRegister(register: number): bigint | undefined {
+    const value = this.machine.readDeviceMsr(X2APIC_FIRST + register);
+    return value === 'fault' ? undefined : value;
+  }
+  writeApicRegister(register: number, value: bigint): boolean {
+    return this.machine.writeDeviceMsr(X2APIC_FIRST + register, value) ?? false;
+  }
+  readApicBase(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_APIC_BASE);
+    invariant(typeof value === 'bigint', 'the local APIC has its base register');
+    return value;
+  }
+  writeApicBase(value: bigint): boolean {
+    return this.machine.writeDeviceMsr(MSR_APIC_BASE, value) ?? false;
+  }
+  readTaskPriority(): bigint {
+    return this.machine.readTaskPriority();
+  }
+  writeTaskPriority(value: bigint): void {
+    this.machine.writeTaskPriority(value);
+  }
+  drawEntropy(): bigint {
+    return this.machine.drawEntropy();
+  }
+  readTsc(): bigint {
+    return this.machine.readTsc();
+  }
+  writeTsc(value: bigint): void {
+    const base = uN(64, value - this.machine.readTsc() + this.get(R.tscBase));
+    this.tx.set(R.tscBase, base);
+    this.machine.tscMoved(base);
+  }
+}
+
+const nestedExit = ({ errorCode, gPA: address }: NestedPageFault): VmExit =>
+  new VmExit(ExitCode.NPF, errorCode, address, false, true);
+
+/** How a delivery is told: by what reached its handler. */
+function deliveredEvent(
+  delivered: GuestEvent,
+  asked: GuestEvent,
+  origin: 'virtual' | 'injected' | undefined,
+  registers: RegisterDelta,
+): MachineEvent {
+  const { type, vector } = delivered;
+  const errorCode = delivered.errorCode ?? null;
+  if (origin === 'injected' && delivered === asked) {
+    const kind = { external: 0, nmi: 2, exception: 3, icebp: 3, software: 4 }[type];
+    return { type: 'svm.injected', kind, vector, errorCode, registers };
+  }
+  if (type === 'exception' || type === 'icebp') return { type: 'cpu.exception', vector, errorCode, registers };
+  const source = type === 'external' ? (origin === 'virtual' ? 'virtual' : 'external') : type;
+  return { type: 'cpu.interrupt', vector, source, registers };
+}

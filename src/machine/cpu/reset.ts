@@ -1,0 +1,96 @@
+/**
+ * Register values after RESET and INIT.
+ * Source: APM vol.2 §14.1 Initial Processor State (table 14-1), §14.1.4 External Initialization Using INIT.
+ */
+import { Activity, Boundary, CR0, Flag, R, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
+import { type CpuProfile, signature } from './cpuid.js';
+import { DR6, DR7 } from './debug.js';
+import { packSegment } from './descriptors.js';
+import type { SlotReader } from './mode.js';
+
+/** HWCR.TscFreqSel: the time-stamp counter runs at one rate. */
+export const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
+/** PAT after RESET (APM vol.2 table 7-9): WB, WT, UC-, UC, twice. */
+const PAT_RESET = 0x0007_0406_0007_0406n;
+export const MXCSR_RESET = 0x1f80n;
+
+/** Registers that RESET and INIT set alike. */
+function common(profile: CpuProfile): [Slot, bigint][] {
+  const segment = (number: number, selector: number, attributes: number, base: bigint): [Slot, bigint][] => [
+    [segmentSlot(number), packSegment(selector, attributes, 0xffff)],
+    [(segmentSlot(number) + 1) as Slot, base],
+  ];
+  const data = [Segment.ES, Segment.SS, Segment.DS, Segment.FS, Segment.GS].flatMap((number) =>
+    segment(number, 0, 0x93, 0n),
+  );
+  const generalPurpose = Array.from({ length: 16 }, (_, number): [Slot, bigint] => [number as Slot, 0n]);
+  return [
+    ...generalPurpose,
+    [R.rdx, BigInt(signature(profile))],
+    [R.rip, 0xfff0n],
+    [R.rflags, Flag.ONE],
+    ...data,
+    ...segment(Segment.CS, 0xf000, 0x9b, 0xffff_0000n),
+    ...segment(Segment.LDTR, 0, 0x82, 0n),
+    ...segment(Segment.TR, 0, 0x8b, 0n),
+    [R.gdtrLimit, 0xffffn],
+    [R.gdtrBase, 0n],
+    [R.idtrLimit, 0xffffn],
+    [R.idtrBase, 0n],
+    [R.cpl, 0n],
+    [R.cr2, 0n],
+    [R.cr3, 0n],
+    [R.cr4, 0n],
+    [R.efer, 0n],
+    [R.dr0, 0n],
+    [R.dr1, 0n],
+    [R.dr2, 0n],
+    [R.dr3, 0n],
+    [R.dr6, DR6.ONES],
+    [R.dr7, DR7.ONE],
+    [R.monitorAddress, 0n],
+  ];
+}
+
+/** Every register that is not 0 after RESET, and those of `common`; all other slots are 0. */
+export function resetRegisters(profile: CpuProfile): ReadonlyMap<Slot, bigint> {
+  return new Map([
+    ...common(profile),
+    [R.cr0, CR0.CD | CR0.NW | CR0.ET],
+    [R.xcr0, 1n],
+    [R.pat, PAT_RESET],
+    [R.guestPat, PAT_RESET],
+    [R.hwcr, HWCR_TSC_FREQUENCY_SELECT],
+    [R.fcw, 0x40n],
+    [R.ftw, 0xffn], // 5555h in full form: all registers hold zero, none is empty
+    [R.mxcsr, MXCSR_RESET],
+    [R.activity, Activity.RUNNING],
+    [R.svmMode, SvmMode.GIF],
+  ]);
+}
+
+/**
+ * What INIT changes: CR0.CD and NW, the x87 and SSE state, MTRRs and most MSRs stay. An NMI that is blocked or pending
+ * is forgotten, and the processor leaves HLT and shutdown.
+ * @param waits true for a processor that waits for SIPI afterwards: all but the bootstrap processor.
+ */
+export function initRegisters(cpu: SlotReader, profile: CpuProfile, waits: boolean): ReadonlyMap<Slot, bigint> {
+  const kept = cpu.get(R.cr0) & (CR0.CD | CR0.NW);
+  return new Map([
+    ...common(profile),
+    [R.cr0, kept | CR0.ET],
+    [R.svmMode, SvmMode.GIF],
+    [R.boundary, cpu.get(R.boundary) & Boundary.SMI_PENDING],
+    [R.activity, waits ? Activity.WAIT_FOR_SIPI : Activity.RUNNING],
+  ]);
+}
+
+/** CS and RIP after a start-up interrupt with `vector` (APM vol.2 §16.5 Interprocessor Interrupts). */
+export function startupRegisters(vector: number): ReadonlyMap<Slot, bigint> {
+  return new Map<Slot, bigint>([
+    [R.cs, packSegment(vector << 8, 0x9b, 0xffff)],
+    [R.csBase, BigInt(vector) << 12n],
+    [R.rip, 0n],
+    [R.activity, Activity.RUNNING],
+  ]);
+}

@@ -1,0 +1,81 @@
+/**
+ * What a control-plane instruction sees of the machine: its transaction, its operands, the intercept table of a running
+ * guest, and the few services that are not registers or memory. Nothing it does is visible before the machine commits.
+ */
+import type { DecodedInstruction } from '../decode/decoded.js';
+import type { MachineEvent } from '../events.js';
+import type { Ops } from '../isa/instruction.js';
+import type { RegisterDelta } from '../layout/cpu-state.js';
+import type { VmcbWords } from '../layout/vmcb.js';
+import type { InterceptName } from '../svm/intercepts.js';
+import type { PortAccess } from '../svm/permission-maps.js';
+import type { Nanoseconds } from '../units.js';
+import type { CpuidLeaf, CpuProfile } from './cpuid.js';
+import type { Transaction } from './transaction.js';
+
+/** Which translations to drop after the instruction committed. */
+export type TlbFlush =
+  | { readonly scope: 'all' }
+  /** All of one address space, global entries too. */
+  | { readonly scope: 'asid'; readonly asid: number }
+  /** One address space, but for global entries: what a write to CR3 drops. */
+  | { readonly scope: 'non-global'; readonly asid: number }
+  /** One page of an address space. */
+  | { readonly scope: 'page'; readonly asid: number; readonly linear: bigint };
+
+/** The machine's copies of the VMCBs that the processor has touched, each as it was when it last did. */
+export interface VmcbShadow {
+  /** @param vmcb its sPA. @returns undefined when the processor never saw it. Not to be changed: reducers do that. */
+  knownWords(vmcb: number): VmcbWords | undefined;
+}
+
+export interface SystemContext {
+  readonly tx: Transaction;
+  readonly insn: DecodedInstruction;
+  /** The evaluator, for operands and flags of this instruction. */
+  readonly ops: Ops<bigint, boolean, bigint>;
+  readonly profile: CpuProfile;
+  /** Virtual time at this instruction. */
+  readonly now: Nanoseconds;
+  /** The vCPU's index; its initial APIC id. */
+  readonly vcpu: number;
+  readonly vmcbShadow: VmcbShadow;
+  cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf;
+
+  /**
+   * Exits to L1 when a guest runs and `name` is intercepted at this stage; otherwise does nothing. Descriptions call it
+   * where the table `svm/intercepts.ts` says that the check stands.
+   * @throws VmExit
+   */
+  intercept(name: InterceptName, info?: { readonly info1?: bigint; readonly info2?: bigint }): void;
+  /** As `intercept('MSR_PROT')`, by the MSR permission map. */
+  interceptMsr(msr: number, write: boolean): void;
+  /** As `intercept('IOIO_PROT')`, by the I/O permission map. */
+  interceptIo(access: PortAccess): void;
+
+  /** The instruction is a transition with an event of its own; without a call it is `cpu.system`. */
+  outcome(make: (registers: RegisterDelta) => MachineEvent): void;
+  /** The instruction is plain: its effect belongs to the run it stands in. */
+  plain(): void;
+  /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */
+  state(event: MachineEvent): void;
+  flushTlb(flush: TlbFlush): void;
+
+  /** Ports, devices' side effects included; `size` 1, 2 or 4. */
+  readPort(port: number, size: number): bigint;
+  writePort(port: number, size: number, value: bigint): void;
+  /** Local APIC registers as x2APIC MSRs (800h..8ffh) and CR8; undefined when there is none at that number. */
+  readApicRegister(register: number): bigint | undefined;
+  writeApicRegister(register: number, value: bigint): boolean;
+  readApicBase(): bigint;
+  /** @returns false when the transition is illegal (#GP). */
+  writeApicBase(value: bigint): boolean;
+  /** Task priority as CR8 sees it, 0..15. */
+  readTaskPriority(): bigint;
+  writeTaskPriority(value: bigint): void;
+  /** The next value of the machine's random numbers. */
+  drawEntropy(): bigint;
+  /** Time-stamp counter at this instruction, before any guest offset. */
+  readTsc(): bigint;
+  writeTsc(value: bigint): void;
+}

@@ -1,0 +1,186 @@
+/**
+ * What one instruction or one event delivery does, held back until it is certain: registers and memory writes go to an
+ * overlay, so a fault in the middle leaves the machine as it was (precise exceptions by construction). Committing gives
+ * the register delta that the event carries.
+ *
+ * Reads of device registers (MMIO) happen at once, for hardware would not take them back either; device writes are kept
+ * in order with the writes to RAM. Accessed and dirty bits are set by the page walk as it goes (APM vol.2 §5.4.2).
+ */
+import { type RegisterDelta, DELTA_ENTRY_BYTES, EMPTY_DELTA, type Registers, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
+
+/** How memory is accessed; bits of `access`. */
+export const Access = {
+  READ: 0,
+  WRITE: 1,
+  /** The access counts as user mode: CPL 3 and not implicit. */
+  USER: 2,
+  FETCH: 4,
+  /** Made by the processor itself on tables (GDT, IDT, TSS): always supervisor, and SMAP ignores RFLAGS.AC. */
+  IMPLICIT: 8,
+} as const;
+
+/** What a transaction needs of the machine around it. */
+export interface TransactionHost {
+  readonly registers: Registers;
+  readonly memory: PhysicalMemory;
+  /**
+   * @param linear canonical address within one page. @param access bits of `Access`.
+   * @throws GuestFault #PF, or NestedPageFault.
+   */
+  translate(tx: Transaction, linear: bigint, access: number): SPA;
+  readDevice(address: SPA, size: number): bigint;
+  writeDevice(address: SPA, size: number, value: bigint): void;
+}
+
+interface PendingWrite {
+  readonly address: SPA;
+  readonly size: number;
+  readonly value: bigint;
+}
+
+export class Transaction {
+  private readonly isWritten = new Uint8Array(SLOT_COUNT);
+  private readonly values = new BigUint64Array(SLOT_COUNT);
+  private readonly slots: Slot[] = [];
+  private readonly writes: PendingWrite[] = [];
+  private readonly keptThroughAbort: (readonly [Slot, bigint])[] = [];
+
+  constructor(readonly host: TransactionHost) {}
+
+  get(slot: Slot): bigint {
+    return this.isWritten[slot] === 1 ? (this.values[slot] as bigint) : (this.host.registers[slot] as bigint);
+  }
+
+  set(slot: Slot, value: bigint): void {
+    if (this.isWritten[slot] === 0) {
+      this.isWritten[slot] = 1;
+      this.slots.push(slot);
+    }
+    this.values[slot] = value; // a BigUint64Array cuts to 64 bits
+  }
+
+  /**
+   * Reads through paging at the current privilege that `access` names. Crossing a page is handled, lowest page first.
+   * @param size 1 to 16 bytes.
+   */
+  readLinear(linear: bigint, size: number, access: number): bigint {
+    const first = Math.min(size, PAGE_BYTES - Number(linear & 0xfffn));
+    if (first === size) return this.readPhysical(this.host.translate(this, linear, access), size);
+    const low = this.host.translate(this, linear, access);
+    const high = this.host.translate(this, nextPage(linear), access);
+    return this.readPhysical(low, first) | (this.readPhysical(high, size - first) << BigInt(8 * first));
+  }
+
+  /** Writes through paging; nothing is visible before `commit`. Both pages of a crossing write are checked first. */
+  writeLinear(linear: bigint, size: number, value: bigint, access: number): void {
+    const first = Math.min(size, PAGE_BYTES - Number(linear & 0xfffn));
+    if (first === size) {
+      this.writePhysical(this.host.translate(this, linear, access | Access.WRITE), size, value);
+      return;
+    }
+    const low = this.host.translate(this, linear, access | Access.WRITE);
+    const high = this.host.translate(this, nextPage(linear), access | Access.WRITE);
+    this.writePhysical(low, first, BigInt.asUintN(8 * first, value));
+    this.writePhysical(high, size - first, value >> BigInt(8 * first));
+  }
+
+  /** Faults as a write would, without writing: for read-modify-write operands and for checks ahead of a commit. */
+  probeWrite(linear: bigint, size: number, access: number): void {
+    this.host.translate(this, linear, access | Access.WRITE);
+    if (offsetIn(Number(linear & 0xfffn)) + size > PAGE_BYTES) {
+      this.host.translate(this, nextPage(linear), access | Access.WRITE);
+    }
+  }
+
+  /** @param size 1 to 16 bytes, within one page. */
+  readPhysical(address: SPA, size: number): bigint {
+    let value = 0n;
+    for (let at = 0; at < size; ) {
+      const step = pieceOf(size - at);
+      value |= this.readPiece(sPA(address + at), step) << BigInt(8 * at);
+      at += step;
+    }
+    return this.writes.length === 0 ? value : this.withPendingWrites(address, size, value);
+  }
+
+  writePhysical(address: SPA, size: number, value: bigint): void {
+    for (let at = 0; at < size; ) {
+      const step = pieceOf(size - at);
+      const piece = BigInt.asUintN(8 * step, value >> BigInt(8 * at));
+      this.writes.push({ address: sPA(address + at), size: step, value: piece });
+      at += step;
+    }
+  }
+
+  /** Sets a register that keeps its value when the instruction is aborted: MXCSR has its flags before #XF is delivered. */
+  setBeforeFault(slot: Slot, value: bigint): void {
+    this.keptThroughAbort.push([slot, value]);
+  }
+
+  /** Drops everything that was held back. */
+  abort(): void {
+    for (const slot of this.slots) this.isWritten[slot] = 0;
+    this.slots.length = 0;
+    this.writes.length = 0;
+    for (const [slot, value] of this.keptThroughAbort.splice(0)) this.set(slot, value);
+  }
+
+  /** What `commit` will change among the registers, in ascending order of slot; unchanged values are left out. */
+  delta(): RegisterDelta {
+    const changed = this.slots.filter((slot) => this.values[slot] !== this.host.registers[slot]).sort((a, b) => a - b);
+    if (changed.length === 0) return EMPTY_DELTA;
+    const delta = new Uint8Array(changed.length * DELTA_ENTRY_BYTES);
+    const view = new DataView(delta.buffer);
+    changed.forEach((slot, index) => {
+      delta[index * DELTA_ENTRY_BYTES] = slot;
+      view.setBigUint64(index * DELTA_ENTRY_BYTES + 1, this.values[slot] as bigint, true);
+    });
+    return delta;
+  }
+
+  /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */
+  commitMemory(): void {
+    const { memory } = this.host;
+    for (const { address, size, value } of this.writes) {
+      if (memory.isRam(address, size)) memory.write(address, size, value);
+      else this.host.writeDevice(address, size, value);
+    }
+    this.writes.length = 0;
+  }
+
+  /** Writes the registers directly: for plain instructions, whose effect is part of a run. */
+  commitRegisters(): void {
+    for (const slot of this.slots) this.host.registers[slot] = this.values[slot] as bigint;
+  }
+
+  private readPiece(address: SPA, size: number): bigint {
+    return this.host.memory.isRam(address, size)
+      ? this.host.memory.read(address, size)
+      : this.host.readDevice(address, size);
+  }
+
+  /** An instruction reads what it wrote itself a step before (ENTER, task switches). */
+  private withPendingWrites(address: SPA, size: number, value: bigint): bigint {
+    let result = value;
+    for (const write of this.writes) {
+      for (let byte = 0; byte < write.size; byte++) {
+        const at = write.address + byte - address;
+        if (at < 0 || at >= size) continue;
+        const shift = BigInt(8 * at);
+        result = (result & ~(0xffn << shift)) | (((write.value >> BigInt(8 * byte)) & 0xffn) << shift);
+      }
+    }
+    return result;
+  }
+}
+
+const nextPage = (linear: bigint): bigint => BigInt.asUintN(64, (linear | 0xfffn) + 1n);
+
+/** The next piece of an access: 8, 4, 2 or 1 bytes, so that device registers see sensible widths. */
+function pieceOf(left: number): number {
+  if (left >= 8) return 8;
+  if (left >= 4) return 4;
+  return left >= 2 ? 2 : 1;
+}

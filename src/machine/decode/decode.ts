@@ -1,0 +1,476 @@
+/**
+ * Bytes → DecodedInstruction: prefixes, REX, VEX, ModRM, SIB, displacement, immediates.
+ * Source: APM vol.3 §1 Instruction Encoding; table look-up by the forms of `tables.ts`.
+ */
+import type { Feature, Width } from '../isa/instruction.js';
+import { Segment } from '../layout/cpu-state.js';
+import { signExtend, u64 } from '../units.js';
+import type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decoded.js';
+import { buildTables, type DecodeTables, type Form, type OperandCode, tableIndex } from './tables.js';
+
+/** Why bytes make no instruction. */
+export type DecodeFailure =
+  /** More bytes are needed than were given: fetch on, or fault at the page where they end. */
+  | 'incomplete'
+  /** #UD. */
+  | 'invalid'
+  /** Longer than 15 bytes: #GP. */
+  | 'too-long';
+
+export const MAX_INSTRUCTION_BYTES = 15;
+/** Register number that stands for RIP in a memory operand. */
+export const RIP_BASE = 16;
+export const NO_REGISTER = -1;
+
+const PREFIX_SEGMENTS: Readonly<Record<number, number>> = {
+  0x26: Segment.ES,
+  0x2e: Segment.CS,
+  0x36: Segment.SS,
+  0x3e: Segment.DS,
+  0x64: Segment.FS,
+  0x65: Segment.GS,
+};
+
+/** Thrown inside one decode when the bytes run out. */
+const INCOMPLETE = Symbol('incomplete');
+const TOO_LONG = Symbol('too long');
+
+interface Encoding {
+  operandSizePrefix: boolean;
+  addressSizePrefix: boolean;
+  lock: boolean;
+  /** The last of F2 and F3, or 0. */
+  repeat: number;
+  segment: number | undefined;
+  rex: number;
+  hasRex: boolean;
+  vex: boolean;
+  vexL: number;
+  vexRegister: number;
+  vexPrefix: number;
+  map: number;
+  opcode: number;
+  modrm: number;
+}
+
+export class Decoder {
+  readonly tables: DecodeTables;
+  private bytes: Uint8Array = new Uint8Array(0);
+  private at = 0;
+
+  constructor(
+    instructions: Parameters<typeof buildTables>[0],
+    private readonly features: ReadonlySet<Feature>,
+  ) {
+    this.tables = buildTables(instructions);
+  }
+
+  /** @param bytes what could be fetched, at most 15 bytes are looked at. */
+  decode(bytes: Uint8Array, mode: CodeMode): DecodedInstruction | DecodeFailure {
+    this.bytes = bytes;
+    this.at = 0;
+    try {
+      return this.decodeOne(mode);
+    } catch (reason) {
+      if (reason === INCOMPLETE) return 'incomplete';
+      if (reason === TOO_LONG) return 'too-long';
+      throw reason;
+    }
+  }
+
+  private decodeOne(mode: CodeMode): DecodedInstruction | DecodeFailure {
+    const encoding = this.prefixesAndOpcode(mode);
+    if (encoding === undefined) return 'invalid';
+    const candidates = this.tables.candidates[tableIndex(encoding.vex, encoding.map, encoding.opcode)] ?? [];
+    if (candidates.length === 0) return 'invalid';
+    const hasModRM = candidates.some((form) => form.hasModRM);
+    if (hasModRM) encoding.modrm = this.peek8();
+    const form = candidates.find((candidate) => this.matches(candidate, encoding, mode));
+    if (form === undefined) return 'invalid';
+    if (form.hasModRM) this.at++;
+    return this.operandsOf(form, encoding, mode);
+  }
+
+  private prefixesAndOpcode(mode: CodeMode): Encoding | undefined {
+    const encoding: Encoding = {
+      operandSizePrefix: false,
+      addressSizePrefix: false,
+      lock: false,
+      repeat: 0,
+      segment: undefined,
+      rex: 0,
+      hasRex: false,
+      vex: false,
+      vexL: 0,
+      vexRegister: 0,
+      vexPrefix: 0,
+      map: 0,
+      opcode: 0,
+      modrm: 0,
+    };
+    let byte = this.next8();
+    for (;;) {
+      const segment = PREFIX_SEGMENTS[byte];
+      if (segment !== undefined) {
+        // In 64-bit mode only FS and GS overrides have a meaning (APM vol.3 §1.2.4).
+        if (mode.bits !== 64 || segment >= Segment.FS) encoding.segment = segment;
+      } else if (byte === 0x66) encoding.operandSizePrefix = true;
+      else if (byte === 0x67) encoding.addressSizePrefix = true;
+      else if (byte === 0xf0) encoding.lock = true;
+      else if (byte === 0xf2 || byte === 0xf3) encoding.repeat = byte;
+      else if (mode.bits === 64 && (byte & 0xf0) === 0x40) {
+        encoding.rex = byte;
+        encoding.hasRex = true;
+        byte = this.next8();
+        // A REX prefix counts only directly before the opcode.
+        if (isPrefix(byte) || (byte & 0xf0) === 0x40) {
+          encoding.rex = 0;
+          encoding.hasRex = false;
+          continue;
+        }
+        break;
+      } else break;
+      byte = this.next8();
+    }
+    if ((byte === 0xc4 || byte === 0xc5) && this.isVex(mode)) return this.vexPrefix(byte, encoding);
+    if (byte === 0x0f) {
+      byte = this.next8();
+      if (byte === 0x38 || byte === 0x3a) {
+        encoding.map = byte === 0x38 ? 2 : 3;
+        byte = this.next8();
+      } else encoding.map = 1;
+    }
+    encoding.opcode = byte;
+    return encoding;
+  }
+
+  /** LES and LDS share the opcodes outside 64-bit mode: there mod = 11b means VEX, and never in real mode. */
+  private isVex(mode: CodeMode): boolean {
+    return mode.bits === 64 || (!mode.real && this.peek8() >= 0xc0);
+  }
+
+  /** Source: APM vol.3 §1.8 XOP/VEX prefixes. VEX after 66, F2, F3, LOCK or REX is #UD. */
+  private vexPrefix(byte: number, encoding: Encoding): Encoding | undefined {
+    if (encoding.operandSizePrefix || encoding.repeat !== 0 || encoding.lock || encoding.hasRex) return undefined;
+    encoding.vex = true;
+    const first = this.next8();
+    let last = first;
+    let rex = (~first >> 5) & 0b100;
+    if (byte === 0xc4) {
+      last = this.next8();
+      rex = ((~first >> 5) & 0b111) | ((last >> 4) & 0b1000);
+      encoding.map = first & 0x1f;
+      if (encoding.map < 1 || encoding.map > 3) return undefined;
+    } else encoding.map = 1;
+    encoding.rex = 0x40 | rex;
+    encoding.vexRegister = (~last >> 3) & 15;
+    encoding.vexL = (last >> 2) & 1;
+    encoding.vexPrefix = last & 3;
+    encoding.opcode = this.next8();
+    return encoding;
+  }
+
+  private matches(form: Form, encoding: Encoding, mode: CodeMode): boolean {
+    if (form.digit !== undefined && form.digit !== ((encoding.modrm >> 3) & 7)) return false;
+    if (form.fixedModRM !== undefined && form.fixedModRM !== encoding.modrm) return false;
+    if (form.mod === 'memory' && encoding.modrm >= 0xc0) return false;
+    if (form.mod === 'register' && form.hasModRM && encoding.modrm < 0xc0) return false;
+    if (form.vex && form.vexL !== undefined && form.vexL !== encoding.vexL) return false;
+    const { attributes } = form;
+    if (mode.bits === 64 ? attributes.has('i64') : attributes.has('o64')) return false;
+    if (mode.real && attributes.has('prot')) return false;
+    const w = (encoding.rex & 8) !== 0;
+    if ((attributes.has('w0') && w) || (attributes.has('w1') && !w)) return false;
+    if (attributes.has('b0') && (encoding.rex & 1) !== 0) return false;
+    if (form.feature !== undefined && !this.features.has(form.feature)) return false;
+    return form.prefix === 'any' || form.prefix === mandatoryPrefix(encoding);
+  }
+
+  private operandsOf(form: Form, encoding: Encoding, mode: CodeMode): DecodedInstruction | DecodeFailure {
+    const { attributes } = form;
+    const rexW = (encoding.rex & 8) !== 0;
+    // A mandatory 66 selects the form and is no operand size there.
+    const sizePrefix = encoding.operandSizePrefix && form.prefix !== '66';
+    const operandSize = operandSizeOf(mode, attributes, rexW, sizePrefix);
+    const addressWidth = addressSizeOf(mode, encoding.addressSizePrefix);
+    const memory =
+      form.hasModRM && encoding.modrm < 0xc0 && form.fixedModRM === undefined
+        ? this.memoryOperand(encoding, addressWidth, mode)
+        : undefined;
+    const operands = form.operands.map((code) =>
+      this.operand(code, encoding, form, operandSize, addressWidth, memory, mode),
+    );
+    if (operands.includes(undefined)) return 'invalid';
+    const list = operands as DecodedOperand[];
+    if (encoding.lock && !(attributes.has('lock') && list[0]?.kind === 'mem')) return 'invalid';
+    const prefixRepeats = encoding.repeat !== 0 && form.prefix !== 'F2' && form.prefix !== 'F3';
+    return {
+      instruction: form.instruction,
+      form: form.id,
+      mnemonic: form.instruction.mnemonic,
+      width: attributes.has('b') ? 8 : instructionWidth(form, operandSize, list),
+      addressWidth,
+      long: mode.bits === 64,
+      rep: prefixRepeats && attributes.has('rep') ? (encoding.repeat === 0xf3 ? 'rep' : 'repne') : 'none',
+      operands: list,
+      length: this.at,
+      bytes: this.bytes.slice(0, this.at),
+      lock: encoding.lock,
+      segmentOverride: encoding.segment,
+      opcode: encoding.opcode,
+      rexW,
+      modrm: encoding.modrm,
+    };
+  }
+
+  private operand(
+    code: OperandCode,
+    encoding: Encoding,
+    form: Form,
+    operandSize: 16 | 32 | 64,
+    addressWidth: 16 | 32 | 64,
+    memory: MemoryOperand | undefined,
+    mode: CodeMode,
+  ): DecodedOperand | undefined {
+    const { modrm, rex } = encoding;
+    const width = widthOf(code.size, operandSize, (rex & 8) !== 0);
+    const reg = ((modrm >> 3) & 7) | ((rex & 4) << 1);
+    const rm = (modrm & 7) | ((rex & 1) << 3);
+    switch (code.addressing) {
+      case 'E':
+        return memory === undefined ? gpr(rm, width, encoding) : { ...memory, width };
+      case 'M':
+        if (memory === undefined) return undefined;
+        return { ...memory, width: code.size === 'p' ? operandSize + 16 : code.size === '' ? operandSize : width };
+      case 'R':
+        return gpr(rm, width, encoding);
+      case 'G':
+        return gpr(reg, width, encoding);
+      case 'Z':
+        return gpr((encoding.opcode & 7) | ((rex & 1) << 3), width, encoding);
+      case 'B':
+        return gpr(encoding.vexRegister, width, encoding);
+      case 'V':
+        return { kind: 'xmm', number: reg, width };
+      case 'W':
+        return memory === undefined ? { kind: 'xmm', number: rm, width } : { ...memory, width };
+      case 'U':
+        return { kind: 'xmm', number: rm, width };
+      case 'H':
+        return { kind: 'xmm', number: encoding.vexRegister, width };
+      case 'P':
+        return { kind: 'mmx', number: reg & 7, width };
+      case 'Q':
+        return memory === undefined ? { kind: 'mmx', number: rm & 7, width } : { ...memory, width };
+      case 'N':
+        return { kind: 'mmx', number: rm & 7, width };
+      case 'S':
+        // CS can be read but not loaded; numbers above GS do not exist.
+        return (reg & 7) > Segment.GS ? undefined : { kind: 'segment', number: reg & 7, width: 16 };
+      case 'C':
+        // LOCK MOV CR0 is AMD's other encoding of CR8 (APM vol.3 MOV CRn); the description sees number 8.
+        return { kind: 'control', number: reg, width: mode.bits === 64 ? 64 : 32 };
+      case 'D':
+        return { kind: 'debug', number: reg, width: mode.bits === 64 ? 64 : 32 };
+      case 'I':
+        return this.immediate(code.size, operandSize);
+      case 'J':
+        return { kind: 'rel', width, displacement: signExtendSigned(width, this.little(width / 8)) };
+      case 'A': {
+        const offset = this.little(operandSize / 8);
+        return { kind: 'far', width: operandSize + 16, offset, selector: Number(this.little(2)) };
+      }
+      case 'O':
+        return {
+          kind: 'mem',
+          width,
+          base: NO_REGISTER,
+          index: NO_REGISTER,
+          scale: 0,
+          displacement: BigInt.asIntN(64, this.little(addressWidth / 8)),
+          segment: encoding.segment ?? Segment.DS,
+        };
+      case 'AL':
+        return { kind: 'gpr', number: 0, high: false, width: 8 };
+      case 'CL':
+        return { kind: 'gpr', number: 1, high: false, width: 8 };
+      case 'DX':
+        return { kind: 'gpr', number: 2, high: false, width: 16 };
+      case 'rAX':
+        return { kind: 'gpr', number: 0, high: false, width: operandSize };
+      case 'eAX':
+        return { kind: 'gpr', number: 0, high: false, width: Math.min(32, operandSize) };
+      case 'XMM0':
+        return { kind: 'xmm', number: 0, width: 128 };
+      case 'one':
+        return { kind: 'imm', width: 8, value: 1n };
+      default:
+        throw new Error(`${form.instruction.mnemonic} "${form.text}": unknown operand code ${code.addressing}${code.size}`);
+    }
+  }
+
+  private immediate(size: string, operandSize: 16 | 32 | 64): DecodedOperand {
+    switch (size) {
+      case 'b':
+        return { kind: 'imm', width: 8, value: this.little(1) };
+      case 'w':
+        return { kind: 'imm', width: 16, value: this.little(2) };
+      case 'bs':
+        return { kind: 'imm', width: operandSize, value: BigInt.asUintN(operandSize, BigInt.asIntN(8, this.little(1))) };
+      case 'v':
+        return { kind: 'imm', width: operandSize, value: this.little(operandSize / 8) };
+      default: {
+        // z: 16 or 32 bits, sign-extended to the operand size.
+        const bytes = operandSize === 16 ? 2 : 4;
+        const value = BigInt.asUintN(operandSize, BigInt.asIntN(8 * bytes, this.little(bytes)));
+        return { kind: 'imm', width: operandSize, value };
+      }
+    }
+  }
+
+  private memoryOperand(encoding: Encoding, addressWidth: 16 | 32 | 64, mode: CodeMode): MemoryOperand {
+    const operand =
+      addressWidth === 16
+        ? this.address16(encoding.modrm)
+        : this.addressWide(encoding.modrm, encoding.rex, mode.bits === 64);
+    const stack = operand.base === 4 || operand.base === 5;
+    const byDefault = stack && !(addressWidth === 16 && operand.base === 4) ? Segment.SS : Segment.DS;
+    return { kind: 'mem', width: 0, ...operand, segment: encoding.segment ?? byDefault };
+  }
+
+  /** 16-bit addressing: APM vol.3 table A-34. */
+  private address16(modrm: number) {
+    const mod = modrm >> 6;
+    const rm = modrm & 7;
+    const [base, index] = ADDRESS16[rm] as readonly [number, number];
+    if (mod === 0 && rm === 6) {
+      return { base: NO_REGISTER, index: NO_REGISTER, scale: 0, displacement: BigInt.asIntN(16, this.little(2)) };
+    }
+    const displacement = mod === 0 ? 0n : mod === 1 ? BigInt.asIntN(8, this.little(1)) : BigInt.asIntN(16, this.little(2));
+    return { base, index, scale: 0, displacement };
+  }
+
+  private addressWide(modrm: number, rex: number, long: boolean) {
+    const mod = modrm >> 6;
+    let base = (modrm & 7) | ((rex & 1) << 3);
+    let index = NO_REGISTER;
+    let scale = 0;
+    let bare = false;
+    if ((modrm & 7) === 4) {
+      const sib = this.next8();
+      scale = sib >> 6;
+      index = ((sib >> 3) & 7) | ((rex & 2) << 2);
+      if (index === 4) index = NO_REGISTER;
+      base = (sib & 7) | ((rex & 1) << 3);
+      bare = mod === 0 && (sib & 7) === 5;
+      if (bare) base = NO_REGISTER;
+    } else if (mod === 0 && (modrm & 7) === 5) {
+      bare = true;
+      base = long ? RIP_BASE : NO_REGISTER;
+    }
+    const displacement =
+      mod === 1 ? BigInt.asIntN(8, this.little(1)) : mod === 2 || bare ? BigInt.asIntN(32, this.little(4)) : 0n;
+    return { base, index, scale, displacement };
+  }
+
+  private next8(): number {
+    const byte = this.peek8();
+    this.at++;
+    return byte;
+  }
+
+  private peek8(): number {
+    if (this.at >= MAX_INSTRUCTION_BYTES) throw TOO_LONG;
+    const byte = this.bytes[this.at];
+    if (byte === undefined) throw INCOMPLETE;
+    return byte;
+  }
+
+  private little(bytes: number): bigint {
+    let value = 0n;
+    for (let index = 0; index < bytes; index++) value |= BigInt(this.next8()) << BigInt(8 * index);
+    return value;
+  }
+}
+
+/** Base and index of the 16-bit forms: BX+SI, BX+DI, BP+SI, BP+DI, SI, DI, BP, BX. */
+const ADDRESS16: readonly (readonly [number, number])[] = [
+  [3, 6],
+  [3, 7],
+  [5, 6],
+  [5, 7],
+  [6, NO_REGISTER],
+  [7, NO_REGISTER],
+  [5, NO_REGISTER],
+  [3, NO_REGISTER],
+];
+
+const isPrefix = (byte: number): boolean =>
+  PREFIX_SEGMENTS[byte] !== undefined || byte === 0x66 || byte === 0x67 || byte === 0xf0 || byte === 0xf2 || byte === 0xf3;
+
+function mandatoryPrefix(encoding: Encoding): string {
+  if (encoding.vex) return ['NP', '66', 'F3', 'F2'][encoding.vexPrefix] as string;
+  if (encoding.repeat !== 0) return encoding.repeat === 0xf3 ? 'F3' : 'F2';
+  return encoding.operandSizePrefix ? '66' : 'NP';
+}
+
+function operandSizeOf(mode: CodeMode, attributes: ReadonlySet<string>, rexW: boolean, prefix: boolean): 16 | 32 | 64 {
+  if (mode.bits === 64) {
+    if (attributes.has('f64') || rexW) return 64;
+    if (prefix) return 16;
+    return attributes.has('d64') ? 64 : 32;
+  }
+  return (mode.bits === 32) !== prefix ? 32 : 16;
+}
+
+function addressSizeOf(mode: CodeMode, prefix: boolean): 16 | 32 | 64 {
+  if (mode.bits === 64) return prefix ? 32 : 64;
+  return (mode.bits === 32) !== prefix ? 32 : 16;
+}
+
+function widthOf(size: string, operandSize: 16 | 32 | 64, rexW: boolean): number {
+  switch (size) {
+    case 'b':
+      return 8;
+    case 'w':
+      return 16;
+    case 'd':
+    case 'ss':
+      return 32;
+    case 'q':
+    case 'sd':
+      return 64;
+    case 'dq':
+    case 'ps':
+    case 'pd':
+    case 'x':
+      return 128;
+    case 'y':
+      return rexW ? 64 : 32;
+    case 'z':
+      return Math.min(32, operandSize);
+    default:
+      return operandSize;
+  }
+}
+
+/** The width that semantics go by: 8 when the form is a byte form, else the operand size, or that of its y operands. */
+function instructionWidth(form: Form, operandSize: 16 | 32 | 64, operands: readonly DecodedOperand[]): Width {
+  // The length of a branch displacement says nothing about the operand size.
+  const sizes = form.operands.map(({ addressing, size }) =>
+    addressing === 'rAX' ? 'v' : addressing === 'AL' ? 'b' : addressing === 'J' ? '' : size,
+  );
+  if (sizes.some((size) => size === 'v' || size === 'z')) return operandSize;
+  const y = sizes.indexOf('y');
+  if (y >= 0) return operands[y]?.width === 64 ? 64 : 32;
+  if (sizes.length > 0 && sizes.every((size) => size === 'b')) return 8;
+  if (sizes[0] === 'b' && form.operands[0]?.addressing !== 'I' && form.operands[0]?.addressing !== 'J') return 8;
+  return operandSize;
+}
+
+const gpr = (number: number, width: number, encoding: Encoding): DecodedOperand =>
+  width === 8 && !encoding.hasRex && number >= 4 && number < 8
+    ? { kind: 'gpr', number: number - 4, high: true, width }
+    : { kind: 'gpr', number, high: false, width };
+
+const signExtendSigned = (bits: number, value: bigint): bigint => BigInt.asIntN(64, signExtend(bits, u64(value)));

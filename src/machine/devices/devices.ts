@@ -1,0 +1,200 @@
+/**
+ * The device set: one state, one event union, one reducer over all devices of the machine, and the wires between them.
+ *
+ * How the machine uses it:
+ *
+ * 1. ask a decision (`decidePortWrite`, `decideDeadline`, …), which changes nothing;
+ * 2. apply its events in order with `reduceDevices`, act on its signals and its end;
+ * 3. ask `settle` and apply what it says until it says nothing: interrupt lines have then reached the controllers;
+ * 4. look at `cpuInterruptPending` of each vCPU.
+ *
+ * Wires: a device's interrupt line goes to the 8259 pair and to the I/O APIC input of the same number, but the timer's
+ * IRQ 0 to input 2; INTR of the 8259 pair goes to LINT0 of every local APIC. Messages of the I/O APIC and IPIs are
+ * taken in the same decision that sends them.
+ *
+ * Accesses that no device claims are answered with undefined: the machine states `bus.unclaimed` (law 8).
+ */
+import { type Nanoseconds, nanoseconds } from '../units.js';
+import { memoryClaim, portClaim } from './bus.js';
+import type { ReadDecision } from './device.js';
+import { type Decision, type DeviceEvent, type DevicesState, decision, localApic } from './device-set.js';
+import { type Delivery, localApicDecision, pulseTimer } from './interrupt-wiring.js';
+import * as lapic from './local-apic.js';
+import { LOCAL_APIC } from './local-apic.js';
+import * as msrs from './local-apic-msr.js';
+import * as timer from './local-apic-timer.js';
+import { outputPulses, PIT_8254 } from './pit-8254.js';
+import { RTC_MC146818 } from './rtc-mc146818.js';
+import { decideReceive, uartRoom } from './uart-16550.js';
+
+export type {
+  AcknowledgeDecision,
+  CpuSignal,
+  Decision,
+  DeviceEvent,
+  DevicesConfig,
+  DevicesState,
+  EndRequest,
+} from './device-set.js';
+export { DEVICE_EVENT_FIELDS, initialDevices, NO_DECISION, reduceClock, reduceDevices } from './device-set.js';
+export type { PendingInterrupt } from './interrupt-wiring.js';
+export { cpuInterruptPending, decideAcknowledge, decideInit, settle } from './interrupt-wiring.js';
+
+// --- ports -----------------------------------------------------------------------------------------------------------
+
+/** IN. @param size 1, 2 or 4. @returns undefined where no device answers. */
+export function decidePortRead(
+  state: DevicesState,
+  port: number,
+  size: number,
+  now: Nanoseconds,
+): ReadDecision<DeviceEvent> | undefined {
+  const claim = portClaim(port, size);
+  return claim?.slot.read(state, claim.register, size, now);
+}
+
+/** OUT. @param size 1, 2 or 4. @returns undefined where no device listens. */
+export function decidePortWrite(
+  state: DevicesState,
+  port: number,
+  value: number,
+  size: number,
+  now: Nanoseconds,
+): Decision | undefined {
+  const claim = portClaim(port, size);
+  return claim && decision(claim.slot.write(state, claim.register, value, size, now));
+}
+
+// --- the memory map --------------------------------------------------------------------------------------------------
+
+const PAGE = 4096;
+
+/** The vCPU's own register page, which hides whatever else lies at that address. */
+function inLocalApic(state: DevicesState, vcpu: number, address: number): boolean {
+  const it = localApic(state, vcpu);
+  return it.enabled && !it.x2apic && address >= it.base && address < it.base + PAGE;
+}
+
+/** Whether an access of this vCPU to this system-physical address reaches a device rather than RAM. */
+export const isDeviceMemory = (state: DevicesState, vcpu: number, address: number): boolean =>
+  inLocalApic(state, vcpu, address) || memoryClaim(address) !== undefined;
+
+/** A read from device memory. @param size 1, 2 or 4: the machine splits wider ones. @returns undefined: unclaimed. */
+export function decideMmioRead(
+  state: DevicesState,
+  vcpu: number,
+  address: number,
+  size: number,
+  now: Nanoseconds,
+): ReadDecision<DeviceEvent> | undefined {
+  const it = localApic(state, vcpu);
+  if (inLocalApic(state, vcpu, address)) return lapic.decidePageRead(it, address - it.base, size, now);
+  const claim = memoryClaim(address);
+  return claim?.slot.read(state, claim.register, size, now);
+}
+
+/** A write to device memory. @param size 1, 2 or 4: the machine splits wider ones. @returns undefined: unclaimed. */
+export function decideMmioWrite(
+  state: DevicesState,
+  vcpu: number,
+  address: number,
+  value: number,
+  size: number,
+  now: Nanoseconds,
+): Decision | undefined {
+  const it = localApic(state, vcpu);
+  if (inLocalApic(state, vcpu, address)) {
+    return localApicDecision(state, vcpu, lapic.decidePageWrite(it, address - it.base, value, size, now));
+  }
+  const claim = memoryClaim(address);
+  return claim && decision(claim.slot.write(state, claim.register, value, size, now));
+}
+
+// --- MSRs and CR8 ----------------------------------------------------------------------------------------------------
+
+/** What the devices need to know of the vCPU and its profile. */
+export interface CpuContext {
+  /** TSC = virtual nanoseconds + offset, modulo 2^64. */
+  readonly tscOffset: bigint;
+  readonly physicalAddressBits: number;
+}
+
+const isX2apicMsr = (msr: number): boolean => msr >= msrs.MSR_X2APIC_FIRST && msr <= msrs.MSR_X2APIC_LAST;
+
+/** RDMSR of the local APIC's MSRs. @returns 'fault' for #GP(0), undefined for an MSR that is not a device's. */
+export function readMsr(
+  state: DevicesState,
+  vcpu: number,
+  msr: number,
+  now: Nanoseconds,
+): bigint | 'fault' | undefined {
+  const it = localApic(state, vcpu);
+  if (msr === msrs.MSR_APIC_BASE) return msrs.readApicBase(it);
+  if (msr === msrs.MSR_TSC_DEADLINE) return timer.tscDeadline(it);
+  return isX2apicMsr(msr) ? (msrs.readX2apic(it, msr, now) ?? 'fault') : undefined;
+}
+
+/** WRMSR of the local APIC's MSRs. @returns 'fault' for #GP(0), undefined for an MSR that is not a device's. */
+export function decideMsrWrite(
+  state: DevicesState,
+  vcpu: number,
+  msr: number,
+  value: bigint,
+  now: Nanoseconds,
+  context: CpuContext,
+): Decision | 'fault' | undefined {
+  const it = localApic(state, vcpu);
+  if (msr === msrs.MSR_APIC_BASE) {
+    const events = msrs.decideApicBase(it, value, context.physicalAddressBits);
+    return events === undefined ? 'fault' : decision(events);
+  }
+  if (msr === msrs.MSR_TSC_DEADLINE) return decision(timer.decideTscDeadline(it, value, context.tscOffset, now));
+  if (!isX2apicMsr(msr)) return undefined;
+  const written = msrs.decideX2apicWrite(it, msr, value, now);
+  return written === undefined ? 'fault' : localApicDecision(state, vcpu, written);
+}
+
+/** Software moved a vCPU's TSC: an armed TSC deadline falls at another time. @param tscOffset the new one. */
+export const decideTscMoved = (state: DevicesState, vcpu: number, tscOffset: bigint, now: Nanoseconds): Decision =>
+  decision(timer.decideTscMoved(localApic(state, vcpu), tscOffset, now));
+
+/** CR8: bits 7:4 of TPR (APM vol.2 §8.5.1 External Interrupts, Task Priority Register). */
+export const readCR8 = (state: DevicesState, vcpu: number): number => localApic(state, vcpu).tpr >> 4;
+
+export const decideCR8Write = (state: DevicesState, vcpu: number, value: number): Decision =>
+  decision(lapic.decideTaskPriority(localApic(state, vcpu), (value & 0xf) << 4));
+
+// --- inputs and deadlines --------------------------------------------------------------------------------------------
+
+/** Bytes arrive at the serial port (`input.serial`). More than `serialRoom` overrun the receiver, as on hardware. */
+export const decideSerialInput = (state: DevicesState, data: readonly number[]): Decision =>
+  decision(decideReceive(state.uart, data));
+
+/** How many bytes the serial port can take without loss. */
+export const serialRoom = (state: DevicesState): number => uartRoom(state.uart);
+
+/** When a device next acts by itself. */
+export function nextDeadline(state: DevicesState): Nanoseconds | undefined {
+  let next = Number.POSITIVE_INFINITY;
+  next = Math.min(next, PIT_8254.nextDeadline(state.pit) ?? next);
+  next = Math.min(next, RTC_MC146818.nextDeadline(state.rtc) ?? next);
+  for (const it of state.localApics) next = Math.min(next, LOCAL_APIC.nextDeadline(it) ?? next);
+  return next === Number.POSITIVE_INFINITY ? undefined : nanoseconds(next);
+}
+
+/** What the devices do whose deadlines have come. */
+export function decideDeadline(state: DevicesState, now: Nanoseconds): Decision {
+  const into: Delivery = { events: [], signals: [] };
+  if (isDue(PIT_8254.nextDeadline(state.pit), now)) {
+    into.events.push(...PIT_8254.decideDeadline(state.pit, now));
+    if (outputPulses(state.pit)) pulseTimer(state, into);
+  }
+  if (isDue(RTC_MC146818.nextDeadline(state.rtc), now)) {
+    into.events.push(...RTC_MC146818.decideDeadline(state.rtc, now));
+  }
+  for (const it of state.localApics) into.events.push(...LOCAL_APIC.decideDeadline(it, now));
+  return decision(into.events, into.signals);
+}
+
+const isDue = (deadline: Nanoseconds | undefined, now: Nanoseconds): boolean =>
+  deadline !== undefined && deadline <= now;

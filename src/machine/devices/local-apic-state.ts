@@ -1,0 +1,235 @@
+/**
+ * What a local APIC is: its state, its events, its registers by name, and the small words that its other files share.
+ *
+ * Source: APM vol.2 chapter 16 Advanced Programmable Interrupt Controller (APIC), table 16-2 APIC Registers.
+ * Invariant: `irr`, `isr` and `tmr` are eight unsigned 32-bit words each.
+ */
+import type { FieldTable } from './device.js';
+import { NO_EVENTS } from './device.js';
+
+export interface LocalApicState {
+  /** Index of the vCPU, and the (x2)APIC ID. */
+  id: number;
+  /** The APIC base MSR: global enable, x2APIC mode, bootstrap processor, address of the register page. */
+  enabled: boolean;
+  x2apic: boolean;
+  bootstrap: boolean;
+  base: number;
+  tpr: number;
+  ldr: number;
+  dfr: number;
+  svr: number;
+  /** ESR as read, and what has come up since it was last written. */
+  esr: number;
+  errors: number;
+  icrLow: number;
+  icrHigh: number;
+  /** Timer, thermal, performance, LINT0, LINT1, error: offsets 320h to 370h. */
+  lvt: number[];
+  irr: number[];
+  isr: number[];
+  tmr: number[];
+  /** An ExtINT message waits for the processor's INTA. */
+  extIntPending: boolean;
+  /** Levels last seen at LINT0 and LINT1. */
+  lint: boolean[];
+  timerInitial: number;
+  timerDivide: number;
+  /** Nanosecond; null while the count stands at zero. May be negative. */
+  timerStart: number | null;
+  /** When the timer next interrupts, in nanoseconds. */
+  timerDeadline: number | null;
+  /** The TSC-deadline MSR, in halves; zero while disarmed. */
+  tscDeadlineLow: number;
+  tscDeadlineHigh: number;
+}
+
+export type LocalApicEvent =
+  /** A register took a value; offset in the register page, value as stored. */
+  | { readonly type: 'lapic.written'; readonly apic: number; readonly register: number; readonly value: number }
+  | {
+      readonly type: 'lapic.based';
+      readonly apic: number;
+      readonly address: number;
+      readonly enabled: boolean;
+      readonly x2apic: boolean;
+    }
+  /** An interrupt reached IRR. */
+  | { readonly type: 'lapic.accepted'; readonly apic: number; readonly vector: number; readonly level: boolean }
+  /** The processor took it: from IRR to ISR. */
+  | { readonly type: 'lapic.acknowledged'; readonly apic: number; readonly vector: number }
+  | { readonly type: 'lapic.ended'; readonly apic: number; readonly vector: number }
+  | { readonly type: 'lapic.extint'; readonly apic: number; readonly pending: boolean }
+  | { readonly type: 'lapic.lint'; readonly apic: number; readonly pin: number; readonly level: boolean }
+  | { readonly type: 'lapic.error'; readonly apic: number; readonly errors: number }
+  /** The countdown was started, moved or stopped. */
+  | {
+      readonly type: 'lapic.timer-set';
+      readonly apic: number;
+      readonly start: number | null;
+      readonly deadline: number | null;
+    }
+  | {
+      readonly type: 'lapic.tsc-deadline-set';
+      readonly apic: number;
+      readonly low: number;
+      readonly high: number;
+      readonly deadline: number | null;
+    }
+  /** The timer ran out. */
+  | { readonly type: 'lapic.timer-fired'; readonly apic: number; readonly at: number }
+  /** INIT: registers as after a reset, but for ID and base. */
+  | { readonly type: 'lapic.reset'; readonly apic: number };
+
+export const LAPIC_EVENT_FIELDS = {
+  'lapic.written': ['apic', 'register', 'value'],
+  'lapic.based': ['apic', 'address', 'enabled', 'x2apic'],
+  'lapic.accepted': ['apic', 'vector', 'level'],
+  'lapic.acknowledged': ['apic', 'vector'],
+  'lapic.ended': ['apic', 'vector'],
+  'lapic.extint': ['apic', 'pending'],
+  'lapic.lint': ['apic', 'pin', 'level'],
+  'lapic.error': ['apic', 'errors'],
+  'lapic.timer-set': ['apic', 'start', 'deadline'],
+  'lapic.tsc-deadline-set': ['apic', 'low', 'high', 'deadline'],
+  'lapic.timer-fired': ['apic', 'at'],
+  'lapic.reset': ['apic'],
+} as const satisfies FieldTable<LocalApicEvent>;
+
+/** Message types of ICR, LVT and redirection entries (APM vol.2 §16.4.1, §16.5 Interprocessor Interrupts). */
+export const DELIVERY = {
+  FIXED: 0,
+  LOWEST_PRIORITY: 1,
+  SMI: 2,
+  REMOTE_READ: 3,
+  NMI: 4,
+  INIT: 5,
+  STARTUP: 6,
+  EXTINT: 7,
+} as const;
+
+export type Shorthand = 'none' | 'self' | 'all' | 'others';
+
+/** An interrupt message on its way to local APICs: from ICR, an I/O APIC, later an MSI. */
+export interface ApicMessage {
+  readonly vector: number;
+  /** One of DELIVERY. */
+  readonly mode: number;
+  readonly level: boolean;
+  readonly logical: boolean;
+  readonly destination: number;
+  /** The sender's all-ones destination: FFh, or FFFFFFFFh in x2APIC mode. */
+  readonly broadcast: boolean;
+  readonly shorthand: Shorthand;
+}
+
+export const APIC_DEFAULT_BASE = 0xfee0_0000;
+
+/** Offsets of the registers (APM vol.2 table 16-2). */
+export const LAPIC = {
+  ID: 0x020,
+  VERSION: 0x030,
+  TPR: 0x080,
+  APR: 0x090,
+  PPR: 0x0a0,
+  EOI: 0x0b0,
+  REMOTE_READ: 0x0c0,
+  LDR: 0x0d0,
+  DFR: 0x0e0,
+  SVR: 0x0f0,
+  ISR: 0x100,
+  TMR: 0x180,
+  IRR: 0x200,
+  ESR: 0x280,
+  ICR_LOW: 0x300,
+  ICR_HIGH: 0x310,
+  LVT_TIMER: 0x320,
+  LVT_THERMAL: 0x330,
+  LVT_PERFORMANCE: 0x340,
+  LVT_LINT0: 0x350,
+  LVT_LINT1: 0x360,
+  LVT_ERROR: 0x370,
+  TIMER_INITIAL: 0x380,
+  TIMER_CURRENT: 0x390,
+  TIMER_DIVIDE: 0x3e0,
+  /** x2APIC mode only. */
+  SELF_IPI: 0x3f0,
+} as const;
+
+/** Version 14h with six LVT entries. */
+export const VERSION = 0x0005_0014;
+
+export const ENTRY_TIMER = 0;
+/** Writable bits of the LVT entries: timer, thermal, performance, LINT0, LINT1, error. */
+export const LVT_WRITABLE: readonly number[] = [0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff];
+export const ENTRY_LINT0 = 3;
+export const ENTRY_LINT1 = 4;
+export const ENTRY_ERROR = 5;
+export const LVT_MASKED = 0x1_0000;
+
+export const TIMER_PERIODIC = 1;
+export const TIMER_TSC_DEADLINE = 2;
+
+export const SVR_ENABLED = 0x100;
+export const SVR_WRITABLE = 0x3ff;
+export const ICR_WRITABLE = 0x000c_cfff;
+export const DFR_FLAT = 0xf;
+
+export const ERROR_SENT_ILLEGAL_VECTOR = 0x20;
+export const ERROR_RECEIVED_ILLEGAL_VECTOR = 0x40;
+export const ERROR_ILLEGAL_REGISTER = 0x80;
+export const FIRST_LEGAL_VECTOR = 16;
+
+export const SHORTHANDS: readonly Shorthand[] = ['none', 'self', 'all', 'others'];
+
+export const eightWords = (): number[] => [0, 0, 0, 0, 0, 0, 0, 0];
+export const hasVector = (words: readonly number[], vector: number): boolean =>
+  (((words[vector >> 5] ?? 0) >>> (vector & 31)) & 1) !== 0;
+
+export function setVector(words: number[], vector: number, on: boolean): void {
+  const bit = 1 << (vector & 31);
+  const word = words[vector >> 5] ?? 0;
+  words[vector >> 5] = (on ? word | bit : word & ~bit) >>> 0;
+}
+
+/** The highest vector in the set, or -1. */
+export function highestVector(words: readonly number[]): number {
+  for (let index = 7; index >= 0; index -= 1) {
+    const word = words[index] as number;
+    if (word !== 0) return index * 32 + 31 - Math.clz32(word);
+  }
+  return -1;
+}
+
+export const softwareEnabled = (state: LocalApicState): boolean => state.enabled && (state.svr & SVR_ENABLED) !== 0;
+export const lvt = (state: LocalApicState, entry: number): number => state.lvt[entry] ?? LVT_MASKED;
+export const deliveryMode = (entry: number): number => (entry >> 8) & 7;
+export const isMasked = (entry: number): boolean => (entry & LVT_MASKED) !== 0;
+export const isLVT = (register: number): boolean => register >= LAPIC.LVT_TIMER && register <= LAPIC.LVT_ERROR;
+
+/** The event of a register that takes a value. */
+export const written = (state: LocalApicState, register: number, value: number): LocalApicEvent => ({
+  type: 'lapic.written',
+  apic: state.id,
+  register,
+  value,
+});
+
+/** Errors that are not noted yet; ESR shows them when it is next written. */
+export const decideError = (state: LocalApicState, errors: number): readonly LocalApicEvent[] =>
+  (state.errors & errors) === errors ? NO_EVENTS : [{ type: 'lapic.error', apic: state.id, errors }];
+
+export function intoIRR(state: LocalApicState, vector: number, level: boolean): void {
+  setVector(state.irr, vector, true);
+  setVector(state.tmr, vector, level);
+}
+
+/** An LVT entry's own interrupt, of those that go to IRR. */
+export function raiseLocal(state: LocalApicState, index: number): void {
+  const entry = lvt(state, index);
+  const fixed = index === ENTRY_TIMER || index === ENTRY_ERROR || deliveryMode(entry) === DELIVERY.FIXED;
+  if (!softwareEnabled(state) || isMasked(entry) || !fixed) return;
+  const vector = entry & 0xff;
+  if (vector < FIRST_LEGAL_VECTOR) state.errors |= ERROR_RECEIVED_ILLEGAL_VECTOR;
+  else intoIRR(state, vector, false);
+}

@@ -1,0 +1,185 @@
+/**
+ * MachineEvent: every fact that the machine can state, one discriminated union. An event is immutable, and only events
+ * change state (`reduce.ts`). Beside each union stands the order of its fields: the codec packs them by it, the query
+ * views and the catalogue under docs/generated name them by it.
+ *
+ * *Inputs* (`input.…`) cannot be recomputed: replay feeds them back. All others are *outcomes*: replay compares them.
+ *
+ * The envelope of an event (`StatedEvent`) says how many instructions retired with it, which vCPU and which level it
+ * belongs to; its position follows from counting.
+ */
+import type { DeviceEvent } from './devices/devices.js';
+import { DEVICE_EVENT_FIELDS } from './devices/devices.js';
+import type { RegisterDelta } from './layout/cpu-state.js';
+
+export type CpuEvent =
+  /** A stretch of plain instructions; the count is the envelope's `retired`. */
+  | { readonly type: 'cpu.ran'; readonly registers: RegisterDelta }
+  /** An exception was delivered through the IDT. #PF's CR2 is among the registers. */
+  | {
+      readonly type: 'cpu.exception';
+      readonly vector: number;
+      readonly errorCode: number | null;
+      readonly registers: RegisterDelta;
+    }
+  /** An interrupt was delivered through the IDT. */
+  | {
+      readonly type: 'cpu.interrupt';
+      readonly vector: number;
+      readonly source: 'external' | 'nmi' | 'software' | 'virtual';
+      readonly registers: RegisterDelta;
+    }
+  /** A control-plane instruction changed system state: far transfers, segment and table loads, IRET, SYSCALL, STI … */
+  | { readonly type: 'cpu.system'; readonly mnemonic: string; readonly registers: RegisterDelta }
+  /** MOV to CRn or DRn, LMSW, CLTS, XSETBV. */
+  | {
+      readonly type: 'cpu.control';
+      readonly register: string;
+      readonly value: bigint;
+      readonly registers: RegisterDelta;
+    }
+  | {
+      readonly type: 'cpu.msr';
+      readonly msr: number;
+      readonly value: bigint;
+      readonly registers: RegisterDelta;
+    }
+  /** An MSR that this machine does not have was accessed; a #GP follows, or the profile lets it pass. */
+  | { readonly type: 'cpu.msr-unknown'; readonly msr: number; readonly write: boolean; readonly value: bigint }
+  /** HLT or MWAIT: the vCPU stops until an interrupt. */
+  | { readonly type: 'cpu.halted'; readonly registers: RegisterDelta }
+  | { readonly type: 'cpu.woke'; readonly registers: RegisterDelta }
+  /** A pending condition was noted for the next boundary: an NMI, INIT or SMI arrived. */
+  | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi'; readonly registers: RegisterDelta }
+  /** A third fault while delivering a double fault (APM vol.2 §8.2.9). */
+  | { readonly type: 'cpu.shutdown'; readonly registers: RegisterDelta };
+
+/** Changed 8-byte words of a VMCB: 10 bytes each, ascending: word index (u16), value (u64), little-endian. */
+export type VmcbDelta = Uint8Array;
+
+export type SvmEvent =
+  /** `words`: what software changed in this VMCB since the processor last read or wrote it. */
+  | {
+      readonly type: 'svm.vmrun';
+      readonly vmcb: number;
+      readonly asid: number;
+      readonly words: VmcbDelta;
+      readonly registers: RegisterDelta;
+    }
+  /** `words`: what the processor wrote into the VMCB. */
+  | {
+      readonly type: 'svm.vmexit';
+      readonly vmcb: number;
+      readonly code: bigint;
+      readonly info1: bigint;
+      readonly info2: bigint;
+      readonly intInfo: bigint;
+      readonly words: VmcbDelta;
+      readonly registers: RegisterDelta;
+    }
+  /** The event in EVENTINJ was delivered to the guest. */
+  | {
+      readonly type: 'svm.injected';
+      readonly kind: number;
+      readonly vector: number;
+      readonly errorCode: number | null;
+      readonly registers: RegisterDelta;
+    }
+  | { readonly type: 'svm.gif'; readonly set: boolean; readonly registers: RegisterDelta }
+  | { readonly type: 'svm.vmload'; readonly vmcb: number; readonly words: VmcbDelta; readonly registers: RegisterDelta }
+  | { readonly type: 'svm.vmsave'; readonly vmcb: number; readonly words: VmcbDelta; readonly registers: RegisterDelta }
+  | { readonly type: 'svm.invlpga'; readonly linear: bigint; readonly asid: number; readonly registers: RegisterDelta };
+
+export type MachineWideEvent =
+  /** The image was loaded; registers are those that the boot protocol prescribes. */
+  | {
+      readonly type: 'input.boot';
+      readonly imageDigest: string;
+      readonly commandLine: string;
+      readonly registers: RegisterDelta;
+    }
+  /** Bytes arrived at the serial port's receiver. */
+  | { readonly type: 'input.serial'; readonly data: Uint8Array }
+  /** Wall-clock time at power-on, for the RTC: seconds since 1970-01-01T00:00:00Z. */
+  | { readonly type: 'input.clock'; readonly unixSeconds: number }
+  /** Seed of the machine's random-number instructions. */
+  | { readonly type: 'input.entropy'; readonly seed: bigint }
+  /** RDRAND or RDSEED drew a value. */
+  | { readonly type: 'entropy.drawn'; readonly value: bigint }
+  /** Every vCPU waited: virtual time jumped to the next deadline. */
+  | { readonly type: 'time.skipped'; readonly nanoseconds: number }
+  /** An access that no device claims (law 8). Reads give all ones. */
+  | {
+      readonly type: 'bus.unclaimed';
+      readonly space: 'port' | 'memory';
+      readonly address: number;
+      readonly size: number;
+      readonly write: boolean;
+      readonly value: bigint;
+    }
+  /** The session is over: the guest's own status, a reset, a shutdown, a halt that nothing can end. */
+  | { readonly type: 'machine.ended'; readonly reason: EndReason; readonly status: number };
+
+export type EndReason = 'debug-exit' | 'reset' | 'shutdown' | 'halted-forever';
+
+export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent;
+export type EventType = MachineEvent['type'];
+export type EventOf<Type extends EventType> = Extract<MachineEvent, { readonly type: Type }>;
+
+type FieldNames<Event> = readonly Exclude<keyof Event, 'type'>[];
+/** Field order of each event type of a union. */
+export type FieldTable<Event extends { readonly type: string }> = {
+  readonly [Type in Event['type']]: FieldNames<Extract<Event, { readonly type: Type }>>;
+};
+
+/**
+ * Every event type with its fields, in the order in which the tape keeps them. The position of a type in this table is
+ * its number on the tape: append only, and raise the format version for any other change.
+ */
+export const EVENT_FIELDS: FieldTable<MachineEvent> = {
+  'cpu.ran': ['registers'],
+  'cpu.exception': ['vector', 'errorCode', 'registers'],
+  'cpu.interrupt': ['vector', 'source', 'registers'],
+  'cpu.system': ['mnemonic', 'registers'],
+  'cpu.control': ['register', 'value', 'registers'],
+  'cpu.msr': ['msr', 'value', 'registers'],
+  'cpu.msr-unknown': ['msr', 'write', 'value'],
+  'cpu.halted': ['registers'],
+  'cpu.woke': ['registers'],
+  'cpu.pended': ['what', 'registers'],
+  'cpu.shutdown': ['registers'],
+  'svm.vmrun': ['vmcb', 'asid', 'words', 'registers'],
+  'svm.vmexit': ['vmcb', 'code', 'info1', 'info2', 'intInfo', 'words', 'registers'],
+  'svm.injected': ['kind', 'vector', 'errorCode', 'registers'],
+  'svm.gif': ['set', 'registers'],
+  'svm.vmload': ['vmcb', 'words', 'registers'],
+  'svm.vmsave': ['vmcb', 'words', 'registers'],
+  'svm.invlpga': ['linear', 'asid', 'registers'],
+  'input.boot': ['imageDigest', 'commandLine', 'registers'],
+  'input.serial': ['data'],
+  'input.clock': ['unixSeconds'],
+  'input.entropy': ['seed'],
+  'entropy.drawn': ['value'],
+  'time.skipped': ['nanoseconds'],
+  'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
+  'machine.ended': ['reason', 'status'],
+  ...DEVICE_EVENT_FIELDS,
+};
+
+/** The virtualization level that ran when an event happened: L1 is the hypervisor, L2 its guest. */
+export type Level = 1 | 2;
+
+/** An event with its envelope, as the machine states it. */
+export interface StatedEvent {
+  /** Instructions that retired with this event: the length of a run, 1 for an instruction that is an event, else 0. */
+  readonly retired: number;
+  readonly vcpu: number;
+  /** The level that was running when the event began. */
+  readonly level: Level;
+  readonly event: MachineEvent;
+}
+
+/** Receives every event in order, after it was applied: the recorder, the replayer's comparer, a test's array. */
+export type EventSink = (stated: StatedEvent) => void;
+
+export const isInput = (event: MachineEvent): boolean => event.type.startsWith('input.');

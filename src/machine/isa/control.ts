@@ -1,0 +1,288 @@
+/**
+ * Control, debug and extended control registers, the time-stamp counter, model-specific registers, and translations.
+ * Source: APM vol.3, MOV CRn, MOV DRn, SMSW, LMSW, CLTS, INVLPG, RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV.
+ * Where each intercept stands: svm/intercepts.ts.
+ */
+import {
+  currentAsid,
+  debugName,
+  debugRegister,
+  debugSlot,
+  debugValue,
+  readCr8,
+  stateControl,
+  writeCr0,
+  writeCr2,
+  writeCr3,
+  writeCr4,
+  writeCr8,
+} from '../cpu/control-registers.js';
+import { cplOf, is64Bit } from '../cpu/mode.js';
+import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
+import type { SystemContext } from '../cpu/system-context.js';
+import { generalProtection, invalidOpcode } from '../faults.js';
+import { CR0, CR4, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
+import { crRead, crWrite, drRead, drWrite } from '../svm/intercepts.js';
+import { isCanonical, u64, uN } from '../units.js';
+import { Gpr, type Instruction, instruction } from './instruction.js';
+import { requireUmip } from './segment.js';
+import { gprAt, memoryAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
+
+/** MOV to and from CRn and DRn has 64 bits in 64-bit mode and 32 bits elsewhere, whatever the prefixes. */
+const moveWidth = ({ insn }: SystemContext): 32 | 64 => (insn.long ? 64 : 32);
+/** EXITINFO1 of a MOV CRn: bit 63, and the general-purpose register (APM vol.2 §15.8.1 Decode Assists). */
+const moveInfo = (gpr: number): bigint => (1n << 63n) | BigInt(gpr);
+
+const CONTROL_REGISTERS: ReadonlySet<number> = new Set([0, 2, 3, 4, 8]);
+
+function controlRegister(context: SystemContext, operand: number): number {
+  const number = numberAt(context, operand);
+  if (!CONTROL_REGISTERS.has(number)) throw invalidOpcode();
+  requireCpl0(context);
+  return number;
+}
+
+export const MOV_FROM_CR = instruction({
+  mnemonic: 'MOV',
+  source: 'APM vol.3, MOV CRn',
+  forms: ['0F 20 /r: Rd, Cd'],
+  system(context) {
+    const number = controlRegister(context, 1);
+    const gpr = gprAt(context, 0).number;
+    context.intercept(crRead(number), { info1: moveInfo(gpr) });
+    const value = number === 8 ? readCr8(context) : context.tx.get(R[`cr${number as 0 | 2 | 3 | 4}`]);
+    context.ops.writeGpr(gpr, moveWidth(context), uN(moveWidth(context), value));
+    context.plain();
+  },
+});
+
+export const MOV_TO_CR = instruction({
+  mnemonic: 'MOV',
+  source: 'APM vol.3, MOV CRn',
+  forms: ['0F 22 /r: Cd, Rd'],
+  system(context) {
+    const number = controlRegister(context, 0);
+    const gpr = gprAt(context, 1).number;
+    const value = context.ops.readGpr(gpr, moveWidth(context));
+    const info1 = moveInfo(gpr);
+    if (number === 0) writeCr0(context, value, false, info1);
+    else if (number === 2) writeCr2(context, value, info1);
+    else if (number === 3) writeCr3(context, value, info1);
+    else if (number === 4) writeCr4(context, value, info1);
+    else writeCr8(context, value, info1);
+  },
+});
+
+export const MOV_FROM_DR = instruction({
+  mnemonic: 'MOV',
+  source: 'APM vol.3, MOV DRn',
+  forms: ['0F 21 /r: Rd, Dd'],
+  system(context) {
+    const encoded = numberAt(context, 1);
+    const number = debugRegister(context.tx, encoded);
+    const gpr = gprAt(context, 0).number;
+    context.intercept(drRead(encoded), { info1: BigInt(gpr) });
+    const width = moveWidth(context);
+    context.ops.writeGpr(gpr, width, uN(width, context.tx.get(debugSlot(number))));
+    context.plain();
+  },
+});
+
+export const MOV_TO_DR = instruction({
+  mnemonic: 'MOV',
+  source: 'APM vol.3, MOV DRn',
+  forms: ['0F 23 /r: Dd, Rd'],
+  system(context) {
+    const encoded = numberAt(context, 0);
+    const number = debugRegister(context.tx, encoded);
+    const gpr = gprAt(context, 1).number;
+    const value = debugValue(number, context.ops.readGpr(gpr, moveWidth(context)));
+    context.intercept(drWrite(encoded), { info1: BigInt(gpr) });
+    context.tx.set(debugSlot(number), value);
+    stateControl(context, debugName(number), value);
+  },
+});
+
+/** Memory takes 16 bits of CR0; a register as many as the operand size. */
+export const SMSW = instruction({
+  mnemonic: 'SMSW',
+  source: 'APM vol.3, SMSW',
+  forms: ['0F 01 /4: Mw', '0F 01 /4: Rv'],
+  system(context) {
+    requireUmip(context);
+    context.intercept(crRead(0));
+    const operand = operandAt(context, 0);
+    context.ops.write(operand, uN(operand.width, context.tx.get(R.cr0)));
+    context.plain();
+  },
+});
+
+/** Writes PE, MP, EM and TS; PE cannot be cleared. The intercepts stand before the memory operand. */
+export const LMSW = instruction({
+  mnemonic: 'LMSW',
+  source: 'APM vol.3, LMSW',
+  forms: ['0F 01 /6: Ew'],
+  system(context) {
+    requireCpl0(context);
+    context.intercept(crWrite(0));
+    context.intercept('CR0_SEL_WRITE');
+    const cr0 = context.tx.get(R.cr0);
+    const value = context.ops.read(operandAt(context, 0)) & 0xfn;
+    writeCr0(context, (cr0 & ~0xfn) | (cr0 & CR0.PE) | value, true, 0n);
+  },
+});
+
+export const CLTS = instruction({
+  mnemonic: 'CLTS',
+  source: 'APM vol.3, CLTS',
+  forms: ['0F 06:'],
+  system(context) {
+    requireCpl0(context);
+    context.intercept(crWrite(0));
+    const cr0 = context.tx.get(R.cr0) & ~CR0.TS;
+    context.tx.set(R.cr0, cr0);
+    stateControl(context, 'cr0', cr0);
+  },
+});
+
+/** Neither limit nor canonical form of the address is checked. */
+export const INVLPG = instruction({
+  mnemonic: 'INVLPG',
+  source: 'APM vol.3, INVLPG',
+  forms: ['0F 01 /7: M'],
+  system(context) {
+    const { tx, ops } = context;
+    requireCpl0(context);
+    const memory = memoryAt(context, 0);
+    const based = !is64Bit(tx) || memory.segment >= Segment.FS;
+    const base = based ? tx.get((segmentSlot(memory.segment) + 1) as Slot) : 0n;
+    const linear = is64Bit(tx) ? u64(base + ops.address(memory)) : uN(32, base + ops.address(memory));
+    context.intercept('INVLPG', { info1: linear });
+    if (isCanonical(linear)) context.flushTlb({ scope: 'page', asid: currentAsid(tx), linear });
+    context.plain();
+  },
+});
+
+/** EDX:EAX. */
+function writePair(context: SystemContext, value: bigint): void {
+  context.ops.writeGpr(Gpr.RAX, 32, uN(32, value));
+  context.ops.writeGpr(Gpr.RDX, 32, value >> 32n);
+}
+
+const readPair = ({ ops }: SystemContext): bigint => ops.readGpr(Gpr.RAX, 32) | (ops.readGpr(Gpr.RDX, 32) << 32n);
+
+export const RDMSR = instruction({
+  mnemonic: 'RDMSR',
+  source: 'APM vol.3, RDMSR',
+  forms: ['0F 32:'],
+  system(context) {
+    requireCpl0(context);
+    const msr = Number(context.ops.readGpr(Gpr.RCX, 32));
+    context.interceptMsr(msr, false);
+    writePair(context, readMsr(context, msr));
+    context.plain();
+  },
+});
+
+export const WRMSR = instruction({
+  mnemonic: 'WRMSR',
+  source: 'APM vol.3, WRMSR',
+  forms: ['0F 30:'],
+  system(context) {
+    requireCpl0(context);
+    const msr = Number(context.ops.readGpr(Gpr.RCX, 32));
+    const value = readPair(context);
+    context.interceptMsr(msr, true);
+    writeMsr(context, msr, value);
+    context.outcome((registers) => ({ type: 'cpu.msr', msr, value, registers }));
+  },
+});
+
+/** @throws GuestFault #GP(0) when CR4.TSD keeps the counter from programs. */
+function requireTimeStamp({ tx }: SystemContext): void {
+  if ((tx.get(R.cr4) & CR4.TSD) !== 0n && cplOf(tx) !== 0) throw generalProtection();
+}
+
+export const RDTSC = instruction({
+  mnemonic: 'RDTSC',
+  source: 'APM vol.3, RDTSC',
+  forms: ['0F 31:'],
+  system(context) {
+    requireTimeStamp(context);
+    context.intercept('RDTSC');
+    writePair(context, guestTsc(context));
+    context.plain();
+  },
+});
+
+export const RDTSCP = instruction({
+  mnemonic: 'RDTSCP',
+  source: 'APM vol.3, RDTSCP',
+  forms: ['0F 01 F9:'],
+  feature: 'rdtscp',
+  system(context) {
+    requireTimeStamp(context);
+    context.intercept('RDTSCP');
+    writePair(context, guestTsc(context));
+    context.ops.writeGpr(Gpr.RCX, 32, uN(32, context.tx.get(R.tscAux)));
+    context.plain();
+  },
+});
+
+const PERFORMANCE_COUNTERS = 4n;
+
+/** No event is ever counted. */
+export const RDPMC = instruction({
+  mnemonic: 'RDPMC',
+  source: 'APM vol.3, RDPMC',
+  forms: ['0F 33:'],
+  system(context) {
+    const { tx, ops } = context;
+    if ((tx.get(R.cr4) & CR4.PCE) === 0n && cplOf(tx) !== 0) throw generalProtection();
+    if (ops.readGpr(Gpr.RCX, 32) >= PERFORMANCE_COUNTERS) throw generalProtection();
+    context.intercept('RDPMC');
+    writePair(context, 0n);
+    context.plain();
+  },
+});
+
+function requireXsave({ tx }: SystemContext): void {
+  if ((tx.get(R.cr4) & CR4.OSXSAVE) === 0n) throw invalidOpcode();
+}
+
+export const XGETBV = instruction({
+  mnemonic: 'XGETBV',
+  source: 'APM vol.3, XGETBV',
+  forms: ['NP 0F 01 D0:'],
+  system(context) {
+    requireXsave(context);
+    if (context.ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
+    writePair(context, context.tx.get(R.xcr0));
+    context.plain();
+  },
+});
+
+/** x87, SSE and, where the profile has it, AVX state. */
+const xcr0Mask = ({ profile }: SystemContext): bigint => (profile.features.has('avx') ? 7n : 3n);
+
+/** Only the #UD of a clear CR4.OSXSAVE comes before the intercept. */
+export const XSETBV = instruction({
+  mnemonic: 'XSETBV',
+  source: 'APM vol.3, XSETBV',
+  forms: ['NP 0F 01 D1:'],
+  system(context) {
+    requireXsave(context);
+    context.intercept('XSETBV');
+    requireCpl0(context);
+    const value = readPair(context);
+    const illegal = (value & 1n) === 0n || (value & ~xcr0Mask(context)) !== 0n || (value & 6n) === 4n;
+    if (context.ops.readGpr(Gpr.RCX, 32) !== 0n || illegal) throw generalProtection();
+    context.tx.set(R.xcr0, value);
+    stateControl(context, 'xcr0', value);
+  },
+});
+
+export const CONTROL_INSTRUCTIONS: readonly Instruction[] = [
+  ...[MOV_FROM_CR, MOV_TO_CR, MOV_FROM_DR, MOV_TO_DR, SMSW, LMSW, CLTS, INVLPG],
+  ...[RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV],
+];

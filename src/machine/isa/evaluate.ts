@@ -1,0 +1,587 @@
+/**
+ * Ops over bigint on a transaction: slow, obvious, the reference meaning of every instruction. The machine also runs it
+ * for whatever compiled code leaves: faults, device memory, page crossings, rare instructions.
+ */
+import { dataHits } from '../cpu/debug.js';
+import { checkSegment } from '../cpu/segments.js';
+import { Access, type Transaction } from '../cpu/transaction.js';
+import type { DecodedInstruction, DecodedOperand, MemoryOperand, RelativeOperand } from '../decode/decoded.js';
+import { NO_REGISTER, RIP_BASE } from '../decode/decode.js';
+import { invariant } from '../errors.js';
+import { GuestFault, Vector } from '../faults.js';
+import {
+  ARITHMETIC_FLAGS,
+  CR0,
+  CR4,
+  Flag,
+  gprSlot,
+  R,
+  Segment,
+  segmentSlot,
+  xmmSlot,
+} from '../layout/cpu-state.js';
+import { u64, uN } from '../units.js';
+import { addFlags, conditionHolds, resultFlags, subFlags } from './flags.js';
+import type {
+  ArithmeticFlag,
+  ConditionCode,
+  FaultName,
+  Feature,
+  FloatOperation,
+  Operand,
+  Ops,
+  PlainInstruction,
+  VectorMask,
+  VectorOperation,
+  VectorShift,
+} from './instruction.js';
+import { floatOperation } from './float.js';
+import { fromLanes, lanesOf, shuffleBytes, vectorOperation, vectorShift } from './vector-lanes.js';
+
+const FLAG_BITS: Readonly<Record<ArithmeticFlag, bigint>> = {
+  cf: Flag.CF,
+  pf: Flag.PF,
+  af: Flag.AF,
+  zf: Flag.ZF,
+  sf: Flag.SF,
+  of: Flag.OF,
+};
+
+const ATTRIBUTE_BIG = 1n << 26n; // bit 10 (D/B) of the attributes, at bits 31:16 of a segment word
+const MASK64 = (1n << 64n) - 1n;
+
+/** Instruction sets that need SSE state to be enabled. Source: APM vol.2 §11.3 XSAVE, §3.1.3 CR4.OSFXSR. */
+export const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
+  'sse',
+  'sse2',
+  'sse3',
+  'ssse3',
+  'sse4.1',
+  'sse4.2',
+  'sse4a',
+  'aes',
+  'pclmulqdq',
+  'sha',
+]);
+
+export class Evaluator implements Ops<bigint, boolean, bigint> {
+  private insn: DecodedInstruction | undefined;
+  private nextInstruction = 0n;
+
+  private watching = false;
+  private hits = 0n;
+
+  constructor(readonly tx: Transaction) {}
+
+  /** Starts noting data breakpoints that the next instruction hits. */
+  watch(enabled: boolean): void {
+    this.watching = enabled;
+    this.hits = 0n;
+  }
+
+  /** DR6 bits 3:0 of the data breakpoints hit since `watch`. */
+  get watchHits(): bigint {
+    return this.hits;
+  }
+
+  /**
+   * Executes one plain instruction, or one iteration of a repeated one, on the transaction.
+   * @throws GuestFault, NestedPageFault: the caller aborts the transaction.
+   */
+  execute(insn: DecodedInstruction): void {
+    this.begin(insn);
+    const instruction = insn.instruction as PlainInstruction;
+    if (instruction.feature !== undefined && SSE_FEATURES.has(instruction.feature)) this.requireSse();
+    if (insn.rep === 'none') {
+      instruction.semantics(this, insn);
+      return;
+    }
+    this.repeat(insn, instruction);
+  }
+
+  /** Points the evaluator at `insn` and moves RIP behind it; system instructions start here. */
+  begin(insn: DecodedInstruction): void {
+    this.insn = insn;
+    const rip = this.tx.get(R.rip) + BigInt(insn.length);
+    this.nextInstruction = insn.long ? u64(rip) : uN(32, rip);
+    this.tx.set(R.rip, this.nextInstruction);
+  }
+
+  /**
+   * One iteration: RIP stays until the count is used up or the condition ends it. Source: APM vol.3 §1.2.6 Repeat Prefixes.
+   */
+  private repeat(insn: DecodedInstruction, instruction: PlainInstruction): void {
+    const count = this.readGpr(1, insn.addressWidth);
+    if (count === 0n) return;
+    instruction.semantics(this, insn);
+    this.writeGpr(1, insn.addressWidth, uN(insn.addressWidth, count - 1n));
+    const compares = /^(CMPS|SCAS)/.test(insn.mnemonic);
+    const goesOn = !compares || this.flag('zf') === (insn.rep === 'rep');
+    if (count > 1n && goesOn) {
+      const rip = this.nextInstruction - BigInt(insn.length);
+      this.tx.set(R.rip, insn.long ? u64(rip) : uN(32, rip));
+    }
+  }
+
+  private requireSse(): void {
+    const cr0 = this.tx.get(R.cr0);
+    if ((cr0 & CR0.EM) !== 0n || (this.tx.get(R.cr4) & CR4.OSFXSR) === 0n) this.fault('UD');
+    if ((cr0 & CR0.TS) !== 0n) this.fault('NM');
+  }
+
+  private get current(): DecodedInstruction {
+    invariant(this.insn !== undefined, 'no instruction is being evaluated');
+    return this.insn;
+  }
+
+  constant(value: bigint): bigint {
+    return u64(value);
+  }
+
+  // Operands
+
+  read(operand: Operand): bigint {
+    const decoded = operand as DecodedOperand;
+    switch (decoded.kind) {
+      case 'gpr':
+        return decoded.high ? (this.tx.get(gprSlot(decoded.number)) >> 8n) & 0xffn : this.readGpr(decoded.number, decoded.width);
+      case 'mem':
+        return this.loadAt(decoded.segment, this.offset(decoded), decoded.width, false);
+      case 'imm':
+        return decoded.value;
+      case 'xmm':
+        return uN(decoded.width, this.tx.get(xmmSlot(decoded.number)));
+      case 'segment':
+        return this.tx.get(segmentSlot(decoded.number)) & 0xffffn;
+      default:
+        throw new Error(`${this.current.mnemonic}: operand of kind ${decoded.kind} is not read this way`);
+    }
+  }
+
+  readForWrite(operand: Operand): bigint {
+    const decoded = operand as DecodedOperand;
+    return decoded.kind === 'mem' ? this.loadAt(decoded.segment, this.offset(decoded), decoded.width, true) : this.read(operand);
+  }
+
+  write(operand: Operand, value: bigint): void {
+    const decoded = operand as DecodedOperand;
+    switch (decoded.kind) {
+      case 'gpr':
+        if (decoded.high) {
+          const old = this.tx.get(gprSlot(decoded.number));
+          this.tx.set(gprSlot(decoded.number), (old & ~0xff00n) | ((value & 0xffn) << 8n));
+        } else this.writeGpr(decoded.number, decoded.width, value);
+        return;
+      case 'mem':
+        this.storeAt(decoded.segment, this.offset(decoded), decoded.width, value);
+        return;
+      case 'xmm':
+        this.writeVector(operand, value);
+        return;
+      default:
+        throw new Error(`${this.current.mnemonic}: operand of kind ${decoded.kind} is not written this way`);
+    }
+  }
+
+  address(operand: Operand): bigint {
+    return this.offset(operand as MemoryOperand);
+  }
+
+  displaced(operand: Operand, bytes: bigint, width: number): Operand {
+    const memory = operand as MemoryOperand;
+    const moved: MemoryOperand = { ...memory, width, displacement: memory.displacement + BigInt.asIntN(64, bytes) };
+    return moved;
+  }
+
+  load(segment: 'data' | 'stack', width: number, offset: bigint): bigint {
+    const [number, size] = this.implicitSegment(segment);
+    return this.loadAt(number, uN(size, offset), width, false);
+  }
+
+  store(segment: 'data' | 'stack', width: number, offset: bigint, value: bigint): void {
+    const [number, size] = this.implicitSegment(segment);
+    this.storeAt(number, uN(size, offset), width, value);
+  }
+
+  private implicitSegment(segment: 'data' | 'stack'): readonly [number, number] {
+    if (segment === 'stack') return [Segment.SS, this.stackWidth()];
+    return [this.current.segmentOverride ?? Segment.DS, this.current.addressWidth];
+  }
+
+  readGpr(number: number, width: number): bigint {
+    return uN(width, this.tx.get(gprSlot(number)));
+  }
+
+  writeGpr(number: number, width: number, value: bigint): void {
+    const slot = gprSlot(number);
+    if (width >= 32) {
+      this.tx.set(slot, uN(width, value));
+      return;
+    }
+    const mask = (1n << BigInt(width)) - 1n;
+    this.tx.set(slot, (this.tx.get(slot) & ~mask) | (value & mask));
+  }
+
+  // Integers
+
+  add(width: number, a: bigint, b: bigint): bigint {
+    return uN(width, a + b);
+  }
+  sub(width: number, a: bigint, b: bigint): bigint {
+    return uN(width, a - b);
+  }
+  mul(width: number, a: bigint, b: bigint): bigint {
+    return uN(width, a * b);
+  }
+  mulHighUnsigned(width: number, a: bigint, b: bigint): bigint {
+    return uN(width, (a * b) >> BigInt(width));
+  }
+  mulHighSigned(width: number, a: bigint, b: bigint): bigint {
+    return uN(width, (BigInt.asIntN(width, a) * BigInt.asIntN(width, b)) >> BigInt(width));
+  }
+  and(a: bigint, b: bigint): bigint {
+    return a & b;
+  }
+  or(a: bigint, b: bigint): bigint {
+    return a | b;
+  }
+  xor(a: bigint, b: bigint): bigint {
+    return a ^ b;
+  }
+  not(width: number, a: bigint): bigint {
+    return uN(width, ~a);
+  }
+  neg(width: number, a: bigint): bigint {
+    return uN(width, -a);
+  }
+  shl(width: number, a: bigint, count: bigint): bigint {
+    return uN(width, a << count);
+  }
+  shr(_width: number, a: bigint, count: bigint): bigint {
+    return a >> count;
+  }
+  sar(width: number, a: bigint, count: bigint): bigint {
+    return uN(width, BigInt.asIntN(width, a) >> count);
+  }
+  rol(width: number, a: bigint, count: bigint): bigint {
+    return uN(width, (a << count) | (a >> (BigInt(width) - count)));
+  }
+  ror(width: number, a: bigint, count: bigint): bigint {
+    return uN(width, (a >> count) | (a << (BigInt(width) - count)));
+  }
+  signExtend(from: number, to: number, a: bigint): bigint {
+    return uN(to, BigInt.asIntN(from, a));
+  }
+  truncate(width: number, a: bigint): bigint {
+    return uN(width, a);
+  }
+  countLeadingZeros(width: number, a: bigint): bigint {
+    return BigInt(a === 0n ? width : width - a.toString(2).length);
+  }
+  countTrailingZeros(width: number, a: bigint): bigint {
+    return a === 0n ? BigInt(width) : BigInt((a & -a).toString(2).length - 1);
+  }
+  countOnes(_width: number, a: bigint): bigint {
+    let count = 0n;
+    for (let left = a; left !== 0n; left &= left - 1n) count++;
+    return count;
+  }
+  byteSwap(width: 32 | 64, a: bigint): bigint {
+    let swapped = 0n;
+    for (let at = 0n; at < BigInt(width); at += 8n) swapped = (swapped << 8n) | ((a >> at) & 0xffn);
+    return swapped;
+  }
+
+  divideUnsigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
+    const dividend = (high << BigInt(width)) | low;
+    if (divisor === 0n || dividend / divisor >> BigInt(width) !== 0n) this.fault('DE');
+    return { quotient: dividend / divisor, remainder: dividend % divisor };
+  }
+
+  divideSigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
+    const dividend = (BigInt.asIntN(width, high) << BigInt(width)) | low;
+    const by = BigInt.asIntN(width, divisor);
+    if (by === 0n || BigInt.asIntN(width, dividend / by) !== dividend / by) this.fault('DE');
+    return { quotient: uN(width, dividend / by), remainder: uN(width, dividend % by) };
+  }
+
+  // Truth
+
+  isZero(a: bigint): boolean {
+    return a === 0n;
+  }
+  equal(a: bigint, b: bigint): boolean {
+    return a === b;
+  }
+  lessUnsigned(a: bigint, b: bigint): boolean {
+    return a < b;
+  }
+  bit(a: bigint, index: number): boolean {
+    return ((a >> BigInt(index)) & 1n) === 1n;
+  }
+  both(a: boolean, b: boolean): boolean {
+    return a && b;
+  }
+  either(a: boolean, b: boolean): boolean {
+    return a || b;
+  }
+  differ(a: boolean, b: boolean): boolean {
+    return a !== b;
+  }
+  negate(c: boolean): boolean {
+    return !c;
+  }
+  select(c: boolean, a: bigint, b: bigint): bigint {
+    return c ? a : b;
+  }
+  fromBool(c: boolean): bigint {
+    return c ? 1n : 0n;
+  }
+  when(c: boolean, then: () => void, otherwise?: () => void): void {
+    if (c) then();
+    else otherwise?.();
+  }
+
+  // Flags
+
+  flagsAdd(width: number, a: bigint, b: bigint, result: bigint): void {
+    this.setArithmeticFlags(addFlags(width, a, b, result));
+  }
+  flagsSub(width: number, a: bigint, b: bigint, result: bigint): void {
+    this.setArithmeticFlags(subFlags(width, a, b, result));
+  }
+  flagsLogic(width: number, result: bigint): void {
+    this.setArithmeticFlags(resultFlags(width, result));
+  }
+  flagsInc(width: number, a: bigint, result: bigint): void {
+    const carry = this.tx.get(R.rflags) & Flag.CF;
+    this.setArithmeticFlags((addFlags(width, a, 1n, result) & ~Flag.CF) | carry);
+  }
+  flagsDec(width: number, a: bigint, result: bigint): void {
+    const carry = this.tx.get(R.rflags) & Flag.CF;
+    this.setArithmeticFlags((subFlags(width, a, 1n, result) & ~Flag.CF) | carry);
+  }
+  flagsResult(width: number, result: bigint, carry: boolean, overflow: boolean): void {
+    this.setArithmeticFlags(resultFlags(width, result) | (carry ? Flag.CF : 0n) | (overflow ? Flag.OF : 0n));
+  }
+  setFlag(flag: ArithmeticFlag, value: boolean): void {
+    const rflags = this.tx.get(R.rflags);
+    this.tx.set(R.rflags, value ? rflags | FLAG_BITS[flag] : rflags & ~FLAG_BITS[flag]);
+  }
+  flag(flag: ArithmeticFlag): boolean {
+    return (this.tx.get(R.rflags) & FLAG_BITS[flag]) !== 0n;
+  }
+  condition(code: ConditionCode): boolean {
+    return conditionHolds(code, this.tx.get(R.rflags));
+  }
+  directionFlag(): boolean {
+    return (this.tx.get(R.rflags) & Flag.DF) !== 0n;
+  }
+  setDirectionFlag(value: boolean): void {
+    const rflags = this.tx.get(R.rflags);
+    this.tx.set(R.rflags, value ? rflags | Flag.DF : rflags & ~Flag.DF);
+  }
+  arithmeticFlags(): bigint {
+    return this.tx.get(R.rflags) & ARITHMETIC_FLAGS;
+  }
+  setArithmeticFlags(value: bigint): void {
+    this.tx.set(R.rflags, (this.tx.get(R.rflags) & ~ARITHMETIC_FLAGS) | (value & ARITHMETIC_FLAGS));
+  }
+
+  // Control flow
+
+  /** @throws GuestFault #GP when the target is not canonical or outside the code segment. */
+  jump(target: bigint): void {
+    const { long, width } = this.current;
+    const rip = long ? target : uN(width === 16 ? 16 : 32, target);
+    checkSegment(this.tx, Segment.CS, rip, 1, Access.FETCH);
+    this.tx.set(R.rip, rip);
+  }
+  jumpRelative(operand: Operand): void {
+    const { displacement } = operand as RelativeOperand;
+    this.jump(u64(this.nextInstruction + displacement));
+  }
+  jumpRelativeWhen(condition: boolean, operand: Operand): void {
+    if (condition) this.jumpRelative(operand);
+  }
+  nextRip(): bigint {
+    return this.nextInstruction;
+  }
+
+  // Stack
+
+  push(width: number, value: bigint): void {
+    const size = this.stackWidth();
+    const top = uN(size, this.readGpr(4, size) - BigInt(width / 8));
+    this.storeAt(Segment.SS, top, width, value);
+    this.writeGpr(4, size, top);
+  }
+  peek(width: number, bytes: number): bigint {
+    const size = this.stackWidth();
+    return this.loadAt(Segment.SS, uN(size, this.readGpr(4, size) + BigInt(bytes)), width, false);
+  }
+  moveStack(bytes: bigint): void {
+    const size = this.stackWidth();
+    this.writeGpr(4, size, uN(size, this.readGpr(4, size) + bytes));
+  }
+  stackWidth(): 16 | 32 | 64 {
+    if (this.current.long) return 64;
+    return (this.tx.get(R.ss) & ATTRIBUTE_BIG) !== 0n ? 32 : 16;
+  }
+
+  // Strings
+
+  loadSource(width: number): bigint {
+    const { segmentOverride, addressWidth } = this.current;
+    return this.loadAt(segmentOverride ?? Segment.DS, this.readGpr(6, addressWidth), width, false);
+  }
+  loadDestination(width: number): bigint {
+    return this.loadAt(Segment.ES, this.readGpr(7, this.current.addressWidth), width, false);
+  }
+  storeDestination(width: number, value: bigint): void {
+    this.storeAt(Segment.ES, this.readGpr(7, this.current.addressWidth), width, value);
+  }
+  advance(register: 'source' | 'destination', width: number): void {
+    const { addressWidth } = this.current;
+    const number = register === 'source' ? 6 : 7;
+    const step = BigInt(width / 8);
+    const moved = this.readGpr(number, addressWidth) + (this.directionFlag() ? -step : step);
+    this.writeGpr(number, addressWidth, uN(addressWidth, moved));
+  }
+
+  // Vectors
+
+  readVector(operand: Operand): bigint {
+    const decoded = operand as DecodedOperand;
+    if (decoded.kind === 'mem') return this.loadAt(decoded.segment, this.offset(decoded), decoded.width, false);
+    invariant(decoded.kind === 'xmm', `${this.current.mnemonic}: a vector operand of kind ${decoded.kind}`);
+    const slot = xmmSlot(decoded.number);
+    const low = this.tx.get(slot);
+    return decoded.width <= 64 ? uN(decoded.width, low) : low | (this.tx.get((slot + 1) as typeof slot) << 64n);
+  }
+  writeVector(operand: Operand, value: bigint): void {
+    const decoded = operand as DecodedOperand;
+    if (decoded.kind === 'mem') {
+      this.storeAt(decoded.segment, this.offset(decoded), decoded.width, uN(decoded.width, value));
+      return;
+    }
+    invariant(decoded.kind === 'xmm', `${this.current.mnemonic}: a vector operand of kind ${decoded.kind}`);
+    const slot = xmmSlot(decoded.number);
+    if (decoded.width < 64) {
+      const mask = (1n << BigInt(decoded.width)) - 1n;
+      this.tx.set(slot, (this.tx.get(slot) & ~mask) | (value & mask));
+      return;
+    }
+    this.tx.set(slot, value & MASK64);
+    if (decoded.width === 128) this.tx.set((slot + 1) as typeof slot, value >> 64n);
+  }
+  readVectorAligned(operand: Operand): bigint {
+    this.requireAligned(operand);
+    return this.readVector(operand);
+  }
+  writeVectorAligned(operand: Operand, value: bigint): void {
+    this.requireAligned(operand);
+    this.writeVector(operand, value);
+  }
+  private requireAligned(operand: Operand): void {
+    const decoded = operand as DecodedOperand;
+    if (decoded.kind !== 'mem' || decoded.width !== 128) return;
+    const linear = checkSegment(this.tx, decoded.segment, this.offset(decoded), 16, Access.READ);
+    if ((linear & 15n) !== 0n) this.fault('GP');
+  }
+  vectorConstant(value: bigint): bigint {
+    return value;
+  }
+  vector(operation: VectorOperation, a: bigint, b = 0n): bigint {
+    return vectorOperation(operation, a, b);
+  }
+  vectorShift(operation: VectorShift, a: bigint, count: bigint): bigint {
+    return vectorShift(operation, a, count);
+  }
+  shuffle(a: bigint, b: bigint, indices: readonly number[]): bigint {
+    return shuffleBytes(a, b, indices);
+  }
+  swizzle(a: bigint, indices: bigint): bigint {
+    const bytes = lanesOf(a, 8);
+    return fromLanes(
+      lanesOf(indices, 8).map((index) => bytes[Number(index)] ?? 0n),
+      8,
+    );
+  }
+  vectorMask(operation: VectorMask, a: bigint): bigint {
+    const width = { i8x16: 8, i16x8: 16, i32x4: 32, i64x2: 64 }[operation.split('.')[0] as 'i8x16'];
+    return lanesOf(a, width).reduce((mask, lane, index) => mask | ((lane >> BigInt(width - 1)) << BigInt(index)), 0n);
+  }
+  splat(lanes: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', value: bigint): bigint {
+    const width = { i8x16: 8, i16x8: 16, i32x4: 32, i64x2: 64 }[lanes];
+    return fromLanes(new Array<bigint>(128 / width).fill(value), width);
+  }
+  readVectorForWrite(operand: Operand): bigint {
+    this.requireAligned(operand);
+    const decoded = operand as DecodedOperand;
+    if (decoded.kind === 'mem') return this.loadAt(decoded.segment, this.offset(decoded), decoded.width, true);
+    return this.readVector(operand);
+  }
+  float(operation: FloatOperation, a: bigint, b: bigint, immediate = 0n): bigint {
+    return floatOperation(this.tx, operation, a, b, immediate);
+  }
+  vectorFromLow(value: bigint): bigint {
+    return value;
+  }
+  lane64(a: bigint, lane: 0 | 1): bigint {
+    return lane === 0 ? a & MASK64 : a >> 64n;
+  }
+  vectorFromLanes(low: bigint, high: bigint): bigint {
+    return low | (high << 64n);
+  }
+
+  // Faults
+
+  fault(vector: FaultName): never {
+    throw new GuestFault(Vector[vector], vector === 'GP' ? 0 : undefined);
+  }
+  faultWhen(condition: boolean, vector: FaultName): void {
+    if (condition) this.fault(vector);
+  }
+
+  // Memory
+
+  /** Effective address within the segment, cut to the address size. Source: APM vol.1 §2.2.3 Memory Addressing. */
+  private offset(operand: MemoryOperand): bigint {
+    let offset = operand.displacement;
+    if (operand.base === RIP_BASE) offset += this.nextInstruction;
+    else if (operand.base !== NO_REGISTER) offset += this.tx.get(gprSlot(operand.base));
+    if (operand.index !== NO_REGISTER) offset += this.tx.get(gprSlot(operand.index)) << BigInt(operand.scale);
+    return uN(this.current.addressWidth, offset);
+  }
+
+  /** @param forWrite faults as a write will: both permissions are checked before anything is read. */
+  private loadAt(segment: number, offset: bigint, width: number, forWrite: boolean): bigint {
+    const bytes = width / 8;
+    const linear = checkSegment(this.tx, segment, offset, bytes, forWrite ? Access.WRITE : Access.READ);
+    const access = this.privilege();
+    this.checkAlignment(linear, bytes);
+    if (this.watching) this.hits |= dataHits(this.tx, linear, bytes, forWrite);
+    if (forWrite) this.tx.probeWrite(linear, bytes, access);
+    return this.tx.readLinear(linear, bytes, access);
+  }
+
+  private storeAt(segment: number, offset: bigint, width: number, value: bigint): void {
+    const bytes = width / 8;
+    const linear = checkSegment(this.tx, segment, offset, bytes, Access.WRITE);
+    this.checkAlignment(linear, bytes);
+    if (this.watching) this.hits |= dataHits(this.tx, linear, bytes, true);
+    this.tx.writeLinear(linear, bytes, value, this.privilege());
+  }
+
+  private privilege(): number {
+    return this.tx.get(R.cpl) === 3n ? Access.USER : 0;
+  }
+
+  /** Source: APM vol.2 §8.2.18 #AC: at CPL 3 with CR0.AM and RFLAGS.AC. 128-bit operands are checked by their own rule. */
+  private checkAlignment(linear: bigint, bytes: number): void {
+    if (bytes > 8 || (linear & BigInt(bytes - 1)) === 0n || this.tx.get(R.cpl) !== 3n) return;
+    if ((this.tx.get(R.rflags) & Flag.AC) === 0n || (this.tx.get(R.cr0) & CR0.AM) === 0n) return;
+    throw new GuestFault(Vector.AC, 0);
+  }
+}

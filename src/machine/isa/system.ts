@@ -1,0 +1,266 @@
+/**
+ * What is left of the control plane: identification, interrupt flag, flags as a whole, waiting, caches and barriers,
+ * random numbers.
+ * Source: APM vol.3, CPUID, HLT, CLI, STI, PUSHF, POPF, INVD, WBINVD, MONITOR, MWAIT, PAUSE, RSM, RDRAND, RDSEED, CLAC,
+ * STAC, LFENCE, MFENCE, SFENCE, CLFLUSH.
+ */
+import { mergeFlags } from '../cpu/interrupt-return.js';
+import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
+import { checkSegment } from '../cpu/segments.js';
+import type { SystemContext } from '../cpu/system-context.js';
+import { Access } from '../cpu/transaction.js';
+import { generalProtection, invalidOpcode } from '../faults.js';
+import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { u64 } from '../units.js';
+import { Gpr, type Instruction, instruction } from './instruction.js';
+import { one } from './operands.js';
+import { operandAt, requireCpl0 } from './system-operands.js';
+
+export const CPUID = instruction({
+  mnemonic: 'CPUID',
+  source: 'APM vol.3, CPUID',
+  forms: ['0F A2:'],
+  system(context) {
+    const { ops } = context;
+    context.intercept('CPUID');
+    const leaf = context.cpuidLeaf(Number(ops.readGpr(Gpr.RAX, 32)), Number(ops.readGpr(Gpr.RCX, 32)));
+    ops.writeGpr(Gpr.RAX, 32, BigInt(leaf.eax));
+    ops.writeGpr(Gpr.RBX, 32, BigInt(leaf.ebx));
+    ops.writeGpr(Gpr.RCX, 32, BigInt(leaf.ecx));
+    ops.writeGpr(Gpr.RDX, 32, BigInt(leaf.edx));
+    context.plain();
+  },
+});
+
+export const HLT = instruction({
+  mnemonic: 'HLT',
+  source: 'APM vol.3, HLT',
+  forms: ['F4:'],
+  system(context) {
+    requireCpl0(context);
+    context.intercept('HLT');
+    context.tx.set(R.activity, Activity.HALTED);
+    context.outcome((registers) => ({ type: 'cpu.halted', registers }));
+  },
+});
+
+/** @throws GuestFault #GP(0) when CPL is above IOPL; CPL is 0 in real mode and 3 in virtual-8086 mode. */
+function requireIopl({ tx }: SystemContext): void {
+  if (cplOf(tx) > ioplOf(tx)) throw generalProtection();
+}
+
+export const CLI = instruction({
+  mnemonic: 'CLI',
+  source: 'APM vol.3, CLI',
+  forms: ['FA:'],
+  system(context) {
+    const { tx } = context;
+    requireIopl(context);
+    tx.set(R.rflags, tx.get(R.rflags) & ~Flag.IF);
+    context.plain();
+  },
+});
+
+/** What lets interrupts in is an event; the rest of the flags is plain. */
+function stateFlags(context: SystemContext, rflags: bigint): void {
+  const opens = (rflags & Flag.IF) !== 0n && (context.tx.get(R.rflags) & Flag.IF) === 0n;
+  context.tx.set(R.rflags, rflags);
+  if (!opens) context.plain();
+}
+
+/** Interrupts are let in after the next instruction, when they were not before (APM vol.2 §15.21.5). */
+export const STI = instruction({
+  mnemonic: 'STI',
+  source: 'APM vol.3, STI',
+  forms: ['FB:'],
+  system(context) {
+    const { tx } = context;
+    requireIopl(context);
+    const rflags = tx.get(R.rflags);
+    if ((rflags & Flag.IF) === 0n) tx.set(R.boundary, tx.get(R.boundary) | Boundary.INTERRUPT_SHADOW);
+    stateFlags(context, rflags | Flag.IF);
+  },
+});
+
+/** Virtual-8086 mode needs IOPL 3 for the flags as a whole. */
+function requireFlagAccess({ tx }: SystemContext): void {
+  if (isVirtual8086(tx) && ioplOf(tx) < 3) throw generalProtection();
+}
+
+const flagsWidth = ({ insn }: SystemContext): 16 | 32 | 64 => (insn.width === 8 ? 16 : insn.width);
+
+export const PUSHF = instruction({
+  mnemonic: 'PUSHF',
+  source: 'APM vol.3, PUSHF',
+  forms: ['9C: [d64]'],
+  system(context) {
+    context.intercept('PUSHF');
+    requireFlagAccess(context);
+    const width = flagsWidth(context);
+    const rflags = context.tx.get(R.rflags) & ~(Flag.VM | Flag.RF);
+    context.ops.push(width, BigInt.asUintN(width, rflags));
+    context.plain();
+  },
+});
+
+export const POPF = instruction({
+  mnemonic: 'POPF',
+  source: 'APM vol.3, POPF',
+  forms: ['9D: [d64]'],
+  system(context) {
+    const { tx, ops } = context;
+    context.intercept('POPF');
+    requireFlagAccess(context);
+    const width = flagsWidth(context);
+    const popped = ops.peek(width, 0);
+    ops.moveStack(BigInt(width / 8));
+    stateFlags(context, mergeFlags(tx, popped, width, 0n) & ~Flag.RF);
+  },
+});
+
+/** There are no caches: nothing is invalidated. */
+export const INVD = instruction({
+  mnemonic: 'INVD',
+  source: 'APM vol.3, INVD',
+  forms: ['0F 08:'],
+  system(context) {
+    requireCpl0(context);
+    context.intercept('INVD');
+    context.plain();
+  },
+});
+
+export const WBINVD = instruction({
+  mnemonic: 'WBINVD',
+  source: 'APM vol.3, WBINVD, WBNOINVD',
+  forms: ['0F 09:'],
+  system(context) {
+    requireCpl0(context);
+    context.intercept('WBINVD');
+    context.plain();
+  },
+});
+
+/** No extensions and hints are defined for ECX here. */
+function requireMonitor(context: SystemContext): void {
+  if (cplOf(context.tx) !== 0) throw invalidOpcode();
+}
+
+export const MONITOR = instruction({
+  mnemonic: 'MONITOR',
+  source: 'APM vol.3, MONITOR',
+  forms: ['0F 01 C8:'],
+  feature: 'monitor',
+  system(context) {
+    const { tx, ops, insn } = context;
+    requireMonitor(context);
+    if (ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
+    const segment = insn.segmentOverride ?? Segment.DS;
+    const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
+    tx.readLinear(linear, 1, accessAt(cplOf(tx)));
+    context.intercept('MONITOR');
+    tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
+  },
+});
+
+export const MWAIT = instruction({
+  mnemonic: 'MWAIT',
+  source: 'APM vol.3, MWAIT',
+  forms: ['0F 01 C9:'],
+  feature: 'monitor',
+  system(context) {
+    const { tx, ops } = context;
+    requireMonitor(context);
+    if (ops.readGpr(Gpr.RCX, 32) > 1n) throw generalProtection();
+    const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
+    if (armed) context.intercept('MWAIT_ARMED');
+    context.intercept('MWAIT');
+    if (!armed) return;
+    tx.set(R.monitorAddress, 0n);
+    tx.set(R.activity, Activity.MWAIT);
+    context.outcome((registers) => ({ type: 'cpu.halted', registers }));
+  },
+});
+
+export const PAUSE = instruction({
+  mnemonic: 'PAUSE',
+  source: 'APM vol.3, PAUSE',
+  forms: ['F3 90:'],
+  system(context) {
+    context.intercept('PAUSE');
+    context.plain();
+  },
+});
+
+/** There is no system-management mode to leave. */
+export const RSM = instruction({
+  mnemonic: 'RSM',
+  source: 'APM vol.3, RSM',
+  forms: ['0F AA:'],
+  system(context) {
+    context.intercept('RSM');
+    throw invalidOpcode();
+  },
+});
+
+const random = (mnemonic: string, form: string, feature: 'rdrand' | 'rdseed'): Instruction =>
+  instruction({
+    mnemonic,
+    source: `APM vol.3, ${mnemonic}`,
+    forms: [form],
+    feature,
+    system(context) {
+      const { tx, ops } = context;
+      const destination = operandAt(context, 0);
+      ops.write(destination, BigInt.asUintN(destination.width, context.drawEntropy()));
+      tx.set(R.rflags, (tx.get(R.rflags) & ~ARITHMETIC_FLAGS) | Flag.CF);
+      context.plain();
+    },
+  });
+
+const accessCheck = (mnemonic: string, form: string, set: boolean): Instruction =>
+  instruction({
+    mnemonic,
+    source: 'APM vol.3, CLAC, STAC',
+    forms: [form],
+    feature: 'smap',
+    system(context) {
+      const { tx } = context;
+      if (cplOf(tx) !== 0) throw invalidOpcode();
+      const rflags = tx.get(R.rflags);
+      tx.set(R.rflags, set ? rflags | Flag.AC : rflags & ~Flag.AC);
+      context.plain();
+    },
+  });
+
+/** Every access is done when its instruction is: barriers have nothing to wait for. */
+const barrier = (mnemonic: string, digit: number): Instruction =>
+  instruction({
+    mnemonic,
+    source: `APM vol.3, ${mnemonic}`,
+    forms: [`NP 0F AE /${digit}: Rd`],
+    semantics: () => {},
+  });
+
+/** Without caches it only has the faults of a one-byte read. */
+export const CLFLUSH = instruction({
+  mnemonic: 'CLFLUSH',
+  source: 'APM vol.3, CLFLUSH',
+  forms: ['NP 0F AE /7: Mb'],
+  evaluatorOnly: true,
+  semantics: (ops, insn) => {
+    ops.read(one(insn));
+  },
+});
+
+export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
+  ...[CPUID, HLT, CLI, STI, PUSHF, POPF, INVD, WBINVD, MONITOR, MWAIT, PAUSE, RSM],
+  random('RDRAND', '0F C7 /6: Rv', 'rdrand'),
+  random('RDSEED', '0F C7 /7: Rv', 'rdseed'),
+  accessCheck('CLAC', 'NP 0F 01 CA:', false),
+  accessCheck('STAC', 'NP 0F 01 CB:', true),
+  barrier('LFENCE', 5),
+  barrier('MFENCE', 6),
+  barrier('SFENCE', 7),
+  CLFLUSH,
+];

@@ -1,0 +1,78 @@
+/**
+ * The map of the one WebAssembly memory: engine cells, register file, jump cache, TLB banks, decoded instructions and
+ * guest RAM, each at a fixed address, so that compiled code has them as constants. Pages of it that nobody touched cost
+ * nothing. docs/adr/0003-memory-layout.md tells why.
+ */
+import { invariant } from '../errors.js';
+import { CPU_BASE, SLOT_COUNT, segmentSlot, slotAddress } from './cpu-state.js';
+
+/** Cells that the engine and the control plane share; addresses in bytes. All below 64 KiB: operands are u16 addresses. */
+export const Cell = {
+  /** Instructions that may still retire before the engine must stop (i32). */
+  BUDGET: 0x100,
+  /** The engine stops at a taken branch when fewer than this many are left: the longest block, or 1 when stepping (i32). */
+  BUDGET_FLOOR: 0x104,
+  /** RIP minus the offset within its linear page, for the block that runs (i64). */
+  RIP_PAGE: 0x108,
+  /** Lazy flags (isa/flags.ts): last result, sign-extended, and carries (i64 each). */
+  FLAG_RESULT: 0x110,
+  FLAG_CARRIES: 0x118,
+  /** Address of the TLB bank in use (i32). */
+  TLB_BANK: 0x120,
+  /** Key of the translation context and mode in the jump cache (i32); 0 matches nothing. */
+  JUMP_CONTEXT: 0x124,
+  /** Why the engine stopped (`ExitReason`, i32), the micro-op at which it did (i32), what it asks for. */
+  EXIT_REASON: 0x128,
+  EXIT_UOP: 0x12c,
+  EXIT_ADDRESS: 0x130,
+  EXIT_ACCESS: 0x138,
+  EXIT_BYTES: 0x13c,
+  /** Legacy stacks: mask of the stack pointer, 0xffff or 0xffffffff (i64). */
+  STACK_MASK: 0x140,
+  /** Always zero: the base or index of an operand that has none. */
+  ZERO: 0x158,
+  /** Linear address computed by an address micro-op for the instruction that follows it (i64). */
+  ADDRESS: 0x160,
+  /** Legacy segments ES..GS: the highest offset that needs no closer look, or -1 (i64 each). */
+  SEGMENT_LIMITS: 0x180,
+} as const;
+
+export const segmentLimitCell = (segment: number): number => Cell.SEGMENT_LIMITS + 8 * segment;
+/** Address of a segment's base in the register file. */
+export const segmentBaseAddress = (segment: number): number => slotAddress(segmentSlot(segment)) + 8;
+
+/** Register values at the last event; what differs from them is the next run's delta. */
+export const SHADOW_BASE = 0x2000;
+/** Where the engine writes a register delta. */
+export const DELTA_BASE = 0x3000;
+
+export const JUMP_CACHE_BASE = 0x1_0000;
+export const JUMP_CACHE_ENTRIES = 4096;
+/** { rip: i64, context: i32, uop: i32 } */
+export const JUMP_CACHE_ENTRY_BYTES = 16;
+
+export const TLB_BASE = 0x2_0000;
+export const TLB_BANKS = 16;
+export const TLB_ENTRIES = 1024;
+/** { linear page (i64), addend: memory address minus linear address (i32), padding } */
+export const TLB_ENTRY_BYTES = 16;
+export const TLB_ARRAY_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
+/** Offset of the array for writes within a bank; reads come first. */
+export const TLB_WRITE_OFFSET = TLB_ARRAY_BYTES;
+export const TLB_BANK_BYTES = 2 * TLB_ARRAY_BYTES;
+/** A tag that no address matches: its low bits are not clear. */
+export const TLB_INVALID_TAG = -1n;
+
+export const UOP_BASE = 0x10_0000;
+export const UOP_ARENA_BYTES = 0x180_0000;
+/** Guest RAM: sPA 0 stands here. */
+export const RAM_BASE = 0x200_0000;
+
+export const WASM_PAGE_BYTES = 0x1_0000;
+/** The largest RAM that fits into a 32-bit WebAssembly memory below the local APIC's window. */
+export const MAX_RAM_BYTES = 0xe000_0000;
+
+invariant(CPU_BASE + 8 * SLOT_COUNT <= SHADOW_BASE, 'the register file runs into its shadow');
+invariant(SHADOW_BASE + 8 * SLOT_COUNT <= DELTA_BASE, 'the register shadow runs into the delta buffer');
+invariant(TLB_BASE + TLB_BANKS * TLB_BANK_BYTES <= UOP_BASE, 'the TLB banks run into the decoded instructions');
+invariant(UOP_BASE + UOP_ARENA_BYTES <= RAM_BASE, 'the decoded instructions run into guest RAM');

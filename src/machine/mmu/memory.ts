@@ -1,0 +1,141 @@
+/**
+ * Guest RAM within the WebAssembly memory, and what lies at which system-physical address.
+ *
+ * RAM is one range from 0 with a hole at A0000h..BFFFFh (the legacy VGA window, which no device claims). Lines of 64
+ * bytes that hold decoded instructions are marked; a write to one tells the engine before anything else runs.
+ * Invariant: all writes to RAM that are not made by compiled code go through this class.
+ */
+import { invariant } from '../errors.js';
+import { RAM_BASE, WASM_PAGE_BYTES } from '../layout/linear-memory.js';
+import { PAGE_BYTES, type SPA } from '../units.js';
+
+const HOLE_START = 0xa0000;
+const HOLE_END = 0xc0000;
+const CODE_LINE_BYTES = 64;
+
+export class PhysicalMemory {
+  readonly wasm: WebAssembly.Memory;
+  readonly bytes: Uint8Array;
+  readonly words: Uint32Array;
+  readonly quads: BigUint64Array;
+  readonly view: DataView;
+  /** One byte for each 64-byte line: 1 where decoded instructions stand. */
+  private readonly codeLines: Uint8Array;
+  /** One byte for each page: 1 where any line of it is marked. */
+  private readonly codePages: Uint8Array;
+  /** Called after a write that hit decoded instructions. Set by the engine. */
+  onCodeWrite: (address: SPA, length: number) => void = () => {};
+
+  /** @param ramBytes multiple of 64 KiB, at most MAX_RAM_BYTES. */
+  constructor(readonly ramBytes: number) {
+    invariant(ramBytes % WASM_PAGE_BYTES === 0, 'RAM is made of whole WebAssembly pages');
+    const pages = (RAM_BASE + ramBytes) / WASM_PAGE_BYTES;
+    this.wasm = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    this.bytes = new Uint8Array(this.wasm.buffer);
+    this.words = new Uint32Array(this.wasm.buffer);
+    this.quads = new BigUint64Array(this.wasm.buffer);
+    this.view = new DataView(this.wasm.buffer);
+    this.codeLines = new Uint8Array(ramBytes / CODE_LINE_BYTES);
+    this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
+  }
+
+  /** True when all of `length` bytes (at most a page) at `address` are RAM. */
+  isRam(address: number, length: number): boolean {
+    const end = address + length;
+    return end <= this.ramBytes && (end <= HOLE_START || address >= HOLE_END);
+  }
+
+  /** @param size 1, 2, 4 or 8; the range must be RAM. */
+  read(address: SPA, size: number): bigint {
+    const at = RAM_BASE + address;
+    switch (size) {
+      case 1:
+        return BigInt(this.view.getUint8(at));
+      case 2:
+        return BigInt(this.view.getUint16(at, true));
+      case 4:
+        return BigInt(this.view.getUint32(at, true));
+      default:
+        return this.view.getBigUint64(at, true);
+    }
+  }
+
+  write(address: SPA, size: number, value: bigint): void {
+    const at = RAM_BASE + address;
+    switch (size) {
+      case 1:
+        this.view.setUint8(at, Number(value & 0xffn));
+        break;
+      case 2:
+        this.view.setUint16(at, Number(value & 0xffffn), true);
+        break;
+      case 4:
+        this.view.setUint32(at, Number(value & 0xffff_ffffn), true);
+        break;
+      default:
+        this.view.setBigUint64(at, value, true);
+    }
+    this.noteWrite(address, size);
+  }
+
+  /** An aligned 32-bit word, as a number: for page walks. */
+  read32(address: number): number {
+    return this.words[(RAM_BASE + address) >>> 2] as number;
+  }
+
+  /** Writes an aligned 32-bit word. */
+  write32(address: number, value: number): void {
+    this.words[(RAM_BASE + address) >>> 2] = value;
+    this.noteWrite(address as SPA, 4);
+  }
+
+  copyIn(address: SPA, data: Uint8Array): void {
+    this.bytes.set(data, RAM_BASE + address);
+    this.noteWrite(address, data.length);
+  }
+
+  /** A window onto `length` bytes of RAM; not a copy. */
+  window(address: number, length: number): Uint8Array {
+    return this.bytes.subarray(RAM_BASE + address, RAM_BASE + address + length);
+  }
+
+  /** Marks `length` bytes at `address` as decoded. @returns true when the page held no decoded instructions before. */
+  markCode(address: number, length: number): boolean {
+    const first = Math.floor(address / CODE_LINE_BYTES);
+    const last = Math.floor((address + length - 1) / CODE_LINE_BYTES);
+    for (let line = first; line <= last; line++) this.codeLines[line] = 1;
+    const page = Math.floor(address / PAGE_BYTES);
+    const fresh = this.codePages[page] === 0;
+    this.codePages[page] = 1;
+    return fresh;
+  }
+
+  /** Forgets the marks of the page at `address`. */
+  clearCodePage(address: number): void {
+    const page = Math.floor(address / PAGE_BYTES);
+    this.codePages[page] = 0;
+    const lines = PAGE_BYTES / CODE_LINE_BYTES;
+    this.codeLines.fill(0, page * lines, (page + 1) * lines);
+  }
+
+  clearAllCode(): void {
+    this.codePages.fill(0);
+    this.codeLines.fill(0);
+  }
+
+  /** True when the page at `address` holds decoded instructions: compiled code must not write to it unseen. */
+  isCodePage(address: number): boolean {
+    return this.codePages[Math.floor(address / PAGE_BYTES)] === 1;
+  }
+
+  private noteWrite(address: SPA, length: number): void {
+    const first = Math.floor(address / CODE_LINE_BYTES);
+    const last = Math.floor((address + length - 1) / CODE_LINE_BYTES);
+    for (let line = first; line <= last; line++) {
+      if (this.codeLines[line] === 1) {
+        this.onCodeWrite(address, length);
+        return;
+      }
+    }
+  }
+}

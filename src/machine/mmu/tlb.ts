@@ -1,0 +1,90 @@
+/**
+ * The TLB that compiled code looks into: banks of direct-mapped entries, one bank for each address space (ASID) and
+ * privilege, so that a world switch or a change of CPL selects another bank and flushes nothing.
+ * Source: APM vol.2 §5.5 Translation-Lookaside Buffer, §15.16 TLB Control.
+ */
+import { invariant } from '../errors.js';
+import {
+  TLB_ARRAY_BYTES,
+  TLB_BANK_BYTES,
+  TLB_BANKS,
+  TLB_BASE,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_WRITE_OFFSET,
+} from '../layout/linear-memory.js';
+import type { PhysicalMemory } from './memory.js';
+
+interface Bank {
+  readonly address: number;
+  asid: number;
+  privilege: number;
+  /** Number of the last selection, for reuse of the one longest unused. */
+  used: number;
+  /** Whether anything was inserted since the last flush. */
+  filled: boolean;
+}
+
+export class TlbBanks {
+  private readonly banks: Bank[] = [];
+  private clock = 0;
+
+  constructor(private readonly memory: PhysicalMemory) {
+    for (let index = 0; index < TLB_BANKS; index++) {
+      const address = TLB_BASE + index * TLB_BANK_BYTES;
+      this.banks.push({ address, asid: -1, privilege: 0, used: 0, filled: true });
+    }
+    for (const bank of this.banks) this.clear(bank);
+  }
+
+  /** @returns the memory address of the bank. @param privilege distinguishes what translations may be used. */
+  select(asid: number, privilege: number): number {
+    this.clock++;
+    let oldest: Bank | undefined;
+    for (const bank of this.banks) {
+      if (bank.asid === asid && bank.privilege === privilege) {
+        bank.used = this.clock;
+        return bank.address;
+      }
+      if (oldest === undefined || bank.used < oldest.used) oldest = bank;
+    }
+    invariant(oldest !== undefined, 'there are TLB banks');
+    this.clear(oldest);
+    oldest.asid = asid;
+    oldest.privilege = privilege;
+    oldest.used = this.clock;
+    return oldest.address;
+  }
+
+  /** Enters the page of the linear address `high:low`, which lies at `target` in the memory. */
+  insert(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
+    const bank = this.banks[(bankAddress - TLB_BASE) / TLB_BANK_BYTES] as Bank;
+    bank.filled = true;
+    const index = (low >>> 12) & (TLB_ENTRIES - 1);
+    const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
+    const { words } = this.memory;
+    const page = low & ~0xfff;
+    words[entry] = page;
+    words[entry + 1] = high;
+    words[entry + 2] = target - page;
+  }
+
+  /** Drops an address space, or everything. */
+  flush(asid: number | undefined): void {
+    for (const bank of this.banks) if (asid === undefined || bank.asid === asid) this.clear(bank);
+  }
+
+  /** Drops all translations for writing: a page has become code. */
+  forgetWrites(): void {
+    for (const bank of this.banks) {
+      if (bank.filled) this.memory.bytes.fill(0xff, bank.address + TLB_WRITE_OFFSET, bank.address + TLB_WRITE_OFFSET + TLB_ARRAY_BYTES);
+    }
+  }
+
+  /** Tags of all ones match no page address. */
+  private clear(bank: Bank): void {
+    if (!bank.filled) return;
+    this.memory.bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
+    bank.filled = false;
+  }
+}

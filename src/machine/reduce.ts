@@ -1,0 +1,118 @@
+/**
+ * MachineState, and (state, event) → state by one exhaustive switch. `reduce` alone changes state and never refuses.
+ *
+ * It is written in Immer's mutating style: live it runs in place on the machine's own state, whose registers lie in the
+ * WebAssembly memory; for history it runs under `produce`, where they are an array (`history.ts`). RAM is in no event.
+ */
+import type { MachineConfig } from './config.js';
+import { resetRegisters } from './cpu/reset.js';
+import { cpuProfile } from './cpu/cpuid.js';
+import { type DeviceEvent, type DevicesState, initialDevices, reduceClock, reduceDevices } from './devices/devices.js';
+import { invariant } from './errors.js';
+import type { EndReason, MachineEvent } from './events.js';
+import { applyDelta, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
+import { applyVmcbDelta, emptyVmcbWords, type VmcbWords } from './layout/vmcb.js';
+import { u64 } from './units.js';
+
+export interface VcpuState {
+  readonly registers: Registers;
+}
+
+export interface MachineState {
+  readonly vcpus: VcpuState[];
+  readonly devices: DevicesState;
+  /** Each VMCB as the processor last read or wrote it, by sPA in decimal. */
+  readonly vmcbs: Record<string, VmcbWords>;
+  /** Nanoseconds of virtual time that passed while every vCPU waited. */
+  skippedNanoseconds: number;
+  /** State of the random numbers: the seed plus the draws. */
+  entropy: bigint;
+  ended: { readonly reason: EndReason; readonly status: number } | null;
+}
+
+/** The machine at power-on, with registers as an array. */
+export function initialState(config: MachineConfig): MachineState {
+  const profile = cpuProfile(config.cpu);
+  invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
+  const reset = resetRegisters(profile);
+  const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
+  return {
+    vcpus: Array.from({ length: config.vcpus }, () => ({ registers: [...registers] as Registers })),
+    devices: initialDevices(config),
+    vmcbs: {},
+    skippedNanoseconds: 0,
+    entropy: 0n,
+    ended: null,
+  };
+}
+
+/** Applies `event` of vCPU `vcpu` in place. */
+export function reduce(state: MachineState, event: MachineEvent, vcpu: number): void {
+  switch (event.type) {
+    case 'cpu.ran':
+    case 'cpu.exception':
+    case 'cpu.interrupt':
+    case 'cpu.system':
+    case 'cpu.control':
+    case 'cpu.msr':
+    case 'cpu.halted':
+    case 'cpu.woke':
+    case 'cpu.pended':
+    case 'cpu.shutdown':
+    case 'svm.injected':
+    case 'svm.gif':
+    case 'svm.invlpga':
+    case 'input.boot':
+      applyDelta(registersOf(state, vcpu), event.registers);
+      return;
+    case 'svm.vmrun':
+    case 'svm.vmexit':
+    case 'svm.vmload':
+    case 'svm.vmsave':
+      applyDelta(registersOf(state, vcpu), event.registers);
+      reduceVmcb(state, event.vmcb, event.words);
+      return;
+    case 'input.clock':
+      reduceClock(state.devices, event.unixSeconds);
+      return;
+    case 'input.entropy':
+      state.entropy = event.seed;
+      return;
+    case 'entropy.drawn':
+      state.entropy = u64(state.entropy + ENTROPY_STEP);
+      return;
+    case 'time.skipped':
+      state.skippedNanoseconds += event.nanoseconds;
+      return;
+    case 'machine.ended':
+      state.ended = { reason: event.reason, status: event.status };
+      return;
+    case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
+    case 'bus.unclaimed':
+    case 'cpu.msr-unknown':
+      return;
+    default:
+      reduceDevices(state.devices, event satisfies DeviceEvent);
+  }
+}
+
+const registersOf = (state: MachineState, vcpu: number): Registers => (state.vcpus[vcpu] as VcpuState).registers;
+
+/** The copy is replaced, not changed: histories share it. */
+function reduceVmcb(state: MachineState, vmcb: number, words: Uint8Array): void {
+  if (words.length === 0) return;
+  const copy = state.vmcbs[vmcb]?.slice() ?? emptyVmcbWords();
+  applyVmcbDelta(copy, words);
+  state.vmcbs[vmcb] = copy;
+}
+
+/** Increment of the SplitMix64 generator. */
+export const ENTROPY_STEP = 0x9e37_79b9_7f4a_7c15n;
+
+/** The value that a draw gives, SplitMix64 of the state after the step. */
+export function entropyValue(state: bigint): bigint {
+  let z = u64(state + ENTROPY_STEP);
+  z = u64((z ^ (z >> 30n)) * 0xbf58_476d_1ce4_e5b9n);
+  z = u64((z ^ (z >> 27n)) * 0x94d0_49bb_1331_11ebn);
+  return z ^ (z >> 31n);
+}

@@ -1,0 +1,144 @@
+/**
+ * Events that cross the world switch: EVENTINJ and EXITINTINFO, and interrupts that the guest has virtually (V_IRQ,
+ * V_TPR, V_INTR_MASKING). All functions only look at register slots.
+ * Source: APM vol.2 §15.7.2 Intercepts During IDT Interrupt Delivery, §15.20 Event Injection, §15.21 Interrupt and Local
+ * APIC Support.
+ */
+import type { SlotReader } from '../cpu/mode.js';
+import { Vector } from '../faults.js';
+import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
+import { IntControl } from '../layout/vmcb.js';
+
+/** TYPE of an event (table 15-1, table 15-11). 1, 5, 6 and 7 are reserved. */
+export const EventType = {
+  /** External or virtual interrupt. */
+  INTERRUPT: 0,
+  NMI: 2,
+  EXCEPTION: 3,
+  /** INTn. */
+  SOFTWARE: 4,
+} as const;
+
+export interface VectoringEvent {
+  /** `EventType`, or a reserved value. */
+  readonly type: number;
+  /** An NMI's is always 2. */
+  readonly vector: number;
+  /** Undefined when none is pushed. */
+  readonly errorCode: number | undefined;
+}
+
+const ERROR_CODE_VALID = 1n << 11n;
+/** V: there is an event. */
+export const EVENT_VALID = 1n << 31n;
+
+/** @returns undefined when V is clear. */
+export function decodeEvent(word: bigint): VectoringEvent | undefined {
+  if ((word & EVENT_VALID) === 0n) return undefined;
+  const type = Number((word >> 8n) & 7n);
+  return {
+    type,
+    vector: type === EventType.NMI ? Vector.NMI : Number(word & 0xffn),
+    errorCode: (word & ERROR_CODE_VALID) === 0n ? undefined : Number((word >> 32n) & 0xffff_ffffn),
+  };
+}
+
+export function encodeEvent({ type, vector, errorCode }: VectoringEvent): bigint {
+  const event = EVENT_VALID | (BigInt(type) << 8n) | BigInt(vector);
+  return errorCode === undefined ? event : event | ERROR_CODE_VALID | (BigInt(errorCode >>> 0) << 32n);
+}
+
+/** Vectors that are exceptions: 2 is an NMI; 9, 15, 20 to 27, 29 and 31 are reserved here or need absent features. */
+const EXCEPTION_VECTORS: ReadonlySet<number> = new Set([
+  0, 1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 28, 30,
+]);
+
+/**
+ * False when EVENTINJ makes VMRUN fail: a reserved type, an exception vector that is none, or an exception that the
+ * guest's mode cannot raise. Bits 30:12 are not looked at, and EV is free for all exceptions.
+ * @param in64Bit the guest starts in 64-bit mode, where BOUND and INTO do not exist.
+ */
+export function eventInjectionValid(word: bigint, in64Bit: boolean): boolean {
+  const event = decodeEvent(word);
+  if (event === undefined) return true;
+  switch (event.type) {
+    case EventType.INTERRUPT:
+    case EventType.NMI:
+    case EventType.SOFTWARE:
+      return true;
+    case EventType.EXCEPTION:
+      if (in64Bit && (event.vector === Vector.BR || event.vector === Vector.OF)) return false;
+      return EXCEPTION_VECTORS.has(event.vector);
+    default:
+      return false;
+  }
+}
+
+export interface PendingInjection extends VectoringEvent {
+  /** The return address when it is not RIP: of INTn, INT3 and INTO, with NRIPS. */
+  readonly nextRip: bigint | undefined;
+}
+
+/**
+ * The event that VMRUN took from EVENTINJ and that is still to be delivered, before the guest's first instruction and
+ * past every intercept. Whoever delivers it clears the slot `eventInjection`.
+ */
+export function pendingInjection(cpu: SlotReader): PendingInjection | undefined {
+  const event = decodeEvent(cpu.get(R.eventInjection));
+  if (event === undefined) return undefined;
+  const trap = event.type === EventType.EXCEPTION && (event.vector === Vector.BP || event.vector === Vector.OF);
+  const nextRip = cpu.get(R.eventNextRip);
+  return { ...event, nextRip: (event.type === EventType.SOFTWARE || trap) && nextRip !== 0n ? nextRip : undefined };
+}
+
+const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
+const inShadow = (cpu: SlotReader): boolean => (cpu.get(R.boundary) & Boundary.INTERRUPT_SHADOW) !== 0n;
+
+/** A guest runs whose IF and CR8 are virtual (V_INTR_MASKING). */
+export const masksVirtually = (cpu: SlotReader): boolean =>
+  inGuest(cpu) && (cpu.get(R.intControl) & IntControl.V_INTR_MASKING) !== 0n;
+
+/**
+ * True when an INTR that the local APIC offers is recognised now: taken, or #VMEXIT(INTR).
+ * Source: APM vol.2 §15.21.1 Physical (INTR) Interrupt Masking in EFLAGS.
+ */
+export function physicalInterruptsAllowed(cpu: SlotReader): boolean {
+  if (!globallyEnabled(cpu) || inShadow(cpu)) return false;
+  return masksVirtually(cpu) ? (cpu.get(R.svmMode) & SvmMode.HOST_IF) !== 0n : (cpu.get(R.rflags) & Flag.IF) !== 0n;
+}
+
+/**
+ * True when the guest's virtual interrupt is recognised now, physical ones aside: #VMEXIT(VINTR), or delivery.
+ * Source: APM vol.2 §15.21.4 Injecting Virtual (INTR) Interrupts.
+ */
+export function virtualInterruptDue(cpu: SlotReader): boolean {
+  const control = cpu.get(R.intControl);
+  if ((control & IntControl.V_IRQ) === 0n || !inGuest(cpu) || !globallyEnabled(cpu) || inShadow(cpu)) return false;
+  if ((cpu.get(R.rflags) & Flag.IF) === 0n) return false;
+  if ((control & IntControl.V_IGN_TPR) !== 0n) return true;
+  return (control & IntControl.V_INTR_PRIO) >> 16n > (control & 0xfn);
+}
+
+export const virtualInterruptVector = (cpu: SlotReader): number =>
+  Number((cpu.get(R.intControl) & IntControl.V_INTR_VECTOR) >> 32n);
+
+/** `intControl` once the virtual interrupt is taken, before the IDT is read. */
+export const withoutVirtualInterrupt = (intControl: bigint): bigint => intControl & ~IntControl.V_IRQ;
+
+/** What a guest reads from CR8; undefined when that is the local APIC's TPR (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
+export const virtualTaskPriority = (cpu: SlotReader): bigint | undefined =>
+  masksVirtually(cpu) ? cpu.get(R.intControl) & 0xfn : undefined;
+
+/**
+ * What a write of CR8 does in guest mode: V_TPR always takes the value; `physical` says whether the local APIC's TPR
+ * does, too. In host mode `intControl` is undefined.
+ */
+export function taskPriorityWrite(
+  cpu: SlotReader,
+  value: bigint,
+): { readonly physical: boolean; readonly intControl: bigint | undefined } {
+  if (!inGuest(cpu)) return { physical: true, intControl: undefined };
+  const intControl = (cpu.get(R.intControl) & ~IntControl.V_TPR) | (value & 0xfn);
+  return { physical: !masksVirtually(cpu), intControl };
+}

@@ -1,0 +1,221 @@
+/**
+ * The consistency checks that VMRUN makes on a VMCB before the guest may run; any of them ends in #VMEXIT(INVALID).
+ * Their order cannot be seen by software.
+ *
+ * What belongs to features that the profile does not offer (SEV, AVIC, shadow stacks, virtual NMI and GIF, LBR
+ * virtualization) is not looked at: the processor ignores those bits, as the manual says of GMET. TLB_CONTROL has no
+ * illegal values in the manual's list; see `vmrun.ts` for the reserved ones.
+ * Source: APM vol.2 §15.5.1 Basic Operation, Canonicalization and Consistency Checks; §15.10.1 I/O Permissions Map;
+ * §15.11 MSR Intercepts; §15.20 Event Injection; §15.25.3 Enabling Nested Paging; §15.25.4 Nested Paging and
+ * VMRUN/#VMEXIT.
+ */
+import { type CpuProfile, cr4Mask, eferMask } from '../cpu/cpuid.js';
+import { CR0, CR4, EFER } from '../layout/cpu-state.js';
+import { RAM_BASE } from '../layout/linear-memory.js';
+import { NestedControl, SegmentWord, VMCB, vmcbQuad, W } from '../layout/vmcb.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { eventInjectionValid } from './injection.js';
+
+/** Why VMRUN failed; for people, the guest sees #VMEXIT(INVALID) alone. */
+export type VmrunRefusal =
+  | 'the VMRUN intercept is clear'
+  | 'ASID is 0'
+  | 'the I/O permission map passes the highest physical address'
+  | 'the MSR permission map passes the highest physical address'
+  | 'EVENTINJ is illegal'
+  | 'NP_ENABLE is set while host paging is off'
+  | 'N_CR3 has MBZ bits set'
+  | 'G_PAT has an illegal memory type'
+  | 'EFER.SVME is clear'
+  | 'EFER has MBZ bits set'
+  | 'CR0[63:32] are not zero'
+  | 'CR0.NW is set while CR0.CD is clear'
+  | 'CR3 has MBZ bits set'
+  | 'CR4 has MBZ bits set'
+  | 'DR6[63:32] are not zero'
+  | 'DR7[63:32] are not zero'
+  | 'long mode without CR4.PAE'
+  | 'long mode without CR0.PE'
+  | 'long mode with CS.L and CS.D'
+  | 'a PDPE has reserved bits set';
+
+/** What a profile means for VMRUN; made once for each. */
+export interface VmrunRules {
+  /** Low words of what may be set; high words must be clear. */
+  readonly eferAllowed: number;
+  readonly cr4Allowed: number;
+  /** Bits of a physical address's high word that must be clear. */
+  readonly addressHighReserved: number;
+  /** First map bases that are illegal. */
+  readonly iopmLimit: number;
+  readonly msrpmLimit: number;
+  readonly nestedPaging: boolean;
+  readonly nextRipSave: boolean;
+  readonly decodeAssists: boolean;
+  readonly flushByAsid: boolean;
+}
+
+const rulesByProfile = new WeakMap<CpuProfile, VmrunRules>();
+
+export function vmrunRules(profile: CpuProfile): VmrunRules {
+  let rules = rulesByProfile.get(profile);
+  if (rules === undefined) {
+    rules = makeRules(profile);
+    rulesByProfile.set(profile, rules);
+  }
+  return rules;
+}
+
+function makeRules(profile: CpuProfile): VmrunRules {
+  const highest = 2 ** profile.physicalAddressBits - 1;
+  const longMode = profile.system.has('lm') ? EFER.LMA : 0n;
+  return {
+    eferAllowed: Number(eferMask(profile) | longMode),
+    cr4Allowed: Number(cr4Mask(profile)),
+    addressHighReserved: (0xffff_ffff & ~(2 ** (profile.physicalAddressBits - 32) - 1)) >>> 0,
+    // A map is illegal when its last byte is at the highest address or above; the I/O map counts two pages and a byte.
+    iopmLimit: highest - 0x2000,
+    msrpmLimit: highest - 0x1fff,
+    nestedPaging: profile.svm.has('np'),
+    nextRipSave: profile.svm.has('nrips'),
+    decodeAssists: profile.svm.has('decode-assists'),
+    flushByAsid: profile.svm.has('flush-by-asid'),
+  };
+}
+
+const INTERCEPT_VMRUN = 1;
+const word32 = ({ offset }: { readonly offset: number }): number => offset >>> 2;
+const { fields } = VMCB;
+const CR0_AT = word32(fields.cr0);
+const CR3_AT = word32(fields.cr3);
+const CR4_AT = word32(fields.cr4);
+const EFER_AT = word32(fields.efer);
+const DR6_AT = word32(fields.dr6);
+const DR7_AT = word32(fields.dr7);
+const ASID_AT = word32(fields.guestASID);
+const INTERCEPT4_AT = word32(fields.intercept4);
+const IOPM_AT = word32(fields.iopmBasePA);
+const MSRPM_AT = word32(fields.msrpmBasePA);
+const NCR3_AT = word32(fields.nCR3);
+const NESTED_AT = word32(fields.nestedControl);
+const GPAT_AT = word32(fields.gPAT);
+const CS_AT = word32(fields.cs);
+const EVENT_AT = word32(fields.eventInj);
+
+const NW = Number(CR0.NW);
+const CD = Number(CR0.CD);
+const PG = Number(CR0.PG);
+const PE = Number(CR0.PE);
+const PAE = Number(CR4.PAE);
+const LME = Number(EFER.LME);
+const SVME = Number(EFER.SVME);
+const NP = Number(NestedControl.NP_ENABLE);
+const CODE_LONG = Number(SegmentWord.LONG);
+const CODE_BIG = Number(SegmentWord.BIG);
+const EVENT_VALID = 0x8000_0000;
+
+/**
+ * @param vmcb sPA of a page in RAM. @param hostCr0 @param hostEfer of the host that executes VMRUN.
+ * @returns undefined when the guest may run.
+ */
+export function vmrunRefusal(
+  memory: PhysicalMemory,
+  vmcb: number,
+  rules: VmrunRules,
+  hostCr0: bigint,
+  hostEfer: bigint,
+): VmrunRefusal | undefined {
+  return (
+    refusedControls(memory, vmcb, rules, (hostCr0 & CR0.PG) !== 0n, (hostEfer & EFER.LMA) !== 0n) ??
+    refusedState(memory, vmcb, rules)
+  );
+}
+
+function refusedControls(
+  memory: PhysicalMemory,
+  vmcb: number,
+  rules: VmrunRules,
+  hostPaging: boolean,
+  hostLongMode: boolean,
+): VmrunRefusal | undefined {
+  const { words } = memory;
+  const at = (RAM_BASE + vmcb) / 4;
+  const read = (word: number): number => words[at + word] as number;
+  if ((read(INTERCEPT4_AT) & INTERCEPT_VMRUN) === 0) return 'the VMRUN intercept is clear';
+  if (read(ASID_AT) === 0) return 'ASID is 0';
+  if (pageAt(read(IOPM_AT), read(IOPM_AT + 1)) >= rules.iopmLimit) {
+    return 'the I/O permission map passes the highest physical address';
+  }
+  if (pageAt(read(MSRPM_AT), read(MSRPM_AT + 1)) >= rules.msrpmLimit) {
+    return 'the MSR permission map passes the highest physical address';
+  }
+  if (!rules.nestedPaging || (read(NESTED_AT) & NP) === 0) return undefined;
+  if (!hostPaging) return 'NP_ENABLE is set while host paging is off';
+  if (hostLongMode && (read(NCR3_AT + 1) & rules.addressHighReserved) !== 0) return 'N_CR3 has MBZ bits set';
+  if (!legalTypes(read(GPAT_AT)) || !legalTypes(read(GPAT_AT + 1))) return 'G_PAT has an illegal memory type';
+  return undefined;
+}
+
+function refusedState(memory: PhysicalMemory, vmcb: number, rules: VmrunRules): VmrunRefusal | undefined {
+  const { words } = memory;
+  const at = (RAM_BASE + vmcb) / 4;
+  const read = (word: number): number => words[at + word] as number;
+  const efer = read(EFER_AT);
+  const cr0 = read(CR0_AT);
+  const cr4 = read(CR4_AT);
+  const cs = read(CS_AT);
+  if ((efer & SVME) === 0) return 'EFER.SVME is clear';
+  if ((efer & ~rules.eferAllowed) !== 0 || read(EFER_AT + 1) !== 0) return 'EFER has MBZ bits set';
+  if (read(CR0_AT + 1) !== 0) return 'CR0[63:32] are not zero';
+  if ((cr0 & CD) === 0 && (cr0 & NW) !== 0) return 'CR0.NW is set while CR0.CD is clear';
+  if ((cr4 & ~rules.cr4Allowed) !== 0 || read(CR4_AT + 1) !== 0) return 'CR4 has MBZ bits set';
+  if (read(DR6_AT + 1) !== 0) return 'DR6[63:32] are not zero';
+  if (read(DR7_AT + 1) !== 0) return 'DR7[63:32] are not zero';
+  const longMode = (efer & LME) !== 0 && (cr0 & PG) !== 0;
+  if (longMode) {
+    if ((cr4 & PAE) === 0) return 'long mode without CR4.PAE';
+    if ((cr0 & PE) === 0) return 'long mode without CR0.PE';
+    if ((cs & CODE_LONG) !== 0 && (cs & CODE_BIG) !== 0) return 'long mode with CS.L and CS.D';
+    if ((read(CR3_AT + 1) & rules.addressHighReserved) !== 0) return 'CR3 has MBZ bits set';
+  } else if ((cr0 & PG) !== 0 && (cr4 & PAE) !== 0) {
+    const nested = rules.nestedPaging && (read(NESTED_AT) & NP) !== 0;
+    if (!nested && !legalPdptes(memory, read(CR3_AT), rules.addressHighReserved)) return 'a PDPE has reserved bits set';
+  }
+  const in64Bit = longMode && (cs & CODE_LONG) !== 0;
+  if ((read(EVENT_AT) & EVENT_VALID) !== 0) {
+    const event = memory.quads[vmcbQuad(vmcb) + W.eventInj] as bigint;
+    if (!eventInjectionValid(event, in64Bit)) return 'EVENTINJ is illegal';
+  }
+  return undefined;
+}
+
+/** The page of a 64-bit address field. Inexact from 2^53 on, which is above every limit. */
+const pageAt = (low: number, high: number): number => high * 0x1_0000_0000 + ((low & 0xffff_f000) >>> 0);
+
+/** Four PAT fields: UC, WC, WT, WP, WB and UC- exist, and bits 7:3 of each are clear (APM vol.2 §7.8.1 PAT Register). */
+function legalTypes(word: number): boolean {
+  if ((word & 0xf8f8_f8f8) !== 0) return false;
+  for (let shift = 0; shift < 32; shift += 8) {
+    const type = (word >>> shift) & 7;
+    if (type === 2 || type === 3) return false;
+  }
+  return true;
+}
+
+/** Bits of a legacy PAE PDPE that must be clear (APM vol.2 §5.2.4 PAE Paging). */
+const PDPE_RESERVED = 0x1e6;
+
+/**
+ * True when none of the four page-directory-pointer entries at CR3 has reserved bits set; outside RAM they all do.
+ * @param cr3 its low word. @param addressHighReserved bits that the high word of an entry must not have.
+ */
+export function legalPdptes(memory: PhysicalMemory, cr3: number, addressHighReserved: number): boolean {
+  const table = (cr3 & 0xffff_ffe0) >>> 0;
+  if (!memory.isRam(table, 32)) return false;
+  for (let at = table; at < table + 32; at += 8) {
+    const low = memory.read32(at);
+    const reserved = (low & PDPE_RESERVED) | (memory.read32(at + 4) & addressHighReserved);
+    if ((low & 1) !== 0 && reserved !== 0) return false;
+  }
+  return true;
+}

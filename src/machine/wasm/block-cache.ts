@@ -1,0 +1,124 @@
+/**
+ * Decoded blocks by physical page. A block is a run of micro-ops from one entry point to the end of its page, the first
+ * unconditional branch, or 64 instructions; it goes on past conditional branches. A write to decoded bytes turns every
+ * micro-op of the page into an end-of-block, so that even the block that is running sees the new code at its next
+ * instruction; their room comes back when the arena is full and all blocks are dropped.
+ *
+ * An instruction that crosses into another page is a block of its own, held by both pages.
+ */
+import { JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, JUMP_CACHE_ENTRY_BYTES, UOP_ARENA_BYTES, UOP_BASE } from '../layout/linear-memory.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { pageOf, type SPA } from '../units.js';
+import { Handler } from './interpreter.js';
+import { MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
+
+interface Page {
+  /** Entry micro-ops by offset and mode. */
+  readonly entries: Map<number, number>;
+  /** First micro-op and end of each block, in pairs. */
+  readonly ranges: number[];
+  /** Branches that go to an entry that is not decoded yet. */
+  readonly awaited: Map<number, number[]>;
+}
+
+/** Every instruction may take two micro-ops, and one ends the block. */
+const MAX_BLOCK_BYTES = (2 * MAX_BLOCK_INSTRUCTIONS + 1) * Uop.BYTES;
+
+export class BlockCache {
+  private readonly pages = new Map<number, Page>();
+  private next = UOP_BASE;
+  /** Called when everything was dropped. */
+  onReset: () => void = () => {};
+
+  constructor(private readonly memory: PhysicalMemory) {
+    memory.onCodeWrite = (address, length) => this.invalidate(address, length);
+  }
+
+  /** The entry micro-op at `offset` in the page, for a mode, or 0. */
+  find(page: SPA, offset: number, mode: number): number {
+    return this.pages.get(page)?.entries.get(entryKey(offset, mode)) ?? 0;
+  }
+
+  /** Room for a block; drops all blocks first when the arena is full. Only between runs of the engine. */
+  reserve(): number {
+    if (this.next + MAX_BLOCK_BYTES > UOP_BASE + UOP_ARENA_BYTES) this.reset();
+    return this.next;
+  }
+
+  /**
+   * Keeps the block that was written at `reserve()`.
+   * @param secondPage the page into which the instruction crosses, for a crossing block.
+   * @returns true when a page held no code before, so that writable translations of it must go.
+   */
+  add(page: SPA, offset: number, mode: number, end: number, bytes: number, secondPage?: SPA): boolean {
+    const start = this.next;
+    this.next = end;
+    const first = this.pageAt(page);
+    if (secondPage === undefined) this.enter(first, entryKey(offset, mode), start);
+    first.ranges.push(start, end);
+    if (secondPage === undefined) return this.memory.markCode(page + offset, bytes);
+    this.pageAt(secondPage).ranges.push(start, end);
+    const inFirst = 4096 - offset;
+    const fresh = this.memory.markCode(page + offset, inFirst);
+    return this.memory.markCode(secondPage, bytes - inFirst) || fresh;
+  }
+
+  /** The branch micro-op `uop` goes to `offset` in the page, which is not decoded yet. */
+  awaitLink(page: SPA, offset: number, mode: number, uop: number): void {
+    const { awaited } = this.pageAt(page);
+    const key = entryKey(offset, mode);
+    const waiting = awaited.get(key);
+    if (waiting === undefined) awaited.set(key, [uop]);
+    else waiting.push(uop);
+  }
+
+  private enter(page: Page, key: number, uop: number): void {
+    page.entries.set(key, uop);
+    for (const branch of page.awaited.get(key) ?? []) this.memory.view.setInt32(branch + Uop.LINK, uop, true);
+    page.awaited.delete(key);
+  }
+
+  /** Drops every block. */
+  reset(): void {
+    this.pages.clear();
+    this.next = UOP_BASE;
+    this.memory.clearAllCode();
+    this.clearJumpCache();
+    this.onReset();
+  }
+
+  clearJumpCache(): void {
+    const { bytes } = this.memory;
+    bytes.fill(0, JUMP_CACHE_BASE, JUMP_CACHE_BASE + JUMP_CACHE_ENTRIES * JUMP_CACHE_ENTRY_BYTES);
+  }
+
+  private invalidate(address: SPA, length: number): void {
+    for (let page = pageOf(address); page < address + length; page = (page + 4096) as SPA) this.drop(page);
+    this.clearJumpCache();
+  }
+
+  private drop(page: SPA): void {
+    const known = this.pages.get(page);
+    if (known === undefined) return;
+    const { view } = this.memory;
+    for (let index = 0; index < known.ranges.length; index += 2) {
+      const end = known.ranges[index + 1] as number;
+      for (let uop = known.ranges[index] as number; uop < end; uop += Uop.BYTES) {
+        view.setUint16(uop + Uop.HANDLER, Handler.END, true);
+      }
+    }
+    this.pages.delete(page);
+    this.memory.clearCodePage(page);
+  }
+
+  private pageAt(page: SPA): Page {
+    let known = this.pages.get(page);
+    if (known === undefined) {
+      known = { entries: new Map(), ranges: [], awaited: new Map() };
+      this.pages.set(page, known);
+    }
+    return known;
+  }
+}
+
+const entryKey = (offset: number, mode: number): number => offset * 4096 + mode;

@@ -1,0 +1,470 @@
+/**
+ * The engine: runs plain instructions of one vCPU until its budget ends or an instruction needs the control plane.
+ * It owns what is derived from architectural state (decoded blocks, TLB banks, mode key) and rebuilds it when
+ * `stateChanged` says so; nothing here is ever on a tape.
+ */
+import type { SlotReader } from '../cpu/mode.js';
+import { checkSegment, isAllowed } from '../cpu/segments.js';
+import { Access } from '../cpu/transaction.js';
+import { Decoder } from '../decode/decode.js';
+import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
+import { GuestFault } from '../faults.js';
+import { isCompiled } from './interpreter.js';
+import { type Feature, type Instruction } from '../isa/instruction.js';
+import { SSE_FEATURES } from '../isa/evaluate.js';
+import {
+  CR0,
+  CR4,
+  CPU_BASE,
+  type RegisterDelta,
+  EFER,
+  EMPTY_DELTA,
+  Flag,
+  R,
+  type Registers,
+  Segment,
+  SLOT_COUNT,
+  type Slot,
+  SvmMode,
+  segmentSlot,
+} from '../layout/cpu-state.js';
+import {
+  Cell,
+  DELTA_BASE,
+  JUMP_CACHE_BASE,
+  JUMP_CACHE_ENTRIES,
+  JUMP_CACHE_ENTRY_BYTES,
+  RAM_BASE,
+  SHADOW_BASE,
+  segmentLimitCell,
+} from '../layout/linear-memory.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { type PagingContext, type PagingFeatures, PageWalker, pagingContext } from '../mmu/page-walk.js';
+import { TlbBanks } from '../mmu/tlb.js';
+import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
+import { BlockCache } from './block-cache.js';
+import { HOT_ENCODINGS } from './hot.js';
+import { Interpreter } from './interpreter.js';
+import { Translator } from './translate.js';
+import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
+
+/** Why `run` came back. */
+export type EngineStop =
+  /** The budget is used up, exactly. */
+  | 'budget'
+  /** The instruction at RIP was not executed: the control plane must. */
+  | 'assist';
+
+/** Bits of the mode key: what decoding and handlers depend on. */
+const Mode = {
+  BITS16: 0,
+  BITS32: 1,
+  BITS64: 2,
+  REAL: 4,
+  STACK32: 8,
+  /** One instruction in each block, for exact stops. */
+  SINGLE: 16,
+  /** SSE instructions fault or are not enabled. */
+  NO_SSE: 32,
+  /** A guest runs: instructions that an intercept may stop go to the control plane. */
+  GUEST: 64,
+  /** Not part of a block's key, but of who may enter it. */
+  USER: 128,
+} as const;
+const DECODE_MASK = Mode.USER - 1;
+const MODE_BITS = 8;
+const LAST_SPACE = 1 << (31 - MODE_BITS);
+
+const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
+const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
+const MAX_BUDGET = 0x4000_0000;
+
+/** RFLAGS bits that the paging context or the bank depend on. */
+const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment.FS, Segment.GS];
+
+export interface EngineFeatures extends PagingFeatures {
+  readonly instructions: ReadonlySet<Feature>;
+}
+
+export class Engine {
+  readonly registers: Registers;
+  readonly decoder: Decoder;
+  readonly walker: PageWalker;
+  private readonly interpreter: Interpreter;
+  private readonly blocks: BlockCache;
+  private readonly translator: Translator;
+  private readonly banks: TlbBanks;
+  private readonly view: DataView;
+  private readonly words: Int32Array;
+  /** Instructions of assists, by the micro-op that asked. */
+  private assists = new Map<number, DecodedInstruction>();
+  private paging: PagingContext | undefined;
+  private mode: number = Mode.BITS16;
+  private space = 1;
+  private nextSpace = 2;
+  /** Generation of each address space: a flush gives it a new one, so that its jump-cache entries match no more. */
+  private readonly spaces = new Map<number, { readonly space: number; readonly legacyCode: string }>();
+  private fillsAllowed = true;
+  private watchedPages: readonly number[] = [];
+  private stale = true;
+
+  constructor(
+    private readonly memory: PhysicalMemory,
+    instructions: readonly Instruction[],
+    private readonly features: EngineFeatures,
+  ) {
+    this.view = memory.view;
+    this.words = new Int32Array(memory.wasm.buffer);
+    this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as Registers;
+    this.decoder = new Decoder(instructions, features.instructions);
+    this.walker = new PageWalker(memory);
+    this.banks = new TlbBanks(memory);
+    const hot = HOT_ENCODINGS.map((bytes) => this.decoder.decode(bytes, LONG_MODE)).filter(
+      (insn): insn is DecodedInstruction => typeof insn === 'object' && isCompiled(insn),
+    );
+    this.interpreter = new Interpreter(memory.wasm, (accessAndSize) => this.fill(accessAndSize), hot);
+    this.translator = new Translator(this.view, this.interpreter);
+    this.blocks = new BlockCache(memory);
+    this.blocks.onReset = () => this.assists.clear();
+  }
+
+  /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
+  stateChanged(): void {
+    this.stale = true;
+  }
+
+  /** The paging context as the registers now give it. */
+  get pagingContext(): PagingContext {
+    this.refresh();
+    return this.paging as PagingContext;
+  }
+
+  /**
+   * Runs at most `budget` instructions from RIP.
+   * @returns why it stopped and how many retired; RIP and all registers are exact.
+   */
+  run(budget: number): { stop: EngineStop; retired: number } {
+    this.refresh();
+    const limit = Math.min(budget, MAX_BUDGET);
+    this.words[Cell.BUDGET >> 2] = limit;
+    this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
+    let uop = 0;
+    for (;;) {
+      this.interpreter.enter(uop);
+      uop = 0;
+      switch (this.words[Cell.EXIT_REASON >> 2]) {
+        case ExitReason.LOOKUP: {
+          uop = this.findBlock();
+          if (uop === 0) return { stop: 'assist', retired: this.retired(limit) };
+          break;
+        }
+        case ExitReason.BUDGET: {
+          const left = this.words[Cell.BUDGET >> 2] as number;
+          if (left <= 0) return { stop: 'budget', retired: this.retired(limit) };
+          this.setSingle(true);
+          break;
+        }
+        default: {
+          const at = this.words[Cell.EXIT_UOP >> 2] as number;
+          this.registers[R.rip] = BigInt.asUintN(
+            64,
+            this.view.getBigInt64(Cell.RIP_PAGE, true) + BigInt(this.view.getUint16(at + Uop.PAGE_OFFSET, true)),
+          );
+          this.words[Cell.BUDGET >> 2] = (this.words[Cell.BUDGET >> 2] as number) - this.view.getUint8(at + Uop.POSITION);
+          this.assistUop = at;
+          return { stop: 'assist', retired: this.retired(limit) };
+        }
+      }
+    }
+  }
+  private assistUop = 0;
+
+  private retired(limit: number): number {
+    return limit - (this.words[Cell.BUDGET >> 2] as number);
+  }
+
+  /** The decoded instruction that the last `run` stopped at, when the engine knows it. */
+  assisted(): DecodedInstruction | undefined {
+    const uop = this.assistUop;
+    this.assistUop = 0;
+    return uop === 0 ? undefined : this.assists.get(uop);
+  }
+
+  /** Changes since the last call, as an event carries them; the shadow follows. */
+  takeDelta(): RegisterDelta {
+    const length = this.interpreter.delta();
+    return length === 0 ? EMPTY_DELTA : this.memory.bytes.slice(DELTA_BASE, DELTA_BASE + length);
+  }
+
+  /** After an event changed registers: they are no part of the next run's delta. */
+  syncShadow(slot: Slot): void {
+    this.memory.quads[(SHADOW_BASE >> 3) + slot] = this.registers[slot] as bigint;
+  }
+
+  /** Drops translations of an address space (all of its banks) or of every one. */
+  flush(asid: number | undefined): void {
+    this.banks.flush(asid);
+    if (asid === undefined) this.spaces.clear();
+    else this.spaces.delete(asid);
+    this.stale = true;
+  }
+
+  /** Drops translations of one page. Entries of blocks reached through it go as well. */
+  flushPage(asid: number, _linear: bigint): void {
+    this.flush(asid);
+  }
+
+  // Derived state
+
+  private refresh(): void {
+    if (!this.stale) return;
+    this.stale = false;
+    const get = (slot: Slot): bigint => this.registers[slot] as bigint;
+    this.paging = pagingContext(get, this.features);
+    const cs = get(R.cs);
+    const ss = get(R.ss);
+    const cr0 = get(R.cr0);
+    const rflags = get(R.rflags);
+    const user = get(R.cpl) === 3n;
+    const guest = (get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    const long = (get(R.efer) & EFER.LMA) !== 0n && (cs & CODE_LONG) !== 0n;
+    const real = (cr0 & CR0.PE) === 0n || (rflags & Flag.VM) !== 0n;
+    const sse = (cr0 & (CR0.EM | CR0.TS)) === 0n && (get(R.cr4) & CR4.OSFXSR) !== 0n;
+    this.mode =
+      (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
+      (real ? Mode.REAL : 0) |
+      ((ss & CODE_BIG) !== 0n ? Mode.STACK32 : 0) |
+      (sse ? 0 : Mode.NO_SSE) |
+      (guest ? Mode.GUEST : 0) |
+      (user ? Mode.USER : 0) |
+      (this.mode & Mode.SINGLE);
+    const asid = guest ? Number(get(R.guestAsid)) : 0;
+    const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
+    const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
+    this.fillsAllowed = !alignment;
+    this.watchedPages = watchedPages(get);
+    const bank = this.banks.select(asid, (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0));
+    this.words[Cell.TLB_BANK >> 2] = bank;
+    this.space = this.spaceOf(asid, long ? '' : `${cs}:${get(R.csBase)}`);
+    this.writeContext();
+    if (!long) this.refreshSegments(get);
+  }
+
+  /** A number for an address space and, in legacy modes, its code segment. */
+  private spaceOf(asid: number, legacyCode: string): number {
+    const known = this.spaces.get(asid);
+    if (known !== undefined && known.legacyCode === legacyCode) return known.space;
+    if (this.nextSpace >= LAST_SPACE) {
+      this.blocks.clearJumpCache();
+      this.spaces.clear();
+      this.nextSpace = 1;
+    }
+    const space = this.nextSpace++;
+    this.spaces.set(asid, { space, legacyCode });
+    return space;
+  }
+
+  private writeContext(): void {
+    this.words[Cell.JUMP_CONTEXT >> 2] = (this.space << MODE_BITS) | this.mode;
+    this.words[Cell.BUDGET_FLOOR >> 2] = (this.mode & Mode.SINGLE) !== 0 ? 1 : MAX_BLOCK_INSTRUCTIONS;
+  }
+
+  private setSingle(single: boolean): void {
+    const mode = single ? this.mode | Mode.SINGLE : this.mode & ~Mode.SINGLE;
+    if (mode === this.mode) return;
+    this.mode = mode;
+    this.writeContext();
+  }
+
+  /** Cells for legacy addressing: limits of plain writable segments, and the stack's mask. */
+  private refreshSegments(get: (slot: Slot) => bigint): void {
+    const checkType = (this.mode & Mode.REAL) === 0;
+    for (const segment of LEGACY_SEGMENTS) {
+      const word = get(segmentSlot(segment));
+      const limit = word >> 32n;
+      const plain = segment === Segment.CS || isAllowed(word, 0n, 1, true, checkType);
+      const expandsDown = checkType && ((word >> 16n) & 0b11100n) === 0b10100n;
+      this.view.setBigInt64(segmentLimitCell(segment), plain && !expandsDown ? limit : -1n, true);
+    }
+    this.view.setBigInt64(Cell.STACK_MASK, (this.mode & Mode.STACK32) !== 0 ? 0xffff_ffffn : 0xffffn, true);
+  }
+
+  /** How instructions at RIP are decoded now. */
+  get codeMode(): CodeMode {
+    this.refresh();
+    const bits = (this.mode & Mode.BITS64) !== 0 ? 64 : (this.mode & Mode.BITS32) !== 0 ? 32 : 16;
+    return { bits, real: (this.mode & Mode.REAL) !== 0 };
+  }
+
+  // TLB
+
+  /** A TLB miss of compiled code. @returns 1 when the entry is there now, 0 when the evaluator must see to it. */
+  private fill(accessAndSize: number): number {
+    const size = accessAndSize & 0xff;
+    const write = (accessAndSize & 0x100) !== 0;
+    const low = this.words[Cell.EXIT_ADDRESS >> 2] as number;
+    const high = this.words[(Cell.EXIT_ADDRESS >> 2) + 1] as number;
+    if (!this.fillsAllowed || (low & 0xfff) + size > PAGE_BYTES) return 0;
+    if ((this.mode & Mode.BITS64) !== 0 && (high >> 15 !== 0) && (high >> 15 !== -1)) return 0;
+    const page = (high >>> 0) * 0x10_0000 + (low >>> 12);
+    if (this.watchedPages.includes(page)) return 0;
+    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+    const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
+    if (frame < 0) return 0;
+    const target = frame - (frame % PAGE_BYTES);
+    if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
+    if (write && this.memory.isCodePage(target)) return 0;
+    this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
+    return 1;
+  }
+
+  /** Where an access goes, for transactions. @param cpu registers that may not be committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
+  translate(linear: bigint, access: number, cpu?: SlotReader): number {
+    const low = Number(BigInt.asIntN(32, linear));
+    const high = Number(BigInt.asIntN(32, linear >> 32n));
+    const paging = cpu === undefined || !changesPaging(cpu, this.registers) ? this.pagingContext : pagingContext((slot) => cpu.get(slot), this.features);
+    const frame = this.walker.walk(paging, low, high, access);
+    return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
+  }
+
+  // Blocks
+
+  /** The block at RIP, decoded if need be and entered into the jump cache; 0 when its first instruction cannot be fetched. */
+  private findBlock(): number {
+    const rip = this.registers[R.rip] as bigint;
+    const linear = this.codeAddress(rip);
+    if (linear === undefined) return 0;
+    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+    const address = this.translate(linear, user | Access.FETCH);
+    if (address < 0 || !this.memory.isRam(address - (address % PAGE_BYTES), PAGE_BYTES)) return 0;
+    const offset = address % PAGE_BYTES;
+    const page = sPA(address - offset);
+    const mode = this.mode & DECODE_MASK;
+    const wraps = this.ripWraps(rip, offset);
+    let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
+    if (uop === 0) uop = this.decodeBlock(rip, linear, page, offset, mode, wraps);
+    if (uop !== 0) this.enterJumpCache(rip, uop);
+    return uop;
+  }
+
+  private codeAddress(rip: bigint): bigint | undefined {
+    if ((this.mode & Mode.BITS64) !== 0) return isCanonical(rip) ? rip : undefined;
+    try {
+      const get = (slot: Slot): bigint => this.registers[slot] as bigint;
+      return checkSegment({ get }, Segment.CS, rip, 1, Access.FETCH);
+    } catch (fault) {
+      if (fault instanceof GuestFault) return undefined;
+      throw fault;
+    }
+  }
+
+  /** Legacy code whose page is not all inside the segment, or where IP wraps: decoded one instruction at a time. */
+  private ripWraps(rip: bigint, offset: number): boolean {
+    if ((this.mode & Mode.BITS64) !== 0) return false;
+    const start = rip - BigInt(offset);
+    const limit = (this.registers[R.cs] as bigint) >> 32n;
+    return start < 0n || start + 0xfffn > limit;
+  }
+
+  private enterJumpCache(rip: bigint, uop: number): void {
+    const low = Number(BigInt.asIntN(32, rip ^ (rip >> 12n)));
+    const entry = JUMP_CACHE_BASE + (low & (JUMP_CACHE_ENTRIES - 1)) * JUMP_CACHE_ENTRY_BYTES;
+    this.view.setBigUint64(entry, rip, true);
+    this.view.setInt32(entry + 8, this.words[Cell.JUMP_CONTEXT >> 2] as number, true);
+    this.view.setInt32(entry + 12, uop, true);
+    this.view.setBigInt64(Cell.RIP_PAGE, BigInt.asIntN(64, rip) - BigInt(this.view.getUint16(uop + Uop.PAGE_OFFSET, true)), true);
+  }
+
+  private decodeBlock(rip: bigint, linear: bigint, page: SPA, start: number, mode: number, careful: boolean): number {
+    const first = this.blocks.reserve();
+    const single = careful || (mode & Mode.SINGLE) !== 0;
+    const codeMode = this.codeMode;
+    const bytes = this.memory.window(page, PAGE_BYTES);
+    let at = first;
+    let offset = start;
+    let position = 0;
+    while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
+      const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
+      if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
+      if (typeof insn === 'string') break;
+      const place = { pageOffset: offset, position };
+      const uop = at;
+      at = this.translator.write(at, insn, place, this.mayCompile(insn));
+      if (this.view.getUint16(at - Uop.BYTES, true) === 0) this.assists.set(at - Uop.BYTES, insn);
+      // Address micro-ops may leave for the evaluator too.
+      if (at - uop > Uop.BYTES) this.assists.set(uop, insn);
+      offset += insn.length;
+      position++;
+      if (!single) this.link(at - Uop.BYTES, insn, page, offset, mode);
+      if (endsBlock(insn)) break;
+    }
+    if (position === 0) return 0;
+    at = this.translator.writeEnd(at, { pageOffset: offset, position });
+    if (this.blocks.add(page, careful ? 4096 + start : start, mode, at, offset - start)) this.banks.forgetWrites();
+    return first;
+  }
+
+  /** One instruction of which some bytes lie in the next page. */
+  private decodeCrossing(rip: bigint, linear: bigint, page: SPA, start: number, mode: number): number {
+    const next = (linear & ~0xfffn) + 0x1000n;
+    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+    if (this.codeAddress(rip + BigInt(PAGE_BYTES - start)) === undefined) return 0;
+    const second = this.translate(BigInt.asUintN((mode & Mode.BITS64) !== 0 ? 64 : 32, next), user | Access.FETCH);
+    if (second < 0 || !this.memory.isRam(second, 16)) return 0;
+    const bytes = new Uint8Array(15);
+    const inFirst = PAGE_BYTES - start;
+    bytes.set(this.memory.window(page + start, Math.min(15, inFirst)));
+    bytes.set(this.memory.window(second, 15 - inFirst), inFirst);
+    const insn = this.decoder.decode(bytes, this.codeMode);
+    if (typeof insn === 'string') return 0;
+    const first = this.blocks.reserve();
+    let at = this.translator.write(first, insn, { pageOffset: start, position: 0 }, this.mayCompile(insn));
+    for (let uop = first; uop < at; uop += Uop.BYTES) this.assists.set(uop, insn);
+    at = this.translator.writeEnd(at, { pageOffset: start + insn.length, position: 1 });
+    if (this.blocks.add(page, start, mode, at, insn.length, sPA(second))) this.banks.forgetWrites();
+    return first;
+  }
+
+  private mayCompile(insn: DecodedInstruction): boolean {
+    const { feature } = insn.instruction;
+    return (this.mode & Mode.NO_SSE) === 0 || feature === undefined || !SSE_FEATURES.has(feature);
+  }
+
+  /** A relative branch within the page jumps to its target's block directly, once that is decoded. */
+  private link(uop: number, insn: DecodedInstruction, page: SPA, after: number, mode: number): void {
+    const operand = insn.operands[0];
+    if (operand?.kind !== 'rel' || this.view.getUint16(uop, true) === 0) return;
+    const target = after + Number(operand.displacement);
+    if (target < 0 || target >= PAGE_BYTES) return;
+    const known = this.blocks.find(page, target, mode);
+    if (known !== 0) this.view.setInt32(uop + Uop.LINK, known, true);
+    else this.blocks.awaitLink(page, target, mode, uop);
+  }
+}
+
+const LONG_MODE: CodeMode = { bits: 64, real: false };
+
+/** Unconditional transfers, and whatever the control plane does, end a block: what follows may be no code. */
+function endsBlock(insn: DecodedInstruction): boolean {
+  return 'system' in insn.instruction || /^(JMP|CALL|RET)/.test(insn.mnemonic);
+}
+
+/** Page numbers (linear address / 4096, as the fill computes them) that an enabled data breakpoint watches. */
+function watchedPages(get: (slot: Slot) => bigint): readonly number[] {
+  const dr7 = get(R.dr7);
+  if ((dr7 & 0xffn) === 0n) return [];
+  const pages: number[] = [];
+  for (const [index, slot] of [R.dr0, R.dr1, R.dr2, R.dr3].entries()) {
+    if (((dr7 >> BigInt(2 * index)) & 3n) === 0n) continue;
+    const address = get(slot);
+    pages.push(Number(address >> 12n), Number((address + 7n) >> 12n));
+  }
+  return pages;
+}
+
+/** Whether a transaction has changed what translation depends on. */
+const changesPaging = (cpu: SlotReader, registers: Registers): boolean =>
+  PAGING_SLOTS.some((slot) => cpu.get(slot) !== registers[slot]) ||
+  ((cpu.get(R.rflags) ^ (registers[R.rflags] as bigint)) & Flag.AC) !== 0n;
+
+const PAGING_SLOTS: readonly Slot[] = [R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];

@@ -1,0 +1,307 @@
+/**
+ * The interpreter tier: one WebAssembly function that dispatches decoded instructions by br_table, with the handlers of
+ * common instructions inside, and a table of functions for all others, written when an instruction first needs one.
+ *
+ * docs/adr/0002-interpreter-dispatch.md has the measurements behind this shape.
+ */
+import type { DecodedInstruction } from '../decode/decoded.js';
+import { invariant } from '../errors.js';
+import type { PlainInstruction } from '../isa/instruction.js';
+import { ARITHMETIC_FLAGS, CPU_BASE, DELTA_ENTRY_BYTES, R, SLOT_COUNT, slotAddress } from '../layout/cpu-state.js';
+import { Cell, DELTA_BASE, JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
+import { Emitter, type Frame, type Helpers, LocalPool, NotCompiled } from './emit.js';
+import { Code, ModuleWriter, Op, ValueType } from './module.js';
+import { ExitReason, Uop } from './uop.js';
+
+const HANDLER_TYPE = { parameters: [ValueType.I32], results: [ValueType.I32] };
+/** Most handlers that can exist; table slots are cheap. */
+const TABLE_SIZE = 8192;
+
+/** Handlers that belong to no instruction. */
+export const Handler = {
+  /** Leaves for the evaluator. */
+  ASSIST: 0,
+  /** The block ends here: goes on at this micro-op's address, by the jump cache. */
+  END: 1,
+  /** Address micro-ops: see `addressHandlers`. */
+  ADDRESS_SEGMENT: 2,
+  ADDRESS_32: 3,
+  ADDRESS_LEGACY_32: 4,
+  ADDRESS_LEGACY_16: 5,
+  ADDRESS_BARE_32: 6,
+  ADDRESS_BARE_16: 7,
+  FIRST_INSTRUCTION: 8,
+} as const;
+
+interface Exports {
+  readonly enter: (uop: number) => void;
+  readonly lookup: (rip: bigint) => number;
+  readonly delta: () => number;
+  readonly table: WebAssembly.Table;
+}
+
+export class Interpreter {
+  private readonly exports: Exports;
+  /** Handler numbers by what an instruction's handler depends on. */
+  private readonly handlers = new Map<string, number>();
+  private nextHandler: number;
+
+  /**
+   * @param memory the machine's memory. @param fill called on a TLB miss with access and size; see `Emitter.translate`.
+   * @param hot instructions whose handlers stand inside the dispatch function.
+   */
+  constructor(
+    private readonly memory: WebAssembly.Memory,
+    private readonly fill: (accessAndSize: number) => number,
+    hot: readonly DecodedInstruction[],
+  ) {
+    const writer = new ModuleWriter();
+    const fillIndex = writer.importFunction('fill', HANDLER_TYPE);
+    const lookup = writer.addFunction(lookupFunction());
+    const run = writer.addFunction(this.dispatchFunction(writer, { fill: fillIndex, lookup }, hot));
+    writer.exportFunction('lookup', lookup);
+    writer.exportFunction('delta', writer.addFunction(deltaFunction()));
+    writer.exportFunction('enter', writer.addFunction(enterFunction(run, lookup)));
+    writer.exportTable('table', TABLE_SIZE);
+    this.nextHandler = Handler.FIRST_INSTRUCTION + this.handlers.size;
+    const binary = writer.finish(memory.buffer.byteLength / 65536);
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(binary), { env: { memory, fill } });
+    this.exports = instance.exports as unknown as Exports;
+  }
+
+  /** Runs from `uop`, or from RIP when it is 0, until the engine must stop; `Cell.EXIT_REASON` says why. */
+  enter(uop: number): void {
+    this.exports.enter(uop);
+  }
+
+  /** Compares the register file with its shadow, updates the shadow. @returns bytes of the delta at DELTA_BASE. */
+  delta(): number {
+    return this.exports.delta();
+  }
+
+  /** The handler of an instruction; a new one is compiled when it is the first of its kind. */
+  handlerOf(insn: DecodedInstruction): number {
+    const key = handlerKey(insn);
+    const known = this.handlers.get(key);
+    if (known !== undefined) return known;
+    const handler = this.compile(insn) ?? Handler.ASSIST;
+    this.handlers.set(key, handler);
+    return handler;
+  }
+
+  /** One function in a module of its own, put into the shared table. */
+  private compile(insn: DecodedInstruction): number | undefined {
+    const { instruction } = insn;
+    if (!isCompiled(insn)) return undefined;
+    const writer = new ModuleWriter();
+    const fill = writer.importFunction('fill', HANDLER_TYPE);
+    const lookup = writer.importFunction('lookup', { parameters: [ValueType.I64], results: [ValueType.I32] });
+    const code = new Code(HANDLER_TYPE);
+    const frame: Frame = {
+      code,
+      next: () => code.return(),
+      leave: () => code.i32(0).return(),
+    };
+    try {
+      new Emitter(frame, new LocalPool(code), { fill, lookup }).instruction(instruction as PlainInstruction, insn);
+    } catch (reason) {
+      if (reason instanceof NotCompiled) return undefined;
+      throw reason;
+    }
+    code.op(Op.UNREACHABLE);
+    writer.exportFunction('handler', writer.addFunction(code));
+    const binary = writer.finish(this.memory.buffer.byteLength / 65536);
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(binary), {
+      env: { memory: this.memory, fill: this.fill, lookup: this.exports.lookup },
+    });
+    const handler = this.nextHandler++;
+    invariant(handler < TABLE_SIZE, 'the handler table is full');
+    this.exports.table.set(handler, instance.exports['handler']);
+    return handler;
+  }
+
+  private dispatchFunction(writer: ModuleWriter, helpers: Helpers, hot: readonly DecodedInstruction[]): Code {
+    const code = new Code({ parameters: [ValueType.I32], results: [] });
+    const pool = new LocalPool(code);
+    const bodies = [...builtInHandlers(), ...this.hotHandlers(hot)];
+    code.loop();
+    const dispatch = code.blockDepth;
+    const frame: Frame = {
+      code,
+      next: () => code.set(0).br(dispatch),
+      leave: () => code.return(),
+    };
+    code.block();
+    const otherwise = code.blockDepth;
+    const targets: number[] = [];
+    for (let index = 0; index < bodies.length; index++) targets.unshift(code.block().blockDepth);
+    code.get(0).memory(Op.I32_LOAD16_U, Uop.HANDLER).brTable(targets, otherwise);
+    for (const body of bodies) {
+      code.end();
+      pool.reset();
+      body(frame, pool, helpers);
+    }
+    code.end();
+    code.get(0).get(0).memory(Op.I32_LOAD16_U, Uop.HANDLER);
+    code.callIndirect(writer.typeIndex(HANDLER_TYPE));
+    code.tee(0);
+    code.brIf(dispatch);
+    code.end();
+    return code;
+  }
+
+  private hotHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
+    const bodies: HandlerBody[] = [];
+    for (const insn of hot) {
+      const key = handlerKey(insn);
+      if (this.handlers.has(key)) continue;
+      this.handlers.set(key, Handler.FIRST_INSTRUCTION + bodies.length);
+      bodies.push((frame, pool, helpers) => {
+        new Emitter(frame, pool, helpers).instruction(insn.instruction as PlainInstruction, insn);
+        frame.code.op(Op.UNREACHABLE);
+      });
+    }
+    return bodies;
+  }
+}
+
+type HandlerBody = (frame: Frame, pool: LocalPool, helpers: Helpers) => void;
+
+/** Whether compiled code may execute it; the engine asks before it asks for a handler. */
+export const isCompiled = ({ instruction }: DecodedInstruction): boolean =>
+  'semantics' in instruction && instruction.evaluatorOnly !== true;
+
+/** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
+function handlerKey(insn: DecodedInstruction): string {
+  const operands = insn.operands.map(({ kind, width }) => `${kind}${width}`).join();
+  return `${insn.form}|${insn.width}|${insn.addressWidth}|${insn.long}|${insn.rep}|${operands}`;
+}
+
+function builtInHandlers(): HandlerBody[] {
+  return [
+    ({ code, leave }) => {
+      code.i32(0).get(0).memory(Op.I32_STORE, Cell.EXIT_UOP);
+      code.i32(0).i32(ExitReason.ASSIST).memory(Op.I32_STORE, Cell.EXIT_REASON);
+      leave();
+    },
+    endOfBlock,
+    addressHandler({ bits: 64, segment: 'base' }),
+    addressHandler({ bits: 32, segment: 'base' }),
+    addressHandler({ bits: 32, segment: 'checked' }),
+    addressHandler({ bits: 16, segment: 'checked' }),
+    addressHandler({ bits: 32, segment: 'none' }),
+    addressHandler({ bits: 16, segment: 'none' }),
+  ];
+}
+
+/** Charges the block and goes on at this micro-op's RIP. */
+function endOfBlock({ code, next, leave }: Frame, pool: LocalPool, helpers: Helpers): void {
+  const rip = pool.take(ValueType.I64);
+  code.i32(0).memory(Op.I64_LOAD, Cell.RIP_PAGE).get(0).memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET).op(Op.I64_ADD).set(rip);
+  code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.BUDGET);
+  code.get(0).memory(Op.I32_LOAD8_U, Uop.POSITION).op(Op.I32_SUB).memory(Op.I32_STORE, Cell.BUDGET);
+  code.i32(0).memory(Op.I32_LOAD, Cell.BUDGET).i32(0).memory(Op.I32_LOAD, Cell.BUDGET_FLOOR).op(Op.I32_LT_S).if();
+  code.i32(slotAddress(R.rip)).get(rip).memory(Op.I64_STORE);
+  code.i32(0).i32(ExitReason.BUDGET).memory(Op.I32_STORE, Cell.EXIT_REASON);
+  leave();
+  code.end();
+  const uop = pool.take(ValueType.I32);
+  code.get(rip).call(helpers.lookup).tee(uop).if();
+  code.get(uop);
+  next();
+  code.end();
+  leave();
+}
+
+/**
+ * Computes the linear address of the next micro-op's operand into `Cell.ADDRESS`. The segment's base register address
+ * stands in REGISTER0, the bytes accessed less one in IMMEDIATE, the limit's cell in REGISTER1.
+ */
+function addressHandler(kind: { bits: 16 | 32 | 64; segment: 'base' | 'checked' | 'none' }): HandlerBody {
+  return ({ code, next, leave }, pool) => {
+    const offset = pool.take(ValueType.I64);
+    code.get(0).memory(Op.I32_LOAD16_U, Uop.BASE).memory(Op.I64_LOAD);
+    code.get(0).memory(Op.I32_LOAD16_U, Uop.INDEX).memory(Op.I64_LOAD);
+    code.get(0).memory(Op.I64_LOAD8_U, Uop.SCALE).op(Op.I64_SHL, Op.I64_ADD);
+    code.get(0).memory(Op.I64_LOAD32_S, Uop.DISPLACEMENT).op(Op.I64_ADD);
+    if (kind.bits < 64) code.i64((1n << BigInt(kind.bits)) - 1n).op(Op.I64_AND);
+    code.set(offset);
+    if (kind.segment === 'checked') {
+      code.get(offset).get(0).memory(Op.I64_LOAD, Uop.IMMEDIATE).op(Op.I64_ADD);
+      code.get(0).memory(Op.I32_LOAD16_U, Uop.REGISTER1).memory(Op.I64_LOAD).op(Op.I64_GT_S).if();
+      code.i32(0).get(0).memory(Op.I32_STORE, Cell.EXIT_UOP);
+      code.i32(0).i32(ExitReason.ASSIST).memory(Op.I32_STORE, Cell.EXIT_REASON);
+      leave();
+      code.end();
+    }
+    code.i32(0).get(offset);
+    if (kind.segment !== 'none') code.get(0).memory(Op.I32_LOAD16_U, Uop.REGISTER0).memory(Op.I64_LOAD).op(Op.I64_ADD);
+    if (kind.segment === 'checked') code.i64(0xffff_ffffn).op(Op.I64_AND);
+    code.memory(Op.I64_STORE, Cell.ADDRESS);
+    code.get(0).i32(Uop.BYTES).op(Op.I32_ADD);
+    next();
+  };
+}
+
+/** Jump cache: (rip) → micro-op, with RIP_PAGE set for it; 0 and EXIT_REASON = LOOKUP, RIP stored, when it is not there. */
+function lookupFunction(): Code {
+  const code = new Code({ parameters: [ValueType.I64], results: [ValueType.I32] });
+  const entry = code.local(ValueType.I32);
+  const uop = code.local(ValueType.I32);
+  code.get(0).get(0).i64(12n).op(Op.I64_SHR_U, Op.I64_XOR, Op.I32_WRAP_I64);
+  code.i32(JUMP_CACHE_ENTRIES - 1).op(Op.I32_AND).i32(4).op(Op.I32_SHL).i32(JUMP_CACHE_BASE).op(Op.I32_ADD).tee(entry);
+  code.memory(Op.I64_LOAD).get(0).op(Op.I64_EQ);
+  code.get(entry).memory(Op.I32_LOAD, 8).i32(0).memory(Op.I32_LOAD, Cell.JUMP_CONTEXT).op(Op.I32_EQ, Op.I32_AND).if();
+  code.get(entry).memory(Op.I32_LOAD, 12).set(uop);
+  code.i32(0).get(0).get(uop).memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET).op(Op.I64_SUB).memory(Op.I64_STORE, Cell.RIP_PAGE);
+  code.get(uop).return();
+  code.end();
+  code.i32(slotAddress(R.rip)).get(0).memory(Op.I64_STORE);
+  code.i32(0).i32(ExitReason.LOOKUP).memory(Op.I32_STORE, Cell.EXIT_REASON);
+  code.i32(0);
+  return code;
+}
+
+/** Unpacks RFLAGS into the lazy cells, runs, packs them again. */
+function enterFunction(run: number, lookup: number): Code {
+  const code = new Code({ parameters: [ValueType.I32], results: [] });
+  const frame: Frame = { code, next: () => {}, leave: () => {} };
+  const flags = new Emitter(frame, new LocalPool(code), { fill: 0, lookup });
+  const rflags = slotAddress(R.rflags);
+  const before = code.local(ValueType.I64);
+  code.i32(rflags).memory(Op.I64_LOAD).set(before);
+  flags.setArithmeticFlags(before);
+  code.get(0).op(Op.I32_EQZ).if();
+  code.i32(slotAddress(R.rip)).memory(Op.I64_LOAD).call(lookup).set(0);
+  code.end();
+  code.get(0).if();
+  code.get(0).call(run);
+  code.end();
+  const after = flags.arithmeticFlags();
+  code.i32(rflags).i32(rflags).memory(Op.I64_LOAD).i64(~ARITHMETIC_FLAGS).op(Op.I64_AND);
+  code.get(after).op(Op.I64_OR).memory(Op.I64_STORE);
+  return code;
+}
+
+/** Writes (slot: u8, value: u64) for each slot that differs from the shadow, and updates the shadow. */
+function deltaFunction(): Code {
+  const code = new Code({ parameters: [], results: [ValueType.I32] });
+  const slot = code.local(ValueType.I32);
+  const at = code.local(ValueType.I32);
+  const out = code.local(ValueType.I32);
+  const value = code.local(ValueType.I64);
+  code.i32(DELTA_BASE).set(out);
+  code.loop();
+  const next = code.blockDepth;
+  code.get(slot).i32(3).op(Op.I32_SHL).tee(at).memory(Op.I64_LOAD, CPU_BASE).tee(value);
+  code.get(at).memory(Op.I64_LOAD, SHADOW_BASE).op(Op.I64_NE).if();
+  code.get(out).get(slot).memory(Op.I32_STORE8);
+  code.get(out).get(value).memory(Op.I64_STORE, 1);
+  code.get(at).get(value).memory(Op.I64_STORE, SHADOW_BASE);
+  code.get(out).i32(DELTA_ENTRY_BYTES).op(Op.I32_ADD).set(out);
+  code.end();
+  code.get(slot).i32(1).op(Op.I32_ADD).tee(slot).i32(SLOT_COUNT).op(Op.I32_LT_U).brIf(next);
+  code.end();
+  code.get(out).i32(DELTA_BASE).op(Op.I32_SUB);
+  return code;
+}

@@ -1,0 +1,134 @@
+/**
+ * Instruction → micro-ops: finds the handler, packs register addresses, displacement and immediate, and puts an address
+ * micro-op in front where an operand needs more than base + index * scale + displacement.
+ */
+import { RIP_BASE } from '../decode/decode.js';
+import type { DecodedInstruction, DecodedOperand, MemoryOperand } from '../decode/decoded.js';
+import { gprSlot, Segment, slotAddress, xmmSlot } from '../layout/cpu-state.js';
+import { Cell, segmentBaseAddress, segmentLimitCell } from '../layout/linear-memory.js';
+import { Handler, type Interpreter, isCompiled } from './interpreter.js';
+import { Uop } from './uop.js';
+
+/** Where an instruction stands in the block that is being written. */
+export interface UopPlace {
+  /** Offset of the instruction within its linear page. */
+  readonly pageOffset: number;
+  /** Instructions of the block before it. */
+  readonly position: number;
+}
+
+export class Translator {
+  constructor(
+    private readonly view: DataView,
+    private readonly interpreter: Interpreter,
+  ) {}
+
+  /**
+   * Writes the micro-ops of `insn` at `at`.
+   * @param compiled false leaves it to the evaluator whatever it is.
+   * @returns the address behind them.
+   */
+  write(at: number, insn: DecodedInstruction, place: UopPlace, compiled: boolean): number {
+    const handler = compiled && isCompiled(insn) && isPackable(insn, place) ? this.interpreter.handlerOf(insn) : Handler.ASSIST;
+    this.head(at, handler, insn.length, place);
+    if (handler === Handler.ASSIST) return at + Uop.BYTES;
+    const memory = insn.operands.find((operand): operand is MemoryOperand => operand.kind === 'mem');
+    let next = at;
+    if (memory !== undefined && needsAddressUop(memory, insn)) {
+      this.addressUop(next, memory, insn, place);
+      next += Uop.BYTES;
+      this.head(next, handler, insn.length, place);
+      this.address(next, Cell.ADDRESS, Cell.ZERO, 0, 0);
+    } else if (memory !== undefined) this.plainAddress(next, memory, insn, place);
+    this.operands(next, insn);
+    return next + Uop.BYTES;
+  }
+
+  /** Ends a block: execution goes on at `place`, found by RIP. */
+  writeEnd(at: number, place: UopPlace): number {
+    this.head(at, Handler.END, 0, place);
+    return at + Uop.BYTES;
+  }
+
+  private head(at: number, handler: number, length: number, { pageOffset, position }: UopPlace): void {
+    const { view } = this;
+    view.setUint16(at + Uop.HANDLER, handler, true);
+    view.setUint8(at + Uop.POSITION, position);
+    view.setUint8(at + Uop.LENGTH, length);
+    view.setUint16(at + Uop.PAGE_OFFSET, pageOffset, true);
+    view.setInt32(at + Uop.LINK, 0, true);
+  }
+
+  private operands(at: number, insn: DecodedInstruction): void {
+    const { view } = this;
+    const fields = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2];
+    let register = 0;
+    for (const operand of insn.operands) {
+      if (operand.kind === 'gpr' || operand.kind === 'xmm') {
+        view.setUint16(at + (fields[register] as number), registerAddress(operand), true);
+        register++;
+      } else if (operand.kind === 'imm') view.setBigUint64(at + Uop.IMMEDIATE, operand.value, true);
+      else if (operand.kind === 'rel') view.setBigInt64(at + Uop.IMMEDIATE, operand.displacement, true);
+    }
+  }
+
+  private plainAddress(at: number, memory: MemoryOperand, insn: DecodedInstruction, place: UopPlace): void {
+    if (memory.base === RIP_BASE) {
+      const displacement = Number(memory.displacement) + place.pageOffset + insn.length;
+      this.address(at, Cell.RIP_PAGE, indexAddress(memory), memory.scale, displacement);
+    } else this.address(at, baseAddress(memory), indexAddress(memory), memory.scale, Number(memory.displacement));
+  }
+
+  private addressUop(at: number, memory: MemoryOperand, insn: DecodedInstruction, place: UopPlace): void {
+    const bare = insn.mnemonic === 'LEA';
+    this.head(at, addressHandlerOf(insn, bare), insn.length, place);
+    this.plainAddress(at, memory, insn, place);
+    const { view } = this;
+    view.setUint16(at + Uop.REGISTER0, hasBase(memory, insn) ? segmentBaseAddress(memory.segment) : Cell.ZERO, true);
+    view.setUint16(at + Uop.REGISTER1, segmentLimitCell(memory.segment), true);
+    view.setBigUint64(at + Uop.IMMEDIATE, BigInt(Math.max(1, memory.width / 8) - 1), true);
+  }
+
+  private address(at: number, base: number, index: number, scale: number, displacement: number): void {
+    const { view } = this;
+    view.setUint16(at + Uop.BASE, base, true);
+    view.setUint16(at + Uop.INDEX, index, true);
+    view.setUint8(at + Uop.SCALE, scale);
+    view.setInt32(at + Uop.DISPLACEMENT, displacement, true);
+  }
+}
+
+/** Operands that a micro-op has no room for are left to the evaluator. */
+function isPackable(insn: DecodedInstruction, place: UopPlace): boolean {
+  let immediates = 0;
+  for (const operand of insn.operands) {
+    if (operand.kind === 'imm' || operand.kind === 'rel') immediates++;
+    if (operand.kind !== 'mem') continue;
+    const displacement = Number(operand.displacement) + (operand.base === RIP_BASE ? place.pageOffset + insn.length : 0);
+    if (displacement !== (displacement | 0)) return false;
+  }
+  return immediates <= 1 && !(insn.lock && insn.operands[0]?.kind !== 'mem');
+}
+
+const hasBase = (memory: MemoryOperand, insn: DecodedInstruction): boolean =>
+  !insn.long || memory.segment === Segment.FS || memory.segment === Segment.GS;
+
+const needsAddressUop = (memory: MemoryOperand, insn: DecodedInstruction): boolean =>
+  insn.addressWidth !== 64 || (hasBase(memory, insn) && insn.mnemonic !== 'LEA');
+
+function addressHandlerOf(insn: DecodedInstruction, bare: boolean): number {
+  if (bare) return insn.addressWidth === 16 ? Handler.ADDRESS_BARE_16 : Handler.ADDRESS_BARE_32;
+  if (insn.long) return insn.addressWidth === 64 ? Handler.ADDRESS_SEGMENT : Handler.ADDRESS_32;
+  return insn.addressWidth === 16 ? Handler.ADDRESS_LEGACY_16 : Handler.ADDRESS_LEGACY_32;
+}
+
+function registerAddress(operand: DecodedOperand): number {
+  if (operand.kind === 'xmm') return slotAddress(xmmSlot(operand.number));
+  return operand.kind === 'gpr' ? slotAddress(gprSlot(operand.number)) + (operand.high ? 1 : 0) : Cell.ZERO;
+}
+
+const baseAddress = (memory: MemoryOperand): number =>
+  memory.base < 0 ? Cell.ZERO : slotAddress(gprSlot(memory.base));
+
+const indexAddress = (memory: MemoryOperand): number =>
+  memory.index < 0 ? Cell.ZERO : slotAddress(gprSlot(memory.index));

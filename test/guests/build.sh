@@ -1,0 +1,62 @@
+#!/bin/sh
+# Builds the guest programs: build.sh [name ...], all by default. Needs gcc and binutils for x86-64.
+# The same tools give the same bytes: no time stamps, build ids or paths go into an image.
+set -eu
+cd "$(dirname "$0")"
+export LC_ALL=C SOURCE_DATE_EPOCH=0
+
+flags='-m64 -march=x86-64 -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fcf-protection=none
+       -fno-asynchronous-unwind-tables -fno-strict-aliasing -mno-red-zone -mgeneral-regs-only -mcmodel=small
+       -fno-ident -Wall -Wextra -Wa,--noexecstack'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p images
+
+# compile source object [flags]
+compile() { # shellcheck disable=SC2086
+        gcc $flags ${3-} -O2 -I. -c "$1" -o "$2"
+}
+
+# link output source...: always the start code, then what the guest names
+link() {
+        output=$1
+        shift
+        ld -m elf_x86_64 -n -static --build-id=none -z noexecstack --no-warn-rwx-segments -T lib/guest.ld -o "$output" "$@"
+        strip --strip-all "$output"
+}
+
+common="$work/trap.o $work/guest.o"
+compile lib/start.S "$work/start.o"
+compile lib/trap.S "$work/trap.o"
+compile lib/guest.c "$work/guest.o"
+compile lib/svm.c "$work/svm.o"
+compile lib/svm-run.S "$work/svm-run.o"
+
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit}; do
+        objects="$work/$name.o"
+        compile "$name.c" "$work/$name.o"
+        case $name in
+        realmode)       # 16-bit code, linked at offset 0 of its segment, carried as data
+                gcc -m32 -c realmode16.S -o "$work/realmode16.o" -I. -Wa,--noexecstack
+                ld -m elf_i386 -Ttext 0 -e 0 --build-id=none --oformat binary -o "$work/realmode16.bin" "$work/realmode16.o"
+                compile realmode-switch.S "$work/realmode-switch.o" "-Wa,-I$work"
+                objects="$objects $work/realmode-switch.o"
+                ;;
+        faults) compile faults-probes.S "$work/probes.o"; objects="$objects $work/probes.o" ;;
+        nested | nested-timer | exits)
+                compile "$name-l2.S" "$work/$name-l2.o"
+                objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
+                ;;
+        esac
+        # shellcheck disable=SC2086
+        link "$work/$name.elf64" "$work/start.o" $common $objects
+        objcopy -O elf32-i386 "$work/$name.elf64" "images/$name.elf"
+        if [ "$name" = hello64 ]; then  # the same program in the two other containers that a loader meets
+                cp "$work/$name.elf64" images/hello64-elf64.elf
+                compile lib/start.S "$work/start-flat.o" -DFLAT
+                # shellcheck disable=SC2086
+                link "$work/flat.elf64" "$work/start-flat.o" $common $objects
+                objcopy -O binary "$work/flat.elf64" images/hello64-flat.bin
+        fi
+done
+chmod 644 images/*
