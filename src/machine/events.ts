@@ -10,6 +10,7 @@
  */
 import type { DeviceEvent } from './devices/devices.js';
 import { DEVICE_EVENT_FIELDS } from './devices/devices.js';
+import type { FieldTable } from './devices/device.js';
 import type { RegisterDelta } from './layout/cpu-state.js';
 
 export type CpuEvent =
@@ -125,12 +126,6 @@ export type EndReason = 'debug-exit' | 'reset' | 'shutdown' | 'halted-forever';
 export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent;
 export type EventType = MachineEvent['type'];
 export type EventOf<Type extends EventType> = Extract<MachineEvent, { readonly type: Type }>;
-
-type FieldNames<Event> = readonly Exclude<keyof Event, 'type'>[];
-/** Field order of each event type of a union. */
-export type FieldTable<Event extends { readonly type: string }> = {
-  readonly [Type in Event['type']]: FieldNames<Extract<Event, { readonly type: Type }>>;
-};
 
 /**
  * Every event type with its fields, in the order in which the tape keeps them. The position of a type in this table is

@@ -362,6 +362,7 @@ export const BASE_PROFILE: CpuProfile = {
     'rdtscp',
     'smap',
     'svm',
+    'monitor',
     '3dnowprefetch',
   ]),
   system: new Set<SystemFeature>([

@@ -3,8 +3,10 @@ import { ARITHMETIC_INSTRUCTIONS } from './arith.js';
 import { BIT_INSTRUCTIONS } from './bits.js';
 import { BMI_INSTRUCTIONS } from './bmi.js';
 import { BRANCH_INSTRUCTIONS } from './branch.js';
+import { FAR_INSTRUCTIONS } from './far.js';
 import { FLAG_INSTRUCTIONS } from './flag-control.js';
 import type { Instruction } from './instruction.js';
+import { IO_INSTRUCTIONS } from './io.js';
 import { LEGACY_INSTRUCTIONS } from './legacy.js';
 import { LOGIC_INSTRUCTIONS } from './logic.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from './misc.js';
@@ -17,6 +19,8 @@ import { SSE_MOVE_INSTRUCTIONS } from './sse-move.js';
 import { SSE_SHUFFLE_INSTRUCTIONS } from './sse-shuffle.js';
 import { STACK_INSTRUCTIONS } from './stack.js';
 import { STRING_INSTRUCTIONS } from './string.js';
+import { SVM_INSTRUCTIONS } from './svm.js';
+import { SYSTEM_INSTRUCTIONS } from './system.js';
 
 import { CONTROL_INSTRUCTIONS } from './control.js';
 import { FAR_INSTRUCTIONS } from './far.js';
@@ -43,6 +47,10 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SSE_LATER_INTEGER_INSTRUCTIONS,
   ...SSE_SHUFFLE_INSTRUCTIONS,
   ...SSE_FLOAT_INSTRUCTIONS,
+  ...SYSTEM_INSTRUCTIONS,
+  ...FAR_INSTRUCTIONS,
+  ...IO_INSTRUCTIONS,
+  ...SVM_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
   ...FAR_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,

@@ -33,6 +33,8 @@ export const Cell = {
   ZERO: 0x158,
   /** Linear address computed by an address micro-op for the instruction that follows it (i64). */
   ADDRESS: 0x160,
+  /** Legacy code: the highest offset that a jump may reach (i64). */
+  CODE_LIMIT: 0x178,
   /** Legacy segments ES..GS: the highest offset that needs no closer look, or -1 (i64 each). */
   SEGMENT_LIMITS: 0x180,
 } as const;

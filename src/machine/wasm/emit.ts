@@ -830,7 +830,7 @@ export class Emitter implements Ops<V, C, X> {
     if (long) {
       code.get(rip).i64(16n).op(Op.I64_SHL).i64(16n).op(Op.I64_SHR_S).get(rip).op(Op.I64_NE);
     } else {
-      code.get(rip).i32(segmentLimitCell(Segment.CS)).memory(Op.I64_LOAD).op(Op.I64_GT_U);
+      code.get(rip).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
     }
     this.assistWhen(this.truth());
     this.jumped = true;
@@ -868,7 +868,7 @@ export class Emitter implements Ops<V, C, X> {
     const target = this.result();
     if (!long) {
       const rip = this.truncate(width === 16 ? 16 : 32, target);
-      code.get(rip).i32(segmentLimitCell(Segment.CS)).memory(Op.I64_LOAD).op(Op.I64_GT_U);
+      code.get(rip).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
       this.assistWhen(this.truth());
       this.takeJump(rip);
       return;

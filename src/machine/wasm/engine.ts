@@ -282,10 +282,11 @@ export class Engine {
     for (const segment of LEGACY_SEGMENTS) {
       const word = get(segmentSlot(segment));
       const limit = word >> 32n;
-      const plain = segment === Segment.CS || isAllowed(word, 0n, 1, true, checkType);
+      const plain = isAllowed(word, 0n, 1, true, checkType);
       const expandsDown = checkType && ((word >> 16n) & 0b11100n) === 0b10100n;
       this.view.setBigInt64(segmentLimitCell(segment), plain && !expandsDown ? limit : -1n, true);
     }
+    this.view.setBigInt64(Cell.CODE_LIMIT, get(R.cs) >> 32n, true);
     this.view.setBigInt64(Cell.STACK_MASK, (this.mode & Mode.STACK32) !== 0 ? 0xffff_ffffn : 0xffffn, true);
   }
 

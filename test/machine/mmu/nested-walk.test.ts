@@ -103,11 +103,14 @@ describe('two-dimensional walks (APM vol.2 §15.25.5 Nested Table Walk)', () => 
   });
 
   it('gives the smaller page size (APM vol.2 §15.25.9 Page Splintering)', () => {
-    put(G2 + OFFSET, 0n | LINK | 0x80n);
+    put(G2 + OFFSET, 0n | LINK | 0x80n); // 2 MiB in the guest, 4 KiB nested
     expect(walk(Access.READ)).toBe(0x7000 + OFFSET);
     expect(walker.result.pageBytes).toBe(4096);
-    put(N2, BigInt(OFFSET * 8) | LINK | 0x80n); // 2 MiB at 200000h, beyond RAM: tables read as ones
-    expect(walk(Access.READ)).not.toBe(0);
+    registers[R.cr0] = CR0.PE; // 4 KiB frames of an unpaged guest, 2 MiB nested
+    registers[R.efer] = 0n;
+    put(N2, 0n | LINK | 0x80n);
+    expect(walk(Access.READ)).toBe(0x7000);
+    expect(walker.result.pageBytes).toBe(4096);
   });
 
   it('merges permissions: nested read-only and no-execute pages are so for the guest', () => {
@@ -203,22 +206,15 @@ describe('nested page faults (APM vol.2 §15.25.6 Nested versus Guest Page Fault
     expect(walk(READ)).toBe(NESTED_PAGE_FAULT);
   });
 
-  it('does not find a gPA above 4 GiB in the tables of a legacy host', () => {
+  it('walks the PAE tables of a legacy host, where no gPA is above 4 GiB', () => {
     registers[R.hostEfer] = 0n;
-    registers[R.nestedCr3] = 0x3008n; // low bits do not count in PAE mode
-    put(N2, 0n);
-    put(0x3000, BigInt(N2 + 0x2000) | 1n); // PDPTE 0
-    put(N2 + 0x2000, BigInt(N1) | LINK);
-    registers[R.cr0] = CR0.PE;
+    registers[R.nestedCr3] = BigInt(N3 + 0x1f); // bits 4:0 do not count
+    put(N3, BigInt(N2) | 1n);
     registers[R.efer] = 0n;
-    registers[R.cr4] = 0n;
-    put(0x3000, BigInt(0x6000) | 1n);
-    put(0x6000, BigInt(N1) | LINK);
-    expect(walk(READ)).toBe(0x7000 + OFFSET);
-    registers[R.cr0] = CR0.PE | CR0.PG;
-    registers[R.cr3] = BigInt(G4);
     registers[R.cr4] = CR4.PSE;
-    memory.view.setUint32(RAM_BASE + G4 + OFFSET, 0x87 | (1 << 13), true); // 4 MiB page at 1_0000_0000h
+    memory.view.setUint32(RAM_BASE + G4 + OFFSET, 0x87, true); // a 4 MiB page at 0
+    expect(walk(READ)).toBe(0x7000 + OFFSET);
+    memory.view.setUint32(RAM_BASE + G4 + OFFSET, 0x87 | (1 << 13), true); // at 1_0000_0000h
     expect(walk(READ)).toBe(NESTED_PAGE_FAULT);
     expect(nestedErrorCode(walker.result)).toBe(FINAL | 4n);
     expect(walker.result.gPA).toBe(0x1_0000_7123);

@@ -1,0 +1,128 @@
+/**
+ * A processor without the machine around it: memory, engine and control plane, to execute single instructions from any
+ * state. For checking the instruction set against recorded results and the tiers against each other.
+ *
+ * There are no devices, ports read as ones, time stands still. Events are applied as the machine would; the caller sees
+ * the last exception.
+ */
+import { BASE_PROFILE, type CpuProfile } from './cpu/cpuid.js';
+import { Processor, type ProcessorHost } from './cpu/processor.js';
+import { invariant } from './errors.js';
+import type { MachineEvent } from './events.js';
+import type { Feature } from './isa/instruction.js';
+import { INSTRUCTIONS } from './isa/instructions.js';
+import { decodeDelta, R, type Registers } from './layout/cpu-state.js';
+import { PhysicalMemory } from './mmu/memory.js';
+import { type Nanoseconds, nanoseconds } from './units.js';
+import { Engine } from './wasm/engine.js';
+
+/** Which implementation executes: the reference over bigints, or the engine with what it leaves to the reference. */
+export type Tier = 'evaluator' | 'engine';
+
+export interface RaisedException {
+  readonly vector: number;
+  readonly errorCode: number | null;
+}
+
+export class Workbench implements ProcessorHost {
+  readonly memory: PhysicalMemory;
+  readonly engine: Engine;
+  readonly profile: CpuProfile;
+  readonly now: Nanoseconds = nanoseconds(0);
+  readonly externalPending = false;
+  /** The exception that the last step delivered. */
+  exception: RaisedException | undefined;
+  /** True when the last step ended in shutdown. */
+  isShutDown = false;
+  private readonly processor: Processor;
+
+  /** @param features instruction sets beyond those of the base profile. */
+  constructor(ramBytes: number, features: Iterable<Feature>) {
+    this.profile = { ...BASE_PROFILE, features: new Set([...BASE_PROFILE.features, ...features]) };
+    this.memory = new PhysicalMemory(ramBytes);
+    this.engine = new Engine(this.memory, INSTRUCTIONS, {
+      instructions: this.profile.features,
+      physicalAddressBits: this.profile.physicalAddressBits,
+      gigabytePages: this.profile.system.has('page1gb'),
+    });
+    this.processor = new Processor(this);
+  }
+
+  get registers(): Registers {
+    return this.engine.registers;
+  }
+
+  /** After registers were written directly. */
+  stateChanged(): void {
+    this.engine.stateChanged();
+    this.exception = undefined;
+    this.isShutDown = false;
+  }
+
+  /** Executes the instruction at RIP, or one iteration of a repeated one, or delivers its exception. */
+  step(tier: Tier): void {
+    this.exception = undefined;
+    if (tier === 'evaluator') {
+      this.processor.step(undefined);
+      return;
+    }
+    const { stop, retired } = this.engine.run(1);
+    invariant(retired === (stop === 'budget' ? 1 : 0), 'the engine runs one instruction, or none when it asks for help');
+    if (stop === 'assist') this.processor.step(this.engine.assisted());
+  }
+
+  /** True when the bytes are the encoding of an instruction that is described. */
+  isDescribed(bytes: Uint8Array): boolean {
+    return typeof this.engine.decoder.decode(bytes, { bits: 64, real: false }) === 'object';
+  }
+
+  // ProcessorHost
+
+  stateEvent(event: MachineEvent): void {
+    if ('registers' in event) {
+      for (const [slot, value] of decodeDelta(event.registers)) {
+        this.registers[slot] = value;
+        this.engine.syncShadow(slot);
+      }
+      this.engine.stateChanged();
+    }
+    if (event.type === 'cpu.exception') this.exception = { vector: event.vector, errorCode: event.errorCode };
+    if (event.type === 'cpu.shutdown') this.isShutDown = true;
+  }
+  countPlain(): void {}
+  end(): void {
+    this.isShutDown = true;
+  }
+  acknowledge(): number {
+    return 0;
+  }
+  resetDevicesOfVcpu(): void {}
+  readDevice(_address: number, size: number): bigint {
+    return (1n << BigInt(8 * size)) - 1n;
+  }
+  writeDevice(): void {}
+  readPort(_port: number, size: number): bigint {
+    return (1n << BigInt(8 * size)) - 1n;
+  }
+  writePort(): void {}
+  readDeviceMsr(): undefined {
+    return undefined;
+  }
+  writeDeviceMsr(): undefined {
+    return undefined;
+  }
+  readTaskPriority(): bigint {
+    return 0n;
+  }
+  writeTaskPriority(): void {}
+  readTsc(): bigint {
+    return this.registers[R.tscBase] as bigint;
+  }
+  tscMoved(): void {}
+  drawEntropy(): bigint {
+    return 0n;
+  }
+  knownWords(): undefined {
+    return undefined;
+  }
+}

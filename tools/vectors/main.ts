@@ -1,0 +1,133 @@
+/**
+ * `npm run vectors -- DIR [--group NAME] [--all] [--engine evaluator|wasm|both]`: runs instruction vectors recorded on
+ * real silicon and tells what differs.
+ */
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { Tier } from '../../src/machine/index.js';
+import { type Block, readIndex, readVectorFile, type Vector, type VectorSet } from './reader.js';
+import { type Difference, Subject } from './subject.js';
+
+const USAGE = 'usage: npm run vectors -- DIR [--group NAME] [--all] [--engine evaluator|wasm|both]';
+const FAILURES_SHOWN = 20;
+const FAILURES_SHOWN_OF_A_FORM = 2;
+
+interface Tally {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+interface Report {
+  readonly groups: Map<string, Tally>;
+  /** Reason, then form, then how many vectors. */
+  readonly skipped: Map<string, Map<string, number>>;
+  readonly failuresOfForm: Map<string, number>;
+  shown: number;
+}
+
+const TIERS: Readonly<Record<string, readonly Tier[]>> = {
+  evaluator: ['evaluator'],
+  wasm: ['engine'],
+  both: ['evaluator', 'engine'],
+};
+
+function main(): number {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      group: { type: 'string', multiple: true },
+      all: { type: 'boolean', default: false },
+      engine: { type: 'string', default: 'evaluator' },
+    },
+  });
+  const [directory] = positionals;
+  const tiers = TIERS[values.engine];
+  if (directory === undefined || tiers === undefined) {
+    console.error(USAGE);
+    return 2;
+  }
+  const set = readIndex(directory);
+  const wanted = values.group === undefined ? undefined : new Set(values.group);
+  const files = set.files.filter(
+    ({ group, core }) => (core || values.all) && (wanted === undefined || wanted.has(group)),
+  );
+  const report: Report = { groups: new Map(), skipped: new Map(), failuresOfForm: new Map(), shown: 0 };
+  for (const { file, group } of files) {
+    for (const tier of tiers) runFile(join(directory, file), tiers.length > 1 ? `${group} ${tier}` : group, tier, set, report);
+  }
+  return tell(report);
+}
+
+function runFile(path: string, group: string, tier: Tier, set: VectorSet, report: Report): void {
+  const file = readVectorFile(path);
+  const subject = new Subject(tier, file);
+  const tally = report.groups.get(group) ?? { passed: 0, failed: 0, skipped: 0 };
+  report.groups.set(group, tally);
+  for (const block of file.blocks) {
+    const form = set.forms[block.form]?.form ?? `form ${block.form}`;
+    const reason = subject.skipReason(block);
+    if (reason !== undefined) {
+      tally.skipped += block.vectors.length;
+      countSkipped(report, reason, form, block.vectors.length);
+      continue;
+    }
+    for (const vector of block.vectors) {
+      if (vector.isVendorSpecific) {
+        tally.skipped++;
+        countSkipped(report, 'differs between vendors', form, 1);
+        continue;
+      }
+      const differences = subject.check(block, vector);
+      if (differences.length === 0) tally.passed++;
+      else {
+        tally.failed++;
+        showFailure(report, `${group}: ${form}`, block, vector, differences);
+      }
+    }
+  }
+}
+
+function countSkipped(report: Report, reason: string, form: string, count: number): void {
+  const forms = report.skipped.get(reason) ?? new Map<string, number>();
+  report.skipped.set(reason, forms);
+  forms.set(form, (forms.get(form) ?? 0) + count);
+}
+
+function showFailure(report: Report, form: string, block: Block, vector: Vector, differences: readonly Difference[]): void {
+  const count = (report.failuresOfForm.get(form) ?? 0) + 1;
+  report.failuresOfForm.set(form, count);
+  if (count > FAILURES_SHOWN_OF_A_FORM || report.shown >= FAILURES_SHOWN) return;
+  report.shown++;
+  const bytes = Array.from(block.instruction, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
+  console.log(`FAILED ${form}\n  ${block.assembly}  [${bytes}]`);
+  const registers = vector.input.gpr.map((value) => value.toString(16)).join(' ');
+  console.log(`  in: rflags ${vector.input.rflags.toString(16)}, registers ${registers}`);
+  for (const { field, expected, found } of differences) console.log(`  ${field}: expected ${expected}, found ${found}`);
+}
+
+function tell(report: Report): number {
+  const total: Tally = { passed: 0, failed: 0, skipped: 0 };
+  const row = (name: string, { passed, failed, skipped }: Tally): string =>
+    [name.padEnd(24), ...[passed, failed, skipped].map((count) => String(count).padStart(9))].join('');
+  if (report.failuresOfForm.size > 0) {
+    console.log('\nfailures by form:');
+    for (const [form, count] of report.failuresOfForm) console.log(`  ${String(count).padStart(6)}  ${form}`);
+  }
+  for (const [reason, forms] of report.skipped) {
+    const count = [...forms.values()].reduce((sum, vectors) => sum + vectors, 0);
+    console.log(`\nskipped, ${reason}: ${count} vectors of ${forms.size} forms`);
+    if (reason === 'no description') console.log(`  ${[...forms.keys()].join('; ')}`);
+  }
+  console.log(`\n${['group'.padEnd(24), '   passed', '   failed', '  skipped'].join('')}`);
+  for (const [group, tally] of report.groups) {
+    console.log(row(group, tally));
+    total.passed += tally.passed;
+    total.failed += tally.failed;
+    total.skipped += tally.skipped;
+  }
+  console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  return total.failed === 0 ? 0 : 1;
+}
+
+process.exitCode = main();
