@@ -35,7 +35,9 @@ const ENVELOPE_FIELDS = 3;
 const SCALAR_BYTES = 9;
 /** Array header, kind, retired, vCPU and level. */
 const ENVELOPE_BYTES = 4 * SCALAR_BYTES;
-/** Below this length a loop copies faster than the call of `set`. */
+/** Strings below this many bytes have their length in the code. */
+const SHORT_STRING = 0x20;
+/** Up to this length a loop copies faster than the call of `set`. */
 const COPY_BY_LOOP = 48;
 const INITIAL_BYTES = 64 * 1024;
 
@@ -189,25 +191,27 @@ export class EventEncoder {
   private string(value: string): void {
     // At most three bytes of UTF-8 for each UTF-16 unit.
     this.reserve(SCALAR_BYTES + value.length * 3);
-    const start = this.length;
-    if (value.length < 0x20) {
-      let at = start + 1;
-      for (let index = 0; index < value.length; index++) {
-        const unit = value.charCodeAt(index);
-        if (unit > 0x7f) return this.longString(value);
-        this.memory[at++] = unit;
-      }
-      this.memory[start] = 0xa0 | value.length;
-      this.length = at;
-    } else {
-      this.longString(value);
+    if (value.length >= SHORT_STRING || !this.asciiString(value)) this.longString(value);
+  }
+
+  /** Most strings are short names: no need to ask for their UTF-8. @returns false when this one is not ASCII. */
+  private asciiString(value: string): boolean {
+    const { memory } = this;
+    let at = this.length + 1;
+    for (let index = 0; index < value.length; index++) {
+      const unit = value.charCodeAt(index);
+      if (unit > 0x7f) return false;
+      memory[at++] = unit;
     }
+    memory[this.length] = 0xa0 | value.length;
+    this.length = at;
+    return true;
   }
 
   private longString(value: string): void {
     const encoded = Buffer.from(value, 'utf8');
     if (encoded.toString('utf8') !== value) throw new EncodingError('an event field holds a string that is no Unicode');
-    if (encoded.length < 0x20) this.memory[this.length++] = 0xa0 | encoded.length;
+    if (encoded.length < SHORT_STRING) this.memory[this.length++] = 0xa0 | encoded.length;
     else this.lengthHeader(encoded.length, 0xd9);
     this.copy(encoded);
   }

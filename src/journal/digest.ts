@@ -6,8 +6,6 @@ import { createHash } from 'node:crypto';
 
 export type DigestField = bigint | number | string | Uint8Array;
 
-export const DIGEST_BYTES = 32;
-
 /** @param purpose keeps the digests of different tables apart. */
 export function digestOf(purpose: string, ...fields: readonly DigestField[]): Uint8Array {
   const hash = createHash('sha256');

@@ -2,7 +2,7 @@
  * The journal's front door: what other folders may use.
  */
 export { type Chunk, ChunkEncoder } from './chunk.js';
-export { EncodingError, encodeEvent, type EventTable, type FieldValue } from './codec.js';
+export { EncodingError, type EventTable, encodeEvent, type FieldValue } from './codec.js';
 export { sameBytes } from './digest.js';
 export {
   type DamagePlace,

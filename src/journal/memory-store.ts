@@ -3,8 +3,8 @@ import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import { type Chunk, ChunkEncoder, type ChunkHeader } from './chunk.js';
 import { contentDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
-import { type Position, START } from './record.js';
 import { ChunkedReader } from './reader.js';
+import { type Position, START } from './record.js';
 import type {
   JournalReader,
   JournalStore,
@@ -30,6 +30,7 @@ interface Tape {
 
 class MemoryWriter implements JournalWriter {
   private readonly encoder: ChunkEncoder;
+  private closed = false;
 
   constructor(private readonly tape: Tape) {
     tape.state = 'recording';
@@ -71,13 +72,18 @@ class MemoryWriter implements JournalWriter {
   }
 
   finish(): void {
-    this.flush();
-    this.tape.state = 'complete';
+    this.leave('complete');
   }
 
   close(): void {
+    this.leave('cut');
+  }
+
+  private leave(state: TapeState): void {
+    if (this.closed) return;
+    this.closed = true;
     this.flush();
-    this.tape.state = 'cut';
+    this.tape.state = state;
   }
 }
 

@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import Database from 'better-sqlite3';
 import { type DamagePlace, TapeDamagedError, TapeInputError, TapeReadError, TapeWriteError } from './errors.js';
 import type { Position } from './record.js';
+import { mistypedColumn, type TableName } from './tape-schema.js';
 
 const codeOf = (error: unknown): string => (error instanceof Database.SqliteError ? error.code : '');
 
@@ -17,6 +18,18 @@ export function reading<Result>(file: string, place: DamagePlace, read: () => Re
   } catch (error) {
     throw readError(file, place, error);
   }
+}
+
+/** Reads a row, with its columns checked for type. @returns undefined when there is none. */
+export function readingRow<Row extends object>(
+  file: string,
+  place: DamagePlace & { readonly table: TableName },
+  read: () => Row | undefined,
+): Row | undefined {
+  const row = reading(file, place, read);
+  const mistyped = row && mistypedColumn(place.table, row);
+  if (mistyped === undefined) return row;
+  throw new TapeDamagedError(file, `column ${mistyped} does not hold what it is declared to hold`, place);
 }
 
 function readError(file: string, place: DamagePlace, cause: unknown): unknown {

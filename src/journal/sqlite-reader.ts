@@ -5,13 +5,13 @@
  * A tape that is being written is read up to where it was when it was opened. Open it again to see more.
  */
 import Database from 'better-sqlite3';
-import { type Chunk, chainDigest, chunkDigest, type ChunkHeader, decompress } from './chunk.js';
+import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, decompress } from './chunk.js';
 import { EncodingError } from './codec.js';
 import { contentDigest, plain, sameBytes } from './digest.js';
 import { TapeDamagedError } from './errors.js';
 import { ChunkedReader } from './reader.js';
 import { type JournalRecord, type Position, START } from './record.js';
-import { reading, requireFile } from './sqlite-errors.js';
+import { reading, readingRow, requireFile } from './sqlite-errors.js';
 import type { StateDigest, TapeHeader, TapeState } from './store.js';
 import {
   checkLink,
@@ -21,13 +21,19 @@ import {
   readIdentity,
   type TapeIdentity,
 } from './tape-identity.js';
-import { type BlobRow, type ChunkRow, type DigestRow, type ProgressRow, stateDigestDigest } from './tape-schema.js';
+import {
+  type BlobRow,
+  type ChunkRow,
+  type DigestRow,
+  mistypedColumn,
+  type ProgressRow,
+  stateDigestDigest,
+} from './tape-schema.js';
 import { isBeingWritten } from './writer-lock.js';
 
 /** A writer may hold up a reader for this long while it turns the tape into a single file. */
 const PATIENCE_MILLISECONDS = 2000;
-const LINK_COLUMNS =
-  'id, first_seq, end_seq, first_icount, end_icount, codec_version, length, digest, chain' as const;
+const LINK_COLUMNS = 'id, first_seq, end_seq, first_icount, end_icount, codec_version, length, digest, chain' as const;
 
 export class SqliteReader extends ChunkedReader {
   readonly header: TapeHeader;
@@ -72,7 +78,7 @@ export class SqliteReader extends ChunkedReader {
   static open(file: string): SqliteReader {
     requireFile(file);
     // Asked first: a writer that ends in between leaves a complete tape, which then says so itself.
-    const beingWritten = isBeingWritten(file);
+    const beingWritten = reading(file, {}, () => isBeingWritten(file));
     const database = reading(file, {}, () => new Database(file, { readonly: true, timeout: PATIENCE_MILLISECONDS }));
     try {
       return new SqliteReader(file, database, readIdentity(file, database), beingWritten);
@@ -96,8 +102,8 @@ export class SqliteReader extends ChunkedReader {
     const { genesis, progress } = this.identity;
     let previous = genesis;
     for (let id = 1n; id <= progress.digests; id++) {
-      const place = { table: 'digests', row: String(id), readableTo: this.end };
-      const row = reading(this.file, place, () => this.selectDigest.get(id));
+      const place = { table: 'digests', row: String(id), readableTo: this.end } as const;
+      const row = readingRow(this.file, place, () => this.selectDigest.get(id));
       if (row === undefined) throw new TapeDamagedError(this.file, 'the row is missing', place);
       if (!sameBytes(chainDigest(previous, stateDigestDigest(row)), row.chain)) {
         throw new TapeDamagedError(this.file, 'the row does not match the hash chain', place);
@@ -113,8 +119,8 @@ export class SqliteReader extends ChunkedReader {
   }
 
   blob(digest: string): Uint8Array | undefined {
-    const place = { table: 'blobs', row: digest, readableTo: this.end };
-    const row = reading(this.file, place, () => this.selectBlob.get(Buffer.from(digest, 'hex')));
+    const place = { table: 'blobs', row: digest, readableTo: this.end } as const;
+    const row = readingRow(this.file, place, () => this.selectBlob.get(Buffer.from(digest, 'hex')));
     if (row === undefined) return undefined;
     const content = this.inflate(row, place);
     if (contentDigest(content) !== digest) {
@@ -126,13 +132,16 @@ export class SqliteReader extends ChunkedReader {
   blobDigests(): readonly string[] {
     const place = { table: 'blobs', readableTo: this.end };
     const rows = reading(this.file, place, () =>
-      this.database.prepare<[], Pick<BlobRow, 'digest'>>('SELECT digest FROM blobs ORDER BY digest').all(),
+      this.database.prepare<[], { readonly digest: unknown }>('SELECT digest FROM blobs ORDER BY digest').all(),
     );
     // A tape that grows may have more than when it was opened, never fewer.
     if (BigInt(rows.length) < this.identity.progress.blobs) {
       throw new TapeDamagedError(this.file, `${rows.length} of ${this.identity.progress.blobs} rows are there`, place);
     }
-    return rows.map(({ digest }) => Buffer.from(digest).toString('hex'));
+    return rows.map((row) => {
+      if (mistypedColumn('blobs', row) !== undefined) throw new TapeDamagedError(this.file, 'a digest is none', place);
+      return Buffer.from(row.digest as Uint8Array).toString('hex');
+    });
   }
 
   close(): void {
@@ -145,8 +154,8 @@ export class SqliteReader extends ChunkedReader {
 
   chunkByIndex(index: number): Chunk {
     const before = this.before(index);
-    const place = { table: 'chunks', row: String(index), readableTo: before.end };
-    const row = reading(this.file, place, () => this.selectChunk.get(index));
+    const place = { table: 'chunks', row: String(index), readableTo: before.end } as const;
+    const row = readingRow(this.file, place, () => this.selectChunk.get(index));
     if (row === undefined) throw new TapeDamagedError(this.file, 'the chunk is missing', place);
     checkLink(this.file, row, before);
     const chunk = { ...chunkHeaderOf(row), raw: this.inflate(row, chunkPlace(row, before.end)) };
@@ -173,8 +182,8 @@ export class SqliteReader extends ChunkedReader {
   }
 
   private link(index: number): Omit<ChunkRow, 'data'> {
-    const place = { table: 'chunks', row: String(index) };
-    const row = reading(this.file, place, () => this.selectLink.get(index));
+    const place = { table: 'chunks', row: String(index) } as const;
+    const row = readingRow(this.file, place, () => this.selectLink.get(index));
     if (row === undefined) throw new TapeDamagedError(this.file, 'the chunk is missing', place);
     return row;
   }
@@ -192,7 +201,11 @@ export class SqliteReader extends ChunkedReader {
     if (row.end_seq > seq) return;
     const chain = this.identity.progress.chunk_chain;
     if (row.end_seq < seq || row.end_icount !== icount || !sameBytes(row.chain, chain)) {
-      throw new TapeDamagedError(this.file, 'the last chunk does not end as the tape says', chunkPlace(row, readableTo));
+      throw new TapeDamagedError(
+        this.file,
+        'the last chunk does not end as the tape says',
+        chunkPlace(row, readableTo),
+      );
     }
   }
 

@@ -77,6 +77,7 @@ class InThreadWriter implements JournalWriter {
   private readonly tape: TapeFile;
   private readonly encoder: ChunkEncoder;
   private appended = 0;
+  private closed = false;
 
   constructor(
     file: string,
@@ -133,12 +134,17 @@ class InThreadWriter implements JournalWriter {
   }
 
   private leave(complete: boolean): void {
+    if (this.closed) return;
+    this.closed = true;
     try {
       this.flush();
       if (complete) this.tape.finish();
     } finally {
-      this.tape.close();
-      this.lock.release();
+      try {
+        this.tape.close();
+      } finally {
+        this.lock.release();
+      }
     }
   }
 }

@@ -54,7 +54,10 @@ export interface JournalReader {
   readonly chunkCount: number;
   /** Records from event number `fromSeq` on, decoded chunk by chunk as they are asked for. */
   records(fromSeq?: bigint): Generator<JournalRecord, void, void>;
-  /** Chunks from the one that holds event number `fromSeq` on, not decoded yet. */
+  /**
+   * Chunks from the one that holds event number `fromSeq` on, not decoded yet. The last chunk of a tape that grows may
+   * by now hold more than `end` says.
+   */
   chunks(fromSeq?: bigint): Generator<Chunk, void, void>;
   /** The records of a chunk; a replayer asks when its own chunk is not the same. */
   recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void>;
@@ -87,7 +90,7 @@ export interface JournalWriter {
   flush(): void;
   /** Flushes, marks the tape as complete, and closes. */
   finish(): void;
-  /** Flushes and closes, but leaves the tape cut: it waits to be continued. */
+  /** Flushes and closes, but leaves the tape cut: it waits to be continued. Does nothing on a writer that has ended. */
   close(): void;
 }
 

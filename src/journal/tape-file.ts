@@ -16,13 +16,14 @@ import type { StateDigest, TapeDescription, TapeHeader } from './store.js';
 import { readIdentity } from './tape-identity.js';
 import {
   APPLICATION_ID,
+  createTable,
   FORMAT_VERSION,
   headerDigest,
   PAGE_BYTES,
   type ProgressRow,
   progressSeal,
   stateDigestDigest,
-  TABLES,
+  TABLE_NAMES,
 } from './tape-schema.js';
 import { CODEC_VERSION } from './upcast.js';
 
@@ -47,7 +48,7 @@ export class TapeFile {
   /** After a failed statement SQLite may have dropped the group: nothing more may be written. */
   private failure: unknown;
   private groupBytes = 0;
-  private groupStarted = Date.now();
+  private groupStarted = performance.now();
 
   private constructor(
     readonly file: string,
@@ -62,7 +63,10 @@ export class TapeFile {
     this.chainBeforeLast =
       progress.chunks < 2n
         ? genesis
-        : (database.prepare('SELECT chain FROM chunks WHERE id = ?').pluck().get(progress.chunks - 2n) as Uint8Array);
+        : (database
+            .prepare('SELECT chain FROM chunks WHERE id = ?')
+            .pluck()
+            .get(progress.chunks - 2n) as Uint8Array);
     this.statements = {
       begin: database.prepare('BEGIN IMMEDIATE'),
       commit: database.prepare('COMMIT'),
@@ -84,7 +88,7 @@ export class TapeFile {
         database.close();
       }
     } catch (cause) {
-      rmSync(file, { force: true });
+      for (const suffix of ['', '-wal', '-shm']) rmSync(file + suffix, { force: true });
       throw writeError(file, START, cause);
     }
   }
@@ -113,7 +117,7 @@ export class TapeFile {
 
   /** The group is large or old enough to be committed. */
   get due(): boolean {
-    return this.groupBytes >= GROUP_BYTES || Date.now() - this.groupStarted >= GROUP_MILLISECONDS;
+    return this.groupBytes >= GROUP_BYTES || performance.now() - this.groupStarted >= GROUP_MILLISECONDS;
   }
 
   /** Puts the next chunk, or a fuller version of the last one. */
@@ -162,7 +166,7 @@ export class TapeFile {
       this.stored = { icount: this.progress.icount, seq: this.progress.events };
     }
     this.groupBytes = 0;
-    this.groupStarted = Date.now();
+    this.groupStarted = performance.now();
   }
 
   /** Commits that the tape is complete. */
@@ -181,11 +185,12 @@ export class TapeFile {
   close(): void {
     try {
       if (this.database.inTransaction) this.database.exec('ROLLBACK');
-      // Not possible while somebody reads; the tape is as good with its log beside it.
       this.database.pragma('wal_checkpoint(TRUNCATE)');
       this.database.pragma('journal_mode = DELETE');
     } catch (cause) {
-      if (!(cause instanceof Database.SqliteError)) throw cause;
+      // While somebody reads, or after a failure, the log stays beside the tape, which is as good with it.
+      const busy = cause instanceof Database.SqliteError && cause.code.startsWith('SQLITE_BUSY');
+      if (!busy && this.failure === undefined) throw writeError(this.file, this.stored, cause);
     } finally {
       this.database.close();
     }
@@ -244,7 +249,7 @@ function writeHeader(database: Database.Database, description: TapeDescription):
   database.transaction(() => {
     database.pragma(`application_id = ${APPLICATION_ID}`);
     database.pragma(`user_version = ${FORMAT_VERSION}`);
-    for (const sql of Object.values(TABLES)) database.exec(sql);
+    for (const table of TABLE_NAMES) database.exec(createTable(table));
     database.prepare('INSERT INTO tape VALUES (1, ?, ?, ?, ?, ?, ?, ?)').run(...Object.values(row), genesis);
     database
       .prepare('INSERT INTO progress VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)')

@@ -2,22 +2,23 @@
  * Opening a tape: is it one, is it of a version that we read, is its header whole, how much is there?
  */
 import Database from 'better-sqlite3';
-import { chainDigest, type ChunkHeader } from './chunk.js';
+import { type ChunkHeader, chainDigest } from './chunk.js';
 import { sameBytes } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
 import type { Position } from './record.js';
-import { reading } from './sqlite-errors.js';
+import { reading, readingRow } from './sqlite-errors.js';
 import type { TapeHeader } from './store.js';
 import {
   APPLICATION_ID,
   type ChunkRow,
+  createTable,
   FORMAT_VERSION,
   type HeaderRow,
   headerDigest,
   headerFromRow,
   type ProgressRow,
   progressSeal,
-  TABLES,
+  TABLE_NAMES,
 } from './tape-schema.js';
 import { CODEC_VERSION } from './upcast.js';
 
@@ -31,21 +32,20 @@ export interface TapeIdentity {
 /** Checks everything about a tape that can be checked without reading its chunks. */
 export function readIdentity(file: string, database: Database.Database): TapeIdentity {
   requireTape(file, database);
-  const row = reading(file, { table: 'tape' }, () => getRow<HeaderRow>(database, 'SELECT * FROM tape WHERE id = 1'));
-  if (row === undefined) throw new TapeDamagedError(file, 'the header is missing', { table: 'tape', row: '1' });
+  const place = { table: 'tape', row: '1' } as const;
+  const row = readingRow(file, place, () => getRow<HeaderRow>(database, 'SELECT * FROM tape WHERE id = 1'));
+  if (row === undefined) throw new TapeDamagedError(file, 'the header is missing', place);
   if (!sameBytes(headerDigest(row), row.digest)) {
-    throw new TapeDamagedError(file, 'the header does not match its digest', { table: 'tape', row: '1' });
+    throw new TapeDamagedError(file, 'the header does not match its digest', place);
   }
   const header = headerFromRow(row);
   if (header.codecVersion > CODEC_VERSION) refuseNewer(file, 'event codec', header.codecVersion, CODEC_VERSION);
   return { header, genesis: row.digest, progress: readProgress(file, database, row.digest) };
 }
 
-export function readProgress(file: string, database: Database.Database, genesis: Uint8Array): ProgressRow {
-  const place = { table: 'progress', row: '1' };
-  const progress = reading(file, place, () =>
-    getRow<ProgressRow>(database, 'SELECT * FROM progress WHERE id = 1'),
-  );
+function readProgress(file: string, database: Database.Database, genesis: Uint8Array): ProgressRow {
+  const place = { table: 'progress', row: '1' } as const;
+  const progress = readingRow(file, place, () => getRow<ProgressRow>(database, 'SELECT * FROM progress WHERE id = 1'));
   if (progress === undefined) throw new TapeDamagedError(file, 'the row is missing', place);
   if (!sameBytes(progressSeal(genesis, progress), progress.seal)) {
     throw new TapeDamagedError(file, 'the row does not match its seal', place);
@@ -108,7 +108,7 @@ function requireTape(file: string, database: Database.Database): void {
 
 /** Future formats keep `tape.format_version`, and so tell themselves apart from a damaged one. */
 function refuseVersion(file: string, database: Database.Database, version: number): never {
-  const row = reading(file, { table: 'tape' }, () =>
+  const row = readingRow(file, { table: 'tape' }, () =>
     getRow<Pick<HeaderRow, 'format_version'>>(database, 'SELECT format_version FROM tape'),
   );
   if (row?.format_version === BigInt(version) && version > FORMAT_VERSION) {
@@ -129,8 +129,8 @@ function requireTables(file: string, database: Database.Database): void {
     database.prepare('SELECT name, sql FROM sqlite_schema').all(),
   ) as { readonly name: string; readonly sql: string }[];
   const found = new Map(rows.map(({ name, sql }) => [name, sql]));
-  for (const [name, sql] of Object.entries(TABLES)) {
-    if (found.get(name) !== sql) {
+  for (const name of TABLE_NAMES) {
+    if (found.get(name) !== createTable(name)) {
       throw new TapeDamagedError(file, `the definition of table ${name} is not as written`, {
         table: 'sqlite_schema',
         row: name,

@@ -13,57 +13,86 @@ export const APPLICATION_ID = 0x766d7470;
 /** Small pages: a row wastes half a page on average, and rows are tens of kilobytes. */
 export const PAGE_BYTES = 1024;
 
-/** Tables by name, with the statement that makes each; SQLite keeps the text, and a tape whose text differs is damaged. */
-export const TABLES = {
-  tape: `CREATE TABLE tape (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  format_version INTEGER NOT NULL,
-  codec_version INTEGER NOT NULL,
-  vmtape_version TEXT NOT NULL,
-  machine_version TEXT NOT NULL,
-  configuration TEXT NOT NULL,
-  events TEXT NOT NULL,
-  digest BLOB NOT NULL
-) STRICT`,
-  progress: `CREATE TABLE progress (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  complete INTEGER NOT NULL,
-  events INTEGER NOT NULL,
-  icount INTEGER NOT NULL,
-  chunks INTEGER NOT NULL,
-  chunk_chain BLOB NOT NULL,
-  digests INTEGER NOT NULL,
-  digest_chain BLOB NOT NULL,
-  blobs INTEGER NOT NULL,
-  seal BLOB NOT NULL
-) STRICT`,
-  chunks: `CREATE TABLE chunks (
-  id INTEGER PRIMARY KEY,
-  first_seq INTEGER NOT NULL,
-  end_seq INTEGER NOT NULL,
-  first_icount INTEGER NOT NULL,
-  end_icount INTEGER NOT NULL,
-  codec_version INTEGER NOT NULL,
-  length INTEGER NOT NULL,
-  digest BLOB NOT NULL,
-  chain BLOB NOT NULL,
-  data BLOB NOT NULL
-) STRICT`,
-  digests: `CREATE TABLE digests (
-  id INTEGER PRIMARY KEY,
-  seq INTEGER NOT NULL,
-  icount INTEGER NOT NULL,
-  kind TEXT NOT NULL,
-  value BLOB NOT NULL,
-  chain BLOB NOT NULL
-) STRICT`,
-  blobs: `CREATE TABLE blobs (
-  digest BLOB PRIMARY KEY,
-  length INTEGER NOT NULL,
-  data BLOB NOT NULL
-) STRICT, WITHOUT ROWID`,
+/** Columns of each table, as SQL declares them. */
+const COLUMNS = {
+  tape: {
+    id: 'INTEGER PRIMARY KEY CHECK (id = 1)',
+    format_version: 'INTEGER NOT NULL',
+    codec_version: 'INTEGER NOT NULL',
+    vmtape_version: 'TEXT NOT NULL',
+    machine_version: 'TEXT NOT NULL',
+    configuration: 'TEXT NOT NULL',
+    events: 'TEXT NOT NULL',
+    digest: 'BLOB NOT NULL',
+  },
+  progress: {
+    id: 'INTEGER PRIMARY KEY CHECK (id = 1)',
+    complete: 'INTEGER NOT NULL',
+    events: 'INTEGER NOT NULL',
+    icount: 'INTEGER NOT NULL',
+    chunks: 'INTEGER NOT NULL',
+    chunk_chain: 'BLOB NOT NULL',
+    digests: 'INTEGER NOT NULL',
+    digest_chain: 'BLOB NOT NULL',
+    blobs: 'INTEGER NOT NULL',
+    seal: 'BLOB NOT NULL',
+  },
+  chunks: {
+    id: 'INTEGER PRIMARY KEY',
+    first_seq: 'INTEGER NOT NULL',
+    end_seq: 'INTEGER NOT NULL',
+    first_icount: 'INTEGER NOT NULL',
+    end_icount: 'INTEGER NOT NULL',
+    codec_version: 'INTEGER NOT NULL',
+    length: 'INTEGER NOT NULL',
+    digest: 'BLOB NOT NULL',
+    chain: 'BLOB NOT NULL',
+    data: 'BLOB NOT NULL',
+  },
+  digests: {
+    id: 'INTEGER PRIMARY KEY',
+    seq: 'INTEGER NOT NULL',
+    icount: 'INTEGER NOT NULL',
+    kind: 'TEXT NOT NULL',
+    value: 'BLOB NOT NULL',
+    chain: 'BLOB NOT NULL',
+  },
+  blobs: {
+    digest: 'BLOB PRIMARY KEY',
+    length: 'INTEGER NOT NULL',
+    data: 'BLOB NOT NULL',
+  },
 } as const;
-export type TableName = keyof typeof TABLES;
+export type TableName = keyof typeof COLUMNS;
+export const TABLE_NAMES = Object.keys(COLUMNS) as TableName[];
+
+/** Tables that are not kept by row number. */
+const TABLE_OPTIONS: Partial<Record<TableName, string>> = { blobs: 'STRICT, WITHOUT ROWID' };
+
+/** The statement that makes a table. SQLite keeps its text: a tape whose text differs is damaged. */
+export function createTable(name: TableName): string {
+  const columns = Object.entries(COLUMNS[name]).map(([column, declaration]) => `  ${column} ${declaration}`);
+  return `CREATE TABLE ${name} (\n${columns.join(',\n')}\n) ${TABLE_OPTIONS[name] ?? 'STRICT'}`;
+}
+
+const HOLDS = {
+  INTEGER: (value: unknown) => typeof value === 'bigint',
+  TEXT: (value: unknown) => typeof value === 'string',
+  BLOB: (value: unknown) => value instanceof Uint8Array,
+};
+
+/**
+ * The first column of a row (all or some columns, integers as bigints) that does not hold what it is declared to hold.
+ * SQLite checks on writing only: a damaged row may hold anything.
+ */
+export function mistypedColumn(table: TableName, row: object): string | undefined {
+  const declarations: Readonly<Record<string, string>> = COLUMNS[table];
+  const mistyped = Object.entries(row).find(([column, value]) => {
+    const [type] = (declarations[column] ?? '').split(' ');
+    return !HOLDS[type as keyof typeof HOLDS](value);
+  });
+  return mistyped?.[0];
+}
 
 /** Rows as better-sqlite3 gives them, integers as bigints. */
 export interface HeaderRow {

@@ -8,13 +8,20 @@
 import { existsSync } from 'node:fs';
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
-import { type Chunk, CHUNK_BYTES, ChunkEncoder } from './chunk.js';
+import { CHUNK_BYTES, type Chunk, ChunkEncoder } from './chunk.js';
 import { contentDigest } from './digest.js';
 import { TapeWriteError } from './errors.js';
 import { type Position, START } from './record.js';
 import type { JournalWriter } from './store.js';
 import type { WriterLock } from './writer-lock.js';
-import { Control, CONTROL_WORDS, type FromWriter, RING_CHUNKS, type ToWriter, type WriterSetup } from './writer-protocol.js';
+import {
+  CONTROL_WORDS,
+  Control,
+  type FromWriter,
+  RING_CHUNKS,
+  type ToWriter,
+  type WriterSetup,
+} from './writer-protocol.js';
 
 /** Room for a full chunk and the event that fills it, unless that event is very large. */
 const SLOT_BYTES = CHUNK_BYTES + 64 * 1024;

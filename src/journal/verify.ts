@@ -108,7 +108,13 @@ class Verification {
 
   private checkCounts(blobs: number): void {
     const { progress } = this.reader;
-    const expected = { tape: 1n, progress: 1n, chunks: progress.chunks, digests: progress.digests, blobs: progress.blobs };
+    const expected = {
+      tape: 1n,
+      progress: 1n,
+      chunks: progress.chunks,
+      digests: progress.digests,
+      blobs: progress.blobs,
+    };
     for (const [table, rows] of Object.entries(expected)) {
       const found = table === 'blobs' ? BigInt(blobs) : this.count(this.reader.connection, table);
       if (found === rows) continue;

@@ -73,15 +73,18 @@ function openLock(file: string, path: string): Database.Database {
 export function isBeingWritten(file: string): boolean {
   const path = lockPath(file);
   if (!existsSync(path)) return false;
-  const database = new Database(path, { readonly: true, timeout: 0 });
+  let database: Database.Database | undefined;
   try {
+    database = new Database(path, { readonly: true, timeout: 0 });
     database.prepare('SELECT 1 FROM sqlite_schema').all();
     return false;
   } catch (error) {
     if (isBusy(error)) return true;
+    // A writer that ended in this moment took its lock file along.
+    if (!existsSync(path)) return false;
     throw error;
   } finally {
-    database.close();
+    database?.close();
   }
 }
 

@@ -34,7 +34,7 @@ import {
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import { Boundary, encodeDelta, decodeDelta, R, type RegisterDelta, SLOT_COUNT, type Slot, SvmMode } from './layout/cpu-state.js';
+import { Boundary, encodeDelta, DELTA_ENTRY_BYTES, R, type RegisterDelta, SLOT_COUNT, type Slot, SvmMode } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
@@ -232,7 +232,7 @@ export class Machine implements ProcessorHost {
   }
 
   private registersChanged(delta: RegisterDelta): void {
-    for (const [slot] of decodeDelta(delta)) this.engine.syncShadow(slot);
+    for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) this.engine.syncShadow(delta[at] as Slot);
     if (delta.length > 0) this.engine.stateChanged();
   }
 

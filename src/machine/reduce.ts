@@ -4,6 +4,7 @@
  * It is written in Immer's mutating style: live it runs in place on the machine's own state, whose registers lie in the
  * WebAssembly memory; for history it runs under `produce`, where they are an array (`history.ts`). RAM is in no event.
  */
+import { isDraft } from 'immer';
 import type { MachineConfig } from './config.js';
 import { resetRegisters } from './cpu/reset.js';
 import { cpuProfile } from './cpu/cpuid.js';
@@ -98,10 +99,15 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
 
 const registersOf = (state: MachineState, vcpu: number): Registers => (state.vcpus[vcpu] as VcpuState).registers;
 
-/** The copy is replaced, not changed: histories share it. */
+/** Immer does not draft typed arrays: in a history the copy is replaced, for neighbouring states share it. */
 function reduceVmcb(state: MachineState, vmcb: number, words: Uint8Array): void {
   if (words.length === 0) return;
-  const copy = state.vmcbs[vmcb]?.slice() ?? emptyVmcbWords();
+  const known = state.vmcbs[vmcb];
+  if (known !== undefined && !isDraft(state)) {
+    applyVmcbDelta(known, words);
+    return;
+  }
+  const copy = known?.slice() ?? emptyVmcbWords();
   applyVmcbDelta(copy, words);
   state.vmcbs[vmcb] = copy;
 }

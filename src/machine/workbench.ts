@@ -11,7 +11,7 @@ import { invariant } from './errors.js';
 import type { MachineEvent } from './events.js';
 import type { Feature } from './isa/instruction.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import { decodeDelta, R, type Registers } from './layout/cpu-state.js';
+import { decodeDelta, R, type RegisterFile } from './layout/cpu-state.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { type Nanoseconds, nanoseconds } from './units.js';
 import { Engine } from './wasm/engine.js';
@@ -48,7 +48,7 @@ export class Workbench implements ProcessorHost {
     this.processor = new Processor(this);
   }
 
-  get registers(): Registers {
+  get registers(): RegisterFile {
     return this.engine.registers;
   }
 
@@ -67,13 +67,16 @@ export class Workbench implements ProcessorHost {
       return;
     }
     const { stop, retired } = this.engine.run(1);
-    invariant(retired === (stop === 'budget' ? 1 : 0), 'the engine runs one instruction, or none when it asks for help');
+    invariant(
+      retired === (stop === 'budget' ? 1 : 0),
+      'the engine runs one instruction, or none when it asks for help',
+    );
     if (stop === 'assist') this.processor.step(this.engine.assisted());
   }
 
-  /** True when the bytes are the encoding of an instruction that is described. */
+  /** False when the bytes are an encoding that no instruction has. */
   isDescribed(bytes: Uint8Array): boolean {
-    return typeof this.engine.decoder.decode(bytes, { bits: 64, real: false }) === 'object';
+    return this.engine.decoder.decode(bytes, { bits: 64, real: false }) !== 'invalid';
   }
 
   // ProcessorHost

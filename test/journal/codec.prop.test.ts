@@ -20,14 +20,21 @@ const value: fc.Arbitrary<FieldValue> = fc.letrec<{ value: FieldValue }>((tie) =
 
 const event: fc.Arbitrary<StatedEvent> = fc
   .constantFrom(...Object.entries(EVENT_FIELDS))
-  .chain(([type, fields]) => fc.record(Object.fromEntries(fields.map((field) => [field, value]))).map((values) => ({ type, ...values })))
+  .chain(([type, fields]) =>
+    fc
+      .record(Object.fromEntries(fields.map((field) => [field, value])), { noNullPrototype: true })
+      .map((values) => ({ type, ...values })),
+  )
   .chain((stated) =>
-    fc.record({
-      retired: fc.oneof(fc.nat(), fc.maxSafeInteger().map(Math.abs)),
-      vcpu: fc.nat({ max: 1000 }),
-      level: fc.constantFrom(1, 2),
-      event: fc.constant(stated),
-    }),
+    fc.record(
+      {
+        retired: fc.oneof(fc.nat(), fc.maxSafeInteger().map(Math.abs)),
+        vcpu: fc.nat({ max: 1000 }),
+        level: fc.constantFrom(1, 2),
+        event: fc.constant(stated),
+      },
+      { noNullPrototype: true },
+    ),
   ) as fc.Arbitrary<StatedEvent>;
 
 describe('the codec', () => {

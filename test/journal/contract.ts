@@ -26,7 +26,8 @@ export function describeStore(name: string, makeStore: () => JournalStore): void
       let [icount, seq] = [0n, 0n];
       for (const record of reader.records()) {
         icount += BigInt(record.retired);
-        if (record.position.icount !== icount || record.position.seq !== seq) expect(record.position).toEqual({ icount, seq });
+        if (record.position.icount !== icount || record.position.seq !== seq)
+          expect(record.position).toEqual({ icount, seq });
         seq++;
       }
       expect(reader.end).toEqual({ icount, seq });
@@ -59,6 +60,17 @@ export function describeStore(name: string, makeStore: () => JournalStore): void
       more.append([...nestedEvents(1)][0] as StatedEvent);
       more.close();
       expect(stateNow()).toBe('cut');
+    });
+
+    it('ends once: closing a writer that has ended does nothing', () => {
+      const store = makeStore();
+      const writer = store.create(DESCRIPTION);
+      writer.finish();
+      writer.close();
+      writer.finish();
+      const reader = store.read();
+      expect(reader.state).toBe('complete');
+      reader.close();
     });
 
     it('has no events and ends at the start when nothing was appended', () => {

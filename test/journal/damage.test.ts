@@ -80,12 +80,18 @@ describe('a damaged tape', () => {
       const cut = join(temporaryDirectory(), 'cut.vmtape');
       copyFileSync(original, cut);
       truncateSync(cut, length);
-      expect(outcome(() => read(cut), undefined), `cut to ${length} bytes`).toBe('reported');
+      expect(
+        outcome(() => read(cut), undefined),
+        `cut to ${length} bytes`,
+      ).toBe('reported');
     }
   });
 
   it('says which chunk is damaged, which events it holds, and how far one can read', () => {
-    const file = tampered(3 * CHUNK_EVENTS, "UPDATE chunks SET data = CAST(data || x'00' AS BLOB), length = length + 1 WHERE id = 1");
+    const file = tampered(
+      3 * CHUNK_EVENTS,
+      "UPDATE chunks SET data = CAST(data || x'00' AS BLOB), length = length + 1 WHERE id = 1",
+    );
     const { damage, readableTo } = verifyTape(file);
     expect(damage).toHaveLength(1);
     expect(damage[0]).toBeInstanceOf(TapeDamagedError);
@@ -114,7 +120,11 @@ describe('a damaged tape', () => {
     ['missing progress', 'DELETE FROM progress', 'progress'],
     ['a missing last chunk', 'DELETE FROM chunks WHERE id = 2', 'chunks'],
     ['a missing chunk', 'DELETE FROM chunks WHERE id = 1', 'chunks'],
-    ['a chunk too many', 'INSERT INTO chunks SELECT 3, 1, 2, 3, 4, 5, 6, digest, chain, data FROM chunks WHERE id = 0', 'chunks'],
+    [
+      'a chunk too many',
+      'INSERT INTO chunks SELECT 3, 1, 2, 3, 4, 5, 6, digest, chain, data FROM chunks WHERE id = 0',
+      'chunks',
+    ],
     ['chunks in another order', 'UPDATE chunks SET id = 9 - id; UPDATE chunks SET id = id - 7', 'chunks'],
     ['a changed boundary', 'UPDATE chunks SET end_icount = end_icount + 1 WHERE id = 0', 'chunks'],
     ['a changed chain', 'UPDATE chunks SET chain = zeroblob(32) WHERE id = 2', 'chunks'],

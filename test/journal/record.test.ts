@@ -9,12 +9,23 @@ describe('a position', () => {
     expect(parsePosition('0:0')).toEqual(START);
   });
 
-  it.each(['', '1', ':', '1:', ':1', '1:2:3', '-1:0', '1.5:0', '0x1:0', ' 1:0', '1:0\n', '1e3:0', '123456789012345678901:0'])(
-    'is not %j',
-    (text) => {
-      expect(parsePosition(text)).toBeUndefined();
-    },
-  );
+  it.each([
+    '',
+    '1',
+    ':',
+    '1:',
+    ':1',
+    '1:2:3',
+    '-1:0',
+    '1.5:0',
+    '0x1:0',
+    ' 1:0',
+    '1:0\n',
+    '1e3:0',
+    '123456789012345678901:0',
+  ])('is not %j', (text) => {
+    expect(parsePosition(text)).toBeUndefined();
+  });
 
   it('sorts by its place among the events', () => {
     const positions = [3n, 1n, 2n].map((seq) => ({ icount: 5n, seq }));

@@ -3,7 +3,7 @@ import { CODEC_VERSION, type Upcaster, upcastersFrom } from '../../src/journal/u
 
 describe('upcasters', () => {
   const rename: Upcaster = ({ old, ...event }) => ({ ...event, value: old });
-  const double: Upcaster = (event) => ({ ...event, value: Number(event['value']) * 2 });
+  const double: Upcaster = (event) => ({ ...event, value: Number(event.value) * 2 });
 
   it('bring an event of any older version to today’s, one version at a time', () => {
     const chain = [rename, double];

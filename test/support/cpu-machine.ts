@@ -96,7 +96,12 @@ export function gate(selector: number, offset: number, access: number, words = 0
 /** How an instruction ended. */
 export type Ended =
   | { readonly kind: 'done'; readonly event: MachineEvent | 'plain' }
-  | { readonly kind: 'fault'; readonly vector: number; readonly errorCode: number | undefined; readonly fault: GuestFault }
+  | {
+      readonly kind: 'fault';
+      readonly vector: number;
+      readonly errorCode: number | undefined;
+      readonly fault: GuestFault;
+    }
   | { readonly kind: 'software'; readonly event: GuestEvent }
   | { readonly kind: 'exit'; readonly exit: VmExit };
 
@@ -231,7 +236,14 @@ export class CpuMachine {
   }
 
   private commonTables(): void {
-    this.set({ gdtrBase: BigInt(GDT), gdtrLimit: 0xffn, idtrBase: BigInt(IDT), idtrLimit: 0x7ffn, cpl: 0n, csBase: 0n });
+    this.set({
+      gdtrBase: BigInt(GDT),
+      gdtrLimit: 0xffn,
+      idtrBase: BigInt(IDT),
+      idtrLimit: 0x7ffn,
+      cpl: 0n,
+      csBase: 0n,
+    });
     this.describe(Sel.CODE, descriptor(0, 0xf_ffff, 0x9b, 0xc));
     this.describe(Sel.DATA, descriptor(0, 0xf_ffff, 0x93, 0xc));
     this.describe(Sel.USER_CODE, descriptor(0, 0xf_ffff, 0xfb, 0xc));

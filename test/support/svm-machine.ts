@@ -12,8 +12,8 @@ import {
   CR4,
   EFER,
   R,
+  type RegisterFile,
   type RegisterName,
-  type Registers,
   SLOT_COUNT,
   type Slot,
   SvmMode,
@@ -40,7 +40,7 @@ export const HOST_RIP = 0xffff_8000_0010_0003n;
 
 export class SvmMachine {
   readonly memory = new PhysicalMemory(RAM_BYTES);
-  readonly registers: Registers = new BigUint64Array(SLOT_COUNT);
+  readonly registers = new BigUint64Array(SLOT_COUNT) as unknown as RegisterFile;
   readonly copies = new Map<number, VmcbWords>();
   readonly events: MachineEvent[] = [];
   readonly flushes: TlbFlush[] = [];

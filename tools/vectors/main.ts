@@ -54,7 +54,8 @@ function main(): number {
   );
   const report: Report = { groups: new Map(), skipped: new Map(), failuresOfForm: new Map(), shown: 0 };
   for (const { file, group } of files) {
-    for (const tier of tiers) runFile(join(directory, file), tiers.length > 1 ? `${group} ${tier}` : group, tier, set, report);
+    for (const tier of tiers)
+      runFile(join(directory, file), tiers.length > 1 ? `${group} ${tier}` : group, tier, set, report);
   }
   return tell(report);
 }
@@ -94,7 +95,13 @@ function countSkipped(report: Report, reason: string, form: string, count: numbe
   forms.set(form, (forms.get(form) ?? 0) + count);
 }
 
-function showFailure(report: Report, form: string, block: Block, vector: Vector, differences: readonly Difference[]): void {
+function showFailure(
+  report: Report,
+  form: string,
+  block: Block,
+  vector: Vector,
+  differences: readonly Difference[],
+): void {
   const count = (report.failuresOfForm.get(form) ?? 0) + 1;
   report.failuresOfForm.set(form, count);
   if (count > FAILURES_SHOWN_OF_A_FORM || report.shown >= FAILURES_SHOWN) return;

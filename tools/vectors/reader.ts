@@ -104,7 +104,7 @@ const Part = {
 const PAGE_FAULT = 14;
 
 export function readVectorFile(path: string): VectorFile {
-  const cursor = new Cursor(gunzipSync(readFileSync(path)));
+  const cursor = new Cursor(new Uint8Array(gunzipSync(readFileSync(path)))); // a Buffer's slices are no copies
   if (String.fromCharCode(...cursor.bytes(MAGIC.length)) !== MAGIC) throw new Error(`${path} is no vector file`);
   const blockCount = cursor.u32();
   cursor.u32(); // number of vectors

@@ -10,13 +10,12 @@ import {
   CR4,
   EFER,
   type Feature,
-  Flag,
   fprSlot,
   gprSlot,
   R,
   Segment,
-  type Slot,
   SLOT_COUNT,
+  type Slot,
   segmentSlot,
   sPA,
   type Tier,
@@ -47,6 +46,7 @@ const SUPERVISOR_CODE = 0x08;
 const USER_DATA = 0x1b;
 const USER_CODE = 0x23;
 const TSS_SELECTOR = 0x28;
+const TSS_LIMIT = 0x67;
 
 /** Page-table entry bits. */
 const PRESENT = 1n;
@@ -59,6 +59,7 @@ const FLAGS_COMPARED = 0x244cd5n;
 /** IF and the bit that is always one. */
 const FLAGS_ALWAYS = 0x202n;
 const INT3 = 0xcc;
+const INVALID_OPCODE = 6;
 const PAGE_FAULT = 14;
 /** A repeated string instruction ends long before. */
 const MAX_STEPS = 5000;
@@ -100,7 +101,7 @@ export class Subject {
 
   /** Why the block cannot be tried, or undefined when it can. */
   skipReason(block: Block): string | undefined {
-    const isMeantInvalid = block.vectors.every(({ trap }) => trap !== undefined && trap.vector !== 0);
+    const isMeantInvalid = block.vectors.every(({ trap }) => trap?.vector === INVALID_OPCODE);
     return isMeantInvalid || this.bench.isDescribed(block.instruction) ? undefined : 'no description';
   }
 
@@ -112,7 +113,12 @@ export class Subject {
     do {
       this.bench.step(this.tier);
       steps++;
-    } while (this.bench.exception === undefined && this.bench.registers[R.rip] === start && steps < MAX_STEPS && isRepeated(block));
+    } while (
+      this.bench.exception === undefined &&
+      this.bench.registers[R.rip] === start &&
+      steps < MAX_STEPS &&
+      isRepeated(block)
+    );
     // A branch to a page that is not there completes; the next fetch faults.
     if (vector.trap?.vector === PAGE_FAULT && this.bench.exception === undefined && vector.rip !== start) {
       this.bench.step(this.tier);
@@ -186,15 +192,13 @@ export class Subject {
     put(GDT + (USER_CODE & ~3), 0x00af_fb00_0000_ffffn);
     const handler = SUPERVISOR + BigInt(HANDLER);
     const gate =
-      (handler & 0xffffn) |
-      (BigInt(SUPERVISOR_CODE) << 16n) |
-      (0x8en << 40n) |
-      (((handler >> 16n) & 0xffffn) << 48n);
+      (handler & 0xffffn) | (BigInt(SUPERVISOR_CODE) << 16n) | (0x8en << 40n) | (((handler >> 16n) & 0xffffn) << 48n);
     for (let vector = 0; vector < 256; vector++) {
       put(IDT + 16 * vector, gate);
       put(IDT + 16 * vector + 8, handler >> 32n);
     }
     put(TSS + 4, SUPERVISOR + BigInt(STACK_TOP)); // RSP0
+    memory.write(sPA(TSS + 0x66), 2, BigInt(TSS_LIMIT + 1)); // no I/O permissions
   }
 
   private initialRegisters(): bigint[] {
@@ -208,7 +212,7 @@ export class Subject {
       segment(number, USER_DATA, 0xcf3);
     }
     segment(Segment.LDTR, 0, 0);
-    segment(Segment.TR, TSS_SELECTOR, 0x8b, SUPERVISOR + BigInt(TSS), 0x67n);
+    segment(Segment.TR, TSS_SELECTOR, 0x8b, SUPERVISOR + BigInt(TSS), BigInt(TSS_LIMIT));
     slots[R.gdtrBase] = SUPERVISOR + BigInt(GDT);
     slots[R.gdtrLimit] = 0x37n;
     slots[R.idtrBase] = SUPERVISOR + BigInt(IDT);

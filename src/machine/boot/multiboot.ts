@@ -6,6 +6,7 @@
  * the way; modules stand on page boundaries above the image. RAM is expected to be as at power-on: all zeros.
  * Source: Multiboot Specification 0.6.96, §3.2 Machine state, §3.3 Boot information format.
  */
+import { installVectors } from './firmware.js';
 import { packSegment } from '../cpu/descriptors.js';
 import { CR0, R, Segment as SegmentNumber, type Slot, segmentSlot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
@@ -72,6 +73,7 @@ export function bootMultiboot(
     refuseImage('', `no room in RAM for ${length} bytes of boot information`, 'Give the machine more --memory.');
   }
 
+  installVectors(memory);
   loadSegments(memory, plan.segments);
   for (const [index, module] of modules.entries()) memory.copyIn(places[index] as SPA, module.bytes);
   memory.copyIn(infoAt, info(infoAt));

@@ -402,7 +402,10 @@ export const BASE_PROFILE: CpuProfile = {
   machineCheckBanks: 6,
 };
 
-const PROFILES: ReadonlyMap<string, CpuProfile> = new Map([[BASE_PROFILE.name, BASE_PROFILE]]);
+/** All profiles that there are. */
+export const CPU_PROFILES: readonly CpuProfile[] = [BASE_PROFILE];
+
+const PROFILES: ReadonlyMap<string, CpuProfile> = new Map(CPU_PROFILES.map((profile) => [profile.name, profile]));
 
 /** The profile of that name, or undefined. */
 export const cpuProfile = (name: string): CpuProfile | undefined => PROFILES.get(name);

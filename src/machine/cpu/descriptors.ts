@@ -173,9 +173,14 @@ export function loadDescriptor(tx: Transaction, number: number, selector: number
   setSegment(tx, number, packSegment(selector, attributes, descriptor.limit), descriptor.base);
 }
 
-/** Makes a segment register null: no attributes, and base and limit 0 (CPUID Fn8000_0021_EAX[NullSelectClearsBase]). */
+/**
+ * Makes a segment register null: no attributes. In long mode FS and GS keep their bases, which WRMSR may have set, as
+ * processors do that lack CPUID Fn8000_0021_EAX[NullSelectClearsBase]; kvm-unit-tests rely on it after a return to CPL 3.
+ */
 export function setNull(tx: Transaction, number: number, selector: number): void {
-  setSegment(tx, number, packSegment(selector, 0, 0), 0n);
+  const keepsBase = (number === Segment.FS || number === Segment.GS) && isLongMode(tx);
+  const base = keepsBase ? tx.get((segmentSlot(number) + 1) as Slot) : 0n;
+  setSegment(tx, number, packSegment(selector, 0, 0), base);
 }
 
 /**

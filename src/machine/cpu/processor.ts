@@ -12,7 +12,7 @@ import type { EndReason, MachineEvent } from '../events.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
-import { Activity, Boundary, Flag, R, type RegisterDelta, type Registers, Segment, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { Activity, Boundary, Flag, R, type RegisterDelta, type RegisterFile, Segment, type Slot, SvmMode } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
@@ -39,7 +39,7 @@ export interface ProcessorHost extends VmcbShadow {
   readonly memory: PhysicalMemory;
   readonly engine: Engine;
   readonly profile: CpuProfile;
-  readonly registers: Registers;
+  readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
@@ -87,7 +87,7 @@ export class Processor implements TransactionHost, SystemContext {
 
   // TransactionHost
 
-  get registers(): Registers {
+  get registers(): RegisterFile {
     return this.machine.registers;
   }
   get memory(): PhysicalMemory {
@@ -233,8 +233,10 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx } = this;
     if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     const hits = this.ops.watchHits;
-    if (hits === 0n && (before & Flag.TF) === 0n) return;
-    const traps = ((before & Flag.TF) !== 0n ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
+    // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
+    const steps = ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
+    if (hits === 0n && !steps) return;
+    const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
   }
 

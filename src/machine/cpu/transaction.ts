@@ -6,7 +6,7 @@
  * Reads of device registers (MMIO) happen at once, for hardware would not take them back either; device writes are kept
  * in order with the writes to RAM. Accessed and dirty bits are set by the page walk as it goes (APM vol.2 §5.4.2).
  */
-import { type RegisterDelta, DELTA_ENTRY_BYTES, EMPTY_DELTA, type Registers, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
+import { type RegisterDelta, DELTA_ENTRY_BYTES, EMPTY_DELTA, type RegisterFile, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
 
@@ -23,7 +23,8 @@ export const Access = {
 
 /** What a transaction needs of the machine around it. */
 export interface TransactionHost {
-  readonly registers: Registers;
+  /** The register file where it lies in memory. */
+  readonly registers: RegisterFile;
   readonly memory: PhysicalMemory;
   /**
    * @param linear canonical address within one page. @param access bits of `Access`.
@@ -43,11 +44,20 @@ interface PendingWrite {
 export class Transaction {
   private readonly isWritten = new Uint8Array(SLOT_COUNT);
   private readonly values = new BigUint64Array(SLOT_COUNT);
+  private readonly words = new Uint32Array(this.values.buffer);
+  private readonly scratch = new Uint8Array(DELTA_ENTRY_BYTES * SLOT_COUNT);
+  private readonly scratchView = new DataView(this.scratch.buffer);
   private readonly slots: Slot[] = [];
   private readonly writes: PendingWrite[] = [];
   private readonly keptThroughAbort: (readonly [Slot, bigint])[] = [];
 
-  constructor(readonly host: TransactionHost) {}
+  /** The registers as 32-bit words, low first, so that comparing makes no bigints. */
+  private readonly held: Uint32Array;
+
+  constructor(readonly host: TransactionHost) {
+    const { buffer, byteOffset, length } = host.registers;
+    this.held = new Uint32Array(buffer, byteOffset, 2 * length);
+  }
 
   get(slot: Slot): bigint {
     return this.isWritten[slot] === 1 ? (this.values[slot] as bigint) : (this.host.registers[slot] as bigint);
@@ -129,15 +139,21 @@ export class Transaction {
 
   /** What `commit` will change among the registers, in ascending order of slot; unchanged values are left out. */
   delta(): RegisterDelta {
-    const changed = this.slots.filter((slot) => this.values[slot] !== this.host.registers[slot]).sort((a, b) => a - b);
-    if (changed.length === 0) return EMPTY_DELTA;
-    const delta = new Uint8Array(changed.length * DELTA_ENTRY_BYTES);
-    const view = new DataView(delta.buffer);
-    changed.forEach((slot, index) => {
-      delta[index * DELTA_ENTRY_BYTES] = slot;
-      view.setBigUint64(index * DELTA_ENTRY_BYTES + 1, this.values[slot] as bigint, true);
-    });
-    return delta;
+    if (this.slots.length === 0) return EMPTY_DELTA;
+    const { words, held, isWritten } = this;
+    let length = 0;
+    const out = this.scratch;
+    for (let slot = 0; slot < SLOT_COUNT; slot++) {
+      if (isWritten[slot] === 0) continue;
+      const low = words[2 * slot] as number;
+      const high = words[2 * slot + 1] as number;
+      if (held[2 * slot] === low && held[2 * slot + 1] === high) continue;
+      out[length] = slot;
+      this.scratchView.setUint32(length + 1, low, true);
+      this.scratchView.setUint32(length + 5, high, true);
+      length += DELTA_ENTRY_BYTES;
+    }
+    return length === 0 ? EMPTY_DELTA : out.slice(0, length);
   }
 
   /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */

@@ -20,8 +20,9 @@ import { LOCAL_APIC } from './local-apic.js';
 import { LAPIC_EVENT_FIELDS, type LocalApicEvent, type LocalApicState } from './local-apic-state.js';
 import { PC_TESTDEV, type PcTestdevEvent, type PcTestdevState, TESTDEV_EVENT_FIELDS } from './pc-testdev.js';
 import { PCI_CONFIG, PCI_EVENT_FIELDS, type PciConfigEvent, type PciConfigState } from './pci-config.js';
-import { PIC_8259, PIC_EVENT_FIELDS, type PicEvent, type PicState } from './pic-8259.js';
-import { PIT_8254, PIT_EVENT_FIELDS, type PitEvent, type PitState } from './pit-8254.js';
+import { nanoseconds } from '../units.js';
+import { PIC, PIC_8259, PIC_EVENT_FIELDS, type PicEvent, type PicState } from './pic-8259.js';
+import { PIT, PIT_8254, PIT_EVENT_FIELDS, type PitEvent, type PitState } from './pit-8254.js';
 import { PORT_92, PORT92_EVENT_FIELDS, type Port92Event, type Port92State } from './port92.js';
 import { POST_CODE, type PostCodeState } from './post-code.js';
 import { RESET_EVENT_FIELDS, RESET_PORT, type ResetPortEvent, type ResetPortState } from './reset-port.js';
@@ -93,7 +94,8 @@ export interface DevicesConfig {
 }
 
 /**
- * The devices at power-on, as a BIOS hands them over: memory sizes in CMOS, the bootstrap APIC in virtual wire mode.
+ * The devices at power-on, as a BIOS hands them over: memory sizes in CMOS, the bootstrap APIC in virtual wire mode, the
+ * 8259 pair at vectors 08h and 70h, the timer ticking at 18.2 Hz.
  */
 export function initialDevices(config: DevicesConfig): DevicesState {
   const state: DevicesState = {
@@ -114,7 +116,38 @@ export function initialDevices(config: DevicesConfig): DevicesState {
   };
   configureMemory(state.rtc, config);
   lapic.enterVirtualWireMode(localApic(state, 0));
+  programLegacy(state);
   return state;
+}
+
+/** Register and value of each write that a BIOS makes to the 8259 pair; the masks are SeaBIOS's. */
+const PIC_PROGRAM: readonly (readonly [register: number, value: number])[] = [
+  [PIC.MASTER_COMMAND, 0x11],
+  [PIC.MASTER_DATA, 0x08],
+  [PIC.MASTER_DATA, 0x04],
+  [PIC.MASTER_DATA, 0x01],
+  [PIC.SLAVE_COMMAND, 0x11],
+  [PIC.SLAVE_DATA, 0x70],
+  [PIC.SLAVE_DATA, 0x02],
+  [PIC.SLAVE_DATA, 0x01],
+  [PIC.MASTER_DATA, 0xb8],
+  [PIC.SLAVE_DATA, 0x8f],
+];
+/** Channel 0: both bytes, mode 2; the count is 65536. */
+const PIT_PROGRAM: readonly (readonly [register: number, value: number])[] = [
+  [PIT.COMMAND, 0x34],
+  [PIT.CHANNEL_0, 0],
+  [PIT.CHANNEL_0, 0],
+];
+
+function programLegacy(state: DevicesState): void {
+  const start = nanoseconds(0);
+  for (const [register, value] of PIC_PROGRAM) {
+    for (const event of PIC_8259.decideWrite(state.pic, register, value, 1, start)) PIC_8259.reduce(state.pic, event);
+  }
+  for (const [register, value] of PIT_PROGRAM) {
+    for (const event of PIT_8254.decideWrite(state.pit, register, value, 1, start)) PIT_8254.reduce(state.pit, event);
+  }
 }
 
 /** The clock's base (`input.clock`): the only input that a device's state takes as it comes. In place. */

@@ -2,8 +2,9 @@
  * The pair of Intel 8259A interrupt controllers of a PC: master at 20h, slave at A0h on the master's input 2, and the
  * edge/level control registers of the chipset at 4D0h and 4D1h, which take the place of ICW1's LTIM.
  *
- * An edge-triggered request is latched at the rising edge and dropped when the line falls before it is acknowledged;
- * the processor then gets the spurious vector 7 of that chip. The timer's output is told by `pic.pulse`, one event for
+ * An edge-triggered request is latched at the rising edge and stays when the line falls before it is acknowledged. The
+ * data sheet asks for a line that is held; chipsets, KVM and QEMU latch, and guests pulse the line (kvm-unit-tests,
+ * realmode "sti inhibit"). A level-triggered one goes with its line; the processor then gets the spurious vector 7. The timer's output is told by `pic.pulse`, one event for
  * each rising edge: its low phase is not shown (see `pit-8254.ts`).
  *
  * Source: Intel 8259A Programmable Interrupt Controller, data sheet 231468; 82371AB (PIIX4) data sheet, §4.2.4
@@ -214,10 +215,7 @@ function setLine(chip: PicChipState, input: number, level: boolean): void {
   if (level) {
     if ((chip.lines & bit) === 0) chip.edges |= bit;
     chip.lines |= bit;
-  } else {
-    chip.lines &= ~bit;
-    chip.edges &= ~bit;
-  }
+  } else chip.lines &= ~bit;
 }
 
 function serve(chip: PicChipState, input: number): void {

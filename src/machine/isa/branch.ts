@@ -35,8 +35,7 @@ export const JCXZ = instruction({
   mnemonic: 'JCXZ',
   source: 'APM vol.3, JCXZ, JECXZ, JRCXZ',
   forms: ['E3: Jb [f64]'],
-  semantics: (ops, insn) =>
-    ops.jumpRelativeWhen(ops.isZero(ops.readGpr(Gpr.RCX, insn.addressWidth)), one(insn)),
+  semantics: (ops, insn) => ops.jumpRelativeWhen(ops.isZero(ops.readGpr(Gpr.RCX, insn.addressWidth)), one(insn)),
 });
 
 export const LOOP = instruction({

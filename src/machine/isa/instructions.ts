@@ -3,32 +3,30 @@ import { ARITHMETIC_INSTRUCTIONS } from './arith.js';
 import { BIT_INSTRUCTIONS } from './bits.js';
 import { BMI_INSTRUCTIONS } from './bmi.js';
 import { BRANCH_INSTRUCTIONS } from './branch.js';
+import { CONTROL_INSTRUCTIONS } from './control.js';
 import { FAR_INSTRUCTIONS } from './far.js';
 import { FLAG_INSTRUCTIONS } from './flag-control.js';
+import { FPU_CONTROL_INSTRUCTIONS } from './fpu-control.js';
 import type { Instruction } from './instruction.js';
 import { IO_INSTRUCTIONS } from './io.js';
 import { LEGACY_INSTRUCTIONS } from './legacy.js';
 import { LOGIC_INSTRUCTIONS } from './logic.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from './misc.js';
 import { MOVE_INSTRUCTIONS } from './move.js';
+import { SEGMENT_INSTRUCTIONS } from './segment.js';
 import { SHIFT_INSTRUCTIONS } from './shift.js';
+import { SSE_CRYPTO_INSTRUCTIONS } from './sse-crypto.js';
 import { SSE_FLOAT_INSTRUCTIONS } from './sse-fp.js';
 import { SSE_INTEGER_INSTRUCTIONS } from './sse-int.js';
 import { SSE_LATER_INTEGER_INSTRUCTIONS } from './sse-int-later.js';
 import { SSE_MOVE_INSTRUCTIONS } from './sse-move.js';
 import { SSE_SHUFFLE_INSTRUCTIONS } from './sse-shuffle.js';
+import { SSE_STRING_INSTRUCTIONS } from './sse-string.js';
 import { STACK_INSTRUCTIONS } from './stack.js';
 import { STRING_INSTRUCTIONS } from './string.js';
 import { SVM_INSTRUCTIONS } from './svm.js';
 import { SYSTEM_INSTRUCTIONS } from './system.js';
 
-import { CONTROL_INSTRUCTIONS } from './control.js';
-import { FAR_INSTRUCTIONS } from './far.js';
-import { FPU_CONTROL_INSTRUCTIONS } from './fpu-control.js';
-import { IO_INSTRUCTIONS } from './io.js';
-import { SEGMENT_INSTRUCTIONS } from './segment.js';
-import { SVM_INSTRUCTIONS } from './svm.js';
-import { SYSTEM_INSTRUCTIONS } from './system.js';
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
   ...LOGIC_INSTRUCTIONS,
@@ -47,15 +45,13 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SSE_LATER_INTEGER_INSTRUCTIONS,
   ...SSE_SHUFFLE_INSTRUCTIONS,
   ...SSE_FLOAT_INSTRUCTIONS,
+  ...SSE_STRING_INSTRUCTIONS,
+  ...SSE_CRYPTO_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
   ...SVM_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
-  ...FAR_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
-  ...IO_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
-  ...SVM_INSTRUCTIONS,
-  ...SYSTEM_INSTRUCTIONS,
 ];

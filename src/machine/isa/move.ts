@@ -170,10 +170,7 @@ export const CMPXCHG16B = instruction({
     const present = ops.readVectorForWrite(destination);
     const low = ops.lane64(present, 0);
     const high = ops.lane64(present, 1);
-    const isEqual = ops.both(
-      ops.equal(ops.readGpr(Gpr.RAX, 64), low),
-      ops.equal(ops.readGpr(Gpr.RDX, 64), high),
-    );
+    const isEqual = ops.both(ops.equal(ops.readGpr(Gpr.RAX, 64), low), ops.equal(ops.readGpr(Gpr.RDX, 64), high));
     ops.writeVectorAligned(
       destination,
       ops.vectorFromLanes(

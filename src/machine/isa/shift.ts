@@ -232,7 +232,11 @@ function signsDiffer<V, C, X>(ops: Ops<V, C, X>, width: number, a: V, b: V): C {
  */
 function shiftLeftDouble<V, C, X>(ops: Ops<V, C, X>, width: number, a: V, b: V, count: V): V {
   if (width === 16) {
-    return ops.shr(64, ops.shl(64, ops.or(ops.shl(64, pair16(ops, a, b), ops.constant(16n)), a), count), ops.constant(32n));
+    return ops.shr(
+      64,
+      ops.shl(64, ops.or(ops.shl(64, pair16(ops, a, b), ops.constant(16n)), a), count),
+      ops.constant(32n),
+    );
   }
   const lower = ops.shr(64, ops.shr(64, b, ops.constant(1n)), distance(ops, width - 1, count));
   return ops.or(ops.shl(64, a, count), lower);

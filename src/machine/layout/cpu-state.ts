@@ -71,6 +71,9 @@ export interface Registers {
   readonly length: number;
 }
 
+/** The registers of a live vCPU: slots that lie in memory. */
+export type RegisterFile = Registers & Pick<BigUint64Array, 'buffer' | 'byteOffset'>;
+
 /** General-purpose register `number` (0 = RAX … 15 = R15) as a slot. */
 export const gprSlot = (number: number): Slot => number as Slot;
 /** Low slot of XMM register `number`; the high half follows it. */
@@ -226,8 +229,21 @@ export function* decodeDelta(delta: RegisterDelta): Generator<readonly [Slot, bi
 
 /** Writes a delta into `registers`, in place. */
 export function applyDelta(registers: Registers, delta: RegisterDelta): void {
+  if (registers instanceof BigUint64Array) {
+    applyToMemory(registers, delta);
+    return;
+  }
   const view = new DataView(delta.buffer, delta.byteOffset, delta.byteLength);
   for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) {
     registers[view.getUint8(at) as Slot] = view.getBigUint64(at + 1, true);
+  }
+}
+
+/** The same for registers in memory, byte by byte: no bigint is made. */
+function applyToMemory(registers: BigUint64Array, delta: RegisterDelta): void {
+  const bytes = new Uint8Array(registers.buffer, registers.byteOffset, registers.byteLength);
+  for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) {
+    const slot = 8 * (delta[at] as number);
+    for (let byte = 0; byte < 8; byte++) bytes[slot + byte] = delta[at + 1 + byte] as number;
   }
 }

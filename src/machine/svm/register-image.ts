@@ -17,9 +17,7 @@ export class RegisterImage {
 
   /** Takes the registers as the transaction has them. */
   begin(tx: Transaction): void {
-    const { registers } = tx.host;
-    if (registers instanceof BigUint64Array) this.nowQuads.set(registers);
-    else for (let slot = 0; slot < SLOT_COUNT; slot++) this.nowQuads[slot] = registers[slot as Slot] as bigint;
+    this.nowQuads.set(tx.host.registers as unknown as ArrayLike<bigint>);
     this.overlay(tx.delta());
     this.nextQuads.set(this.nowQuads);
   }

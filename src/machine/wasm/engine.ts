@@ -21,6 +21,7 @@ import {
   EMPTY_DELTA,
   Flag,
   R,
+  type RegisterFile,
   type Registers,
   Segment,
   SLOT_COUNT,
@@ -87,7 +88,7 @@ export interface EngineFeatures extends PagingFeatures {
 }
 
 export class Engine {
-  readonly registers: Registers;
+  readonly registers: RegisterFile;
   readonly decoder: Decoder;
   readonly walker: PageWalker;
   private readonly interpreter: Interpreter;
@@ -115,7 +116,7 @@ export class Engine {
   ) {
     this.view = memory.view;
     this.words = new Int32Array(memory.wasm.buffer);
-    this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as Registers;
+    this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as RegisterFile;
     this.decoder = new Decoder(instructions, features.instructions);
     this.walker = new PageWalker(memory);
     this.banks = new TlbBanks(memory);
@@ -198,7 +199,9 @@ export class Engine {
 
   /** After an event changed registers: they are no part of the next run's delta. */
   syncShadow(slot: Slot): void {
-    this.memory.quads[(SHADOW_BASE >> 3) + slot] = this.registers[slot] as bigint;
+    const { words } = this.memory;
+    words[(SHADOW_BASE >> 2) + 2 * slot] = words[(CPU_BASE >> 2) + 2 * slot] as number;
+    words[(SHADOW_BASE >> 2) + 2 * slot + 1] = words[(CPU_BASE >> 2) + 2 * slot + 1] as number;
   }
 
   /** Drops translations of an address space (all of its banks) or of every one. */

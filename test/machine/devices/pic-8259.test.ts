@@ -97,11 +97,19 @@ describe('8259A pair', () => {
 
   it('gives the spurious vector 7 of the chip whose request is gone (8259A, Interrupt Request Register)', () => {
     const it = new PicBench();
+    it.write(PIC.MASTER_ELCR, 0x08);
     it.raise(3);
     it.lower(3);
     expect(intrOutput(it.state)).toBe(false);
     expect(it.acknowledge()).toBe(0x27);
     expect(it.inService).toBe(0);
+  });
+
+  it('keeps an edge whose line has fallen again (kvm-unit-tests realmode, sti inhibit)', () => {
+    const it = new PicBench();
+    it.raise(3);
+    it.lower(3);
+    expect(it.acknowledge()).toBe(0x23);
   });
 
   it('masks with OCW1 and delivers after unmasking (8259A, Operation Control Word 1)', () => {

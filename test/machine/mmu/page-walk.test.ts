@@ -153,7 +153,7 @@ describe('page sizes and modes', () => {
 
 describe('reserved bits (APM vol.2 §5.4.1 Field Definitions)', () => {
   const frame = 0x5000n | LINK;
-  const cases: readonly (readonly [string, () => void, number?])[] = [
+  const cases: readonly (readonly [string, () => void])[] = [
     ['an address bit above the physical width in a PTE', () => longTables({ 1: frame | (1n << 40n) })],
     ['bit 51 in a PML4E', () => longTables({ 4: BigInt(SECOND) | LINK | (1n << 51n) })],
     ['bit 7 of a PML4E', () => longTables({ 4: BigInt(SECOND) | LINK | PS })],

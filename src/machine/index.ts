@@ -1,0 +1,56 @@
+/**
+ * The machine's front door: all that other rooms may use.
+ */
+export type { BootModule } from './boot/multiboot.js';
+export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
+export { codeBits, hasParagraphs, type SlotReader } from './cpu/mode.js';
+export { CPU_PROFILES, type CpuProfile } from './cpu/cpuid.js';
+export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
+export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
+export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
+export {
+  EVENT_FIELDS,
+  type EndReason,
+  type EventOf,
+  type EventSink,
+  type EventType,
+  isInput,
+  type Level,
+  type MachineEvent,
+  type StatedEvent,
+} from './events.js';
+export { VECTOR_NAMES } from './faults.js';
+export { stateAfter } from './history.js';
+export type { Feature, Instruction } from './isa/instruction.js';
+export { INSTRUCTIONS } from './isa/instructions.js';
+export {
+  CR0,
+  CR4,
+  decodeDelta,
+  EFER,
+  encodeDelta,
+  Flag,
+  fprSlot,
+  gprSlot,
+  R,
+  REGISTER_NAMES,
+  type RegisterDelta,
+  type RegisterName,
+  type Registers,
+  SEGMENT_NAMES,
+  Segment,
+  SLOT_COUNT,
+  type Slot,
+  segmentSlot,
+  xmmSlot,
+} from './layout/cpu-state.js';
+export { RAM_BASE } from './layout/linear-memory.js';
+export { decodeVmcbDelta, VMCB, VMCB_BYTES, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
+export { type AdvanceStop, type BootImage, Machine, type MachineInput } from './machine.js';
+export type { PhysicalMemory } from './mmu/memory.js';
+export { peekLinear } from './mmu/peek.js';
+export { initialState, type MachineState, reduce, type VcpuState } from './reduce.js';
+export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
+export { INTERCEPTS, MANUAL_POLICY, type Policy } from './svm/intercepts.js';
+export { type InstructionCount, instructionCount, type Nanoseconds, PAGE_BYTES, type SPA, sPA } from './units.js';
+export { type RaisedException, type Tier, Workbench } from './workbench.js';

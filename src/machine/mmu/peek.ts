@@ -1,0 +1,50 @@
+/**
+ * Reads guest memory for whoever looks at a machine from outside (debuggers, reports): through the tables that are in
+ * force, as the supervisor would, but without setting accessed or dirty bits and without a fault.
+ * Source: APM vol.2 §5.1 Page Translation Overview, §15.25.5 Nested Table Walk.
+ */
+import { R, type Registers, type Slot } from '../layout/cpu-state.js';
+import { Access } from '../cpu/transaction.js';
+import { offsetIn, PAGE_BYTES } from '../units.js';
+import type { PhysicalMemory } from './memory.js';
+import { type PagingFeatures, PageWalker, pagingContext } from './page-walk.js';
+
+/** Supervisors may read what execute-only or SMAP would refuse: an observer is nobody's access. */
+const OBSERVER = new Map<Slot, (value: bigint) => bigint>([[R.cr4, (value) => value & ~(1n << 21n)]]);
+
+/**
+ * @param registers of the vCPU whose address space is meant. @param linear the first byte's address.
+ * @returns as many of `length` bytes as are mapped to RAM from there on without a gap.
+ */
+export function peekLinear(
+  memory: PhysicalMemory,
+  registers: Registers,
+  features: PagingFeatures,
+  linear: bigint,
+  length: number,
+): Uint8Array {
+  const walker = new PageWalker(withoutWrites(memory));
+  const context = pagingContext((slot) => {
+    const value = registers[slot] as bigint;
+    return OBSERVER.get(slot)?.(value) ?? value;
+  }, features);
+  const found = new Uint8Array(length);
+  let at = 0;
+  while (at < length) {
+    const address = BigInt.asUintN(64, linear + BigInt(at));
+    const low = Number(address & 0xffff_ffffn) | 0;
+    const high = Number(address >> 32n) | 0;
+    const frame = walker.walk(context, low, high, Access.READ);
+    const offset = offsetIn(Number(address & 0xfffn));
+    const piece = Math.min(length - at, PAGE_BYTES - offset);
+    if (frame < 0 || !memory.isRam(frame + offset, piece)) break;
+    found.set(memory.window(frame + offset, piece), at);
+    at += piece;
+  }
+  return found.subarray(0, at);
+}
+
+/** The same RAM, deaf to what a walk writes. */
+function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
+  return Object.create(memory, { write32: { value: () => {} } }) as PhysicalMemory;
+}

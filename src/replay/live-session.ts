@@ -1,0 +1,98 @@
+/**
+ * A machine that runs for the first time: boots it, feeds its serial port, and runs it slice by slice.
+ *
+ * Bytes for the serial port wait in a queue. They are delivered when the receiver has room, at the end of a slice or
+ * when the machine waits for input: places that depend on instructions alone. So a session whose input is known from the
+ * start is the same however often, and under whatever load, it runs.
+ */
+import { createHash } from 'node:crypto';
+import { type EventSink, instructionCount, Machine, type MachineConfig } from '../machine/index.js';
+import { SLICE_INSTRUCTIONS, type SessionConfig, sliceEnd } from './session.js';
+
+/** All that determines a session, but the bytes that its serial port receives. */
+export interface SessionOptions {
+  readonly config: MachineConfig;
+  /** Contents of the boot image. */
+  readonly image: Uint8Array;
+  /** The whole command line; by custom it begins with the image's name. */
+  readonly commandLine: string;
+  /** Wall-clock time at power-on: seconds since 1970-01-01T00:00:00Z. */
+  readonly unixSeconds: number;
+  /** Seed of the machine's random numbers, 64 bits. */
+  readonly entropySeed: bigint;
+  /** Instructions in a slice; for tests. */
+  readonly sliceInstructions?: number;
+}
+
+/**
+ * - `running`: go on;
+ * - `limit`: the limit that was asked for is reached;
+ * - `waiting`: every vCPU is halted until a byte arrives at the serial port: `feed` it, or `endInput`;
+ * - `ended`: the session is over, `machine.state.ended` says how.
+ */
+export type SessionStatus = 'running' | 'limit' | 'waiting' | 'ended';
+
+const NO_BYTES = new Uint8Array(0);
+
+export class LiveSession {
+  readonly machine: Machine;
+  readonly session: SessionConfig;
+  private queue: Uint8Array = NO_BYTES;
+  private inputEnds = false;
+
+  /** Makes the machine and boots it; nothing has run yet. @throws InputError for an image or a configuration. */
+  constructor(
+    { config, image, commandLine, unixSeconds, entropySeed, sliceInstructions = SLICE_INSTRUCTIONS }: SessionOptions,
+    sink: EventSink,
+  ) {
+    this.session = { machine: config, sliceInstructions };
+    this.machine = new Machine(config, sink);
+    this.machine.deliver({ type: 'input.clock', unixSeconds });
+    this.machine.deliver({ type: 'input.entropy', seed: BigInt.asUintN(64, entropySeed) });
+    this.machine.boot({ bytes: image, digest: sha256Hex(image), commandLine });
+  }
+
+  /** Queues bytes for the serial port. */
+  feed(data: Uint8Array): void {
+    const queue = new Uint8Array(this.queue.length + data.length);
+    queue.set(this.queue);
+    queue.set(data, this.queue.length);
+    this.queue = queue;
+  }
+
+  /** No more bytes will come: a machine that waits for one ends. */
+  endInput(): void {
+    this.inputEnds = true;
+  }
+
+  /** Bytes that wait for room in the receiver. */
+  get queuedBytes(): number {
+    return this.queue.length;
+  }
+
+  /** Runs to the end of the slice, or to `limit` instructions in all. */
+  step(limit: number = Number.POSITIVE_INFINITY): SessionStatus {
+    const { machine } = this;
+    if (machine.state.ended !== null) return 'ended';
+    if (machine.retired > 0 && machine.retired % this.session.sliceInstructions === 0) this.deliverSerial();
+    const target = Math.min(limit, sliceEnd(this.session, machine.retired));
+    const stop = machine.advance(instructionCount(target));
+    if (stop === 'ended') return 'ended';
+    if (stop === 'limit') return target === limit ? 'limit' : 'running';
+    if (this.deliverSerial()) return 'running';
+    if (!this.inputEnds) return 'waiting';
+    machine.endIdle();
+    return 'ended';
+  }
+
+  /** @returns whether any byte was delivered. */
+  private deliverSerial(): boolean {
+    const count = Math.min(this.queue.length, this.machine.serialRoom);
+    if (count <= 0) return false;
+    this.machine.deliver({ type: 'input.serial', data: this.queue.slice(0, count) });
+    this.queue = this.queue.subarray(count);
+    return true;
+  }
+}
+
+export const sha256Hex = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex');

@@ -1,0 +1,128 @@
+/**
+ * Runs a machine live and appends what it states to a tape.
+ *
+ * Everything is synchronous: the caller's loop calls `step`, and between two steps may look at signals, print progress
+ * and feed the serial port. A tape that ends without `machine.ended` was stopped by its host.
+ */
+import type { JournalStore, JournalWriter, Position } from '../journal/index.js';
+import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
+import { LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
+import { describeSession } from './session.js';
+import { stateDigests } from './state-digest.js';
+
+export interface RecorderOptions extends SessionOptions {
+  readonly vmtapeVersion: string;
+  /** Keeps a digest of the state each time so many instructions have retired, at the end of a slice; never when absent. */
+  readonly digestEvery?: number | undefined;
+  /** Sees every event once it is appended: a console, a counter. */
+  readonly observe?: EventSink | undefined;
+}
+
+export interface RecorderStats {
+  readonly instructions: number;
+  readonly events: bigint;
+  /** #VMEXITs. */
+  readonly exits: number;
+  readonly tapeBytes: number;
+}
+
+export class Recorder {
+  private readonly live: LiveSession;
+  private readonly writer: JournalWriter;
+  private exits = 0;
+  private nextDigest: number;
+
+  /**
+   * Boots the machine and begins the tape.
+   * @throws InputError for an image or configuration, before there is a tape; TapeInputError, TapeWriteError.
+   */
+  constructor(
+    store: JournalStore,
+    private readonly options: RecorderOptions,
+  ) {
+    const { image, vmtapeVersion, digestEvery, observe } = options;
+    // The image may be refused: until it is not, there is no tape, and what the machine states waits.
+    const waiting: StatedEvent[] = [];
+    let append: EventSink = (stated) => waiting.push(stated);
+    this.live = new LiveSession(options, (stated) => append(stated));
+    this.nextDigest = digestEvery ?? Number.POSITIVE_INFINITY;
+    this.writer = store.create(describeSession(this.live.session, vmtapeVersion));
+    append = (stated) => {
+      this.writer.append(stated);
+      if (stated.event.type === 'svm.vmexit') this.exits++;
+      observe?.(stated);
+    };
+    try {
+      const blob = this.writer.putBlob(image);
+      invariant(blob === sha256Hex(image), 'the journal names content by its SHA-256 digest');
+      for (const stated of waiting) append(stated);
+    } catch (error) {
+      this.abandon();
+      throw error;
+    }
+  }
+
+  get machine(): Machine {
+    return this.live.machine;
+  }
+
+  /** The boundary after the last event. */
+  get position(): Position {
+    return this.writer.end;
+  }
+
+  get stats(): RecorderStats {
+    return {
+      instructions: this.machine.retired,
+      events: this.writer.end.seq,
+      exits: this.exits,
+      tapeBytes: this.writer.tapeBytes,
+    };
+  }
+
+  /** Queues bytes for the serial port. */
+  feed(data: Uint8Array): void {
+    this.live.feed(data);
+  }
+
+  /** No more bytes will come: a machine that waits for one ends. */
+  endInput(): void {
+    this.live.endInput();
+  }
+
+  /** Bytes that wait for room in the receiver. */
+  get queuedBytes(): number {
+    return this.live.queuedBytes;
+  }
+
+  /**
+   * Runs to the end of the slice, or to `limit` instructions in all.
+   * @throws TapeWriteError; then call `abandon`.
+   */
+  step(limit?: number): SessionStatus {
+    const status = this.live.step(limit);
+    if (status === 'running' && this.machine.retired >= this.nextDigest) this.digest();
+    return status;
+  }
+
+  /** Ends the tape cleanly, with a digest of the state: when the session is over, and when the host stops it. */
+  finish(): void {
+    this.appendDigests();
+    this.writer.finish();
+  }
+
+  /** Gives the tape up after an error: it stays readable up to what is stored, and says that it was cut. */
+  abandon(): void {
+    this.writer.close();
+  }
+
+  private digest(): void {
+    this.appendDigests();
+    const every = this.options.digestEvery ?? Number.POSITIVE_INFINITY;
+    this.nextDigest = (Math.floor(this.machine.retired / every) + 1) * every;
+  }
+
+  private appendDigests(): void {
+    for (const [kind, value] of Object.entries(stateDigests(this.machine))) this.writer.appendDigest(kind, value);
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * Reads a tape forwards for a replay: encoded chunks to compare with, and ahead of them the inputs to feed.
+ *
+ * Inputs are rare and chunks are many, so a chunk is decoded only when it holds the bytes with which the encoding of an
+ * input begins; a chance match costs a decoding, nothing else.
+ */
+import {
+  type Chunk,
+  encodeEvent,
+  type EventTable,
+  type JournalReader,
+  type JournalRecord,
+  type Position,
+  type StateDigest,
+} from '../journal/index.js';
+import { isInput, type Level, type MachineEvent } from '../machine/index.js';
+
+export class TapeCursor {
+  /** The boundary at which the replay is over: the end of the tape. */
+  readonly end: Position;
+  private readonly unread: Generator<Chunk, void, void>;
+  private readonly chunks: Chunk[] = [];
+  private readonly inputs: JournalRecord[] = [];
+  private readonly inputStarts: InputStarts;
+  private readonly digests: Generator<StateDigest, void, void>;
+  private aheadDigest: StateDigest | undefined;
+  /** Everything up to this instruction has been looked through for inputs. */
+  private knownTo = 0n;
+
+  constructor(private readonly reader: JournalReader) {
+    this.end = reader.end;
+    this.unread = reader.chunks();
+    this.inputStarts = new InputStarts(reader.header.events);
+    this.digests = reader.digests();
+    this.advanceDigest();
+  }
+
+  /** The chunk that the replay is in; undefined past the end. */
+  get chunk(): Chunk | undefined {
+    if (this.chunks.length === 0) this.readChunk();
+    return this.chunks[0];
+  }
+
+  /** Leaves the chunk behind. */
+  nextChunk(): void {
+    this.chunks.shift();
+  }
+
+  /** The next input that stands at or before instruction `icount`, or undefined. */
+  inputUpTo(icount: bigint): JournalRecord | undefined {
+    while (this.inputs.length === 0 && this.knownTo <= icount && this.readChunk());
+    const [next] = this.inputs;
+    return next !== undefined && next.position.icount <= icount ? next : undefined;
+  }
+
+  inputFed(): void {
+    this.inputs.shift();
+  }
+
+  /** The next state digest that the replay has not reached. */
+  get nextDigest(): StateDigest | undefined {
+    return this.aheadDigest;
+  }
+
+  /** Takes all digests of the next boundary that has any. */
+  takeDigests(): readonly StateDigest[] {
+    const taken: StateDigest[] = [];
+    const seq = this.aheadDigest?.position.seq;
+    while (this.aheadDigest !== undefined && this.aheadDigest.position.seq === seq) {
+      taken.push(this.aheadDigest);
+      this.advanceDigest();
+    }
+    return taken;
+  }
+
+  private advanceDigest(): void {
+    const { done, value } = this.digests.next();
+    this.aheadDigest = done === true || value.position.seq > this.end.seq ? undefined : value;
+  }
+
+  /** @returns false when there is none left. */
+  private readChunk(): boolean {
+    const { done, value: chunk } = this.unread.next();
+    if (done === true || chunk.start.seq >= this.end.seq) return false;
+    this.chunks.push(chunk);
+    this.knownTo = chunk.end.icount;
+    if (this.inputStarts.mayStandIn(chunk.raw)) {
+      for (const record of this.reader.recordsOfChunk(chunk)) {
+        if (isInput(record.event) && record.position.seq < this.end.seq) this.inputs.push(record);
+      }
+    }
+    return true;
+  }
+}
+
+const START_BYTES = 4;
+
+/** The first four bytes of every encoding that an input can have. */
+class InputStarts {
+  private readonly starts: readonly Uint8Array[];
+  /** True for bytes that stand second in any start: the number of an input's kind. */
+  private readonly isSecond = new Uint8Array(256);
+
+  constructor(events: EventTable) {
+    const kinds = Object.entries(events).filter(([type]) => isInput({ type } as MachineEvent));
+    this.starts = kinds.flatMap(([type, fields]) => {
+      const blank = { type, ...Object.fromEntries(fields.map((name) => [name, 0])) } as unknown as MachineEvent;
+      // Inputs retire nothing, and come before the first vCPU runs on, in whichever level it is.
+      return ([1, 2] as readonly Level[]).map((level) =>
+        encodeEvent({ retired: 0, vcpu: 0, level, event: blank }, events).subarray(0, START_BYTES),
+      );
+    });
+    for (const start of this.starts) this.isSecond[start[1] as number] = 1;
+  }
+
+  mayStandIn(raw: Uint8Array): boolean {
+    for (let at = 1; at < raw.length; at++) {
+      if (this.isSecond[raw[at] as number] === 1 && this.startsAt(raw, at - 1)) return true;
+    }
+    return false;
+  }
+
+  private startsAt(raw: Uint8Array, at: number): boolean {
+    return this.starts.some((start) => start.every((byte, index) => raw[at + index] === byte));
+  }
+}

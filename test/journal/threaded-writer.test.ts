@@ -1,0 +1,32 @@
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { CHUNK_BYTES } from '../../src/journal/chunk.js';
+import { sqliteStore } from '../../src/journal/sqlite-store.js';
+import { RING_CHUNKS } from '../../src/journal/writer-protocol.js';
+import type { StatedEvent } from '../../src/machine/events.js';
+import { DESCRIPTION, expectSame, nestedEvents, temporaryDirectory } from './support.js';
+
+describe('the writer thread', () => {
+  it('takes more than fits into its ring, without the caller’s event loop', () => {
+    const store = sqliteStore(join(temporaryDirectory(), 'a.vmtape'));
+    const writer = store.create(DESCRIPTION);
+    const data = new Uint8Array(CHUNK_BYTES / 2).map((_, index) => (index * 2654435761) >>> 13);
+    const serial: StatedEvent = { retired: 0, vcpu: 0, level: 1, event: { type: 'input.serial', data } };
+    for (let count = 0; count < 6 * RING_CHUNKS; count++) writer.append(serial);
+    expect(Number(writer.end.seq)).toBe(6 * RING_CHUNKS);
+    writer.finish();
+    const reader = store.read();
+    expect(reader.chunkCount).toBe(3 * RING_CHUNKS);
+    for (const record of reader.records()) expectSame(record.event, serial.event);
+    reader.close();
+  });
+
+  it('tells how far the tape is stored and how large it is', () => {
+    const writer = sqliteStore(join(temporaryDirectory(), 'a.vmtape')).create(DESCRIPTION);
+    for (const stated of nestedEvents(1000)) writer.append(stated);
+    writer.flush();
+    expect(writer.storedTo).toEqual(writer.end);
+    expect(writer.tapeBytes).toBeGreaterThan(1024);
+    writer.finish();
+  });
+});

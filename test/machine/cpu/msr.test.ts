@@ -1,0 +1,169 @@
+import { describe, expect, it } from 'vitest';
+import { MSR_ROWS } from '../../../src/machine/cpu/msr.js';
+import { EFER, R, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { CpuMachine, faultOf } from '../../support/cpu-machine.js';
+
+const set = (cpu: CpuMachine, msr: number, value: bigint) =>
+  cpu.set({ rcx: BigInt(msr), rax: value & 0xffff_ffffn, rdx: value >> 32n }).run(0x0f, 0x30);
+const wrmsr = (cpu: CpuMachine, msr: number, value: bigint) => faultOf(set(cpu, msr, value));
+function rdmsr(cpu: CpuMachine, msr: number): bigint | string {
+  const ended = cpu.set({ rcx: BigInt(msr) }).run(0x0f, 0x32);
+  return ended.kind === 'done' ? (cpu.get('rdx') << 32n) | cpu.get('rax') : faultOf(ended);
+}
+const long = () => new CpuMachine().longMode();
+const NON_CANONICAL = 0x9000_0000_0000n;
+
+describe('values that WRMSR refuses (APM vol.2 appendix A)', () => {
+  const cases: readonly (readonly [string, number, bigint, string])[] = [
+    ['FS.Base, not canonical', 0xc000_0100, NON_CANONICAL, '#GP(0)'],
+    ['GS.Base, not canonical', 0xc000_0101, NON_CANONICAL, '#GP(0)'],
+    ['KernelGSbase, not canonical', 0xc000_0102, NON_CANONICAL, '#GP(0)'],
+    ['LSTAR, not canonical', 0xc000_0082, NON_CANONICAL, '#GP(0)'],
+    ['CSTAR, not canonical', 0xc000_0083, NON_CANONICAL, '#GP(0)'],
+    ['LSTAR, canonical', 0xc000_0082, 0xffff_8000_0000_0000n, 'none'],
+    ['STAR, anything', 0xc000_0081, 0xffff_ffff_ffff_ffffn, 'none'],
+    ['PAT with a reserved type', 0x277, 0x0007_0406_0007_0402n, '#GP(0)'],
+    ['PAT with a type above 7', 0x277, 0x0807_0406_0007_0406n, '#GP(0)'],
+    ['PAT', 0x277, 0x0007_0105_0007_0406n, 'none'],
+    ['MTRRphysBase above the physical width', 0x200, 1n << 40n, '#GP(0)'],
+    ['MTRRphysBase with a reserved type', 0x200, 2n, '#GP(0)'],
+    ['MTRRphysBase with reserved bits', 0x20e, 0x106n, '#GP(0)'],
+    ['MTRRphysMask with reserved bits', 0x201, 0x1n, '#GP(0)'],
+    ['MTRRphysMask', 0x20f, 0xff_8000_0800n, 'none'],
+    ['MTRRfix with a reserved type', 0x250, 0x0606_0606_0606_0602n, '#GP(0)'],
+    ['MTRRfix with DRAM bits that are not enabled', 0x26f, 0x1e1e_1e1e_1e1e_1e1en, '#GP(0)'],
+    ['MTRRdefType with reserved bits', 0x2ff, 0x1000n, '#GP(0)'],
+    ['MTRRdefType', 0x2ff, 0xc06n, 'none'],
+    ['MTRRcap', 0xfe, 0n, '#GP(0)'],
+    ['VM_HSAVE_PA, not aligned', 0xc001_0117, 0x1008n, '#GP(0)'],
+    ['VM_HSAVE_PA above the physical width', 0xc001_0117, 1n << 40n, '#GP(0)'],
+    ['VM_HSAVE_PA', 0xc001_0117, 0x1000n, 'none'],
+    ['VM_CR with reserved bits', 0xc001_0114, 0x20n, '#GP(0)'],
+    ['EFER with reserved bits', 0xc000_0080, EFER.LME | EFER.LMA | 2n, '#GP(0)'],
+    ['EFER.FFXSR, which the profile lacks', 0xc000_0080, EFER.LME | EFER.LMA | EFER.FFXSR, '#GP(0)'],
+    ['EFER.LME cleared while paging', 0xc000_0080, EFER.SCE, '#GP(0)'],
+    ['EFER.SVME', 0xc000_0080, EFER.LME | EFER.LMA | EFER.SVME, 'none'],
+    ['DebugCtl with reserved bits', 0x1d9, 0x40n, '#GP(0)'],
+    ['MCG_STATUS with reserved bits', 0x17a, 8n, '#GP(0)'],
+    ['the patch level', 0x8b, 0n, '#GP(0)'],
+    ['an Intel register', 0x3a, 0n, '#GP(0)'],
+  ];
+  it.each(cases)('%s', (_name, msr, value, expected) => {
+    expect(wrmsr(long(), msr, value)).toBe(expected);
+  });
+});
+
+describe('registers that hold what was written', () => {
+  const cases: readonly (readonly [number, RegisterName, bigint])[] = [
+    [0x174, 'sysenterCs', 0x10n],
+    [0x175, 'sysenterEsp', 0xffff_8000_0000_1000n],
+    [0x176, 'sysenterEip', 0xffff_8000_0000_2000n],
+    [0x1d9, 'debugCtl', 3n],
+    [0x20f, 'mtrrMask7', 0xff_0000_0800n],
+    [0x26f, 'mtrrFix4K7', 0x0505_0505_0505_0505n],
+    [0x2ff, 'mtrrDefType', 0xc06n],
+    [0xc000_0100, 'fsBase', 0x7fff_0000_0000n],
+    [0xc000_0101, 'gsBase', 0xffff_8880_0000_0000n],
+    [0xc000_0102, 'kernelGsBase', 1n],
+    [0xc000_0103, 'tscAux', 0x1234n],
+    [0xc001_0010, 'syscfg', 0x74_0000n],
+    [0xc001_0117, 'vmHsavePA', 0x5000n],
+  ];
+  it.each(cases)('MSR %i is %s', (msr, name, value) => {
+    const cpu = long();
+    expect(set(cpu, msr, value)).toMatchObject({ event: { type: 'cpu.msr', msr, value } });
+    expect(cpu.get(name)).toBe(value);
+    expect(rdmsr(cpu, msr)).toBe(value);
+  });
+
+  it('cuts registers of 32 bits', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc000_0084, 0xffff_ffff_0000_0200n);
+    expect(rdmsr(cpu, 0xc000_0084)).toBe(0x200n);
+  });
+});
+
+describe('EFER and VM_CR (APM vol.2 §3.1.7, §15.30.1)', () => {
+  it('keeps LMA as it is, whatever is written', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc000_0080, EFER.LME | EFER.SCE);
+    expect(cpu.get('efer')).toBe(EFER.LME | EFER.LMA | EFER.SCE);
+  });
+
+  it('refuses SVME under SVMDIS, and SVMDIS under SVME', () => {
+    const disabled = long();
+    expect(wrmsr(disabled, 0xc001_0114, 0x10n)).toBe('none');
+    expect(wrmsr(disabled, 0xc000_0080, EFER.LME | EFER.LMA | EFER.SVME)).toBe('#GP(0)');
+    const enabled = long().set({ efer: EFER.LME | EFER.LMA | EFER.SVME });
+    expect(wrmsr(enabled, 0xc001_0114, 0x10n)).toBe('#GP(0)');
+  });
+
+  it('ignores LOCK and SVMDIS once LOCK is set', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0114, 0x18n);
+    wrmsr(cpu, 0xc001_0114, 0x02n);
+    expect(cpu.get('vmCr')).toBe(0x1an);
+  });
+
+  it('drops translations when NXE changes', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc000_0080, EFER.LME);
+    expect(cpu.flushes).toEqual([{ scope: 'asid', asid: 0 }]);
+  });
+});
+
+describe('registers with a meaning of their own', () => {
+  it('an unknown MSR is #GP and an event (law 8)', () => {
+    const cpu = long();
+    expect(rdmsr(cpu, 0x3a)).toBe('#GP(0)');
+    expect(wrmsr(cpu, 0x1234, 5n)).toBe('#GP(0)');
+    expect(cpu.events).toEqual([
+      { type: 'cpu.msr-unknown', msr: 0x3a, write: false, value: 0n },
+      { type: 'cpu.msr-unknown', msr: 0x1234, write: true, value: 5n },
+    ]);
+  });
+
+  it('performance counters read zero and drop writes; so do machine-check banks, as many as MCG_CAP says', () => {
+    const cpu = long();
+    expect(wrmsr(cpu, 0xc001_0004, 5n)).toBe('none');
+    expect(rdmsr(cpu, 0xc001_0004)).toBe(0n);
+    const banks = Number((rdmsr(cpu, 0x179) as bigint) & 0xffn);
+    expect(wrmsr(cpu, 0x400 + 4 * banks - 1, 5n)).toBe('none');
+    expect(wrmsr(cpu, 0x400 + 4 * banks, 5n)).toBe('#GP(0)');
+  });
+
+  it("a guest's time-stamp counter has its offset, the counter itself not (§15.5.1)", () => {
+    const cpu = long().set({ tscOffset: 5n });
+    expect(rdmsr(cpu, 0x10)).toBe(1_000_000n);
+    cpu.set({ svmMode: SvmMode.GUEST | SvmMode.GIF });
+    expect(rdmsr(cpu, 0x10)).toBe(1_000_005n);
+    cpu.run(0x0f, 0x31);
+    expect(cpu.get('rax')).toBe(1_000_005n);
+  });
+
+  it('a guest under nested paging has its own PAT (§15.25.8)', () => {
+    const cpu = long().set({ svmMode: SvmMode.GUEST | SvmMode.GIF, nestedControl: 1n });
+    wrmsr(cpu, 0x277, 0n);
+    expect([cpu.get('guestPat'), cpu.get('pat')]).toEqual([0n, 0x0007_0406_0007_0406n]);
+  });
+
+  it('DRAM bits of fixed ranges are hidden without SYSCFG.MtrrFixDramModEn (§7.9.1)', () => {
+    const cpu = long();
+    cpu.registers[R.syscfg] = 1n << 19n;
+    expect(wrmsr(cpu, 0x250, 0x1e1e_1e1e_1e1e_1e1en)).toBe('none');
+    cpu.registers[R.syscfg] = 0n;
+    expect(rdmsr(cpu, 0x250)).toBe(0x0606_0606_0606_0606n);
+  });
+
+  it('checks privilege, then the map, then the register (§15.11)', () => {
+    const cpu = long().intercepting('MSR_PROT');
+    expect(wrmsr(cpu, 0x3a, 0n)).toBe('exit 7c');
+    expect(wrmsr(cpu.atUserLevel(), 0x3a, 0n)).toBe('#GP(0)');
+  });
+
+  it('has each number in one row, and a source for each', () => {
+    const numbers = MSR_ROWS.flatMap(({ msr, count }) => Array.from({ length: count ?? 1 }, (_, index) => msr + index));
+    expect(new Set(numbers).size).toBe(numbers.length);
+    for (const { source } of MSR_ROWS) expect(source).not.toBe('');
+  });
+});

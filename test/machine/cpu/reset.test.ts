@@ -1,0 +1,29 @@
+import { describe, expect, it } from 'vitest';
+import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
+import { initRegisters, resetRegisters, startupRegisters } from '../../../src/machine/cpu/reset.js';
+import { Activity, Boundary, CR0, R, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { CpuMachine } from '../../support/cpu-machine.js';
+
+describe('RESET and INIT (APM vol.2 §14.1 Processor Initialization)', () => {
+  it('RESET starts at FFFF_FFF0h', () => {
+    const registers = resetRegisters(BASE_PROFILE);
+    expect([registers.get(R.csBase), registers.get(R.rip)]).toEqual([0xffff_0000n, 0xfff0n]);
+    expect(registers.get(R.svmMode)).toBe(SvmMode.GIF);
+  });
+
+  it('INIT keeps caching bits, vectors and MSRs, and forgets NMIs and guest mode', () => {
+    const cpu = new CpuMachine().longMode().set({ boundary: Boundary.NMI_PENDING | Boundary.NMI_BLOCKED });
+    cpu.set({ cr0: cpu.get('cr0') | CR0.CD, svmMode: SvmMode.GUEST });
+    const changes = initRegisters(cpu.reader, BASE_PROFILE, true);
+    expect(changes.get(R.cr0)).toBe(CR0.CD | CR0.ET);
+    expect([changes.get(R.boundary), changes.get(R.activity)]).toEqual([0n, Activity.WAIT_FOR_SIPI]);
+    expect(changes.get(R.svmMode)).toBe(SvmMode.GIF);
+    for (const slot of [R.xmm0, R.pat, R.star, R.mtrrDefType, R.fcw]) expect(changes.has(slot)).toBe(false);
+  });
+
+  it('a start-up interrupt begins at its vector', () => {
+    const changes = startupRegisters(0x9f);
+    expect([changes.get(R.csBase), changes.get(R.rip)]).toEqual([0x9_f000n, 0n]);
+    expect((changes.get(R.cs) as bigint) & 0xffffn).toBe(0x9f00n);
+  });
+});

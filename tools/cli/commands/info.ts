@@ -1,0 +1,114 @@
+/** `vmtape info TAPE`: header, configuration, what is on it and how much room it takes. */
+import { statSync } from 'node:fs';
+import type { Command } from 'commander';
+import { formatPosition, isRecordOf, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
+import { exitName, type Level } from '../../../src/machine/index.js';
+import { endOfSession } from '../../../src/replay/index.js';
+import { command, terminalOf } from '../command.js';
+import { byteSize, grouped, plural, table } from '../format.js';
+import type { Colors } from '../terminal.js';
+
+interface Counts {
+  readonly kinds: Map<string, number>;
+  /** #VMEXITs by code. */
+  readonly exits: Map<bigint, number>;
+  readonly instructions: Record<Level, bigint>;
+}
+
+const STATES = { complete: 'complete', recording: 'still being recorded', cut: 'cut: its recording was killed or failed' };
+
+export function infoCommand(program: Command): void {
+  command(
+    program,
+    'info',
+    'header, configuration, counts by kind of event, exits by code, sizes',
+    'vmtape info guest.vmtape',
+  )
+    .argument('<tape>')
+    .action(async (tape: string, _options: object, self: Command) => {
+      const terminal = terminalOf(self);
+      const reader = sqliteStore(tape).read();
+      try {
+        const counts = countRecords(reader);
+        if (terminal.json) await terminal.document(infoDocument(tape, reader, counts));
+        else await terminal.print(infoPage(tape, reader, counts, terminal.colors));
+      } finally {
+        reader.close();
+      }
+    });
+}
+
+function countRecords(reader: JournalReader): Counts {
+  const kinds = new Map<string, number>();
+  const exits = new Map<bigint, number>();
+  const instructions = { 1: 0n, 2: 0n };
+  for (const record of reader.records()) {
+    const { type } = record.event;
+    kinds.set(type, (kinds.get(type) ?? 0) + 1);
+    instructions[record.level] += BigInt(record.retired);
+    if (isRecordOf(record, 'svm.vmexit')) exits.set(record.event.code, (exits.get(record.event.code) ?? 0) + 1);
+  }
+  return { kinds, exits, instructions };
+}
+
+/** Bytes of the file, and of the log beside it while there is one. */
+function tapeBytes(tape: string): number {
+  return [tape, `${tape}-wal`].reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
+}
+
+const byCount = <Key>(counts: ReadonlyMap<Key, number>): readonly (readonly [Key, number])[] =>
+  [...counts].sort(([, a], [, b]) => b - a);
+
+function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instructions }: Counts): object {
+  const { header, state, end, chunkCount } = reader;
+  return {
+    ...{ tape, state, end: formatPosition(end), ending: endOfSession(reader) ?? null },
+    ...{ vmtapeVersion: header.vmtapeVersion, machineVersion: header.machineVersion },
+    ...{ formatVersion: header.formatVersion, codecVersion: header.codecVersion, configuration: header.configuration },
+    instructions: { total: end.icount, L1: instructions[1], L2: instructions[2] },
+    events: Object.fromEntries(byCount(kinds)),
+    exits: Object.fromEntries(byCount(exits).map(([code, count]) => [exitName(code), count])),
+    sizes: { tapeBytes: tapeBytes(tape), chunks: chunkCount },
+    digests: [...reader.digests()].length,
+    images: reader.blobDigests(),
+    checkpoints: 0,
+  };
+}
+
+function infoPage(tape: string, reader: JournalReader, { kinds, exits, instructions }: Counts, { bold }: Colors): string[] {
+  const { header, state, end, chunkCount } = reader;
+  const bytes = tapeBytes(tape);
+  const ending = endOfSession(reader);
+  const exitCount = [...exits.values()].reduce((sum, count) => sum + count, 0);
+  const perExit = exitCount === 0 ? '' : `, ${(bytes / exitCount).toFixed(1)} bytes per exit`;
+  const heading = (text: string): readonly string[] => ['', bold(text)];
+  return [
+    bold(tape),
+    ...table([
+      ['state', STATES[state]],
+      ['end', formatPosition(end)],
+      ['session', ending === undefined ? 'stopped by its host' : `${ending.reason}, status ${ending.status}`],
+      ['recorded by', `vmtape ${header.vmtapeVersion}, machine model ${header.machineVersion}`],
+      ['format', `${header.formatVersion}, codec ${header.codecVersion}`],
+      ['instructions', `${grouped(end.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`],
+      ['events', `${grouped(end.seq)} in ${plural(chunkCount, 'chunk')}`],
+      ['size', `${byteSize(bytes)}${perExit}`],
+      ['state digests', grouped([...reader.digests()].length)],
+      ['checkpoints', '0'],
+    ]),
+    ...heading('configuration'),
+    ...table(flat(header.configuration).map(([name, value]) => [name, value])),
+    ...heading('inputs that are kept as content'),
+    ...reader.blobDigests(),
+    ...heading('events by kind'),
+    ...table(byCount(kinds).map(([kind, count]) => [grouped(count), kind]), ['right']),
+    ...(exitCount === 0 ? [] : heading('exits by code')),
+    ...table(byCount(exits).map(([code, count]) => [grouped(count), exitName(code)]), ['right']),
+  ];
+}
+
+/** `{ machine: { ramBytes: 1 } }` → `machine.ramBytes`, `1`. */
+function flat(value: unknown, path = ''): readonly (readonly [name: string, value: string])[] {
+  if (typeof value !== 'object' || value === null) return [[path, typeof value === 'string' ? value : JSON.stringify(value)]];
+  return Object.entries(value).flatMap(([key, item]) => flat(item, path === '' ? key : `${path}.${key}`));
+}

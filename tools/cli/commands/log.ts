@@ -1,0 +1,87 @@
+/** `vmtape log TAPE`: events, a line each. */
+import type { Command } from 'commander';
+import {
+  formatPosition,
+  type JournalReader,
+  type JournalRecord,
+  payloadJson,
+  type RecordFilter,
+  selectRecords,
+  sqliteStore,
+} from '../../../src/journal/index.js';
+import { isInput } from '../../../src/machine/index.js';
+import { eventText } from '../../../src/replay/index.js';
+import { parseCount, parseLevel } from '../arguments.js';
+import { command, terminalOf } from '../command.js';
+import { pad } from '../format.js';
+import { boundaryNamed } from '../position.js';
+import type { Colors } from '../terminal.js';
+
+interface LogOptions {
+  readonly kind?: string;
+  readonly level?: 1 | 2;
+  readonly from?: string;
+  readonly to?: string;
+  readonly limit?: number;
+}
+
+export function logCommand(program: Command): void {
+  command(
+    program,
+    'log',
+    'events, a line each',
+    "vmtape log guest.vmtape --kind 'svm.*' --limit 20",
+    "vmtape log guest.vmtape --from 'vmexit:npf[0]' --json",
+  )
+    .argument('<tape>')
+    .option('--kind <glob>', 'only kinds that match, such as cpu.exception or svm.*')
+    .option('--level <level>', 'only events of L1, or of L2', parseLevel)
+    .option('--from <pos>', 'from there on')
+    .option('--to <pos>', 'up to there')
+    .option('--limit <n>', 'at most so many lines', (text) => parseCount(text, '--limit', 1))
+    .action(async (tape: string, options: LogOptions, self: Command) => {
+      const terminal = terminalOf(self);
+      const reader = sqliteStore(tape).read();
+      try {
+        let left = options.limit ?? Number.POSITIVE_INFINITY;
+        for (const record of selectRecords(reader, filterOf(reader, options))) {
+          await terminal.line(terminal.json ? recordJson(record) : recordLine(record, terminal.colors));
+          if (--left <= 0) break;
+        }
+        await terminal.flush();
+      } finally {
+        reader.close();
+      }
+    });
+}
+
+const filterOf = (reader: JournalReader, { kind, level, from, to }: LogOptions): RecordFilter => ({
+  kind,
+  level,
+  fromSeq: from === undefined ? undefined : boundaryNamed(reader, from, '--from').seq,
+  toSeq: to === undefined ? undefined : boundaryNamed(reader, to, '--to').seq,
+});
+
+const POSITION_COLUMNS = 20;
+
+/** The guest's lines stand further right than its hypervisor's. */
+function recordLine(record: JournalRecord, colors: Colors): string {
+  const indent = record.level === 2 ? '    ' : '';
+  const position = colors.dim(pad(formatPosition(record.position), POSITION_COLUMNS));
+  return `${position}  ${indent}${colorOf(record, colors)(eventText(record))}`;
+}
+
+function colorOf({ event }: JournalRecord, colors: Colors): (text: string) => string {
+  const { type } = event;
+  if (isInput(event)) return colors.green;
+  if (type === 'svm.vmexit') return colors.yellow;
+  if (type.startsWith('svm.')) return colors.cyan;
+  if (type === 'cpu.exception' || type === 'cpu.shutdown' || type === 'machine.ended') return colors.red;
+  if (type === 'cpu.ran') return colors.dim;
+  return type.startsWith('cpu.') ? (text) => text : colors.magenta;
+}
+
+function recordJson({ position, retired, vcpu, level, event }: JournalRecord): string {
+  const envelope = { position: formatPosition(position), vcpu, level, retired, kind: event.type };
+  return `${JSON.stringify(envelope).slice(0, -1)},"payload":${payloadJson(event)}}`;
+}

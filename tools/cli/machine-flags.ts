@@ -1,0 +1,131 @@
+/** The machine flags that `run` and `record` share (docs/cli.md): declared once, read into values once. */
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { type Command, Option } from 'commander';
+import { DEFAULT_CONFIG, type MachineConfig } from '../../src/machine/index.js';
+import type { SessionOptions } from '../../src/replay/index.js';
+import { parseClock, parseCount, parseSize, parseU64, quote } from './arguments.js';
+import { UsageError } from './failure.js';
+
+export type SerialTarget =
+  | { readonly kind: 'stdio' }
+  | { readonly kind: 'null' }
+  | { readonly kind: 'file'; readonly path: string };
+
+/** What commander collects. */
+export interface MachineOptions {
+  readonly memory?: number;
+  readonly cpu?: string;
+  readonly append?: string;
+  readonly serial: SerialTarget;
+  readonly input?: string;
+  readonly maxInstructions?: number;
+  readonly seed?: bigint;
+  readonly clock?: number;
+  readonly timePerInstruction?: number;
+  readonly stats?: boolean;
+  readonly guestStatus?: boolean;
+}
+
+/** Flags of the command line that this version does not have: named, and refused by name. */
+const LATER: readonly (readonly [flags: string, what: string])[] = [
+  ['--policy <policy>', 'intercept policies'],
+  ['--initrd <file>', 'an initial RAM disk'],
+  ['--quantum <n>', 'vCPU interleaving'],
+  ['--chaos <seed>', 'chaos mode'],
+  ['--checkpoint-every <n>', 'checkpoints'],
+];
+
+export function addMachineFlags(command: Command): Command {
+  command
+    .option('--memory <size>', 'guest RAM (default: 128M)', (text) => parseSize(text, '--memory'))
+    .option('--cpu <profile>', `CPU profile, see vmtape profiles (default: ${DEFAULT_CONFIG.cpu})`)
+    .option('--append <text>', "the image's command line")
+    .addOption(
+      new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
+        .default({ kind: 'stdio' } satisfies SerialTarget, 'stdio')
+        .argParser(parseSerial),
+    )
+    .option('--input <file>', 'what the serial port receives, instead of stdin')
+    .option('--max-instructions <n>', 'stop when so many have retired', (text) =>
+      parseCount(text, '--max-instructions', 1),
+    )
+    .option('--seed <n>', 'seed of the random-number instructions (default: from the host)', (text) =>
+      parseU64(text, '--seed'),
+    )
+    .option('--clock <time>', 'ISO 8601 time at power-on, for the RTC (default: from the host)', parseClock)
+    .option('--time-per-instruction <ns>', 'virtual nanoseconds that each instruction takes (default: 10)', (text) =>
+      parseCount(text, '--time-per-instruction', 1),
+    )
+    .addOption(new Option('--engine <tier>', 'interpreter or auto (default: auto)').argParser(checkEngine))
+    .addOption(new Option('--smp <n>', 'number of vCPUs: 1').argParser(checkSmp))
+    .option('--stats', 'at the end one JSON line of figures on stderr')
+    .option('--guest-status', "end with the guest's own status from isa-debug-exit");
+  for (const [flags, what] of LATER) {
+    const refuse = (): never => {
+      throw new UsageError(`${flags.split(' ')[0]}: this version does not have ${what} yet. Leave it out.`);
+    };
+    command.addOption(new Option(flags).argParser(refuse).hideHelp());
+  }
+  return command;
+}
+
+function parseSerial(text: string): SerialTarget {
+  if (text === 'stdio' || text === 'null') return { kind: text };
+  if (text.startsWith('file:') && text.length > 'file:'.length) return { kind: 'file', path: text.slice('file:'.length) };
+  throw new UsageError(`--serial ${quote(text)} leads nowhere. Give stdio, null or file:PATH.`);
+}
+
+function checkEngine(text: string): string {
+  if (text === 'interpreter' || text === 'auto') return text;
+  if (text === 'jit') {
+    throw new UsageError('--engine jit: this version does not have the JIT tier yet. Use interpreter or auto.');
+  }
+  throw new UsageError(`--engine ${quote(text)} is none. Use interpreter or auto.`);
+}
+
+function checkSmp(text: string): number {
+  const count = parseCount(text, '--smp', 1);
+  if (count === 1) return count;
+  throw new UsageError(`--smp ${count}: this version does not have more than one vCPU yet. Leave it out or give 1.`);
+}
+
+/** What determines the session; the seed and the clock come from the host where no flag fixes them. */
+export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
+  const { memory, cpu, append, seed, clock, timePerInstruction } = options;
+  const config: MachineConfig = {
+    ...DEFAULT_CONFIG,
+    ...(memory === undefined ? {} : { ramBytes: memory }),
+    ...(cpu === undefined ? {} : { cpu }),
+    ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
+  };
+  // The name without its folder: where an image lies is no part of a session.
+  const name = basename(imagePath);
+  return {
+    config,
+    image: readImage(imagePath),
+    commandLine: append === undefined || append === '' ? name : `${name} ${append}`,
+    unixSeconds: clock ?? Math.floor(Date.now() / 1000),
+    entropySeed: seed ?? randomBytes(8).readBigUInt64LE(),
+  };
+}
+
+function readImage(path: string): Uint8Array {
+  return readInputFile(path, 'the image');
+}
+
+/** @throws UsageError naming the file. */
+export function readInputFile(path: string, what: string): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    const { code = 'unknown error' } = cause as NodeJS.ErrnoException;
+    const problems: Readonly<Record<string, string>> = {
+      ENOENT: 'there is no such file',
+      EISDIR: 'is a directory',
+      EACCES: 'may not be read',
+    };
+    throw new UsageError(`${path}: ${problems[code] ?? `cannot be read (${code})`}. Check the name of ${what}.`, { cause });
+  }
+}
