@@ -19,7 +19,6 @@ import {
   createTable,
   FORMAT_VERSION,
   headerDigest,
-  PAGE_BYTES,
   type ProgressRow,
   progressSeal,
   stateDigestDigest,
@@ -30,8 +29,8 @@ import { CODEC_VERSION } from './upcast.js';
 /** A group is committed when it has so many bytes of events, or is so old: what a kill can lose. */
 const GROUP_BYTES = 16 * 1024 * 1024;
 const GROUP_MILLISECONDS = 500;
-/** SQLite moves its log into the tape when the log has grown to this. */
-const LOG_BYTES = 16 * 1024 * 1024;
+/** SQLite moves its log into the tape when the log has so many pages: 16 MiB. */
+const LOG_PAGES = 4096;
 /** A reader may hold up the writer for this long. */
 const PATIENCE_MILLISECONDS = 2000;
 
@@ -98,7 +97,7 @@ export class TapeFile {
     try {
       database.pragma('journal_mode = WAL');
       database.pragma('synchronous = NORMAL');
-      database.pragma(`wal_autocheckpoint = ${LOG_BYTES / PAGE_BYTES}`);
+      database.pragma(`wal_autocheckpoint = ${LOG_PAGES}`);
       return new TapeFile(file, database);
     } catch (cause) {
       database.close();
@@ -112,7 +111,8 @@ export class TapeFile {
   }
 
   get bytes(): number {
-    return (this.database.pragma('page_count', { simple: true }) as number) * PAGE_BYTES;
+    const [count, size] = ['page_count', 'page_size'].map((name) => this.database.pragma(name, { simple: true }));
+    return (count as number) * (size as number);
   }
 
   /** The group is large or old enough to be committed. */
@@ -231,7 +231,6 @@ export class TapeFile {
 }
 
 function writeHeader(database: Database.Database, description: TapeDescription): void {
-  database.pragma(`page_size = ${PAGE_BYTES}`);
   database.pragma('journal_mode = WAL');
   const row = {
     format_version: BigInt(FORMAT_VERSION),

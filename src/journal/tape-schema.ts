@@ -10,9 +10,6 @@ import type { Json, TapeHeader } from './store.js';
 export const FORMAT_VERSION = 1;
 /** `PRAGMA application_id`: "vmtp". */
 export const APPLICATION_ID = 0x766d7470;
-/** Small pages: a row wastes half a page on average, and rows are tens of kilobytes. */
-export const PAGE_BYTES = 1024;
-
 /** Columns of each table, as SQL declares them. */
 const COLUMNS = {
   tape: {

@@ -43,7 +43,11 @@ export function checkConfig(config: MachineConfig): void {
   if (cpuProfile(cpu) === undefined) {
     throw new InputError(`CPU profile ${JSON.stringify(cpu)}`, 'there is none of that name', 'See vmtape profiles.');
   }
-  if (!Number.isInteger(nanosecondsPerInstruction) || nanosecondsPerInstruction < 1 || nanosecondsPerInstruction > 1000) {
+  if (
+    !Number.isInteger(nanosecondsPerInstruction) ||
+    nanosecondsPerInstruction < 1 ||
+    nanosecondsPerInstruction > 1000
+  ) {
     throw new InputError(
       `${nanosecondsPerInstruction} ns per instruction`,
       'virtual time must be a whole number of nanoseconds from 1 to 1000',

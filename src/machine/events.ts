@@ -8,9 +8,10 @@
  * The envelope of an event (`StatedEvent`) says how many instructions retired with it, which vCPU and which level it
  * belongs to; its position follows from counting.
  */
+
+import type { FieldTable } from './devices/device.js';
 import type { DeviceEvent } from './devices/devices.js';
 import { DEVICE_EVENT_FIELDS } from './devices/devices.js';
-import type { FieldTable } from './devices/device.js';
 import type { RegisterDelta } from './layout/cpu-state.js';
 
 export type CpuEvent =

@@ -3,14 +3,14 @@
  */
 export type { BootModule } from './boot/multiboot.js';
 export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
-export { codeBits, hasParagraphs, type SlotReader } from './cpu/mode.js';
 export { CPU_PROFILES, type CpuProfile } from './cpu/cpuid.js';
+export { codeBits, hasParagraphs, type SlotReader } from './cpu/mode.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
-  EVENT_FIELDS,
   type EndReason,
+  EVENT_FIELDS,
   type EventOf,
   type EventSink,
   type EventType,

@@ -13,6 +13,7 @@ import {
   type CpuSignal,
   cpuInterruptPending,
   type Decision,
+  type DeviceEvent,
   decideAcknowledge,
   decideCR8Write,
   decideDeadline,
@@ -24,7 +25,6 @@ import {
   decidePortWrite,
   decideSerialInput,
   decideTscMoved,
-  type DeviceEvent,
   nextDeadline,
   readCR8,
   readMsr,
@@ -34,7 +34,16 @@ import {
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import { Boundary, encodeDelta, DELTA_ENTRY_BYTES, R, type RegisterDelta, SLOT_COUNT, type Slot, SvmMode } from './layout/cpu-state.js';
+import {
+  Boundary,
+  DELTA_ENTRY_BYTES,
+  encodeDelta,
+  R,
+  type RegisterDelta,
+  SLOT_COUNT,
+  type Slot,
+  SvmMode,
+} from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
@@ -369,4 +378,3 @@ export class Machine implements ProcessorHost {
     return this.state.vmcbs[vmcb];
   }
 }
-

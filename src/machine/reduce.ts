@@ -6,8 +6,8 @@
  */
 import { isDraft } from 'immer';
 import type { MachineConfig } from './config.js';
-import { resetRegisters } from './cpu/reset.js';
 import { cpuProfile } from './cpu/cpuid.js';
+import { resetRegisters } from './cpu/reset.js';
 import { type DeviceEvent, type DevicesState, initialDevices, reduceClock, reduceDevices } from './devices/devices.js';
 import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';

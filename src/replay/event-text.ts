@@ -115,7 +115,7 @@ function deltaText(delta: RegisterDelta): string {
 const LISTED_FIELDS = 6;
 
 function vmcbText(words: Uint8Array): string {
-  const names = [...decodeVmcbDelta(words)].flatMap(([word]) => {
+  const names = [...decodeVmcbDelta(words)].flatMap(([word]): readonly string[] => {
     const fields = vmcbFieldsOfWord(word);
     return fields.length === 0 ? [`+${hex(word * 8)}`] : fields;
   });

@@ -25,8 +25,8 @@ import {
   CR4,
   EFER,
   R,
+  type RegisterFile,
   type RegisterName,
-  type Registers,
   SLOT_COUNT,
   type Slot,
   SvmMode,
@@ -115,7 +115,7 @@ function decoderOf(profile: CpuProfile): Decoder {
 
 export class CpuMachine {
   readonly memory = new PhysicalMemory(RAM_BYTES);
-  readonly registers: Registers = new BigUint64Array(SLOT_COUNT);
+  readonly registers = new BigUint64Array(SLOT_COUNT) as unknown as RegisterFile;
   readonly tx: Transaction;
   readonly evaluator: Evaluator;
   readonly events: MachineEvent[] = [];

@@ -36,11 +36,16 @@ export interface Failure {
 const BAD_PATH = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'ENAMETOOLONG', 'ELOOP']);
 
 export function failureOf(error: unknown): Failure {
-  if (error instanceof UsageError || error instanceof InputError) return { status: Status.USAGE, message: error.message };
-  if (error instanceof JournalError) return { status: error.exitStatus, message: `${error.message}.`.replace('..', '.') };
+  if (error instanceof UsageError || error instanceof InputError)
+    return { status: Status.USAGE, message: error.message };
+  if (error instanceof JournalError)
+    return { status: error.exitStatus, message: `${error.message}.`.replace('..', '.') };
   if (error instanceof OperatingError) return { status: Status.OPERATING, message: error.message };
   if (error instanceof UnsupportedError) {
-    return { status: Status.USAGE, message: `this machine cannot go on: ${error.message}. Nothing was made up instead.` };
+    return {
+      status: Status.USAGE,
+      message: `this machine cannot go on: ${error.message}. Nothing was made up instead.`,
+    };
   }
   if (error instanceof InvariantError) return { status: Status.OPERATING, message: bug(error) };
   if (isSystemError(error)) {
@@ -54,5 +59,7 @@ const bug = (error: unknown): string =>
   'Please report it, with what VMTAPE_DEBUG=1 prints, the command and its image.';
 
 function isSystemError(error: unknown): error is Error & { readonly code: string } {
-  return error instanceof Error && 'syscall' in error && typeof (error as { readonly code?: unknown }).code === 'string';
+  return (
+    error instanceof Error && 'syscall' in error && typeof (error as { readonly code?: unknown }).code === 'string'
+  );
 }

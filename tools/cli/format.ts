@@ -41,7 +41,11 @@ export function pad(text: string, columns: number, align: Align = 'left'): strin
 }
 
 /** Rows as lines, columns as wide as their widest cell, two spaces between them. */
-export function table(rows: readonly (readonly string[])[], aligns: readonly Align[] = [], indent = ''): readonly string[] {
+export function table(
+  rows: readonly (readonly string[])[],
+  aligns: readonly Align[] = [],
+  indent = '',
+): readonly string[] {
   const widths: number[] = [];
   for (const row of rows) {
     row.forEach((cell, column) => {

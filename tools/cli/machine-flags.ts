@@ -73,7 +73,8 @@ export function addMachineFlags(command: Command): Command {
 
 function parseSerial(text: string): SerialTarget {
   if (text === 'stdio' || text === 'null') return { kind: text };
-  if (text.startsWith('file:') && text.length > 'file:'.length) return { kind: 'file', path: text.slice('file:'.length) };
+  if (text.startsWith('file:') && text.length > 'file:'.length)
+    return { kind: 'file', path: text.slice('file:'.length) };
   throw new UsageError(`--serial ${quote(text)} leads nowhere. Give stdio, null or file:PATH.`);
 }
 
@@ -126,6 +127,8 @@ export function readInputFile(path: string, what: string): Uint8Array {
       EISDIR: 'is a directory',
       EACCES: 'may not be read',
     };
-    throw new UsageError(`${path}: ${problems[code] ?? `cannot be read (${code})`}. Check the name of ${what}.`, { cause });
+    throw new UsageError(`${path}: ${problems[code] ?? `cannot be read (${code})`}. Check the name of ${what}.`, {
+      cause,
+    });
   }
 }

@@ -17,7 +17,9 @@ import { errorColors, ReaderGone } from './terminal.js';
 
 function program(): Command {
   const root = new Command('vmtape')
-    .description('An AMD64 computer with SVM that can be rewound: records sessions on tapes and replays them bit for bit')
+    .description(
+      'An AMD64 computer with SVM that can be rewound: records sessions on tapes and replays them bit for bit',
+    )
     .version(VMTAPE_VERSION, '-V, --version', 'the version of vmtape')
     .helpOption('-h, --help', 'this page, or that of a command')
     .helpCommand('help [command]', 'the page of a command')

@@ -56,7 +56,9 @@ export class SerialOutput {
     try {
       for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
     } catch (cause) {
-      throw new OperatingError(`--serial: ${(cause as Error).message}. The guest's output is incomplete there.`, { cause });
+      throw new OperatingError(`--serial: ${(cause as Error).message}. The guest's output is incomplete there.`, {
+        cause,
+      });
     }
     return true;
   }

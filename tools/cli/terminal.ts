@@ -31,7 +31,8 @@ export class Terminal {
     this.quiet = quiet;
     this.json = json;
     this.colors = pc.createColors(!json && wantsColors(process.stdout));
-    for (const stream of [process.stdout, process.stderr]) stream.on('error', (error) => this.streamFailed(stream, error));
+    for (const stream of [process.stdout, process.stderr])
+      stream.on('error', (error) => this.streamFailed(stream, error));
   }
 
   /** A line of the product; call `flush` now and then, and at the end. */

@@ -186,8 +186,8 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
 
 const HIGHEST_LEAF = 0xb;
 const HIGHEST_EXTENDED_LEAF = 0x8000_0021;
-/** LFENCE is always serializing (bit 2); a null selector clears the segment base (bit 6). */
-const EXTENDED21_EAX = (1 << 2) | (1 << 6);
+/** LFENCE is always serializing. A null selector does not clear the segment base (bit 6 is clear). */
+const EXTENDED21_EAX = 1 << 2;
 /** FXSAVE and FXRSTOR always carry the x87 error pointers. */
 const EXTENDED8_EBX = 1 << 2;
 
@@ -198,6 +198,9 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
       return { eax: HIGHEST_LEAF, ...vendorRegisters(profile) };
     case 1:
       return leaf1(profile, dynamic);
+    case 5:
+      // Monitored lines of 64 bytes; MWAIT has no extensions.
+      return profile.features.has('monitor') ? { ...ZERO_LEAF, eax: 64, ebx: 64 } : ZERO_LEAF;
     case 7:
       return subleaf === 0
         ? { ...ZERO_LEAF, ebx: report(LEAF7_EBX, profile), ecx: report(LEAF7_ECX, profile) }

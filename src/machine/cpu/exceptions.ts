@@ -7,7 +7,7 @@
  */
 import { UnsupportedError } from '../errors.js';
 import { GuestFault, generalProtection, Vector } from '../faults.js';
-import { Activity, Boundary, Flag, gprSlot, R, Segment, type Slot } from '../layout/cpu-state.js';
+import { Activity, Boundary, decodeDelta, Flag, gprSlot, R, Segment, type Slot } from '../layout/cpu-state.js';
 import { isCanonical, u64, uN } from '../units.js';
 import { recordDebug } from './debug.js';
 import {
@@ -88,12 +88,12 @@ export type Recognise = (event: GuestEvent, during: GuestEvent | undefined) => v
 
 /**
  * Delivers `event`, and after it what its delivery raises, until one reaches its handler or the processor shuts down.
- * The transaction then holds the effects of the event returned, and the CR2 and DR6 of those before it; so it does when
- * `recognise` throws. A NestedPageFault passes through: `recognise` was told of the event that it interrupts.
+ * The transaction then holds the effects of the event returned, the CR2 and DR6 of those before it, and the registers that
+ * the caller had set; so it does when `recognise` throws. A NestedPageFault passes through: `recognise` was told of the event that it interrupts.
  * @returns the event that was delivered, or 'shutdown'.
  */
 export function deliverEvent(tx: Transaction, event: GuestEvent, recognise: Recognise): GuestEvent | 'shutdown' {
-  const kept = new Map<Slot, bigint>();
+  const kept = new Map(decodeDelta(tx.delta()));
   let during: GuestEvent | undefined;
   let next = event;
   for (;;) {

@@ -5,24 +5,41 @@
  * What counts as retired: an instruction that completed, each iteration of a repeated string instruction, INT n and
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
  */
-import type { DecodedInstruction } from '../decode/decoded.js';
+
 import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
+import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant, UnsupportedError } from '../errors.js';
 import type { EndReason, MachineEvent } from '../events.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
-import { Activity, Boundary, Flag, R, type RegisterDelta, type RegisterFile, Segment, type Slot, SvmMode } from '../layout/cpu-state.js';
+import {
+  Activity,
+  Boundary,
+  Flag,
+  R,
+  type RegisterDelta,
+  type RegisterFile,
+  Segment,
+  type Slot,
+  SvmMode,
+} from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { ExitCode } from '../svm/exit-code.js';
-import { encodeEvent, EventType, pendingInjection, virtualInterruptVector, withoutVirtualInterrupt } from '../svm/injection.js';
+import {
+  EventType,
+  encodeEvent,
+  pendingInjection,
+  virtualInterruptVector,
+  withoutVirtualInterrupt,
+} from '../svm/injection.js';
 import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
-import { gPA, type Nanoseconds, sPA, type SPA, uN } from '../units.js';
+import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled } from './debug.js';
@@ -159,7 +176,7 @@ export class Processor implements TransactionHost, SystemContext {
         return;
       case 'nmi':
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.NMI_PENDING);
-        this.deliver({ type: 'nmi', vector: Vector.NMI }, 0);
+        this.deliver({ type: 'nmi', vector: Vector.NMI }, 0, undefined, [R.boundary]);
         return;
       case 'external': {
         const vector = this.machine.acknowledge();
@@ -169,7 +186,7 @@ export class Processor implements TransactionHost, SystemContext {
       case 'virtual': {
         const vector = virtualInterruptVector(this.tx);
         this.tx.set(R.intControl, withoutVirtualInterrupt(this.tx.get(R.intControl)));
-        this.deliver({ type: 'external', vector }, 0, 'virtual');
+        this.deliver({ type: 'external', vector }, 0, 'virtual', [R.intControl]);
         return;
       }
       case 'init':
@@ -412,7 +429,8 @@ export class Processor implements TransactionHost, SystemContext {
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
   private exit(exit: VmExit): void {
     const { tx, machine, current } = this;
-    const nextRip = exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
+    const nextRip =
+      exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
     const bytes = exit.withBytes && current !== undefined ? current.bytes : undefined;
     const outcome = decideVmexit(tx, exit, { profile: machine.profile, vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;

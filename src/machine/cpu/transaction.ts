@@ -6,7 +6,14 @@
  * Reads of device registers (MMIO) happen at once, for hardware would not take them back either; device writes are kept
  * in order with the writes to RAM. Accessed and dirty bits are set by the page walk as it goes (APM vol.2 §5.4.2).
  */
-import { type RegisterDelta, DELTA_ENTRY_BYTES, EMPTY_DELTA, type RegisterFile, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
+import {
+  DELTA_ENTRY_BYTES,
+  EMPTY_DELTA,
+  type RegisterDelta,
+  type RegisterFile,
+  SLOT_COUNT,
+  type Slot,
+} from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
 

@@ -23,12 +23,12 @@ export const RIP_BASE = 16;
 export const NO_REGISTER = -1;
 
 const PREFIX_SEGMENTS: Readonly<Record<number, number>> = {
-  0x26: Segment.ES,
-  0x2e: Segment.CS,
-  0x36: Segment.SS,
-  0x3e: Segment.DS,
-  0x64: Segment.FS,
-  0x65: Segment.GS,
+  38: Segment.ES,
+  46: Segment.CS,
+  54: Segment.SS,
+  62: Segment.DS,
+  100: Segment.FS,
+  101: Segment.GS,
 };
 
 /** Thrown inside one decode when the bytes run out. */
@@ -194,7 +194,7 @@ export class Decoder {
     const operandSize = operandSizeOf(mode, attributes, rexW, sizePrefix);
     const addressWidth = addressSizeOf(mode, encoding.addressSizePrefix);
     const memory =
-      form.hasModRM && encoding.modrm < 0xc0 && form.fixedModRM === undefined
+      form.hasModRM && encoding.modrm < 0xc0 && form.fixedModRM === undefined && form.mod !== 'ignored'
         ? this.memoryOperand(encoding, addressWidth, mode)
         : undefined;
     const operands = form.operands.map((code) =>
@@ -305,7 +305,9 @@ export class Decoder {
       case 'one':
         return { kind: 'imm', width: 8, value: 1n };
       default:
-        throw new Error(`${form.instruction.mnemonic} "${form.text}": unknown operand code ${code.addressing}${code.size}`);
+        throw new Error(
+          `${form.instruction.mnemonic} "${form.text}": unknown operand code ${code.addressing}${code.size}`,
+        );
     }
   }
 
@@ -316,7 +318,11 @@ export class Decoder {
       case 'w':
         return { kind: 'imm', width: 16, value: this.little(2) };
       case 'bs':
-        return { kind: 'imm', width: operandSize, value: BigInt.asUintN(operandSize, BigInt.asIntN(8, this.little(1))) };
+        return {
+          kind: 'imm',
+          width: operandSize,
+          value: BigInt.asUintN(operandSize, BigInt.asIntN(8, this.little(1))),
+        };
       case 'v':
         return { kind: 'imm', width: operandSize, value: this.little(operandSize / 8) };
       default: {
@@ -346,7 +352,8 @@ export class Decoder {
     if (mod === 0 && rm === 6) {
       return { base: NO_REGISTER, index: NO_REGISTER, scale: 0, displacement: BigInt.asIntN(16, this.little(2)) };
     }
-    const displacement = mod === 0 ? 0n : mod === 1 ? BigInt.asIntN(8, this.little(1)) : BigInt.asIntN(16, this.little(2));
+    const displacement =
+      mod === 0 ? 0n : mod === 1 ? BigInt.asIntN(8, this.little(1)) : BigInt.asIntN(16, this.little(2));
     return { base, index, scale: 0, displacement };
   }
 
@@ -406,7 +413,12 @@ const ADDRESS16: readonly (readonly [number, number])[] = [
 ];
 
 const isPrefix = (byte: number): boolean =>
-  PREFIX_SEGMENTS[byte] !== undefined || byte === 0x66 || byte === 0x67 || byte === 0xf0 || byte === 0xf2 || byte === 0xf3;
+  PREFIX_SEGMENTS[byte] !== undefined ||
+  byte === 0x66 ||
+  byte === 0x67 ||
+  byte === 0xf0 ||
+  byte === 0xf2 ||
+  byte === 0xf3;
 
 function mandatoryPrefix(encoding: Encoding): string {
   if (encoding.vex) return ['NP', '66', 'F3', 'F2'][encoding.vexPrefix] as string;

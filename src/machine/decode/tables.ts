@@ -39,7 +39,7 @@ export interface Form {
   readonly digit: number | undefined;
   readonly fixedModRM: number | undefined;
   /** Which ModRM.mod the operands demand. */
-  readonly mod: 'any' | 'register' | 'memory';
+  readonly mod: 'any' | 'register' | 'memory' | 'ignored';
   readonly operands: readonly OperandCode[];
   readonly attributes: ReadonlySet<string>;
   readonly feature: Feature | undefined;
@@ -76,15 +76,16 @@ export function buildTables(instructions: readonly Instruction[]): DecodeTables 
   return { forms, candidates };
 }
 
-export const tableIndex = (vex: boolean, map: number, opcode: number): number =>
-  ((vex ? 4 : 0) + map) * 256 + opcode;
+export const tableIndex = (vex: boolean, map: number, opcode: number): number => ((vex ? 4 : 0) + map) * 256 + opcode;
 
 function parseForm(id: number, instruction: Instruction, text: string): Form {
   const where = `${instruction.mnemonic} form "${text}"`;
   const match = FORM.exec(text)?.groups;
   invariant(match, `${where} is not "opcode: operands [attributes]"`);
   const words = (match['code'] ?? '').trim().split(/\s+/);
-  const attributes = new Set(Array.from((match['attributes'] ?? '').matchAll(/\[(\w+)\]/g), ([, name]) => name as string));
+  const attributes = new Set(
+    Array.from((match['attributes'] ?? '').matchAll(/\[(\w+)\]/g), ([, name]) => name as string),
+  );
   for (const name of attributes) invariant(ATTRIBUTES.has(name), `${where} has the unknown attribute [${name}]`);
 
   const vexWord = words[0]?.startsWith('VEX') ? words.shift() : undefined;
@@ -110,11 +111,15 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
     .map((operand) => operand.trim())
     .filter((operand) => operand !== '')
     .map(parseOperand);
-  const mod = operands.some(({ addressing }) => addressing === 'M')
-    ? 'memory'
-    : operands.some(({ addressing }) => addressing === 'R' || addressing === 'U' || addressing === 'N')
-      ? 'register'
-      : 'any';
+  // MOV to and from control and debug registers takes any ModRM.mod for a register (APM vol.3 MOV CRn, MOV DRn).
+  const ignoresMod = operands.some(({ addressing }) => addressing === 'C' || addressing === 'D');
+  const mod = ignoresMod
+    ? 'ignored'
+    : operands.some(({ addressing }) => addressing === 'M')
+      ? 'memory'
+      : operands.some(({ addressing }) => addressing === 'R' || addressing === 'U' || addressing === 'N')
+        ? 'register'
+        : 'any';
   return {
     id,
     instruction,
@@ -171,7 +176,7 @@ function specificity(form: Form): number {
     (form.fixedModRM !== undefined ? 32 : 0) +
     (form.digit !== undefined ? 16 : 0) +
     (form.prefix !== 'any' ? 8 : 0) +
-    (form.mod !== 'any' ? 4 : 0) +
+    (form.mod === 'memory' || form.mod === 'register' ? 4 : 0) +
     (form.attributes.has('w0') || form.attributes.has('w1') || form.attributes.has('b0') ? 2 : 0) +
     (form.attributes.has('i64') || form.attributes.has('o64') ? 1 : 0)
   );

@@ -5,23 +5,14 @@
 import { dataHits } from '../cpu/debug.js';
 import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
-import type { DecodedInstruction, DecodedOperand, MemoryOperand, RelativeOperand } from '../decode/decoded.js';
 import { NO_REGISTER, RIP_BASE } from '../decode/decode.js';
+import type { DecodedInstruction, DecodedOperand, MemoryOperand, RelativeOperand } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import { GuestFault, Vector } from '../faults.js';
-import {
-  ARITHMETIC_FLAGS,
-  CR0,
-  CR4,
-  Flag,
-  gprSlot,
-  R,
-  Segment,
-  segmentSlot,
-  xmmSlot,
-} from '../layout/cpu-state.js';
+import { ARITHMETIC_FLAGS, CR0, CR4, Flag, gprSlot, R, Segment, segmentSlot, xmmSlot } from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
 import { addFlags, conditionHolds, resultFlags, subFlags } from './flags.js';
+import { floatOperation } from './float.js';
 import type {
   ArithmeticFlag,
   ConditionCode,
@@ -35,7 +26,6 @@ import type {
   VectorOperation,
   VectorShift,
 } from './instruction.js';
-import { floatOperation } from './float.js';
 import { fromLanes, lanesOf, shuffleBytes, vectorOperation, vectorShift } from './vector-lanes.js';
 
 const FLAG_BITS: Readonly<Record<ArithmeticFlag, bigint>> = {
@@ -144,7 +134,9 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const decoded = operand as DecodedOperand;
     switch (decoded.kind) {
       case 'gpr':
-        return decoded.high ? (this.tx.get(gprSlot(decoded.number)) >> 8n) & 0xffn : this.readGpr(decoded.number, decoded.width);
+        return decoded.high
+          ? (this.tx.get(gprSlot(decoded.number)) >> 8n) & 0xffn
+          : this.readGpr(decoded.number, decoded.width);
       case 'mem':
         return this.loadAt(decoded.segment, this.offset(decoded), decoded.width, false);
       case 'imm':
@@ -160,7 +152,9 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
 
   readForWrite(operand: Operand): bigint {
     const decoded = operand as DecodedOperand;
-    return decoded.kind === 'mem' ? this.loadAt(decoded.segment, this.offset(decoded), decoded.width, true) : this.read(operand);
+    return decoded.kind === 'mem'
+      ? this.loadAt(decoded.segment, this.offset(decoded), decoded.width, true)
+      : this.read(operand);
   }
 
   write(operand: Operand, value: bigint): void {
@@ -294,7 +288,7 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
 
   divideUnsigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
     const dividend = (high << BigInt(width)) | low;
-    if (divisor === 0n || dividend / divisor >> BigInt(width) !== 0n) this.fault('DE');
+    if (divisor === 0n || (dividend / divisor) >> BigInt(width) !== 0n) this.fault('DE');
     return { quotient: dividend / divisor, remainder: dividend % divisor };
   }
 

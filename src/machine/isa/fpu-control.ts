@@ -106,6 +106,9 @@ export const FWAIT = instruction({
   },
 });
 
+/** x87 status word: the register that is the top of the stack. */
+const STATUS_TOP = 7n << 11n;
+
 export const EMMS = instruction({
   mnemonic: 'EMMS',
   source: 'APM vol.5, EMMS',
@@ -116,6 +119,7 @@ export const EMMS = instruction({
     requireX87(tx);
     requireNoX87Error(tx);
     tx.set(R.ftw, 0n);
+    tx.set(R.fsw, tx.get(R.fsw) & ~STATUS_TOP); // as every MMX instruction does
     context.plain();
   },
 });

@@ -33,7 +33,7 @@ export const PREFETCH = instruction({
 export const PREFETCHW = instruction({
   mnemonic: 'PREFETCHW',
   source: 'APM vol.3, PREFETCH, PREFETCHW',
-  forms: ['0F 0D /r: Ev'],
+  forms: ['0F 0D /r: Mb'],
   semantics: () => {},
 });
 

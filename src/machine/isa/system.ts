@@ -141,9 +141,10 @@ export const WBINVD = instruction({
   },
 });
 
-/** No extensions and hints are defined for ECX here. */
-function requireMonitor(context: SystemContext): void {
-  if (cplOf(context.tx) !== 0) throw invalidOpcode();
+/** Both need CPL 0, and have no extensions that ECX could name (CPUID Fn0000_0005_ECX). */
+function requireMonitor({ tx, ops }: SystemContext): void {
+  if (cplOf(tx) !== 0) throw invalidOpcode();
+  if (ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
 }
 
 export const MONITOR = instruction({
@@ -154,7 +155,6 @@ export const MONITOR = instruction({
   system(context) {
     const { tx, ops, insn } = context;
     requireMonitor(context);
-    if (ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
     const segment = insn.segmentOverride ?? Segment.DS;
     const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
     tx.readLinear(linear, 1, accessAt(cplOf(tx)));
@@ -163,15 +163,15 @@ export const MONITOR = instruction({
   },
 });
 
+/** Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. */
 export const MWAIT = instruction({
   mnemonic: 'MWAIT',
   source: 'APM vol.3, MWAIT',
   forms: ['0F 01 C9:'],
   feature: 'monitor',
   system(context) {
-    const { tx, ops } = context;
+    const { tx } = context;
     requireMonitor(context);
-    if (ops.readGpr(Gpr.RCX, 32) > 1n) throw generalProtection();
     const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
     if (armed) context.intercept('MWAIT_ARMED');
     context.intercept('MWAIT');

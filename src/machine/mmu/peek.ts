@@ -3,11 +3,12 @@
  * force, as the supervisor would, but without setting accessed or dirty bits and without a fault.
  * Source: APM vol.2 §5.1 Page Translation Overview, §15.25.5 Nested Table Walk.
  */
-import { R, type Registers, type Slot } from '../layout/cpu-state.js';
+
 import { Access } from '../cpu/transaction.js';
+import { R, type Registers, type Slot } from '../layout/cpu-state.js';
 import { offsetIn, PAGE_BYTES } from '../units.js';
 import type { PhysicalMemory } from './memory.js';
-import { type PagingFeatures, PageWalker, pagingContext } from './page-walk.js';
+import { PageWalker, type PagingFeatures, pagingContext } from './page-walk.js';
 
 /** Supervisors may read what execute-only or SMAP would refuse: an observer is nobody's access. */
 const OBSERVER = new Map<Slot, (value: bigint) => bigint>([[R.cr4, (value) => value & ~(1n << 21n)]]);

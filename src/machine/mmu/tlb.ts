@@ -77,7 +77,12 @@ export class TlbBanks {
   /** Drops all translations for writing: a page has become code. */
   forgetWrites(): void {
     for (const bank of this.banks) {
-      if (bank.filled) this.memory.bytes.fill(0xff, bank.address + TLB_WRITE_OFFSET, bank.address + TLB_WRITE_OFFSET + TLB_ARRAY_BYTES);
+      if (bank.filled)
+        this.memory.bytes.fill(
+          0xff,
+          bank.address + TLB_WRITE_OFFSET,
+          bank.address + TLB_WRITE_OFFSET + TLB_ARRAY_BYTES,
+        );
     }
   }
 

@@ -6,7 +6,13 @@
  *
  * An instruction that crosses into another page is a block of its own, held by both pages.
  */
-import { JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, JUMP_CACHE_ENTRY_BYTES, UOP_ARENA_BYTES, UOP_BASE } from '../layout/linear-memory.js';
+import {
+  JUMP_CACHE_BASE,
+  JUMP_CACHE_ENTRIES,
+  JUMP_CACHE_ENTRY_BYTES,
+  UOP_ARENA_BYTES,
+  UOP_BASE,
+} from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { pageOf, type SPA } from '../units.js';
 import { Handler } from './interpreter.js';

@@ -20,8 +20,8 @@ import type {
 } from '../isa/instruction.js';
 import { gprSlot, R, Segment, slotAddress } from '../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell, TLB_WRITE_OFFSET } from '../layout/linear-memory.js';
+import { type Code, Op, ValueType } from './module.js';
 import { SIMD } from './simd.js';
-import { Code, Op, ValueType } from './module.js';
 import { ExitReason, Uop } from './uop.js';
 
 /** Indices of the functions that handlers call. */
@@ -303,11 +303,18 @@ export class Emitter implements Ops<V, C, X> {
     if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);
     code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).if();
     code.i32(Cell.EXIT_ADDRESS).get(linear).memory(Op.I64_STORE);
-    code.i32(bytes | (write ? 0x100 : 0)).call(this.helpers.fill).op(Op.I32_EQZ).if();
+    code
+      .i32(bytes | (write ? 0x100 : 0))
+      .call(this.helpers.fill)
+      .op(Op.I32_EQZ)
+      .if();
     this.assist();
     code.end().end();
     code.get(linear).op(Op.I32_WRAP_I64);
-    code.get(entry).memory(Op.I32_LOAD, (write ? TLB_WRITE_OFFSET : 0) + 8).op(Op.I32_ADD);
+    code
+      .get(entry)
+      .memory(Op.I32_LOAD, (write ? TLB_WRITE_OFFSET : 0) + 8)
+      .op(Op.I32_ADD);
     return this.truth();
   }
 
@@ -393,7 +400,10 @@ export class Emitter implements Ops<V, C, X> {
     return this.binary(Op.I64_XOR, a, b);
   }
   not(width: number, a: V): V {
-    this.code.get(a).i64((1n << BigInt(width)) - 1n).op(Op.I64_XOR);
+    this.code
+      .get(a)
+      .i64((1n << BigInt(width)) - 1n)
+      .op(Op.I64_XOR);
     return this.result();
   }
   neg(width: number, a: V): V {
@@ -435,7 +445,12 @@ export class Emitter implements Ops<V, C, X> {
     if (from === 64) return;
     const opcode = { 8: Op.I64_EXTEND8_S, 16: Op.I64_EXTEND16_S, 32: Op.I64_EXTEND32_S }[from];
     if (opcode !== undefined) this.code.op(opcode);
-    else this.code.i64(BigInt(64 - from)).op(Op.I64_SHL).i64(BigInt(64 - from)).op(Op.I64_SHR_S);
+    else
+      this.code
+        .i64(BigInt(64 - from))
+        .op(Op.I64_SHL)
+        .i64(BigInt(64 - from))
+        .op(Op.I64_SHR_S);
   }
   truncate(width: number, a: V): V {
     this.code.get(a);
@@ -443,7 +458,11 @@ export class Emitter implements Ops<V, C, X> {
     return this.result();
   }
   countLeadingZeros(width: number, a: V): V {
-    this.code.get(a).op(Op.I64_CLZ).i64(BigInt(64 - width)).op(Op.I64_SUB);
+    this.code
+      .get(a)
+      .op(Op.I64_CLZ)
+      .i64(BigInt(64 - width))
+      .op(Op.I64_SUB);
     return this.result();
   }
   countTrailingZeros(width: number, a: V): V {
@@ -510,7 +529,10 @@ export class Emitter implements Ops<V, C, X> {
     code.get(dividend).get(by).op(Op.I64_REM_S);
     const remainder = this.result();
     if (width < 64) {
-      code.get(this.signExtend(width, 64, quotient)).get(quotient).op(Op.I64_NE);
+      code
+        .get(this.signExtend(width, 64, quotient))
+        .get(quotient)
+        .op(Op.I64_NE);
       this.assistWhen(this.truth());
     }
     return { quotient: this.truncate(width, quotient), remainder: this.truncate(width, remainder) };
@@ -592,7 +614,12 @@ export class Emitter implements Ops<V, C, X> {
       code.get(c).i64(FLAG_MASK).op(Op.I64_AND);
       return;
     }
-    code.get(c).i64(BigInt(64 - width)).op(Op.I64_SHL).i64(3n << 62n).op(Op.I64_AND);
+    code
+      .get(c)
+      .i64(BigInt(64 - width))
+      .op(Op.I64_SHL)
+      .i64(3n << 62n)
+      .op(Op.I64_AND);
     code.get(c).i64(8n).op(Op.I64_AND, Op.I64_OR);
   }
 
@@ -637,7 +664,9 @@ export class Emitter implements Ops<V, C, X> {
     code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES).i64(SIGN).op(Op.I64_AND);
     const carry = this.result();
     this.setLazy(width, result, () => {
-      this.withOverflow(carry, () => code.get(normal).get(normal).i64(1n).op(Op.I64_SHL, Op.I64_XOR).i64(SIGN).op(Op.I64_AND));
+      this.withOverflow(carry, () =>
+        code.get(normal).get(normal).i64(1n).op(Op.I64_SHL, Op.I64_XOR).i64(SIGN).op(Op.I64_AND),
+      );
       code.get(normal).i64(8n).op(Op.I64_AND, Op.I64_OR);
     });
   }
@@ -675,14 +704,22 @@ export class Emitter implements Ops<V, C, X> {
     switch (flag) {
       case 'cf':
         this.storeCarries(() => {
-          code.get(carries).i64(~(3n << 62n)).op(Op.I64_AND);
-          this.withOverflow(sign, () => code.get(carries).get(carries).i64(1n).op(Op.I64_SHL, Op.I64_XOR).i64(SIGN).op(Op.I64_AND));
+          code
+            .get(carries)
+            .i64(~(3n << 62n))
+            .op(Op.I64_AND);
+          this.withOverflow(sign, () =>
+            code.get(carries).get(carries).i64(1n).op(Op.I64_SHL, Op.I64_XOR).i64(SIGN).op(Op.I64_AND),
+          );
           code.op(Op.I64_OR);
         });
         return;
       case 'of':
         this.storeCarries(() => {
-          code.get(carries).i64(~(1n << 62n)).op(Op.I64_AND);
+          code
+            .get(carries)
+            .i64(~(1n << 62n))
+            .op(Op.I64_AND);
           code.get(carries).get(sign).op(Op.I64_XOR).i64(SIGN).op(Op.I64_AND).i64(1n).op(Op.I64_SHR_U, Op.I64_OR);
         });
         return;
@@ -694,7 +731,10 @@ export class Emitter implements Ops<V, C, X> {
       default: {
         const bit = { zf: 6n, sf: 7n, pf: 2n }[flag];
         const flags = this.arithmeticFlags();
-        code.get(flags).i64(~(1n << bit)).op(Op.I64_AND);
+        code
+          .get(flags)
+          .i64(~(1n << bit))
+          .op(Op.I64_AND);
         code.get(value).op(Op.I64_EXTEND_I32_U).i64(bit).op(Op.I64_SHL, Op.I64_OR);
         this.setArithmeticFlags(this.result());
       }
@@ -797,7 +837,10 @@ export class Emitter implements Ops<V, C, X> {
     const bits = (['cf', 'pf', 'af', 'zf', 'sf', 'of'] as const).map((name) => this.flag(name));
     const places = [0, 2, 4, 6, 7, 11];
     bits.forEach((bit, index) => {
-      code.get(bit).i32(places[index] as number).op(Op.I32_SHL);
+      code
+        .get(bit)
+        .i32(places[index] as number)
+        .op(Op.I32_SHL);
       if (index > 0) code.op(Op.I32_OR);
     });
     code.op(Op.I64_EXTEND_I32_U);
@@ -968,7 +1011,10 @@ export class Emitter implements Ops<V, C, X> {
   private stackLinear(offset: V, bytes: number): V {
     if (this.current.long) return offset;
     const { code } = this;
-    code.get(offset).i64(BigInt(bytes - 1)).op(Op.I64_ADD);
+    code
+      .get(offset)
+      .i64(BigInt(bytes - 1))
+      .op(Op.I64_ADD);
     code.i32(segmentLimitCell(Segment.SS)).memory(Op.I64_LOAD).op(Op.I64_GT_S);
     this.assistWhen(this.truth());
     code.get(offset).i32(segmentBaseAddress(Segment.SS)).memory(Op.I64_LOAD).op(Op.I64_ADD);
@@ -1094,7 +1140,11 @@ export class Emitter implements Ops<V, C, X> {
     return this.vectorResult();
   }
   shuffle(a: X, b: X, indices: readonly number[]): X {
-    this.code.get(a).get(b).simd(SIMD.SHUFFLE).op(...indices);
+    this.code
+      .get(a)
+      .get(b)
+      .simd(SIMD.SHUFFLE)
+      .op(...indices);
     return this.vectorResult();
   }
   swizzle(a: X, indices: X): X {

@@ -9,18 +9,17 @@ import { Access } from '../cpu/transaction.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
 import { GuestFault } from '../faults.js';
-import { isCompiled } from './interpreter.js';
-import { type Feature, type Instruction } from '../isa/instruction.js';
 import { SSE_FEATURES } from '../isa/evaluate.js';
+import type { Feature, Instruction } from '../isa/instruction.js';
 import {
+  CPU_BASE,
   CR0,
   CR4,
-  CPU_BASE,
-  type RegisterDelta,
   EFER,
   EMPTY_DELTA,
   Flag,
   R,
+  type RegisterDelta,
   type RegisterFile,
   type Registers,
   Segment,
@@ -40,12 +39,12 @@ import {
   segmentLimitCell,
 } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
-import { type PagingContext, type PagingFeatures, PageWalker, pagingContext } from '../mmu/page-walk.js';
+import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { HOT_ENCODINGS } from './hot.js';
-import { Interpreter } from './interpreter.js';
+import { Interpreter, isCompiled } from './interpreter.js';
 import { Translator } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
@@ -171,7 +170,8 @@ export class Engine {
             64,
             this.view.getBigInt64(Cell.RIP_PAGE, true) + BigInt(this.view.getUint16(at + Uop.PAGE_OFFSET, true)),
           );
-          this.words[Cell.BUDGET >> 2] = (this.words[Cell.BUDGET >> 2] as number) - this.view.getUint8(at + Uop.POSITION);
+          this.words[Cell.BUDGET >> 2] =
+            (this.words[Cell.BUDGET >> 2] as number) - this.view.getUint8(at + Uop.POSITION);
           this.assistUop = at;
           return { stop: 'assist', retired: this.retired(limit) };
         }
@@ -309,7 +309,7 @@ export class Engine {
     const low = this.words[Cell.EXIT_ADDRESS >> 2] as number;
     const high = this.words[(Cell.EXIT_ADDRESS >> 2) + 1] as number;
     if (!this.fillsAllowed || (low & 0xfff) + size > PAGE_BYTES) return 0;
-    if ((this.mode & Mode.BITS64) !== 0 && (high >> 15 !== 0) && (high >> 15 !== -1)) return 0;
+    if ((this.mode & Mode.BITS64) !== 0 && high >> 15 !== 0 && high >> 15 !== -1) return 0;
     const page = (high >>> 0) * 0x10_0000 + (low >>> 12);
     if (this.watchedPages.includes(page)) return 0;
     const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
@@ -326,7 +326,10 @@ export class Engine {
   translate(linear: bigint, access: number, cpu?: SlotReader): number {
     const low = Number(BigInt.asIntN(32, linear));
     const high = Number(BigInt.asIntN(32, linear >> 32n));
-    const paging = cpu === undefined || !changesPaging(cpu, this.registers) ? this.pagingContext : pagingContext((slot) => cpu.get(slot), this.features);
+    const paging =
+      cpu === undefined || !changesPaging(cpu, this.registers)
+        ? this.pagingContext
+        : pagingContext((slot) => cpu.get(slot), this.features);
     const frame = this.walker.walk(paging, low, high, access);
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
   }
@@ -376,7 +379,11 @@ export class Engine {
     this.view.setBigUint64(entry, rip, true);
     this.view.setInt32(entry + 8, this.words[Cell.JUMP_CONTEXT >> 2] as number, true);
     this.view.setInt32(entry + 12, uop, true);
-    this.view.setBigInt64(Cell.RIP_PAGE, BigInt.asIntN(64, rip) - BigInt(this.view.getUint16(uop + Uop.PAGE_OFFSET, true)), true);
+    this.view.setBigInt64(
+      Cell.RIP_PAGE,
+      BigInt.asIntN(64, rip) - BigInt(this.view.getUint16(uop + Uop.PAGE_OFFSET, true)),
+      true,
+    );
   }
 
   private decodeBlock(rip: bigint, linear: bigint, page: SPA, start: number, mode: number, careful: boolean): number {

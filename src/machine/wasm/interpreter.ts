@@ -197,7 +197,13 @@ function builtInHandlers(): HandlerBody[] {
 /** Charges the block and goes on at this micro-op's RIP. */
 function endOfBlock({ code, next, leave }: Frame, pool: LocalPool, helpers: Helpers): void {
   const rip = pool.take(ValueType.I64);
-  code.i32(0).memory(Op.I64_LOAD, Cell.RIP_PAGE).get(0).memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET).op(Op.I64_ADD).set(rip);
+  code
+    .i32(0)
+    .memory(Op.I64_LOAD, Cell.RIP_PAGE)
+    .get(0)
+    .memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET)
+    .op(Op.I64_ADD)
+    .set(rip);
   code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.BUDGET);
   code.get(0).memory(Op.I32_LOAD8_U, Uop.POSITION).op(Op.I32_SUB).memory(Op.I32_STORE, Cell.BUDGET);
   code.i32(0).memory(Op.I32_LOAD, Cell.BUDGET).i32(0).memory(Op.I32_LOAD, Cell.BUDGET_FLOOR).op(Op.I32_LT_S).if();
@@ -249,11 +255,24 @@ function lookupFunction(): Code {
   const entry = code.local(ValueType.I32);
   const uop = code.local(ValueType.I32);
   code.get(0).get(0).i64(12n).op(Op.I64_SHR_U, Op.I64_XOR, Op.I32_WRAP_I64);
-  code.i32(JUMP_CACHE_ENTRIES - 1).op(Op.I32_AND).i32(4).op(Op.I32_SHL).i32(JUMP_CACHE_BASE).op(Op.I32_ADD).tee(entry);
+  code
+    .i32(JUMP_CACHE_ENTRIES - 1)
+    .op(Op.I32_AND)
+    .i32(4)
+    .op(Op.I32_SHL)
+    .i32(JUMP_CACHE_BASE)
+    .op(Op.I32_ADD)
+    .tee(entry);
   code.memory(Op.I64_LOAD).get(0).op(Op.I64_EQ);
   code.get(entry).memory(Op.I32_LOAD, 8).i32(0).memory(Op.I32_LOAD, Cell.JUMP_CONTEXT).op(Op.I32_EQ, Op.I32_AND).if();
   code.get(entry).memory(Op.I32_LOAD, 12).set(uop);
-  code.i32(0).get(0).get(uop).memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET).op(Op.I64_SUB).memory(Op.I64_STORE, Cell.RIP_PAGE);
+  code
+    .i32(0)
+    .get(0)
+    .get(uop)
+    .memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET)
+    .op(Op.I64_SUB)
+    .memory(Op.I64_STORE, Cell.RIP_PAGE);
   code.get(uop).return();
   code.end();
   code.i32(slotAddress(R.rip)).get(0).memory(Op.I64_STORE);

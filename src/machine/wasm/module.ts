@@ -270,7 +270,12 @@ export class ModuleWriter {
     const out: number[] = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
     section(out, 1, vector(this.types.map(encodeType)));
     const memory = [...name('env'), ...name('memory'), 0x02, 0x01, ...unsigned(memoryPages), ...unsigned(memoryPages)];
-    const functionImports = this.imports.map((entry) => [...name('env'), ...name(entry.name), 0x00, ...unsigned(entry.type)]);
+    const functionImports = this.imports.map((entry) => [
+      ...name('env'),
+      ...name(entry.name),
+      0x00,
+      ...unsigned(entry.type),
+    ]);
     section(out, 2, vector([memory, ...functionImports]));
     section(out, 3, vector(this.functions.map(({ type }) => unsigned(type))));
     const { table } = this;
@@ -325,7 +330,10 @@ function vector(items: readonly (readonly number[])[]): number[] {
   return out;
 }
 
-const name = (text: string): number[] => [...unsigned(text.length), ...Array.from(text, (letter) => letter.charCodeAt(0))];
+const name = (text: string): number[] => [
+  ...unsigned(text.length),
+  ...Array.from(text, (letter) => letter.charCodeAt(0)),
+];
 
 function unsigned(value: number): number[] {
   const out: number[] = [];

@@ -29,7 +29,8 @@ export class Translator {
    * @returns the address behind them.
    */
   write(at: number, insn: DecodedInstruction, place: UopPlace, compiled: boolean): number {
-    const handler = compiled && isCompiled(insn) && isPackable(insn, place) ? this.interpreter.handlerOf(insn) : Handler.ASSIST;
+    const handler =
+      compiled && isCompiled(insn) && isPackable(insn, place) ? this.interpreter.handlerOf(insn) : Handler.ASSIST;
     this.head(at, handler, insn.length, place);
     if (handler === Handler.ASSIST) return at + Uop.BYTES;
     const memory = insn.operands.find((operand): operand is MemoryOperand => operand.kind === 'mem');
@@ -104,7 +105,8 @@ function isPackable(insn: DecodedInstruction, place: UopPlace): boolean {
   for (const operand of insn.operands) {
     if (operand.kind === 'imm' || operand.kind === 'rel') immediates++;
     if (operand.kind !== 'mem') continue;
-    const displacement = Number(operand.displacement) + (operand.base === RIP_BASE ? place.pageOffset + insn.length : 0);
+    const displacement =
+      Number(operand.displacement) + (operand.base === RIP_BASE ? place.pageOffset + insn.length : 0);
     if (displacement !== (displacement | 0)) return false;
   }
   return immediates <= 1 && !(insn.lock && insn.operands[0]?.kind !== 'mem');

@@ -266,6 +266,17 @@ describe('delivery with what it raises', () => {
     expect(missingStack.get('cr2')).toBe(0x3_fff8n);
   });
 
+  it('keeps what the caller had changed, such as a V_IRQ that was taken', () => {
+    const cpu = machine()
+      .write(IDT + 16 * 13 + 5, 1, 0x0en)
+      .set({ intControl: 0x100n });
+    cpu.attempt((tx) => {
+      tx.set(R.intControl, 0n);
+      deliverEvent(tx, exception(13, { errorCode: 0 }), () => {});
+    });
+    expect([cpu.get('intControl'), cpu.get('rip')]).toEqual([0n, BigInt(HANDLER + 8)]);
+  });
+
   it('shuts down on the third fault', () => {
     const cpu = machine()
       .write(IDT + 16 * 13 + 5, 1, 0x0en)

@@ -29,7 +29,8 @@ const words = (cpu: CpuMachine, at: number, count: number, size: number) =>
 function stacked(cpu: CpuMachine, size: number, ...items: readonly (number | bigint)[]): CpuMachine {
   const base = Number(cpu.get('ssBase'));
   const top = STACK_TOP - size * items.length;
-  items.forEach((item, index) => cpu.write(top + size * index, size, BigInt.asUintN(8 * size, BigInt(item))));
+  for (const [index, item] of items.entries())
+    cpu.write(top + size * index, size, BigInt.asUintN(8 * size, BigInt(item)));
   return cpu.set({ rsp: BigInt(top - base) });
 }
 

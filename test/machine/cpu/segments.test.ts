@@ -46,10 +46,13 @@ describe('loads of segment registers in protected mode (APM vol.2 §4.10 Data-Ac
     expect(cpu.read(GDT + SPARE + 5, 1)).toBe(0x93n);
   });
 
-  it('makes a register null without attributes and base (CPUID Fn8000_0021_EAX[6])', () => {
+  it('makes a register null without attributes; FS and GS keep their bases in long mode', () => {
     const cpu = new CpuMachine().protectedMode().set({ rax: 2n, esBase: 0x5000n });
     cpu.run(...MOV.es);
     expect([cpu.get('es'), cpu.get('esBase')]).toEqual([2n, 0n]);
+    const long = new CpuMachine().longMode().set({ rax: 0n, fsBase: 0x7fff_0000_1000n });
+    long.run(...MOV.fs);
+    expect([long.get('fs'), long.get('fsBase')]).toEqual([0n, 0x7fff_0000_1000n]);
   });
 
   it('holds interrupts and debug traps for one instruction after MOV SS (§8.5)', () => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
 import { Activity, Boundary, CR0, CR4, Flag, R, type Slot } from '../../../src/machine/layout/cpu-state.js';
+import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { CpuMachine, DATA, descriptor, faultOf, Sel, STACK_TOP, TSS } from '../../support/cpu-machine.js';
 
 const { SPARE } = Sel;
@@ -170,13 +171,7 @@ describe('interrupt flag and flags as a whole (APM vol.3 CLI, STI, PUSHF, POPF)'
 });
 
 describe('stages of intercepts (APM vol.2 §15.9, table 15-7)', () => {
-  const cases: readonly (readonly [
-    string,
-    Parameters<CpuMachine['intercepting']>[0],
-    readonly number[],
-    string,
-    string,
-  ])[] = [
+  const cases: readonly (readonly [string, InterceptName, readonly number[], string, string])[] = [
     ['CPUID', 'CPUID', [0x0f, 0xa2], 'exit 72', 'exit 72'],
     ['HLT', 'HLT', [0xf4], 'exit 78', '#GP(0)'],
     ['INVD', 'INVD', [0x0f, 0x08], 'exit 76', '#GP(0)'],
@@ -230,7 +225,7 @@ describe('CPUID (APM vol.3 appendix E)', () => {
   });
 
   it('reports what the machine has, and nothing that it lacks', () => {
-    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x40e0_2000, edx: 0x070b_bbfd });
+    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x40e0_2008, edx: 0x070b_fbfd });
     expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x14_0188, ecx: 4, edx: 0 });
     expect(cpuid(7, 1)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
     expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x125, edx: 0x2d13_b3fd });
@@ -252,8 +247,30 @@ describe('waiting and random numbers', () => {
     expect(cpu.get('activity')).toBe(Activity.HALTED);
   });
 
-  it('MONITOR is invalid where CPUID does not report it', () => {
-    expect(faultOf(long().run(0x0f, 0x01, 0xc8))).toBe('#UD');
+  it('MWAIT stops only after MONITOR, which faults as a read', () => {
+    const MONITOR = [0x0f, 0x01, 0xc8];
+    const MWAIT = [0x0f, 0x01, 0xc9];
+    const cpu = long().set({ rax: BigInt(DATA) });
+    cpu.run(...MWAIT);
+    expect(cpu.get('activity')).toBe(Activity.RUNNING);
+    expect(faultOf(cpu.run(...MONITOR))).toBe('none');
+    expect(cpu.run(...MWAIT)).toMatchObject({ event: { type: 'cpu.halted' } });
+    expect(cpu.get('activity')).toBe(Activity.MWAIT);
+    cpu.missingPages.add(DATA >> 12);
+    expect(faultOf(cpu.run(...MONITOR))).toBe('#PF(0)');
+    expect(faultOf(cpu.set({ rcx: 1n }).run(...MONITOR))).toBe('#GP(0)');
+    expect(faultOf(cpu.atUserLevel().run(...MONITOR))).toBe('#UD');
+  });
+
+  it('MONITOR exits after its memory access, MWAIT by whether the monitor is armed (§15.9)', () => {
+    const cpu = long()
+      .set({ rax: BigInt(DATA) })
+      .intercepting('MONITOR', 'MWAIT', 'MWAIT_ARMED');
+    expect(faultOf(cpu.run(0x0f, 0x01, 0xc8))).toBe('exit 8a');
+    expect(faultOf(cpu.run(0x0f, 0x01, 0xc9))).toBe('exit 8b');
+    expect(faultOf(cpu.set({ monitorAddress: 1n }).run(0x0f, 0x01, 0xc9))).toBe('exit 8c');
+    cpu.missingPages.add(DATA >> 12);
+    expect(faultOf(cpu.run(0x0f, 0x01, 0xc8))).toBe('#PF(0)');
   });
 
   it('RDRAND sets CF and clears the other flags', () => {

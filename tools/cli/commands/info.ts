@@ -15,7 +15,11 @@ interface Counts {
   readonly instructions: Record<Level, bigint>;
 }
 
-const STATES = { complete: 'complete', recording: 'still being recorded', cut: 'cut: its recording was killed or failed' };
+const STATES = {
+  complete: 'complete',
+  recording: 'still being recorded',
+  cut: 'cut: its recording was killed or failed',
+};
 
 export function infoCommand(program: Command): void {
   command(
@@ -75,7 +79,12 @@ function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instr
   };
 }
 
-function infoPage(tape: string, reader: JournalReader, { kinds, exits, instructions }: Counts, { bold }: Colors): string[] {
+function infoPage(
+  tape: string,
+  reader: JournalReader,
+  { kinds, exits, instructions }: Counts,
+  { bold }: Colors,
+): string[] {
   const { header, state, end, chunkCount } = reader;
   const bytes = tapeBytes(tape);
   const ending = endOfSession(reader);
@@ -101,14 +110,21 @@ function infoPage(tape: string, reader: JournalReader, { kinds, exits, instructi
     ...heading('inputs that are kept as content'),
     ...reader.blobDigests(),
     ...heading('events by kind'),
-    ...table(byCount(kinds).map(([kind, count]) => [grouped(count), kind]), ['right']),
+    ...table(
+      byCount(kinds).map(([kind, count]) => [grouped(count), kind]),
+      ['right'],
+    ),
     ...(exitCount === 0 ? [] : heading('exits by code')),
-    ...table(byCount(exits).map(([code, count]) => [grouped(count), exitName(code)]), ['right']),
+    ...table(
+      byCount(exits).map(([code, count]) => [grouped(count), exitName(code)]),
+      ['right'],
+    ),
   ];
 }
 
 /** `{ machine: { ramBytes: 1 } }` → `machine.ramBytes`, `1`. */
 function flat(value: unknown, path = ''): readonly (readonly [name: string, value: string])[] {
-  if (typeof value !== 'object' || value === null) return [[path, typeof value === 'string' ? value : JSON.stringify(value)]];
+  if (typeof value !== 'object' || value === null)
+    return [[path, typeof value === 'string' ? value : JSON.stringify(value)]];
   return Object.entries(value).flatMap(([key, item]) => flat(item, path === '' ? key : `${path}.${key}`));
 }

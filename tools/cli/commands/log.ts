@@ -10,11 +10,10 @@ import {
   sqliteStore,
 } from '../../../src/journal/index.js';
 import { isInput } from '../../../src/machine/index.js';
-import { eventText } from '../../../src/replay/index.js';
+import { eventText, resolvePosition } from '../../../src/replay/index.js';
 import { parseCount, parseLevel } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { pad } from '../format.js';
-import { boundaryNamed } from '../position.js';
 import type { Colors } from '../terminal.js';
 
 interface LogOptions {
@@ -58,17 +57,19 @@ export function logCommand(program: Command): void {
 const filterOf = (reader: JournalReader, { kind, level, from, to }: LogOptions): RecordFilter => ({
   kind,
   level,
-  fromSeq: from === undefined ? undefined : boundaryNamed(reader, from, '--from').seq,
-  toSeq: to === undefined ? undefined : boundaryNamed(reader, to, '--to').seq,
+  fromSeq: from === undefined ? undefined : resolvePosition(reader, from).seq,
+  toSeq: to === undefined ? undefined : resolvePosition(reader, to).seq,
 });
 
-const POSITION_COLUMNS = 20;
+const SEQ_COLUMNS = 9;
+const ICOUNT_COLUMNS = 12;
 
-/** The guest's lines stand further right than its hypervisor's. */
+/** `#seq`, the instruction count after the event, the event. The guest's lines stand further right than its hypervisor's. */
 function recordLine(record: JournalRecord, colors: Colors): string {
+  const { seq, icount } = record.position;
+  const place = `${pad(`#${seq}`, SEQ_COLUMNS, 'right')} ${pad(String(icount), ICOUNT_COLUMNS, 'right')}`;
   const indent = record.level === 2 ? '    ' : '';
-  const position = colors.dim(pad(formatPosition(record.position), POSITION_COLUMNS));
-  return `${position}  ${indent}${colorOf(record, colors)(eventText(record))}`;
+  return `${colors.dim(place)}  ${indent}${colorOf(record, colors)(eventText(record))}`;
 }
 
 function colorOf({ event }: JournalRecord, colors: Colors): (text: string) => string {
@@ -81,7 +82,17 @@ function colorOf({ event }: JournalRecord, colors: Colors): (text: string) => st
   return type.startsWith('cpu.') ? (text) => text : colors.magenta;
 }
 
-function recordJson({ position, retired, vcpu, level, event }: JournalRecord): string {
-  const envelope = { position: formatPosition(position), vcpu, level, retired, kind: event.type };
+/** `position` is that of the boundary before the event, as commands take it; `icount` that after it. */
+function recordJson({ position: { icount, seq }, retired, vcpu, level, event }: JournalRecord): string {
+  const before = formatPosition({ icount: icount - BigInt(retired), seq });
+  const envelope = {
+    position: before,
+    seq: String(seq),
+    icount: String(icount),
+    vcpu,
+    level,
+    retired,
+    kind: event.type,
+  };
   return `${JSON.stringify(envelope).slice(0, -1)},"payload":${payloadJson(event)}}`;
 }

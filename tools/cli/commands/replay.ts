@@ -1,12 +1,12 @@
 /** `vmtape replay TAPE`: re-executes, compares every event and digest, reports the first difference. */
 import type { Command } from 'commander';
 import { formatPosition, sqliteStore, type TapeState } from '../../../src/journal/index.js';
-import { Replayer, type ReplayOutcome } from '../../../src/replay/index.js';
+import { Replayer, type ReplayOutcome, resolvePosition } from '../../../src/replay/index.js';
 import { command, terminalOf } from '../command.js';
 import { Stopwatch } from '../drive.js';
 import { Status, UsageError } from '../failure.js';
 import { plural, shortCount } from '../format.js';
-import { boundaryNamed } from '../position.js';
+
 import { SerialOutput } from '../serial-line.js';
 import { jsonText, type Terminal } from '../terminal.js';
 
@@ -40,11 +40,13 @@ export function replayCommand(program: Command): void {
 async function replay(tape: string, options: ReplayOptions, self: Command): Promise<number> {
   const terminal = terminalOf(self);
   if (options.from !== undefined && options.from !== 'start') {
-    throw new UsageError('--from: this version does not have checkpoints yet, so a replay begins at the start. Leave it out.');
+    throw new UsageError(
+      '--from: this version does not have checkpoints yet, so a replay begins at the start. Leave it out.',
+    );
   }
   const reader = sqliteStore(tape).read();
   try {
-    const to = options.to === undefined ? undefined : boundaryNamed(reader, options.to, '--to');
+    const to = options.to === undefined ? undefined : resolvePosition(reader, options.to);
     const output = new SerialOutput({ kind: options.serial === true ? 'stdio' : 'null' }, terminal);
     const watch = new Stopwatch();
     const replayer = new Replayer(reader, {
@@ -83,7 +85,9 @@ async function runToOutcome(
     if (!terminal.showsStatus || watch.seconds - told < PROGRESS_SECONDS) continue;
     told = watch.seconds;
     const { retired } = replayer.machine;
-    terminal.status(`replayed ${shortCount(retired)} instructions, ${shortCount(replayer.compared)} events, all the same`);
+    terminal.status(
+      `replayed ${shortCount(retired)} instructions, ${shortCount(replayer.compared)} events, all the same`,
+    );
     await new Promise((resolve) => setImmediate(resolve));
   }
 }
@@ -94,7 +98,13 @@ interface Sums {
   readonly seconds: number;
 }
 
-async function report(tape: string, outcome: ReplayOutcome, sums: Sums, busy: boolean, terminal: Terminal): Promise<void> {
+async function report(
+  tape: string,
+  outcome: ReplayOutcome,
+  sums: Sums,
+  busy: boolean,
+  terminal: Terminal,
+): Promise<void> {
   if (terminal.json) {
     await terminal.document({ tape, ...outcomeJson(outcome), ...sums });
     return;
@@ -131,6 +141,10 @@ function outcomeJson(outcome: ReplayOutcome): object {
     case 'reached':
       return { outcome: 'identical', end: formatPosition(outcome.at) };
     case 'diverged':
-      return { outcome: 'diverged', at: formatPosition(outcome.divergence.position), report: outcome.divergence.report() };
+      return {
+        outcome: 'diverged',
+        at: formatPosition(outcome.divergence.position),
+        report: outcome.divergence.report(),
+      };
   }
 }

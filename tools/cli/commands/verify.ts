@@ -24,7 +24,16 @@ async function verify(tape: string, self: Command): Promise<number> {
   const whole = damage.length === 0;
   if (terminal.json) {
     await terminal.document({
-      ...{ tape, whole, state, end: formatPosition(end), chunks, digests, blobs, readableTo: formatPosition(readableTo) },
+      ...{
+        tape,
+        whole,
+        state,
+        end: formatPosition(end),
+        chunks,
+        digests,
+        blobs,
+        readableTo: formatPosition(readableTo),
+      },
       damage: damage.map(({ message, place: { readableTo: to, ...place } }) => ({
         ...place,
         ...(to === undefined ? {} : { readableTo: formatPosition(to) }),
