@@ -1,6 +1,7 @@
 /**
  * Opening a tape: is it one, is it of a version that we read, is its header whole, how much is there?
  */
+import { existsSync, statSync } from 'node:fs';
 import Database from 'better-sqlite3';
 import { type ChunkHeader, chainDigest } from './chunk.js';
 import { sameBytes } from './digest.js';
@@ -103,7 +104,20 @@ function requireTape(file: string, database: Database.Database): void {
   if (applicationId !== APPLICATION_ID) throw new TapeInputError('is an SQLite file, but no tape', file);
   const version = reading(file, {}, () => database.pragma('user_version', { simple: true }) as number);
   if (version !== FORMAT_VERSION) refuseVersion(file, database, version);
+  requireLength(file, database);
   requireTables(file, database);
+}
+
+/** SQLite takes what is missing of the last page for zeros. */
+function requireLength(file: string, database: Database.Database): void {
+  // With a log beside it, the file may be shorter.
+  if (existsSync(`${file}-wal`)) return;
+  const [pages, pageBytes] = reading(file, {}, () =>
+    ['page_count', 'page_size'].map((name) => database.pragma(name, { simple: true }) as number),
+  ) as [number, number];
+  const { size } = statSync(file);
+  if (size >= pages * pageBytes) return;
+  throw new TapeDamagedError(file, `the file has ${size} bytes instead of ${pages * pageBytes}: it was cut off`);
 }
 
 /** Future formats keep `tape.format_version`, and so tell themselves apart from a damaged one. */

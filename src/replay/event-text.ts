@@ -44,15 +44,15 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'cpu.woke': () => 'woke',
   'cpu.pended': ({ what }) => `${what.toUpperCase()} is pending`,
   'cpu.shutdown': () => 'shutdown',
-  'svm.vmrun': ({ vmcb, asid, words }) => `VMRUN vmcb=${hex(vmcb)} asid=${asid}${vmcbText(words)}`,
+  'svm.vmrun': ({ vmcb, asid, words }) => `VMRUN vmcb=${hex(vmcb)} asid=${asid}${vmcbText('changed', words)}`,
   'svm.vmexit': ({ vmcb, code, info1, info2, intInfo, words }) =>
     `#VMEXIT ${exitName(code)} info1=${hex(info1)} info2=${hex(info2)}` +
-    `${intInfo === 0n ? '' : ` intinfo=${hex(intInfo)}`} vmcb=${hex(vmcb)}${vmcbText(words)}`,
+    `${intInfo === 0n ? '' : ` intinfo=${hex(intInfo)}`} vmcb=${hex(vmcb)}${vmcbText('wrote', words)}`,
   'svm.injected': ({ kind, vector, errorCode }) =>
     `injected ${INJECTED_KINDS[kind] ?? `event of type ${kind}`} ${vectorName(vector)}${errorText(errorCode)}`,
   'svm.gif': ({ set }) => (set ? 'STGI' : 'CLGI'),
-  'svm.vmload': ({ vmcb, words }) => `VMLOAD vmcb=${hex(vmcb)}${vmcbText(words)}`,
-  'svm.vmsave': ({ vmcb, words }) => `VMSAVE vmcb=${hex(vmcb)}${vmcbText(words)}`,
+  'svm.vmload': ({ vmcb, words }) => `VMLOAD vmcb=${hex(vmcb)}${vmcbText('changed', words)}`,
+  'svm.vmsave': ({ vmcb, words }) => `VMSAVE vmcb=${hex(vmcb)}${vmcbText('wrote', words)}`,
   'svm.invlpga': ({ linear, asid }) => `INVLPGA ${hex(linear)} asid=${asid}`,
   'input.boot': ({ imageDigest, commandLine }) =>
     `input: boot of image ${imageDigest.slice(0, 12)}, command line ${JSON.stringify(commandLine)}`,
@@ -114,12 +114,13 @@ function deltaText(delta: RegisterDelta): string {
 
 const LISTED_FIELDS = 6;
 
-function vmcbText(words: Uint8Array): string {
+/** @param verb what happened to the fields: software changed them before, or the processor wrote them now. */
+function vmcbText(verb: 'changed' | 'wrote', words: Uint8Array): string {
   const names = [...decodeVmcbDelta(words)].flatMap(([word]): readonly string[] => {
     const fields = vmcbFieldsOfWord(word);
     return fields.length === 0 ? [`+${hex(word * 8)}`] : fields;
   });
-  return names.length === 0 ? '' : ` wrote${listText([...new Set(names)], LISTED_FIELDS)}`;
+  return names.length === 0 ? '' : ` ${verb}${listText([...new Set(names)], LISTED_FIELDS)}`;
 }
 
 function listText(names: readonly string[], most: number): string {

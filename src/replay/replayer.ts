@@ -71,6 +71,8 @@ export class Replayer {
   /** Registers before the event that comes next: what a divergence is told by. */
   private readonly before = new BigUint64Array(REGISTER_NAMES.length);
   private digests = 0;
+  /** The session ended by itself, on the tape. */
+  private ended = false;
   private outcome: ReplayOutcome | undefined;
 
   /** @throws InputError when this vmtape cannot replay the tape; the journal's errors when it is damaged. */
@@ -189,6 +191,7 @@ export class Replayer {
     const { comparer, endSeq } = this;
     if (comparer.compared >= endSeq && this.endsAnywhere) throw new StopReplay(this.finished());
     if (!comparer.accept(stated)) throw new StopReplay(this.diverged({ kind: 'event', actual: stated }));
+    if (stated.event.type === 'machine.ended') this.ended = true;
     this.options.observe?.(stated);
     this.keepRegisters();
     if (comparer.compared === endSeq && this.options.to !== undefined && this.atEnd) {
@@ -232,8 +235,7 @@ export class Replayer {
     const { to } = this.options;
     if (to !== undefined) return { kind: 'reached', at: to };
     const { state, end } = this.reader;
-    const ended = this.machine.state.ended !== null;
-    const ending = ended ? 'ended' : state === 'complete' ? 'stopped' : state === 'cut' ? 'cut' : 'recording';
+    const ending = this.ended ? 'ended' : state === 'complete' ? 'stopped' : state === 'cut' ? 'cut' : 'recording';
     return { kind: 'identical', end, tape: state, digests: this.digests, ending };
   }
 

@@ -56,7 +56,8 @@ const FOREVER = `
   const writer = store.create({ vmtapeVersion: '0.1.0', machineVersion: '1', configuration: {} });
   for (let index = 0; ; index++) {
     writer.append(event(index));
-    if (index === 20000) say('ready');
+    if (index === 5000) say('ready');
+    if (index > 5000 && index % 20 === 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
   }
 `;
 /** A hundred events, then nothing but waiting: the thread must commit them by itself. */
@@ -92,12 +93,13 @@ describe('a recording that is killed', () => {
       const file = join(temporaryDirectory(), 'a.vmtape');
       const child = start(FOREVER, file, mode);
       expect(await line(child)).toBe('ready');
+      await sleep(1000);
       await kill(child);
       const store = sqliteStore(file);
       const cut = store.read();
       expect(cut.state).toBe('cut');
       const count = Number(cut.end.seq);
-      expect(count).toBeGreaterThan(0);
+      expect(count).toBeGreaterThan(5000);
       expectSame(statedEvents(cut), expectedEvents(count));
       cut.close();
       expect(verifyTape(file).damage).toEqual([]);

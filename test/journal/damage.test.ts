@@ -70,7 +70,7 @@ describe('a damaged tape', () => {
         outcomes.set(result, (outcomes.get(result) ?? 0) + 1);
       }
     }
-    expect(outcomes.get('reported')).toBeGreaterThan(outcomes.get('harmless') ?? 0);
+    expect(outcomes.get('reported')).toBeGreaterThan(100);
   });
 
   it('is found out wherever it was cut off', () => {

@@ -24,7 +24,7 @@ export interface Figures {
   readonly instructions: number;
   readonly seconds: number;
   readonly mips: number;
-  readonly events: bigint;
+  readonly events: number;
   readonly exits: number;
   readonly tapeBytes: number;
   readonly checkpoints: number;
@@ -145,7 +145,7 @@ export function figures(session: DrivenSession, counters: Counters, seconds: num
     instructions,
     seconds: Math.round(seconds * 1e6) / 1e6,
     mips: seconds === 0 ? 0 : Math.round(instructions / seconds / 1e3) / 1e3,
-    events: counters.events(),
+    events: Number(counters.events()),
     exits: counters.exits(),
     tapeBytes: counters.tapeBytes() ?? 0,
     checkpoints: 0,

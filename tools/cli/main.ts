@@ -54,7 +54,7 @@ function tell(error: unknown): void {
   const { status, message } = failureOf(error);
   const { red } = errorColors();
   process.stderr.write(`${red('vmtape:')} ${message}\n`);
-  if (process.env['VMTAPE_DEBUG'] === '1' && error instanceof Error) process.stderr.write(`${causes(error)}\n`);
+  if (process.env.VMTAPE_DEBUG === '1' && error instanceof Error) process.stderr.write(`${causes(error)}\n`);
   process.exitCode = status;
 }
 

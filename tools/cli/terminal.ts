@@ -101,8 +101,8 @@ export class Terminal {
 export const errorColors = (): Colors => pc.createColors(wantsColors(process.stderr));
 
 function wantsColors(stream: NodeJS.WriteStream): boolean {
-  if ((process.env['NO_COLOR'] ?? '') !== '') return false;
-  return (process.env['FORCE_COLOR'] ?? '') !== '' || (stream.isTTY === true && process.env['TERM'] !== 'dumb');
+  if ((process.env.NO_COLOR ?? '') !== '') return false;
+  return (process.env.FORCE_COLOR ?? '') !== '' || (stream.isTTY === true && process.env.TERM !== 'dumb');
 }
 
 /** 64-bit values are decimal strings, bytes are hexadecimal ones: JSON's own numbers would round them. */

@@ -27,7 +27,7 @@ export const currentAsid = (cpu: SlotReader): number =>
   (cpu.get(R.svmMode) & SvmMode.GUEST) === 0n ? 0 : Number(cpu.get(R.guestAsid));
 
 /** Bits that must be zero in a CR3 (APM vol.2 §3.1.2 CR2 and CR3 Registers); in legacy modes only bits 31:0 exist. */
-export const cr3Reserved = (profile: CpuProfile): bigint => ~((1n << BigInt(profile.physicalAddressBits)) - 1n);
+const cr3Reserved = (profile: CpuProfile): bigint => ~((1n << BigInt(profile.physicalAddressBits)) - 1n);
 
 /** @param lmsw the write is LMSW: its selective intercept does not look at the value (APM vol.2 §15.9, table 15-7). */
 export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, info1: bigint): void {

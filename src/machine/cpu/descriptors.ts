@@ -85,7 +85,7 @@ export const selectorOf = (word: bigint): number => Number(word & 0xffffn);
 export const attributesOf = (word: bigint): number => Number((word >> 16n) & 0xffffn);
 export const limitOf = (word: bigint): number => Number(word >> 32n);
 
-export function parseDescriptor(selector: number, raw: bigint, address: bigint): Descriptor {
+function parseDescriptor(selector: number, raw: bigint, address: bigint): Descriptor {
   const attributes = Number(((raw >> 40n) & 0xffn) | ((raw >> 44n) & 0xf00n));
   const bytes = Number((raw & 0xffffn) | ((raw >> 32n) & 0xf_0000n));
   return {
@@ -145,7 +145,7 @@ function descriptorAddress(cpu: SlotReader, selector: number, bytes: number): bi
 }
 
 /** Sets the accessed bit of a code or data descriptor, in memory (APM vol.2 §4.7.2). @returns the attributes with it. */
-export function markAccessed(tx: Transaction, descriptor: Descriptor): number {
+function markAccessed(tx: Transaction, descriptor: Descriptor): number {
   if ((descriptor.attributes & Attribute.ACCESSED) === 0) writeType(tx, descriptor, Attribute.ACCESSED);
   return descriptor.attributes | Attribute.ACCESSED;
 }

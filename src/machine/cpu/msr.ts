@@ -68,7 +68,7 @@ const within =
 const hasSvm = ({ features }: CpuProfile): boolean => features.has('svm');
 
 /** Memory types of PAT entries; 2 and 3 are reserved (APM vol.2 §7.8.1 PAT Register). */
-export function isValidPat(value: bigint): boolean {
+function isValidPat(value: bigint): boolean {
   for (let entry = value; entry !== 0n; entry >>= 8n) {
     const type = entry & 0xffn;
     if (type > 7n || type === 2n || type === 3n) return false;

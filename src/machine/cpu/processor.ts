@@ -248,6 +248,8 @@ export class Processor implements TransactionHost, SystemContext {
   /** RF ends with the instruction; TF and data breakpoints leave a trap for the boundary. */
   private trapAfter(insn: DecodedInstruction, before: bigint): void {
     const { tx } = this;
+    // VMRUN that entered the guest: RF and TF of the host wait behind it (svm/vmrun.ts, svm/vmexit.ts).
+    if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
     if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     const hits = this.ops.watchHits;
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
@@ -431,11 +433,21 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx, machine, current } = this;
     const nextRip =
       exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
-    const bytes = exit.withBytes && current !== undefined ? current.bytes : undefined;
+    const bytes = exit.withBytes && current !== undefined ? this.instructionBytes(current) : undefined;
     const outcome = decideVmexit(tx, exit, { profile: machine.profile, vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
+  }
+
+  /** Up to 15 bytes from CS:RIP, as far as the instruction's own page goes (APM vol.2 §15.8.4 Nested and Intercepted #PF). */
+  private instructionBytes(insn: DecodedInstruction): Uint8Array {
+    const { engine, memory } = this.machine;
+    const linear = checkSegment(this.tx, Segment.CS, this.get(R.rip), 1, Access.FETCH);
+    const address = engine.translate(linear, this.fetchAccess());
+    if (address < 0) return insn.bytes;
+    const inPage = Math.min(MAX_INSTRUCTION_BYTES, 4096 - (address % 4096));
+    return inPage < insn.length || !memory.isRam(address, inPage) ? insn.bytes : memory.window(address, inPage).slice();
   }
 
   // SystemContext

@@ -9,10 +9,10 @@ import { packSegment } from './descriptors.js';
 import type { SlotReader } from './mode.js';
 
 /** HWCR.TscFreqSel: the time-stamp counter runs at one rate. */
-export const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
+const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
 /** PAT after RESET (APM vol.2 table 7-9): WB, WT, UC-, UC, twice. */
 const PAT_RESET = 0x0007_0406_0007_0406n;
-export const MXCSR_RESET = 0x1f80n;
+const MXCSR_RESET = 0x1f80n;
 
 /** Registers that RESET and INIT set alike. */
 function common(profile: CpuProfile): [Slot, bigint][] {

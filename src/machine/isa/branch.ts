@@ -18,7 +18,11 @@ export const JMP_INDIRECT = instruction({
   mnemonic: 'JMP',
   source: 'APM vol.3, JMP (Near)',
   forms: ['FF /4: Ev [f64]'],
-  semantics: (ops, insn) => ops.jump(ops.read(one(insn))),
+  semantics(ops, insn) {
+    const target = ops.read(one(insn));
+    ops.requireTarget(target);
+    ops.jump(target);
+  },
 });
 
 export const JCC: readonly Instruction[] = CONDITIONS.map((code, index) =>
@@ -42,28 +46,32 @@ export const LOOP = instruction({
   mnemonic: 'LOOP',
   source: 'APM vol.3, LOOPcc',
   forms: ['E2: Jb [f64]'],
-  semantics: (ops, insn) => ops.jumpRelativeWhen(countDown(ops, insn), one(insn)),
+  semantics: (ops, insn) => loop(ops, insn, undefined),
 });
 
 export const LOOPE = instruction({
   mnemonic: 'LOOPE',
   source: 'APM vol.3, LOOPcc',
   forms: ['E1: Jb [f64]'],
-  semantics: (ops, insn) => ops.jumpRelativeWhen(ops.both(countDown(ops, insn), ops.condition('e')), one(insn)),
+  semantics: (ops, insn) => loop(ops, insn, ops.condition('e')),
 });
 
 export const LOOPNE = instruction({
   mnemonic: 'LOOPNE',
   source: 'APM vol.3, LOOPcc',
   forms: ['E0: Jb [f64]'],
-  semantics: (ops, insn) => ops.jumpRelativeWhen(ops.both(countDown(ops, insn), ops.condition('ne')), one(insn)),
+  semantics: (ops, insn) => loop(ops, insn, ops.condition('ne')),
 });
 
-/** Decrements rCX, of the address size, without flags. @returns whether it is not yet zero. */
-function countDown<V, C, X>(ops: Ops<V, C, X>, { addressWidth }: Static): C {
+/** Decrements rCX, of the address size, without flags; jumps when it is not yet zero and the condition holds. */
+function loop<V, C, X>(ops: Ops<V, C, X>, insn: Static, condition: C | undefined): void {
+  const { addressWidth } = insn;
   const count = ops.sub(addressWidth, ops.readGpr(Gpr.RCX, addressWidth), ops.constant(1n));
+  const goesOn = ops.negate(ops.isZero(count));
+  const jumps = condition === undefined ? goesOn : ops.both(goesOn, condition);
+  ops.requireRelative(one(insn), jumps);
   ops.writeGpr(Gpr.RCX, addressWidth, count);
-  return ops.negate(ops.isZero(count));
+  ops.jumpRelativeWhen(jumps, one(insn));
 }
 
 export const CALL = instruction({
@@ -71,6 +79,7 @@ export const CALL = instruction({
   source: 'APM vol.3, CALL (Near)',
   forms: ['E8: Jz [f64]'],
   semantics(ops, insn) {
+    ops.requireRelative(one(insn));
     ops.push(insn.width, ops.nextRip());
     ops.jumpRelative(one(insn));
   },
@@ -82,6 +91,7 @@ export const CALL_INDIRECT = instruction({
   forms: ['FF /2: Ev [f64]'],
   semantics(ops, insn) {
     const target = ops.read(one(insn));
+    ops.requireTarget(target);
     ops.push(insn.width, ops.nextRip());
     ops.jump(target);
   },
@@ -93,6 +103,7 @@ export const RET = instruction({
   forms: ['C3: [f64]'],
   semantics(ops, { width }) {
     const target = ops.peek(width, 0);
+    ops.requireTarget(target);
     ops.moveStack(ops.constant(BigInt(width / 8)));
     ops.jump(target);
   },
@@ -104,6 +115,7 @@ export const RET_RELEASING = instruction({
   forms: ['C2: Iw [f64]'],
   semantics(ops, insn) {
     const target = ops.peek(insn.width, 0);
+    ops.requireTarget(target);
     ops.moveStack(ops.add(64, ops.read(one(insn)), ops.constant(BigInt(insn.width / 8))));
     ops.jump(target);
   },

@@ -385,11 +385,20 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
   // Control flow
 
   /** @throws GuestFault #GP when the target is not canonical or outside the code segment. */
+  requireTarget(target: bigint): void {
+    checkSegment(this.tx, Segment.CS, this.targetOf(target), 1, Access.FETCH);
+  }
+  requireRelative(operand: Operand, condition = true): void {
+    const { displacement } = operand as RelativeOperand;
+    if (condition) this.requireTarget(u64(this.nextInstruction + displacement));
+  }
   jump(target: bigint): void {
+    this.requireTarget(target);
+    this.tx.set(R.rip, this.targetOf(target));
+  }
+  private targetOf(target: bigint): bigint {
     const { long, width } = this.current;
-    const rip = long ? target : uN(width === 16 ? 16 : 32, target);
-    checkSegment(this.tx, Segment.CS, rip, 1, Access.FETCH);
-    this.tx.set(R.rip, rip);
+    return long ? target : uN(width === 16 ? 16 : 32, target);
   }
   jumpRelative(operand: Operand): void {
     const { displacement } = operand as RelativeOperand;

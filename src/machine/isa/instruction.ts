@@ -141,6 +141,10 @@ export interface Ops<V, C, X> {
   setArithmeticFlags(value: V): void;
 
   // Control flow. The last step of a description; without it RIP moves to the next instruction.
+  /** Faults as a jump to `target` does; must precede `jump`, and whatever else the instruction changes. */
+  requireTarget(target: V): void;
+  /** The same for a relative jump, taken when `condition` holds: only where something changes before the jump. */
+  requireRelative(operand: Operand, condition?: C): void;
   /** Near jump to an absolute RIP, cut to the operand size in legacy modes. */
   jump(target: V): void;
   /** Relative jump to the operand of kind `rel`. */

@@ -23,7 +23,7 @@ const BITMAP_BASE = 0x66;
  * of their bits in the bitmap must be clear. The bitmap is read two bytes at a time, so it must reach one byte further.
  * @throws GuestFault #GP(0).
  */
-export function checkPortPermission(tx: Transaction, port: number, size: number): void {
+function checkPortPermission(tx: Transaction, port: number, size: number): void {
   if (!isProtected(tx) || (cplOf(tx) <= ioplOf(tx) && !isVirtual8086(tx))) return;
   const tr = tx.get(R.tr);
   const limit = limitOf(tr);

@@ -17,7 +17,7 @@ import { type Instruction, instruction } from './instruction.js';
 import { memoryAt, numberAt, operandAt, readIn, requireCpl0, writeIn } from './system-operands.js';
 
 /** Interrupts and debug traps wait for one instruction, so that SS and rSP can be loaded together (APM vol.2 §8.5). */
-export function shadowStackLoad(tx: Transaction): void {
+function shadowStackLoad(tx: Transaction): void {
   tx.set(R.boundary, tx.get(R.boundary) | Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW);
 }
 

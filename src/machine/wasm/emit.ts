@@ -866,18 +866,37 @@ export class Emitter implements Ops<V, C, X> {
 
   // Control flow
 
-  jump(target: V): void {
+  requireTarget(target: V): void {
     const { code } = this;
-    const { long, width } = this.current;
-    const rip = long ? target : this.truncate(width === 16 ? 16 : 32, target);
-    if (long) {
+    const rip = this.targetOf(target);
+    if (this.current.long) {
       code.get(rip).i64(16n).op(Op.I64_SHL).i64(16n).op(Op.I64_SHR_S).get(rip).op(Op.I64_NE);
     } else {
       code.get(rip).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
     }
     this.assistWhen(this.truth());
+  }
+
+  /** A linked target was fetched before: it does not fault. */
+  requireRelative(_operand: Operand, condition?: C): void {
+    const { code } = this;
+    if (condition !== undefined) code.get(condition).if();
+    code.get(UOP).memory(Op.I32_LOAD, Uop.LINK).op(Op.I32_EQZ).if();
+    this.relativeTarget();
+    this.requireTarget(this.result());
+    code.end();
+    if (condition !== undefined) code.end();
+  }
+
+  /** `requireTarget` has been asked: nothing faults here. */
+  jump(target: V): void {
     this.jumped = true;
-    this.takeJump(rip);
+    this.takeJump(this.targetOf(target));
+  }
+
+  private targetOf(target: V): V {
+    const { long, width } = this.current;
+    return long ? target : this.truncate(width === 16 ? 16 : 32, target);
   }
 
   jumpRelative(operand: Operand): void {
@@ -895,7 +914,6 @@ export class Emitter implements Ops<V, C, X> {
   /** By the link when the target lies in the same page, else through the jump cache. */
   private takeRelative(_operand: Operand): void {
     const { code } = this;
-    const { long, width } = this.current;
     const link = this.i32();
     code.get(UOP).memory(Op.I32_LOAD, Uop.LINK).tee(link).if();
     this.chargeBlock();
@@ -909,14 +927,8 @@ export class Emitter implements Ops<V, C, X> {
     code.end();
     this.relativeTarget();
     const target = this.result();
-    if (!long) {
-      const rip = this.truncate(width === 16 ? 16 : 32, target);
-      code.get(rip).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
-      this.assistWhen(this.truth());
-      this.takeJump(rip);
-      return;
-    }
-    this.takeJump(target);
+    this.requireTarget(target);
+    this.takeJump(this.targetOf(target));
   }
 
   /** Leaves the sum on the stack. */
@@ -1036,7 +1048,9 @@ export class Emitter implements Ops<V, C, X> {
     const mask = (): Code => code.i32(0).memory(Op.I64_LOAD, Cell.STACK_MASK);
     const rsp = slotAddress(gprSlot(4));
     code.i32(rsp).i32(rsp).memory(Op.I64_LOAD);
-    mask().i64(-1n).op(Op.I64_XOR).i64(0xffff_ffffn).op(Op.I64_AND, Op.I64_AND);
+    // What is kept: all above SP of a 16-bit stack, nothing of RSP with a 32-bit one.
+    mask().i64(-1n).op(Op.I64_XOR);
+    mask().i64(31n).op(Op.I64_SHR_U).i64(1n).op(Op.I64_SUB, Op.I64_AND, Op.I64_AND);
     code.get(pointer);
     mask().op(Op.I64_AND, Op.I64_OR).memory(Op.I64_STORE);
   }

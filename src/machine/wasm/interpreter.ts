@@ -7,7 +7,15 @@
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import type { PlainInstruction } from '../isa/instruction.js';
-import { ARITHMETIC_FLAGS, CPU_BASE, DELTA_ENTRY_BYTES, R, SLOT_COUNT, slotAddress } from '../layout/cpu-state.js';
+import {
+  ARITHMETIC_FLAGS,
+  CPU_BASE,
+  DELTA_ENTRY_BYTES,
+  R,
+  Segment,
+  SLOT_COUNT,
+  slotAddress,
+} from '../layout/cpu-state.js';
 import { Cell, DELTA_BASE, JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
 import { Emitter, type Frame, type Helpers, LocalPool, NotCompiled } from './emit.js';
 import { Code, ModuleWriter, Op, ValueType } from './module.js';
@@ -168,8 +176,12 @@ export class Interpreter {
 type HandlerBody = (frame: Frame, pool: LocalPool, helpers: Helpers) => void;
 
 /** Whether compiled code may execute it; the engine asks before it asks for a handler. */
-export const isCompiled = ({ instruction }: DecodedInstruction): boolean =>
-  'semantics' in instruction && instruction.evaluatorOnly !== true;
+export const isCompiled = (insn: DecodedInstruction): boolean =>
+  'semantics' in insn.instruction && insn.instruction.evaluatorOnly !== true && !isStringWithBase(insn);
+
+/** A string instruction whose source lies in FS or GS: rare, and its handler would have to know. */
+const isStringWithBase = ({ operands, segmentOverride }: DecodedInstruction): boolean =>
+  operands.length === 0 && (segmentOverride === Segment.FS || segmentOverride === Segment.GS);
 
 /** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
 function handlerKey(insn: DecodedInstruction): string {

@@ -2,8 +2,7 @@
 import { statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { formatPosition, isRecordOf, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
-import { exitName, type Level } from '../../../src/machine/index.js';
-import { endOfSession } from '../../../src/replay/index.js';
+import { type EventOf, exitName, type Level } from '../../../src/machine/index.js';
 import { command, terminalOf } from '../command.js';
 import { byteSize, grouped, plural, table } from '../format.js';
 import type { Colors } from '../terminal.js';
@@ -13,6 +12,8 @@ interface Counts {
   /** #VMEXITs by code. */
   readonly exits: Map<bigint, number>;
   readonly instructions: Record<Level, bigint>;
+  /** How the session ended; undefined when its host stopped it. */
+  readonly ending: EventOf<'machine.ended'> | undefined;
 }
 
 const STATES = {
@@ -46,13 +47,15 @@ function countRecords(reader: JournalReader): Counts {
   const kinds = new Map<string, number>();
   const exits = new Map<bigint, number>();
   const instructions = { 1: 0n, 2: 0n };
+  let ending: EventOf<'machine.ended'> | undefined;
   for (const record of reader.records()) {
     const { type } = record.event;
     kinds.set(type, (kinds.get(type) ?? 0) + 1);
     instructions[record.level] += BigInt(record.retired);
+    if (isRecordOf(record, 'machine.ended')) ending = record.event;
     if (isRecordOf(record, 'svm.vmexit')) exits.set(record.event.code, (exits.get(record.event.code) ?? 0) + 1);
   }
-  return { kinds, exits, instructions };
+  return { kinds, exits, instructions, ending };
 }
 
 /** Bytes of the file, and of the log beside it while there is one. */
@@ -63,10 +66,15 @@ function tapeBytes(tape: string): number {
 const byCount = <Key>(counts: ReadonlyMap<Key, number>): readonly (readonly [Key, number])[] =>
   [...counts].sort(([, a], [, b]) => b - a);
 
-function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instructions }: Counts): object {
+function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instructions, ending }: Counts): object {
   const { header, state, end, chunkCount } = reader;
   return {
-    ...{ tape, state, end: formatPosition(end), ending: endOfSession(reader) ?? null },
+    ...{
+      tape,
+      state,
+      end: formatPosition(end),
+      ending: ending === undefined ? null : { reason: ending.reason, status: ending.status },
+    },
     ...{ vmtapeVersion: header.vmtapeVersion, machineVersion: header.machineVersion },
     ...{ formatVersion: header.formatVersion, codecVersion: header.codecVersion, configuration: header.configuration },
     instructions: { total: end.icount, L1: instructions[1], L2: instructions[2] },
@@ -82,12 +90,11 @@ function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instr
 function infoPage(
   tape: string,
   reader: JournalReader,
-  { kinds, exits, instructions }: Counts,
+  { kinds, exits, instructions, ending }: Counts,
   { bold }: Colors,
 ): string[] {
   const { header, state, end, chunkCount } = reader;
   const bytes = tapeBytes(tape);
-  const ending = endOfSession(reader);
   const exitCount = [...exits.values()].reduce((sum, count) => sum + count, 0);
   const perExit = exitCount === 0 ? '' : `, ${(bytes / exitCount).toFixed(1)} bytes per exit`;
   const heading = (text: string): readonly string[] => ['', bold(text)];

@@ -135,15 +135,15 @@ function fieldsText(value: unknown): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'none';
   if (value instanceof Uint8Array) return Buffer.from(value).toString('hex');
   if (Array.isArray(value))
-    return `[${value.length > LISTED ? `${value.length} values` : value.map(fieldsText).join(' ')}]`;
-  const fields = Object.entries(value).map(([name, field]) => {
-    const text = fieldsText(field);
-    return typeof field === 'object' && field !== null && !Array.isArray(field)
-      ? `${name}={${text}}`
-      : `${name}=${text}`;
-  });
-  return fields.join(' ');
+    return `[${value.length > LISTED ? `${value.length} values` : value.map(itemText).join(' ')}]`;
+  return Object.entries(value)
+    .map(([name, field]) => `${name}=${itemText(field)}`)
+    .join(' ');
 }
+
+/** The same, with braces around what has fields of its own. */
+const itemText = (value: unknown): string =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? `{${fieldsText(value)}}` : fieldsText(value);
 
 /** Longer arrays are only counted. */
 const LISTED = 32;

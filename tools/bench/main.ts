@@ -1,0 +1,156 @@
+/**
+ * `npm run bench [-- --json] [--rounds N] [--no-qemu]`: what recording costs, on the sample guests, each in a process of
+ * its own as a user starts it; and, where QEMU is installed, the same guests there in the same minute.
+ *
+ * Rounds are interleaved and the best of each counts: what else the host does then spoils all alike. QEMU's own start,
+ * firmware included, is measured with a guest that does nothing, and taken off.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { parseCount } from '../cli/arguments.js';
+import { byteSize, grouped, table } from '../cli/format.js';
+import { VMTAPE_VERSION } from '../version.js';
+import { type Guest, type QemuMode, qemuVersion, runQemu, runVmtape, type VmtapeRun } from './subjects.js';
+
+const COMPUTE: Guest = { name: 'compute', image: 'compute.elf', options: 'scale=10' };
+const EXITS: Guest = { name: 'exits', image: 'exits.elf', options: 'n=200000' };
+const NOTHING: Guest = { name: 'hello64', image: 'hello64.elf', options: '' };
+/** Round trips that `EXITS` makes: the rate of its bench. */
+const ROUND_TRIPS = 200_000;
+const QEMU_MODES: readonly QemuMode[] = ['plain', 'rr=record'];
+
+interface Bench {
+  readonly guest: string;
+  readonly instructions: number;
+  readonly exits: number;
+  readonly run: Measured;
+  readonly record: Measured;
+  readonly replay: Measured;
+  readonly replayToRecord: number;
+  readonly tapeBytes: number;
+  readonly bytesPerExit: number | null;
+  readonly peakRssBytes: number;
+  readonly qemu: readonly QemuResult[];
+}
+
+interface Measured {
+  readonly seconds: number;
+  readonly mips: number;
+  readonly roundTripsPerSecond: number | null;
+}
+
+interface QemuResult extends Measured {
+  readonly mode: QemuMode;
+  /** Time of vmtape, recording, by QEMU's: below 1 vmtape is faster. */
+  readonly recordToQemu: number;
+}
+
+function main(): number {
+  const { values } = parseArgs({
+    options: {
+      json: { type: 'boolean', default: false },
+      rounds: { type: 'string', default: '3' },
+      'no-qemu': { type: 'boolean', default: false },
+    },
+  });
+  const rounds = parseCount(values.rounds, '--rounds', 1);
+  const qemu = values['no-qemu'] ? undefined : qemuVersion();
+  const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
+  try {
+    const benches = [COMPUTE, EXITS].map((guest) => bench(guest, rounds, folder, qemu !== undefined));
+    const host = { cpu: cpus()[0]?.model ?? 'unknown', node: process.version, qemu: qemu ?? null };
+    if (values.json)
+      process.stdout.write(`${JSON.stringify({ vmtape: VMTAPE_VERSION, host, rounds, benches }, null, 2)}\n`);
+    else print(benches, `${host.cpu}, Node ${host.node}, best of ${rounds}${qemu === undefined ? '' : `, ${qemu}`}`);
+    return 0;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** The shortest of several times. */
+class Best {
+  seconds = Number.POSITIVE_INFINITY;
+
+  take(seconds: number): void {
+    this.seconds = Math.min(this.seconds, seconds);
+  }
+}
+
+function bench(guest: Guest, rounds: number, folder: string, withQemu: boolean): Bench {
+  const times = { run: new Best(), record: new Best(), replay: new Best() };
+  const qemuTimes = QEMU_MODES.map((mode) => ({ mode, nothing: new Best(), guest: new Best() }));
+  let last: VmtapeRun | undefined;
+  for (let round = 0; round < rounds; round++) {
+    const tape = join(folder, `${guest.name}-${round}.vmtape`);
+    times.run.take(runVmtape(['run'], guest).seconds);
+    last = runVmtape(['record', '-o', tape], guest);
+    times.record.take(last.seconds);
+    times.replay.take(runVmtape(['replay', tape], undefined).seconds);
+    rmSync(tape);
+    if (!withQemu) continue;
+    for (const { mode, nothing, guest: time } of qemuTimes) {
+      nothing.take(runQemu(NOTHING, mode, folder));
+      time.take(runQemu(guest, mode, folder));
+    }
+  }
+  if (last === undefined) throw new RangeError('no round was run');
+  const { instructions, exits, tapeBytes, peakRssBytes } = last;
+  const measured = (seconds: number): Measured => ({
+    seconds,
+    mips: instructions / seconds / 1e6,
+    roundTripsPerSecond: guest === EXITS ? ROUND_TRIPS / seconds : null,
+  });
+  return {
+    ...{ guest: `${guest.name} ${guest.options}`, instructions, exits },
+    ...{
+      run: measured(times.run.seconds),
+      record: measured(times.record.seconds),
+      replay: measured(times.replay.seconds),
+    },
+    replayToRecord: times.replay.seconds / times.record.seconds,
+    ...{ tapeBytes, bytesPerExit: exits === 0 ? null : tapeBytes / exits, peakRssBytes },
+    qemu: !withQemu
+      ? []
+      : qemuTimes.map(({ mode, nothing, guest: time }) => {
+          const seconds = Math.max(time.seconds - nothing.seconds, 1e-3);
+          return { mode, ...measured(seconds), recordToQemu: times.record.seconds / seconds };
+        }),
+  };
+}
+
+function print(benches: readonly Bench[], host: string): void {
+  process.stdout.write(`${host}\n`);
+  for (const each of benches) {
+    const row = (name: string, { seconds, mips, roundTripsPerSecond }: Measured, note = ''): readonly string[] => [
+      name,
+      `${seconds.toFixed(3)} s`,
+      `${mips.toFixed(1)} MIPS`,
+      roundTripsPerSecond === null ? '' : `${grouped(Math.round(roundTripsPerSecond))} round trips/s`,
+      note,
+    ];
+    const perExit = each.bytesPerExit === null ? '' : `, ${each.bytesPerExit.toFixed(1)} bytes per exit`;
+    const lines = [
+      '',
+      `${each.guest}: ${grouped(each.instructions)} instructions, ${grouped(each.exits)} exits`,
+      ...table(
+        [
+          row('vmtape run', each.run),
+          row('vmtape record', each.record),
+          row('vmtape replay', each.replay, `${each.replayToRecord.toFixed(2)} times the recording`),
+          ...each.qemu.map((result) =>
+            row(`QEMU ${result.mode}`, result, `vmtape record takes ${result.recordToQemu.toFixed(2)} times as long`),
+          ),
+        ],
+        ['left', 'right', 'right', 'right'],
+        '  ',
+      ),
+      `  tape ${byteSize(each.tapeBytes)}${perExit}; peak memory of the recording process ${byteSize(each.peakRssBytes)}`,
+    ];
+    process.stdout.write(`${lines.join('\n')}\n`);
+  }
+}
+
+process.exitCode = main();

@@ -1,0 +1,66 @@
+/** What the benches measure: vmtape and QEMU on the same guest images, each run a process of its own. */
+import { spawnSync } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { Stopwatch } from '../cli/drive.js';
+import { PACKAGE_FOLDER } from '../version.js';
+
+export interface Guest {
+  readonly name: string;
+  readonly image: string;
+  /** The guest's own command line. */
+  readonly options: string;
+}
+
+export interface VmtapeRun {
+  readonly instructions: number;
+  /** From the first instruction to the end; with a tape, until all of it is stored. */
+  readonly seconds: number;
+  readonly exits: number;
+  readonly tapeBytes: number;
+  readonly peakRssBytes: number;
+}
+
+const RAM = '128M';
+const QEMU = 'qemu-system-x86_64';
+const COMMAND_LINE = join(PACKAGE_FOLDER, 'dist/tools/cli/main.js');
+const imagePath = ({ image }: Guest): string => join(PACKAGE_FOLDER, 'test/guests/images', image);
+
+/** Runs a command with `--stats`. @param guest undefined for commands on tapes. */
+export function runVmtape(command: readonly string[], guest: Guest | undefined): VmtapeRun {
+  const flags = ['--memory', RAM, '--serial', 'null', '--seed', '1', '--clock', '2026-01-01', '--append'];
+  const machine = guest === undefined ? [] : [imagePath(guest), ...flags, guest.options];
+  const args = [COMMAND_LINE, ...command, ...machine, '--stats', '--quiet'];
+  const { status, stderr } = spawnSync(process.execPath, args, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  if (status !== 0) throw new Error(`vmtape ${command.join(' ')} ended with status ${status}: ${stderr}`);
+  const figures = JSON.parse(stderr.trim().split('\n').at(-1) ?? '') as VmtapeRun;
+  const tape = command[command.indexOf('-o') + 1];
+  // SQLite's own count leaves out what is still in the log; the file that stays is what a tape costs.
+  return command[0] === 'record' && tape !== undefined ? { ...figures, tapeBytes: statSync(tape).size } : figures;
+}
+
+export type QemuMode = 'plain' | 'rr=record';
+
+/** The version line, or undefined when QEMU is not installed. */
+export function qemuVersion(): string | undefined {
+  const { status, stdout } = spawnSync(QEMU, ['--version'], { encoding: 'utf8' });
+  return status === 0 ? stdout.split('\n')[0] : undefined;
+}
+
+/** @returns seconds of the whole process. */
+export function runQemu(guest: Guest, mode: QemuMode, folder: string): number {
+  const args = [
+    ...['-machine', 'pc', '-accel', 'tcg', '-cpu', 'max,+svm', '-m', RAM, '-display', 'none', '-net', 'none'],
+    ...['-serial', 'null', '-monitor', 'none', '-no-reboot', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
+    ...(mode === 'plain' ? [] : ['-icount', `shift=1,rr=record,rrfile=${join(folder, 'qemu.rr')}`]),
+    ...['-kernel', imagePath(guest), '-append', guest.options],
+  ];
+  const watch = new Stopwatch();
+  const { status, stderr } = spawnSync(QEMU, args, { encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'] });
+  // The guests end with status 0 through isa-debug-exit, which QEMU makes 1.
+  if (status !== 1) throw new Error(`QEMU ended with status ${status} on ${guest.name}: ${stderr}`);
+  return watch.seconds;
+}
