@@ -10,12 +10,15 @@ import { verifyTape } from '../../src/journal/verify.js';
 import { contentOf, DESCRIPTION, delta, errorOf, nestedEvents, temporaryDirectory } from './support.js';
 
 /** A tape with something in every table. */
-function makeTape(events: number): string {
+function makeTape(events: number, salt = 0): string {
   const file = join(temporaryDirectory(), 'whole.vmtape');
   const writer = sqliteStore(file, { thread: false }).create(DESCRIPTION);
   writer.putBlob(new Uint8Array(3000).map((_, index) => (index * 7919) >> 3));
   writer.appendDigest('cpu', delta(3, 1));
-  for (const stated of nestedEvents(events)) writer.append(stated);
+  for (const stated of nestedEvents(events)) {
+    // Another session: one vCPU further on, all else alike.
+    writer.append(salt === 0 ? stated : { ...stated, vcpu: salt });
+  }
   writer.appendDigest('cpu', delta(3, 2));
   writer.finish();
   return file;
@@ -151,6 +154,31 @@ describe('a damaged tape', () => {
     database.exec('DELETE FROM tape; INSERT INTO tape SELECT * FROM other.tape');
     database.close();
     expect(errorOf(() => read(file))).toBeInstanceOf(TapeDamagedError);
+  });
+
+  it('is found out when a chunk comes from another session, whole and with its own digest', () => {
+    const [file, other] = [makeTape(3 * CHUNK_EVENTS), makeTape(3 * CHUNK_EVENTS, 1)];
+    const database = new Database(file);
+    database.prepare('ATTACH ? AS other').run(other);
+    const replaced = 'first_icount, end_icount, length, digest, data';
+    database.exec(`UPDATE chunks SET (${replaced}) = (SELECT ${replaced} FROM other.chunks WHERE id = 1) WHERE id = 1`);
+    database.close();
+    const { damage } = verifyTape(file);
+    expect(damage[0]?.message).toContain('hash chain is broken');
+    expect(damage[0]?.place.row).toBe('1');
+  });
+
+  it('is found out when text has turned into bytes, which have the same digest', () => {
+    const file = makeTape(10);
+    const bytes = readFileSync(file);
+    // Types of the header's columns in SQLite's record: text of 5 bytes (the version), text of 1 byte.
+    const at = bytes.indexOf(Buffer.from([13 + 2 * 5, 13 + 2 * 1]));
+    bytes[at] = 12 + 2 * 5;
+    writeFileSync(file, bytes);
+    expect(errorOf(() => read(file))).toMatchObject({
+      exitStatus: 3,
+      message: expect.stringContaining('column vmtape_version'),
+    });
   });
 
   it('cannot be continued', () => {

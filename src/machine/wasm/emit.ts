@@ -5,6 +5,7 @@
  * Whatever cannot be done here leaves by an *assist*: nothing of the instruction has happened yet, and the evaluator
  * does it. That covers faults, device memory, page crossings and writes to decoded code.
  */
+import type { DecodedInstruction } from '../decode/decoded.js';
 import { InvariantError } from '../errors.js';
 import type {
   ArithmeticFlag,
@@ -24,6 +25,10 @@ import { type Code, Op, ValueType } from './module.js';
 import { SIMD } from './simd.js';
 import { ExitReason, Uop } from './uop.js';
 
+type V = number;
+type C = number;
+type X = number;
+
 /** Indices of the functions that handlers call. */
 export interface Helpers {
   /** (access and size) → 1 when the TLB now holds the page of `Cell.EXIT_ADDRESS`, 0 for an assist. */
@@ -39,14 +44,19 @@ export interface Frame {
   next(): void;
   /** Writes the way out of the engine. */
   leave(): void;
+  /** Writes the way out of the engine that leaves the instruction of the micro-op in local 0 to the evaluator. */
+  assist(): void;
+  /** Writes the jump to code that takes the relative branch of the micro-op on the stack, where there is such code. */
+  taken?(): void;
 }
+
+/** What the flags were last set from, within one handler: conditions need not unpack the cells. */
+type FlagSource =
+  | { readonly kind: 'sub'; readonly width: number; readonly a: V; readonly b: V; readonly result: V }
+  | { readonly kind: 'logic'; readonly width: number; readonly result: V };
 
 /** Thrown by operations that have no WebAssembly counterpart: the instruction is left to the evaluator. */
 export class NotCompiled extends Error {}
-
-type V = number;
-type C = number;
-type X = number;
 
 /** Local 0 holds the micro-op in every handler. */
 const UOP = 0;
@@ -81,6 +91,9 @@ export class Emitter implements Ops<V, C, X> {
   private readonly code: Code;
   private insn: Static | undefined;
   private jumped = false;
+  /** Offset of the instruction's micro-op from the one in local 0: that of the second of a fused pair is behind it. */
+  private at = 0;
+  private flagSource: FlagSource | undefined;
   /** Memory address of the operand that `readForWrite` checked, for the write that follows. */
   private writeAddress: number | undefined;
 
@@ -105,6 +118,23 @@ export class Emitter implements Ops<V, C, X> {
     this.repeated(instruction, insn);
   }
 
+  /** Writes one handler for two instructions in a row; the second is a branch on the flags of the first. */
+  pair(first: DecodedInstruction, second: DecodedInstruction): void {
+    this.insn = first;
+    this.jumped = false;
+    (first.instruction as PlainInstruction).semantics(this, first);
+    this.at = Uop.BYTES;
+    this.insn = second;
+    (second.instruction as PlainInstruction).semantics(this, second);
+    this.nextUop();
+  }
+
+  /** Writes the code that `Frame.taken` jumps to. */
+  takenBranch(): void {
+    this.insn = { width: 64, addressWidth: 64, long: true, rep: 'none', operands: [] };
+    this.takeRelative();
+  }
+
   /** One iteration; while more are due the same micro-op is dispatched again, each charged as one instruction. */
   private repeated(instruction: PlainInstruction, insn: Static): void {
     const { code } = this;
@@ -125,7 +155,7 @@ export class Emitter implements Ops<V, C, X> {
     this.budgetTooSmall();
     code.if();
     // Leaves with RIP at this instruction and everything before it charged.
-    this.chargeCell(() => code.get(UOP).memory(Op.I32_LOAD8_U, Uop.POSITION));
+    this.chargeCell(() => code.get(UOP).memory(Op.I32_LOAD8_U, this.at + Uop.POSITION));
     this.storeRip(() => this.ripOfThis());
     this.leaveWith(ExitReason.BUDGET);
     code.end();
@@ -181,7 +211,7 @@ export class Emitter implements Ops<V, C, X> {
     }
     const field = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2][index];
     if (field === undefined) throw new NotCompiled('more than three register operands');
-    return field;
+    return this.at + field;
   }
 
   read(operand: Operand): V {
@@ -194,7 +224,7 @@ export class Emitter implements Ops<V, C, X> {
       case 'mem':
         return this.loadLinear(this.effective(), operand.width);
       case 'imm':
-        code.get(UOP).memory(Op.I64_LOAD, Uop.IMMEDIATE);
+        code.get(UOP).memory(Op.I64_LOAD, this.at + Uop.IMMEDIATE);
         return this.result();
       case 'xmm':
         code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
@@ -265,10 +295,22 @@ export class Emitter implements Ops<V, C, X> {
   /** base + (index << scale) + displacement. */
   private effective(): V {
     const { code } = this;
-    code.get(UOP).memory(Op.I32_LOAD16_U, Uop.BASE).memory(Op.I64_LOAD);
-    code.get(UOP).memory(Op.I32_LOAD16_U, Uop.INDEX).memory(Op.I64_LOAD);
-    code.get(UOP).memory(Op.I64_LOAD8_U, Uop.SCALE).op(Op.I64_SHL, Op.I64_ADD);
-    code.get(UOP).memory(Op.I64_LOAD32_S, Uop.DISPLACEMENT).op(Op.I64_ADD);
+    code
+      .get(UOP)
+      .memory(Op.I32_LOAD16_U, this.at + Uop.BASE)
+      .memory(Op.I64_LOAD);
+    code
+      .get(UOP)
+      .memory(Op.I32_LOAD16_U, this.at + Uop.INDEX)
+      .memory(Op.I64_LOAD);
+    code
+      .get(UOP)
+      .memory(Op.I64_LOAD8_U, this.at + Uop.SCALE)
+      .op(Op.I64_SHL, Op.I64_ADD);
+    code
+      .get(UOP)
+      .memory(Op.I64_LOAD32_S, this.at + Uop.DISPLACEMENT)
+      .op(Op.I64_ADD);
     return this.result();
   }
 
@@ -644,10 +686,12 @@ export class Emitter implements Ops<V, C, X> {
     this.setLazy(width, result, () => this.normalCarries(width, carries));
   }
   flagsSub(width: number, a: V, b: V, result: V): void {
+    this.flagSource = { kind: 'sub', width, a, b, result };
     const carries = this.carriesOfSub(a, b, result);
     this.setLazy(width, result, () => this.normalCarries(width, carries));
   }
   flagsLogic(width: number, result: V): void {
+    this.flagSource = { kind: 'logic', width, result };
     this.setLazy(width, result, () => this.code.i64(0n));
   }
   flagsInc(width: number, a: V, result: V): void {
@@ -774,6 +818,59 @@ export class Emitter implements Ops<V, C, X> {
   }
 
   condition(code: ConditionCode): C {
+    return this.directCondition(code) ?? this.cellCondition(code);
+  }
+
+  /** From the operands of the comparison before, when it stands in the same handler. */
+  private directCondition(code: ConditionCode): C | undefined {
+    const source = this.flagSource;
+    if (source === undefined) return undefined;
+    const negated = NEGATIONS[code];
+    if (negated !== undefined) {
+      const positive = this.directCondition(negated);
+      return positive === undefined ? undefined : this.negate(positive);
+    }
+    const { width, result } = source;
+    if (code === 'e') return this.isZero(result);
+    if (code === 's') return this.signOf(width, result);
+    if (source.kind === 'logic') {
+      if (code === 'l') return this.signOf(width, result);
+      return code === 'le' ? this.either(this.isZero(result), this.signOf(width, result)) : undefined;
+    }
+    switch (code) {
+      case 'b':
+        return this.compare(Op.I64_LT_U, source.a, source.b, 64);
+      case 'be':
+        return this.compare(Op.I64_LE_U, source.a, source.b, 64);
+      case 'l':
+        return this.compare(Op.I64_LT_S, source.a, source.b, width);
+      case 'le':
+        return this.compare(Op.I64_LE_S, source.a, source.b, width);
+      default:
+        return undefined;
+    }
+  }
+
+  private signOf(width: number, value: V): C {
+    this.code
+      .get(value)
+      .i64(BigInt(width - 1))
+      .op(Op.I64_SHR_U, Op.I32_WRAP_I64);
+    return this.truth();
+  }
+
+  /** Compares two values as signed numbers of `width` bits (64 for unsigned ones of any width). */
+  private compare(opcode: number, a: V, b: V, width: number): C {
+    const { code } = this;
+    code.get(a);
+    this.extendOnStack(width);
+    code.get(b);
+    this.extendOnStack(width);
+    code.op(opcode);
+    return this.truth();
+  }
+
+  private cellCondition(code: ConditionCode): C {
     switch (code) {
       case 'o':
         return this.flag('of');
@@ -881,7 +978,11 @@ export class Emitter implements Ops<V, C, X> {
   requireRelative(_operand: Operand, condition?: C): void {
     const { code } = this;
     if (condition !== undefined) code.get(condition).if();
-    code.get(UOP).memory(Op.I32_LOAD, Uop.LINK).op(Op.I32_EQZ).if();
+    code
+      .get(UOP)
+      .memory(Op.I32_LOAD, this.at + Uop.LINK)
+      .op(Op.I32_EQZ)
+      .if();
     this.relativeTarget();
     this.requireTarget(this.result());
     code.end();
@@ -899,23 +1000,31 @@ export class Emitter implements Ops<V, C, X> {
     return long ? target : this.truncate(width === 16 ? 16 : 32, target);
   }
 
-  jumpRelative(operand: Operand): void {
+  jumpRelative(_operand: Operand): void {
     this.jumped = true;
-    this.takeRelative(operand);
+    this.takeRelative();
   }
 
-  jumpRelativeWhen(condition: C, operand: Operand): void {
-    const { code } = this;
+  jumpRelativeWhen(condition: C, _operand: Operand): void {
+    const { code, frame } = this;
     code.get(condition).if();
-    this.takeRelative(operand);
+    if (frame.taken !== undefined && this.current.long) {
+      code.get(UOP);
+      if (this.at > 0) code.i32(this.at).op(Op.I32_ADD);
+      frame.taken();
+    } else this.takeRelative();
     code.end();
   }
 
   /** By the link when the target lies in the same page, else through the jump cache. */
-  private takeRelative(_operand: Operand): void {
+  private takeRelative(): void {
     const { code } = this;
     const link = this.i32();
-    code.get(UOP).memory(Op.I32_LOAD, Uop.LINK).tee(link).if();
+    code
+      .get(UOP)
+      .memory(Op.I32_LOAD, this.at + Uop.LINK)
+      .tee(link)
+      .if();
     this.chargeBlock();
     this.budgetTooSmall();
     code.op(Op.I32_EQZ).if();
@@ -933,7 +1042,11 @@ export class Emitter implements Ops<V, C, X> {
 
   /** Leaves the sum on the stack. */
   private relativeTarget(): void {
-    this.code.get(this.nextRip()).get(UOP).memory(Op.I64_LOAD, Uop.IMMEDIATE).op(Op.I64_ADD);
+    this.code
+      .get(this.nextRip())
+      .get(UOP)
+      .memory(Op.I64_LOAD, this.at + Uop.IMMEDIATE)
+      .op(Op.I64_ADD);
   }
 
   private takeJump(rip: V): void {
@@ -954,7 +1067,10 @@ export class Emitter implements Ops<V, C, X> {
 
   nextRip(): V {
     this.ripOfThis();
-    this.code.get(UOP).memory(Op.I64_LOAD8_U, Uop.LENGTH).op(Op.I64_ADD);
+    this.code
+      .get(UOP)
+      .memory(Op.I64_LOAD8_U, this.at + Uop.LENGTH)
+      .op(Op.I64_ADD);
     if (!this.current.long) this.mask(32);
     return this.result();
   }
@@ -962,7 +1078,10 @@ export class Emitter implements Ops<V, C, X> {
   /** RIP of this instruction, on the stack. */
   private ripOfThis(): void {
     this.code.i32(0).memory(Op.I64_LOAD, Cell.RIP_PAGE);
-    this.code.get(UOP).memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET).op(Op.I64_ADD);
+    this.code
+      .get(UOP)
+      .memory(Op.I64_LOAD16_U, this.at + Uop.PAGE_OFFSET)
+      .op(Op.I64_ADD);
   }
 
   private storeRip(value: () => void): void {
@@ -973,7 +1092,13 @@ export class Emitter implements Ops<V, C, X> {
 
   /** Charges this instruction and those of the block before it. */
   private chargeBlock(): void {
-    this.chargeCell(() => this.code.get(UOP).memory(Op.I32_LOAD8_U, Uop.POSITION).i32(1).op(Op.I32_ADD));
+    this.chargeCell(() =>
+      this.code
+        .get(UOP)
+        .memory(Op.I32_LOAD8_U, this.at + Uop.POSITION)
+        .i32(1)
+        .op(Op.I32_ADD),
+    );
   }
 
   private chargeCell(amount: () => void): void {
@@ -994,8 +1119,8 @@ export class Emitter implements Ops<V, C, X> {
 
   /** Leaves before anything of this instruction happened. */
   private assist(): void {
-    this.code.i32(0).get(UOP).memory(Op.I32_STORE, Cell.EXIT_UOP);
-    this.leaveWith(ExitReason.ASSIST);
+    if (this.at > 0) this.code.get(UOP).i32(this.at).op(Op.I32_ADD).set(UOP);
+    this.frame.assist();
   }
 
   private assistWhen(c: C): void {
@@ -1006,7 +1131,10 @@ export class Emitter implements Ops<V, C, X> {
 
   /** Goes on with the micro-op behind this one. */
   nextUop(): void {
-    this.code.get(UOP).i32(Uop.BYTES).op(Op.I32_ADD);
+    this.code
+      .get(UOP)
+      .i32(this.at + Uop.BYTES)
+      .op(Op.I32_ADD);
     this.frame.next();
   }
 
@@ -1203,6 +1331,24 @@ export class Emitter implements Ops<V, C, X> {
   faultWhen(condition: C, _vector: FaultName): void {
     this.assistWhen(condition);
   }
+}
+
+/** Conditions that are the opposite of another. */
+const NEGATIONS: Readonly<Partial<Record<ConditionCode, ConditionCode>>> = {
+  no: 'o',
+  ae: 'b',
+  ne: 'e',
+  a: 'be',
+  ns: 's',
+  np: 'p',
+  ge: 'l',
+  g: 'le',
+};
+
+/** The way out for an assist, where it is not shared. */
+export function leaveForAssist(code: Code): void {
+  code.i32(0).get(UOP).memory(Op.I32_STORE, Cell.EXIT_UOP);
+  code.i32(0).i32(ExitReason.ASSIST).memory(Op.I32_STORE, Cell.EXIT_REASON);
 }
 
 function loadOpcode(width: number): number {

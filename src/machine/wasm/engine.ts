@@ -394,6 +394,7 @@ export class Engine {
     let at = first;
     let offset = start;
     let position = 0;
+    let previous: DecodedInstruction | undefined;
     while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
       const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
@@ -406,7 +407,11 @@ export class Engine {
       if (at - uop > Uop.BYTES) this.assists.set(uop, insn);
       offset += insn.length;
       position++;
-      if (!single) this.link(at - Uop.BYTES, insn, page, offset, mode);
+      if (!single) {
+        this.link(at - Uop.BYTES, insn, page, offset, mode);
+        if (previous !== undefined) this.translator.fuse(uop - Uop.BYTES, previous, insn);
+        previous = insn;
+      }
       if (endsBlock(insn)) break;
     }
     if (position === 0) return 0;

@@ -77,8 +77,6 @@ const ENCODINGS: readonly string[] = [
   // CMOV and SET of the common conditions
   ...['2', '3', '4', '5', '6', '7', 'c', 'd', 'e', 'f'].map((condition) => `48 0f 4${condition} c0`),
   ...['4', '5'].map((condition) => `0f 9${condition} c0`),
-  // REP MOVS, REP STOS
-  ...['f3 a4', 'f3 48 a5', 'f3 aa', 'f3 48 ab'],
   // XCHG, BT, NOP
   ...['90', '48 0f a3 c0', '48 0f ba e0 00'],
 ];

@@ -6,7 +6,7 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import type { PlainInstruction } from '../isa/instruction.js';
+import type { Instruction, PlainInstruction } from '../isa/instruction.js';
 import {
   ARITHMETIC_FLAGS,
   CPU_BASE,
@@ -17,7 +17,7 @@ import {
   slotAddress,
 } from '../layout/cpu-state.js';
 import { Cell, DELTA_BASE, JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
-import { Emitter, type Frame, type Helpers, LocalPool, NotCompiled } from './emit.js';
+import { Emitter, type Frame, type Helpers, LocalPool, leaveForAssist, NotCompiled } from './emit.js';
 import { Code, ModuleWriter, Op, ValueType } from './module.js';
 import { ExitReason, Uop } from './uop.js';
 
@@ -52,6 +52,7 @@ export class Interpreter {
   private readonly exports: Exports;
   /** Handler numbers by what an instruction's handler depends on. */
   private readonly handlers = new Map<string, number>();
+  private readonly instructionIds = new Map<Instruction, number>();
   private nextHandler: number;
 
   /**
@@ -89,7 +90,7 @@ export class Interpreter {
 
   /** The handler of an instruction; a new one is compiled when it is the first of its kind. */
   handlerOf(insn: DecodedInstruction): number {
-    const key = handlerKey(insn);
+    const key = this.keyOf(insn);
     const known = this.handlers.get(key);
     if (known !== undefined) return known;
     const handler = this.compile(insn) ?? Handler.ASSIST;
@@ -109,6 +110,10 @@ export class Interpreter {
       code,
       next: () => code.return(),
       leave: () => code.i32(0).return(),
+      assist: () => {
+        leaveForAssist(code);
+        code.i32(0).return();
+      },
     };
     try {
       new Emitter(frame, new LocalPool(code), { fill, lookup }).instruction(instruction as PlainInstruction, insn);
@@ -131,13 +136,19 @@ export class Interpreter {
   private dispatchFunction(writer: ModuleWriter, helpers: Helpers, hot: readonly DecodedInstruction[]): Code {
     const code = new Code({ parameters: [ValueType.I32], results: [] });
     const pool = new LocalPool(code);
-    const bodies = [...builtInHandlers(), ...this.hotHandlers(hot)];
+    const bodies = [...builtInHandlers(), ...this.hotHandlers(hot), ...this.pairHandlers(hot)];
     code.loop();
     const dispatch = code.blockDepth;
+    code.block();
+    const assist = code.blockDepth;
+    code.block();
+    const taken = code.blockDepth;
     const frame: Frame = {
       code,
       next: () => code.set(0).br(dispatch),
       leave: () => code.return(),
+      assist: () => code.br(assist),
+      taken: () => code.set(0).br(taken),
     };
     code.block();
     const otherwise = code.blockDepth;
@@ -153,17 +164,22 @@ export class Interpreter {
     code.get(0).get(0).memory(Op.I32_LOAD16_U, Uop.HANDLER);
     code.callIndirect(writer.typeIndex(HANDLER_TYPE));
     code.tee(0);
-    code.brIf(dispatch);
+    code.brIf(dispatch).return();
     code.end();
+    pool.reset();
+    new Emitter(frame, pool, helpers).takenBranch();
+    code.op(Op.UNREACHABLE).end();
+    leaveForAssist(code);
+    code.return().end();
     return code;
   }
 
   private hotHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
     const bodies: HandlerBody[] = [];
     for (const insn of hot) {
-      const key = handlerKey(insn);
+      const key = this.keyOf(insn);
       if (this.handlers.has(key)) continue;
-      this.handlers.set(key, Handler.FIRST_INSTRUCTION + bodies.length);
+      this.handlers.set(key, Handler.FIRST_INSTRUCTION + this.handlers.size);
       bodies.push((frame, pool, helpers) => {
         new Emitter(frame, pool, helpers).instruction(insn.instruction as PlainInstruction, insn);
         frame.code.op(Op.UNREACHABLE);
@@ -171,6 +187,51 @@ export class Interpreter {
     }
     return bodies;
   }
+
+  /** Comparisons with the branch behind them, in one dispatch. */
+  private pairHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
+    const bodies: HandlerBody[] = [];
+    const branches = uniqueBy(hot, (insn) => insn.mnemonic).filter(({ mnemonic }) => FUSED_BRANCHES.has(mnemonic));
+    for (const first of uniqueBy(hot, (insn) => this.keyOf(insn))) {
+      const wanted = FUSED_FIRST[first.mnemonic];
+      if (wanted === undefined) continue;
+      for (const second of branches.filter(({ mnemonic }) => wanted.has(mnemonic))) {
+        this.handlers.set(`${this.keyOf(first)}+${this.keyOf(second)}`, Handler.FIRST_INSTRUCTION + this.handlers.size);
+        bodies.push((frame, pool, helpers) => {
+          new Emitter(frame, pool, helpers).pair(first, second);
+          frame.code.op(Op.UNREACHABLE);
+        });
+      }
+    }
+    return bodies;
+  }
+
+  /** The handler of both instructions at once, when there is one. */
+  pairHandlerOf(first: DecodedInstruction, second: DecodedInstruction): number | undefined {
+    if (FUSED_FIRST[first.mnemonic] === undefined || !FUSED_BRANCHES.has(second.mnemonic)) return undefined;
+    return this.handlers.get(`${this.keyOf(first)}+${this.keyOf(second)}`);
+  }
+
+  /** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
+  private keyOf(insn: DecodedInstruction): string {
+    let id = this.instructionIds.get(insn.instruction);
+    if (id === undefined) {
+      id = this.instructionIds.size;
+      this.instructionIds.set(insn.instruction, id);
+    }
+    const operands = insn.operands.map(({ kind, width }) => (kind === 'rel' ? kind : `${kind}${width}`)).join();
+    return `${id}|${insn.width}|${insn.addressWidth}|${insn.long}|${insn.rep}|${operands}`;
+  }
+}
+
+const FUSED_FIRST: Readonly<Partial<Record<string, ReadonlySet<string>>>> = {
+  CMP: new Set(['JE', 'JNE', 'JB', 'JAE', 'JBE', 'JA', 'JL', 'JGE', 'JLE', 'JG']),
+  TEST: new Set(['JE', 'JNE', 'JS', 'JNS', 'JLE', 'JG']),
+};
+const FUSED_BRANCHES = new Set(Object.values(FUSED_FIRST).flatMap((names) => [...(names ?? [])]));
+
+function uniqueBy<T>(items: readonly T[], key: (item: T) => string): T[] {
+  return [...new Map(items.map((item) => [key(item), item])).values()];
 }
 
 type HandlerBody = (frame: Frame, pool: LocalPool, helpers: Helpers) => void;
@@ -183,19 +244,9 @@ export const isCompiled = (insn: DecodedInstruction): boolean =>
 const isStringWithBase = ({ operands, segmentOverride }: DecodedInstruction): boolean =>
   operands.length === 0 && (segmentOverride === Segment.FS || segmentOverride === Segment.GS);
 
-/** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
-function handlerKey(insn: DecodedInstruction): string {
-  const operands = insn.operands.map(({ kind, width }) => `${kind}${width}`).join();
-  return `${insn.form}|${insn.width}|${insn.addressWidth}|${insn.long}|${insn.rep}|${operands}`;
-}
-
 function builtInHandlers(): HandlerBody[] {
   return [
-    ({ code, leave }) => {
-      code.i32(0).get(0).memory(Op.I32_STORE, Cell.EXIT_UOP);
-      code.i32(0).i32(ExitReason.ASSIST).memory(Op.I32_STORE, Cell.EXIT_REASON);
-      leave();
-    },
+    ({ assist }) => assist(),
     endOfBlock,
     addressHandler({ bits: 64, segment: 'base' }),
     addressHandler({ bits: 32, segment: 'base' }),
@@ -236,7 +287,7 @@ function endOfBlock({ code, next, leave }: Frame, pool: LocalPool, helpers: Help
  * stands in REGISTER0, the bytes accessed less one in IMMEDIATE, the limit's cell in REGISTER1.
  */
 function addressHandler(kind: { bits: 16 | 32 | 64; segment: 'base' | 'checked' | 'none' }): HandlerBody {
-  return ({ code, next, leave }, pool) => {
+  return ({ code, next, assist }, pool) => {
     const offset = pool.take(ValueType.I64);
     code.get(0).memory(Op.I32_LOAD16_U, Uop.BASE).memory(Op.I64_LOAD);
     code.get(0).memory(Op.I32_LOAD16_U, Uop.INDEX).memory(Op.I64_LOAD);
@@ -247,9 +298,7 @@ function addressHandler(kind: { bits: 16 | 32 | 64; segment: 'base' | 'checked' 
     if (kind.segment === 'checked') {
       code.get(offset).get(0).memory(Op.I64_LOAD, Uop.IMMEDIATE).op(Op.I64_ADD);
       code.get(0).memory(Op.I32_LOAD16_U, Uop.REGISTER1).memory(Op.I64_LOAD).op(Op.I64_GT_S).if();
-      code.i32(0).get(0).memory(Op.I32_STORE, Cell.EXIT_UOP);
-      code.i32(0).i32(ExitReason.ASSIST).memory(Op.I32_STORE, Cell.EXIT_REASON);
-      leave();
+      assist();
       code.end();
     }
     code.i32(0).get(offset);
@@ -296,7 +345,7 @@ function lookupFunction(): Code {
 /** Unpacks RFLAGS into the lazy cells, runs, packs them again. */
 function enterFunction(run: number, lookup: number): Code {
   const code = new Code({ parameters: [ValueType.I32], results: [] });
-  const frame: Frame = { code, next: () => {}, leave: () => {} };
+  const frame: Frame = { code, next: () => {}, leave: () => {}, assist: () => {} };
   const flags = new Emitter(frame, new LocalPool(code), { fill: 0, lookup });
   const rflags = slotAddress(R.rflags);
   const before = code.local(ValueType.I64);

@@ -41,6 +41,7 @@ export const Op = {
   I64_LT_U: 0x54,
   I64_GT_S: 0x55,
   I64_GT_U: 0x56,
+  I64_LE_S: 0x57,
   I64_LE_U: 0x58,
   I64_GE_U: 0x5a,
   I32_ADD: 0x6a,

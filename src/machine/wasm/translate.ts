@@ -45,6 +45,13 @@ export class Translator {
     return next + Uop.BYTES;
   }
 
+  /** Lets the micro-op at `at` do both instructions, when the interpreter has a handler for the pair. */
+  fuse(at: number, first: DecodedInstruction, second: DecodedInstruction): void {
+    if (!first.long || this.view.getUint16(at + Uop.HANDLER, true) === Handler.ASSIST) return;
+    const handler = this.interpreter.pairHandlerOf(first, second);
+    if (handler !== undefined) this.view.setUint16(at + Uop.HANDLER, handler, true);
+  }
+
   /** Ends a block: execution goes on at `place`, found by RIP. */
   writeEnd(at: number, place: UopPlace): number {
     this.head(at, Handler.END, 0, place);

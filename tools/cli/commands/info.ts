@@ -21,6 +21,8 @@ const STATES = {
   recording: 'still being recorded',
   cut: 'cut: its recording was killed or failed',
 };
+/** Of a session whose tape has no end of its own. */
+const UNENDED = { complete: 'stopped by its host', recording: 'goes on', cut: 'unknown: its tape was cut' };
 
 export function infoCommand(program: Command): void {
   command(
@@ -103,7 +105,7 @@ function infoPage(
     ...table([
       ['state', STATES[state]],
       ['end', formatPosition(end)],
-      ['session', ending === undefined ? 'stopped by its host' : `${ending.reason}, status ${ending.status}`],
+      ['session', ending === undefined ? UNENDED[state] : `${ending.reason}, status ${ending.status}`],
       ['recorded by', `vmtape ${header.vmtapeVersion}, machine model ${header.machineVersion}`],
       ['format', `${header.formatVersion}, codec ${header.codecVersion}`],
       ['instructions', `${grouped(end.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`],

@@ -1,0 +1,343 @@
+/**
+ * A checker that was never seen to fail is no checker: the machine is broken on purpose, in one reducer, one intercept,
+ * one flag, one device register, one check at a time, and every time replay or fold must notice.
+ *
+ * Sessions are recorded on the healthy machine. `broken` holds what the wrapped functions do instead.
+ */
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import type { combine } from '../../src/machine/cpu/exceptions.js';
+import type { cpuidLeaf } from '../../src/machine/cpu/cpuid.js';
+import { LOCAL_APIC } from '../../src/machine/devices/local-apic.js';
+import { PIC_8259 } from '../../src/machine/devices/pic-8259.js';
+import { PIT_8254 } from '../../src/machine/devices/pit-8254.js';
+import { RTC_MC146818 } from '../../src/machine/devices/rtc-mc146818.js';
+import { UART } from '../../src/machine/devices/uart-16550.js';
+import type { EventOf, EventType, MachineEvent } from '../../src/machine/events.js';
+import { EMPTY_DELTA } from '../../src/machine/layout/cpu-state.js';
+import { Machine } from '../../src/machine/machine.js';
+import { NestedWalk } from '../../src/machine/mmu/nested-walk.js';
+import { TableWalk } from '../../src/machine/mmu/table-walk.js';
+import type { reduce } from '../../src/machine/reduce.js';
+import type { interceptRequested } from '../../src/machine/svm/intercepts.js';
+import type { msrIntercepted, portIntercepted } from '../../src/machine/svm/permission-maps.js';
+import type { vmrunRefusal } from '../../src/machine/svm/vmrun-checks.js';
+import { Emitter } from '../../src/machine/wasm/emit.js';
+import { FoldChecker, FoldMismatch, Replayer, type ReplayOutcome } from '../../src/replay/index.js';
+import { type RecordedSession, recordGuest } from '../support/sessions.js';
+
+interface Seams {
+  reduce?: ((real: typeof reduce) => typeof reduce) | undefined;
+  interceptRequested?: ((real: typeof interceptRequested) => typeof interceptRequested) | undefined;
+  portIntercepted?: ((real: typeof portIntercepted) => typeof portIntercepted) | undefined;
+  msrIntercepted?: ((real: typeof msrIntercepted) => typeof msrIntercepted) | undefined;
+  vmrunRefusal?: ((real: typeof vmrunRefusal) => typeof vmrunRefusal) | undefined;
+  cpuidLeaf?: ((real: typeof cpuidLeaf) => typeof cpuidLeaf) | undefined;
+  combine?: ((real: typeof combine) => typeof combine) | undefined;
+}
+
+const { broken, seam } = vi.hoisted(() => {
+  const broken: Seams = {};
+  /** The real function until a test breaks it. */
+  const seam = <Name extends keyof Seams>(name: Name, real: unknown): unknown => {
+    return (...args: readonly unknown[]) => {
+      const mutate = broken[name] as ((real: unknown) => (...args: readonly unknown[]) => unknown) | undefined;
+      return (mutate === undefined ? (real as (...args: readonly unknown[]) => unknown) : mutate(real))(...args);
+    };
+  };
+  return { broken, seam };
+});
+
+vi.mock(import('../../src/machine/reduce.js'), async (original) => {
+  const real = await original();
+  return { ...real, reduce: seam('reduce', real.reduce) as typeof real.reduce };
+});
+vi.mock(import('../../src/machine/svm/intercepts.js'), async (original) => {
+  const real = await original();
+  return { ...real, interceptRequested: seam('interceptRequested', real.interceptRequested) as typeof real.interceptRequested };
+});
+vi.mock(import('../../src/machine/svm/permission-maps.js'), async (original) => {
+  const real = await original();
+  return {
+    ...real,
+    portIntercepted: seam('portIntercepted', real.portIntercepted) as typeof real.portIntercepted,
+    msrIntercepted: seam('msrIntercepted', real.msrIntercepted) as typeof real.msrIntercepted,
+  };
+});
+vi.mock(import('../../src/machine/svm/vmrun-checks.js'), async (original) => {
+  const real = await original();
+  return { ...real, vmrunRefusal: seam('vmrunRefusal', real.vmrunRefusal) as typeof real.vmrunRefusal };
+});
+vi.mock(import('../../src/machine/cpu/cpuid.js'), async (original) => {
+  const real = await original();
+  return { ...real, cpuidLeaf: seam('cpuidLeaf', real.cpuidLeaf) as typeof real.cpuidLeaf };
+});
+vi.mock(import('../../src/machine/cpu/exceptions.js'), async (original) => {
+  const real = await original();
+  return { ...real, combine: seam('combine', real.combine) as typeof real.combine };
+});
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  for (const name of Object.keys(broken) as (keyof Seams)[]) delete broken[name];
+});
+
+/** The reducer, but for one type of event. */
+function reducerOf<Type extends EventType>(type: Type, change: (event: EventOf<Type>) => MachineEvent | undefined): void {
+  broken.reduce = (real) => (state, event, vcpu) => {
+    const changed = event.type === type ? change(event as EventOf<Type>) : event;
+    if (changed !== undefined) real(state, changed, vcpu);
+  };
+}
+
+/** A device's reducer, but for one type of event. */
+function deviceReducer(device: { reduce(state: never, event: never): void }, type: EventType, change: object | null): void {
+  const real = device.reduce as (state: unknown, event: { readonly type: string }) => void;
+  vi.spyOn(device as { reduce: typeof real }, 'reduce').mockImplementation((state, event) => {
+    if (event.type !== type) real(state, event);
+    else if (change !== null) real(state, { ...event, ...change });
+  });
+}
+
+/** A device register that reads with these bits wrong. */
+function deviceRegister(device: object, register: number, bits: number): void {
+  const target = device as typeof UART;
+  const real = target.decideRead.bind(device);
+  vi.spyOn(target, 'decideRead').mockImplementation((state, at, size, now) => {
+    const read = real(state, at, size, now);
+    return at === register ? { ...read, value: read.value ^ bits } : read;
+  });
+}
+
+interface Mutation {
+  readonly what: string;
+  readonly guest: string;
+  readonly mutate: () => void;
+}
+
+const REDUCERS: readonly Mutation[] = [
+  {
+    what: 'the reducer of #VMEXIT forgets what was written into the VMCB',
+    guest: 'exits.elf',
+    mutate: () => reducerOf('svm.vmexit', (event) => ({ ...event, words: EMPTY_DELTA })),
+  },
+  {
+    what: 'the reducer of VMRUN does not change registers',
+    guest: 'exits.elf',
+    mutate: () => reducerOf('svm.vmrun', (event) => ({ ...event, registers: EMPTY_DELTA })),
+  },
+  {
+    what: 'the reducer of skipped time loses a nanosecond',
+    guest: 'pic-pit.elf',
+    mutate: () => reducerOf('time.skipped', (event) => ({ ...event, nanoseconds: event.nanoseconds - 1 })),
+  },
+  {
+    what: 'the reducer of STGI and CLGI does nothing',
+    guest: 'nested-timer.elf',
+    mutate: () => reducerOf('svm.gif', () => undefined),
+  },
+  {
+    what: 'the PIT takes half of every count',
+    guest: 'pic-pit.elf',
+    mutate: () => deviceReducer(PIT_8254, 'pit.loaded', { count: 0x1234 }),
+  },
+  { what: 'the PIC forgets its mask', guest: 'pic-pit.elf', mutate: () => deviceReducer(PIC_8259, 'pic.masked', null) },
+  {
+    what: 'the local APIC ignores EOI',
+    guest: 'nested-timer.elf',
+    mutate: () => deviceReducer(LOCAL_APIC, 'lapic.ended', null),
+  },
+  {
+    what: 'the RTC keeps another value than was written',
+    guest: 'pic-pit.elf',
+    mutate: () => deviceReducer(RTC_MC146818, 'rtc.written', { value: 0 }),
+  },
+];
+
+const INTERCEPTS: readonly Mutation[] = [
+  {
+    what: 'CPUID is never intercepted',
+    guest: 'exits.elf',
+    mutate: () => {
+      broken.interceptRequested = (real) => (get, name) => name !== 'CPUID' && real(get, name);
+    },
+  },
+  {
+    what: 'PAUSE is always intercepted, and so is HLT',
+    guest: 'nested.elf',
+    mutate: () => {
+      broken.interceptRequested = (real) => (get, name) => name === 'PAUSE' || name === 'HLT' || real(get, name);
+    },
+  },
+  {
+    what: 'the I/O permission map is not looked at',
+    guest: 'nested.elf',
+    mutate: () => {
+      broken.portIntercepted = () => () => false;
+    },
+  },
+  {
+    what: 'the MSR permission map is read at the other bit',
+    guest: 'nested.elf',
+    mutate: () => {
+      broken.msrIntercepted = (real) => (memory, msrpm, msr, write) => real(memory, msrpm, msr, !write);
+    },
+  },
+];
+
+const FLAGS: readonly Mutation[] = [
+  {
+    what: 'INC writes the carry flag',
+    guest: 'compute.elf',
+    mutate: () => {
+      vi.spyOn(Emitter.prototype, 'flagsInc').mockImplementation(function (this: Emitter, width, a, result) {
+        this.flagsAdd(width, a, this.constant(1n), result);
+      });
+    },
+  },
+  {
+    what: 'logic instructions set the flags of an addition with zero',
+    guest: 'hello64.elf',
+    mutate: () => {
+      vi.spyOn(Emitter.prototype, 'flagsLogic').mockImplementation(function (this: Emitter, width, result) {
+        this.flagsSub(width, result, this.constant(1n), result);
+      });
+    },
+  },
+];
+
+const DEVICE_REGISTERS: readonly Mutation[] = [
+  { what: 'a bit of LSR of the UART', guest: 'hello64.elf', mutate: () => deviceRegister(UART, 5, 0x01) },
+  { what: 'a bit of the second mask of the PIC', guest: 'pic-pit.elf', mutate: () => deviceRegister(PIC_8259, 3, 0x80) },
+  { what: 'a bit of the count of the PIT', guest: 'pic-pit.elf', mutate: () => deviceRegister(PIT_8254, 0, 0x01) },
+];
+
+const OTHERS: readonly Mutation[] = [
+  {
+    what: 'VMRUN refuses nothing',
+    guest: 'nested.elf',
+    mutate: () => {
+      broken.vmrunRefusal = () => () => undefined;
+    },
+  },
+  {
+    what: 'a bit of CPUID',
+    guest: 'hello64.elf',
+    mutate: () => {
+      broken.cpuidLeaf = (real) => (profile, leaf, subleaf, dynamic) => {
+        const values = real(profile, leaf, subleaf, dynamic);
+        return { ...values, ebx: values.ebx ^ 1 };
+      };
+    },
+  },
+  {
+    what: 'a fault while another is delivered makes no double fault',
+    guest: 'faults.elf',
+    mutate: () => {
+      broken.combine = () => () => 'second';
+    },
+  },
+  {
+    what: 'nested page tables let every write pass',
+    guest: 'nested.elf',
+    mutate: () => {
+      const real = NestedWalk.prototype.translate;
+      vi.spyOn(NestedWalk.prototype, 'translate').mockImplementation(function (this: NestedWalk, context, gPA) {
+        const allowed = real.call(this, context, gPA, 0);
+        if (allowed) this.writable = true;
+        return allowed;
+      });
+    },
+  },
+  {
+    what: 'the time-stamp counter is one ahead',
+    guest: 'nested.elf',
+    mutate: () => {
+      const real = Machine.prototype.readTsc;
+      vi.spyOn(Machine.prototype, 'readTsc').mockImplementation(function (this: Machine) {
+        return real.call(this) + 1n;
+      });
+    },
+  },
+];
+
+describe('a broken machine', () => {
+  const sessions = new Map<string, RecordedSession>();
+  const sessionOf = (guest: string): RecordedSession => {
+    const session = sessions.get(guest) ?? recordGuest(guest);
+    sessions.set(guest, session);
+    return session;
+  };
+  const replayOf = (guest: string): ReplayOutcome => new Replayer(sessionOf(guest).store.read()).run();
+
+  beforeAll(() => {
+    for (const guest of ['exits.elf', 'nested.elf', 'nested-timer.elf', 'pic-pit.elf', 'faults.elf']) sessionOf(guest);
+    for (const guest of ['compute.elf', 'hello64.elf']) sessionOf(guest);
+  });
+
+  it('is not what these seams make of a whole one', () => {
+    expect(replayOf('exits.elf')).toMatchObject({ kind: 'identical' });
+  });
+
+  describe.each([
+    ['one reducer', REDUCERS],
+    ['one intercept', INTERCEPTS],
+    ['one flag', FLAGS],
+    ['one device register', DEVICE_REGISTERS],
+    ['one decision', OTHERS],
+  ])('%s', (_, mutations) => {
+    it.each(mutations)('$what', ({ guest, mutate }) => {
+      mutate();
+      const outcome = replayOf(guest);
+      expect(outcome.kind).toBe('diverged');
+      if (outcome.kind !== 'diverged') return;
+      expect(outcome.divergence.report().split('\n').length).toBeLessThan(60);
+    });
+  });
+
+  it('that leaves accessed and dirty bits alone is caught by the digest of RAM, for no event tells of them', () => {
+    vi.spyOn(TableWalk.prototype, 'markUsed').mockImplementation(() => {});
+    const outcome = replayOf('hello64.elf');
+    expect(outcome.kind).toBe('diverged');
+    if (outcome.kind === 'diverged') expect(outcome.divergence.cause).toEqual({ kind: 'digest', parts: ['ram'] });
+  });
+});
+
+describe('a machine that changes state without an event', () => {
+  /** Both sides are broken alike, so the replay is identical: only the fold tells. */
+  function foldOf(guest: string): () => ReplayOutcome {
+    const reader = recordGuest(guest).store.read();
+    const fold = new FoldChecker(reader);
+    const replayer = new Replayer(reader, { observe: fold.check });
+    fold.watch(replayer.machine);
+    return () => replayer.run();
+  }
+
+  it('in a device that decides is caught by the fold', () => {
+    const real = UART.decideWrite.bind(UART);
+    vi.spyOn(UART, 'decideWrite').mockImplementation((state, register, value, size, now) => {
+      state.scr = (state.scr + 1) & 0xff;
+      return real(state, register, value, size, now);
+    });
+    expect(foldOf('hello64.elf')).toThrow(FoldMismatch);
+    expect(foldOf('hello64.elf')).toThrow(/devices\.uart\.scr: folded 0, live 1/);
+  });
+
+  it('in a reducer that looks at more than its arguments is caught by the fold', () => {
+    let calls = 0;
+    broken.reduce = (real) => (state, event, vcpu) => {
+      real(state, event, vcpu);
+      // Every second call is the fold's.
+      if (event.type === 'time.skipped' && calls++ % 2 === 0) state.skippedNanoseconds += 1;
+    };
+    expect(foldOf('pic-pit.elf')).toThrow(/skippedNanoseconds/);
+  });
+
+  it('in a register is caught by the fold', () => {
+    const real = Machine.prototype.stateEvent;
+    vi.spyOn(Machine.prototype, 'stateEvent').mockImplementation(function (this: Machine, event, retired) {
+      real.call(this, event, retired);
+      if (event.type === 'svm.vmexit') this.state.vmcbs[event.vmcb]?.fill(0, 0, 1);
+    });
+    expect(foldOf('exits.elf')).toThrow(/vmcb 0x110000 interceptCr/);
+  });
+});
