@@ -65,8 +65,8 @@ function refusePastEnd(reader: JournalReader, text: string): never {
 function positionOfEvent(reader: JournalReader, text: string): Position {
   const match = /^(?<kind>[a-z][a-z0-9.-]*)(:(?<detail>[^[\]]+))?(\[(?<index>-?\d+)\])?$/i.exec(text)?.groups;
   if (match === undefined) throw new InputError(`position ${JSON.stringify(text)}`, 'it is none', HELP);
-  const matches = eventMatcher(reader, text, (match['kind'] ?? '').toLowerCase(), match['detail']);
-  const index = Number(match['index'] ?? '0');
+  const matches = eventMatcher(reader, text, (match.kind ?? '').toLowerCase(), match.detail);
+  const index = Number(match.index ?? '0');
   const found = index < 0 ? fromEnd(reader, matches, -index) : fromStart(reader, matches, index);
   if (found instanceof Object) return found;
   const problem = found === 0 ? 'the tape has no such event' : `the tape has ${found} such ${found === 1 ? 'event' : 'events'}`;

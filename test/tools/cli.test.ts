@@ -32,7 +32,9 @@ describe('help', () => {
   });
 
   it('of --version is that of package.json', () => {
-    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+      version: string;
+    };
     expect(vmtape(['--version'])).toMatchObject({ status: 0, stdout: `${version}\n` });
   });
 });
@@ -46,7 +48,11 @@ describe('wrong usage', () => {
     ['a size that is none', ['run', image('hello64.elf'), '--memory', 'lots'], /--memory "lots" is no size/],
     ['too little RAM', ['run', image('hello64.elf'), '--memory', '64K'], /RAM must be between 1M and 3584M/],
     ['an unknown CPU', ['run', image('hello64.elf'), '--cpu', 'i486'], /CPU profile "i486": there is none/],
-    ['a count that is none', ['run', image('hello64.elf'), '--max-instructions', '-3'], /--max-instructions "-3" is no count/],
+    [
+      'a count that is none',
+      ['run', image('hello64.elf'), '--max-instructions', '-3'],
+      /--max-instructions "-3" is no count/,
+    ],
     ['a seed that is too wide', ['run', image('hello64.elf'), '--seed', '0x10000000000000000'], /no 64-bit number/],
     ['a time that is none', ['run', image('hello64.elf'), '--clock', 'noon'], /--clock "noon" is no time/],
     ['a serial line to nowhere', ['run', image('hello64.elf'), '--serial', 'com1'], /--serial "com1" leads nowhere/],
@@ -119,7 +125,14 @@ describe('run', () => {
 
   it('passes --append on, and --serial to a file', () => {
     const file = join(folder, 'serial');
-    const { status, stdout } = vmtape(['run', image('hello64.elf'), '--append', 'name=Ada', '--serial', `file:${file}`]);
+    const { status, stdout } = vmtape([
+      'run',
+      image('hello64.elf'),
+      '--append',
+      'name=Ada',
+      '--serial',
+      `file:${file}`,
+    ]);
     expect({ status, stdout }).toEqual({ status: 0, stdout: '' });
     expect(readFileSync(file, 'utf8')).toMatch(/^hello, Ada\n/);
   });
@@ -163,7 +176,9 @@ describe('a tape', () => {
   });
 
   it('lists its events, filtered', () => {
-    const lines = vmtape(['log', nested, '--kind', 'svm.vm*', '--level', 'L2', '--limit', '5']).stdout.trimEnd().split('\n');
+    const lines = vmtape(['log', nested, '--kind', 'svm.vm*', '--level', 'L2', '--limit', '5'])
+      .stdout.trimEnd()
+      .split('\n');
     expect(lines).toHaveLength(5);
     for (const line of lines) expect(line).toMatch(/^ *#\d+ +\d+ {6}L2 #VMEXIT /);
   });
@@ -176,7 +191,16 @@ describe('a tape', () => {
   });
 
   it('shows the machine, levels side by side', () => {
-    const { status, stdout } = vmtape(['show', nested, 'vmexit:cpuid[0]', '--vmcb', '--disassemble', '2', '--memory', '0x100000,32']);
+    const { status, stdout } = vmtape([
+      'show',
+      nested,
+      'vmexit:cpuid[0]',
+      '--vmcb',
+      '--disassemble',
+      '2',
+      '--memory',
+      '0x100000,32',
+    ]);
     expect(status).toBe(0);
     expect(stdout).toMatch(/next: #\d+ L2 #VMEXIT cpuid/);
     expect(stdout).toMatch(/L1, waits +L2, runs\n/);
@@ -189,7 +213,9 @@ describe('a tape', () => {
   it('shows the same registers from a fold as from a replay', () => {
     const position = 'vmexit:msr[1]';
     const folded = JSON.parse(vmtape(['show', nested, position, '--json']).stdout);
-    const { memory, ...replayed } = JSON.parse(vmtape(['show', nested, position, '--json', '--memory', 'phys:0x100000,4']).stdout);
+    const { memory, ...replayed } = JSON.parse(
+      vmtape(['show', nested, position, '--json', '--memory', 'phys:0x100000,4']).stdout,
+    );
     expect(replayed).toEqual(folded);
     expect(memory).toEqual({ space: 'physical', address: '0x100000', bytes: '02b0ad1b' });
   });

@@ -49,7 +49,11 @@ export interface Running {
 
 /** Starts a command; what is still running when the tests end is killed. */
 export function startVmtape(args: readonly string[], options: SpawnOptions = {}): Running {
-  const child = spawn(process.execPath, [MAIN, ...args], { env: environment(), stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: environment(),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...options,
+  });
   running.add(child);
   let stdout = '';
   let stderr = '';

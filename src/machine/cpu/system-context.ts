@@ -4,7 +4,7 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { MachineEvent } from '../events.js';
-import type { Ops } from '../isa/instruction.js';
+import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
 import type { RegisterDelta } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { InterceptName } from '../svm/intercepts.js';
@@ -79,3 +79,11 @@ export interface SystemContext {
   readTsc(): bigint;
   writeTsc(value: bigint): void;
 }
+
+/** A control-plane instruction, with its context by name. */
+export interface SystemDescription extends InstructionSpec {
+  system(context: SystemContext): void;
+}
+
+/** Declares a control-plane instruction. */
+export const systemInstruction = (description: SystemDescription): SystemInstruction => description;

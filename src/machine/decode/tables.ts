@@ -82,9 +82,9 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
   const where = `${instruction.mnemonic} form "${text}"`;
   const match = FORM.exec(text)?.groups;
   invariant(match, `${where} is not "opcode: operands [attributes]"`);
-  const words = (match['code'] ?? '').trim().split(/\s+/);
+  const words = (match.code ?? '').trim().split(/\s+/);
   const attributes = new Set(
-    Array.from((match['attributes'] ?? '').matchAll(/\[(\w+)\]/g), ([, name]) => name as string),
+    Array.from((match.attributes ?? '').matchAll(/\[(\w+)\]/g), ([, name]) => name as string),
   );
   for (const name of attributes) invariant(ATTRIBUTES.has(name), `${where} has the unknown attribute [${name}]`);
 
@@ -106,7 +106,7 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
     else invariant(false, `${where} has the unknown word "${word}"`);
   }
   hasModRM ||= digit !== undefined || fixedModRM !== undefined;
-  const operands = (match['operands'] ?? '')
+  const operands = (match.operands ?? '')
     .split(',')
     .map((operand) => operand.trim())
     .filter((operand) => operand !== '')

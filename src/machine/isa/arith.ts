@@ -9,7 +9,7 @@ import { binaryForms } from './forms.js';
 import { Gpr, type Instruction, instruction, type Ops, type Static } from './instruction.js';
 import { one, three, two } from './operands.js';
 
-export const ADD = instruction({
+const ADD = instruction({
   mnemonic: 'ADD',
   source: 'APM vol.3, ADD',
   forms: binaryForms(0, '[lock]'),
@@ -23,7 +23,7 @@ export const ADD = instruction({
   },
 });
 
-export const ADC = instruction({
+const ADC = instruction({
   mnemonic: 'ADC',
   source: 'APM vol.3, ADC',
   forms: binaryForms(2, '[lock]'),
@@ -37,7 +37,7 @@ export const ADC = instruction({
   },
 });
 
-export const SUB = instruction({
+const SUB = instruction({
   mnemonic: 'SUB',
   source: 'APM vol.3, SUB',
   forms: binaryForms(5, '[lock]'),
@@ -51,7 +51,7 @@ export const SUB = instruction({
   },
 });
 
-export const SBB = instruction({
+const SBB = instruction({
   mnemonic: 'SBB',
   source: 'APM vol.3, SBB',
   forms: binaryForms(3, '[lock]'),
@@ -65,7 +65,7 @@ export const SBB = instruction({
   },
 });
 
-export const CMP = instruction({
+const CMP = instruction({
   mnemonic: 'CMP',
   source: 'APM vol.3, CMP',
   forms: binaryForms(7, ''),
@@ -77,7 +77,7 @@ export const CMP = instruction({
   },
 });
 
-export const INC = instruction({
+const INC = instruction({
   mnemonic: 'INC',
   source: 'APM vol.3, INC',
   forms: ['FE /0: Eb [lock]', 'FF /0: Ev [lock]', '40+r: Zv [i64]'],
@@ -90,7 +90,7 @@ export const INC = instruction({
   },
 });
 
-export const DEC = instruction({
+const DEC = instruction({
   mnemonic: 'DEC',
   source: 'APM vol.3, DEC',
   forms: ['FE /1: Eb [lock]', 'FF /1: Ev [lock]', '48+r: Zv [i64]'],
@@ -103,7 +103,7 @@ export const DEC = instruction({
   },
 });
 
-export const NEG = instruction({
+const NEG = instruction({
   mnemonic: 'NEG',
   source: 'APM vol.3, NEG',
   forms: ['F6 /3: Eb [lock]', 'F7 /3: Ev [lock]'],
@@ -116,7 +116,7 @@ export const NEG = instruction({
   },
 });
 
-export const MUL = instruction({
+const MUL = instruction({
   mnemonic: 'MUL',
   source: 'APM vol.3, MUL',
   forms: ['F6 /4: Eb', 'F7 /4: Ev'],
@@ -132,7 +132,7 @@ export const MUL = instruction({
   },
 });
 
-export const IMUL = instruction({
+const IMUL = instruction({
   mnemonic: 'IMUL',
   source: 'APM vol.3, IMUL',
   forms: ['F6 /5: Eb', 'F7 /5: Ev'],
@@ -146,7 +146,7 @@ export const IMUL = instruction({
   },
 });
 
-export const IMUL_TWO = instruction({
+const IMUL_TWO = instruction({
   mnemonic: 'IMUL',
   source: 'APM vol.3, IMUL',
   forms: ['0F AF /r: Gv, Ev'],
@@ -160,7 +160,7 @@ export const IMUL_TWO = instruction({
   },
 });
 
-export const IMUL_THREE = instruction({
+const IMUL_THREE = instruction({
   mnemonic: 'IMUL',
   source: 'APM vol.3, IMUL',
   forms: ['69 /r: Gv, Ev, Iz', '6B /r: Gv, Ev, Ibs'],
@@ -174,7 +174,7 @@ export const IMUL_THREE = instruction({
   },
 });
 
-export const DIV = instruction({
+const DIV = instruction({
   mnemonic: 'DIV',
   source: 'APM vol.3, DIV',
   forms: ['F6 /6: Eb', 'F7 /6: Ev'],
@@ -186,7 +186,7 @@ export const DIV = instruction({
   },
 });
 
-export const IDIV = instruction({
+const IDIV = instruction({
   mnemonic: 'IDIV',
   source: 'APM vol.3, IDIV',
   forms: ['F6 /7: Eb', 'F7 /7: Ev'],

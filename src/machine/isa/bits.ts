@@ -8,7 +8,7 @@
 import { type Instruction, instruction, type Operand, type Ops, type Static } from './instruction.js';
 import { two } from './operands.js';
 
-export const BT = instruction({
+const BT = instruction({
   mnemonic: 'BT',
   source: 'APM vol.3, BT',
   forms: ['0F A3 /r: Ev, Gv', '0F BA /4: Ev, Ib'],
@@ -18,21 +18,21 @@ export const BT = instruction({
   },
 });
 
-export const BTS = instruction({
+const BTS = instruction({
   mnemonic: 'BTS',
   source: 'APM vol.3, BTS',
   forms: ['0F AB /r: Ev, Gv [lock]', '0F BA /5: Ev, Ib [lock]'],
   semantics: (ops, insn) => changeBit(ops, insn, (value, bit) => ops.or(value, bit)),
 });
 
-export const BTR = instruction({
+const BTR = instruction({
   mnemonic: 'BTR',
   source: 'APM vol.3, BTR',
   forms: ['0F B3 /r: Ev, Gv [lock]', '0F BA /6: Ev, Ib [lock]'],
   semantics: (ops, insn) => changeBit(ops, insn, (value, bit) => ops.and(value, ops.not(insn.width, bit))),
 });
 
-export const BTC = instruction({
+const BTC = instruction({
   mnemonic: 'BTC',
   source: 'APM vol.3, BTC',
   forms: ['0F BB /r: Ev, Gv [lock]', '0F BA /7: Ev, Ib [lock]'],
@@ -61,14 +61,14 @@ function bitOf<V, C, X>(ops: Ops<V, C, X>, insn: Static): { readonly operand: Op
   return { operand: ops.displaced(base, bytes, width), index };
 }
 
-export const BSF = instruction({
+const BSF = instruction({
   mnemonic: 'BSF',
   source: 'APM vol.3, BSF',
   forms: ['0F BC /r: Gv, Ev'],
   semantics: (ops, insn) => scan(ops, insn, (value) => ops.countTrailingZeros(insn.width, value)),
 });
 
-export const BSR = instruction({
+const BSR = instruction({
   mnemonic: 'BSR',
   source: 'APM vol.3, BSR',
   forms: ['0F BD /r: Gv, Ev'],
@@ -87,7 +87,7 @@ function scan<V, C, X>(ops: Ops<V, C, X>, insn: Static, find: (value: V) => V): 
 }
 
 /** Without BMI1 the encoding is that of BSF, whose prefix is ignored. */
-export const TZCNT = instruction({
+const TZCNT = instruction({
   mnemonic: 'TZCNT',
   source: 'APM vol.3, TZCNT',
   forms: ['F3 0F BC /r: Gv, Ev'],
@@ -96,7 +96,7 @@ export const TZCNT = instruction({
 });
 
 /** Without the feature the encoding is that of BSR, whose prefix is ignored. */
-export const LZCNT = instruction({
+const LZCNT = instruction({
   mnemonic: 'LZCNT',
   source: 'APM vol.3, LZCNT',
   forms: ['F3 0F BD /r: Gv, Ev'],
@@ -113,7 +113,7 @@ function count<V, C, X>(ops: Ops<V, C, X>, insn: Static, find: (value: V) => V):
   ops.setFlag('zf', ops.isZero(result));
 }
 
-export const POPCNT = instruction({
+const POPCNT = instruction({
   mnemonic: 'POPCNT',
   source: 'APM vol.3, POPCNT',
   forms: ['F3 0F B8 /r: Gv, Ev'],

@@ -8,7 +8,7 @@ import { three, two } from './operands.js';
 
 const never = <V, C, X>(ops: Ops<V, C, X>): C => ops.bit(ops.constant(0n), 0);
 
-export const ANDN = instruction({
+const ANDN = instruction({
   mnemonic: 'ANDN',
   source: 'APM vol.3, ANDN',
   forms: ['VEX.LZ NP 0F 38 F2 /r: Gy, By, Ey'],
@@ -21,7 +21,7 @@ export const ANDN = instruction({
   },
 });
 
-export const BEXTR = instruction({
+const BEXTR = instruction({
   mnemonic: 'BEXTR',
   source: 'APM vol.3, BEXTR (register form)',
   forms: ['VEX.LZ NP 0F 38 F7 /r: Gy, Ey, By'],
@@ -48,7 +48,7 @@ function lowBits<V, C, X>(ops: Ops<V, C, X>, width: number, value: V, count: V):
   return ops.select(ops.lessUnsigned(count, ops.constant(BigInt(width))), ops.and(value, mask), value);
 }
 
-export const BLSI = instruction({
+const BLSI = instruction({
   mnemonic: 'BLSI',
   source: 'APM vol.3, BLSI',
   forms: ['VEX.LZ NP 0F 38 F3 /3: By, Ey'],
@@ -60,7 +60,7 @@ export const BLSI = instruction({
   },
 });
 
-export const BLSMSK = instruction({
+const BLSMSK = instruction({
   mnemonic: 'BLSMSK',
   source: 'APM vol.3, BLSMSK',
   forms: ['VEX.LZ NP 0F 38 F3 /2: By, Ey'],
@@ -72,7 +72,7 @@ export const BLSMSK = instruction({
   },
 });
 
-export const BLSR = instruction({
+const BLSR = instruction({
   mnemonic: 'BLSR',
   source: 'APM vol.3, BLSR',
   forms: ['VEX.LZ NP 0F 38 F3 /1: By, Ey'],
@@ -89,7 +89,7 @@ function writeLowest<V, C, X>(ops: Ops<V, C, X>, insn: Static, result: V, carry:
   ops.flagsResult(insn.width, result, carry, never(ops));
 }
 
-export const BZHI = instruction({
+const BZHI = instruction({
   mnemonic: 'BZHI',
   source: 'APM vol.3, BZHI',
   forms: ['VEX.LZ NP 0F 38 F5 /r: Gy, Ey, By'],
@@ -106,7 +106,7 @@ export const BZHI = instruction({
 });
 
 /** The high half wins when both destinations are one register. */
-export const MULX = instruction({
+const MULX = instruction({
   mnemonic: 'MULX',
   source: 'APM vol.3, MULX',
   forms: ['VEX.LZ F2 0F 38 F6 /r: Gy, By, Ey'],
@@ -122,7 +122,7 @@ export const MULX = instruction({
   },
 });
 
-export const PDEP = instruction({
+const PDEP = instruction({
   mnemonic: 'PDEP',
   source: 'APM vol.3, PDEP',
   forms: ['VEX.LZ F2 0F 38 F5 /r: Gy, By, Ey'],
@@ -144,7 +144,7 @@ export const PDEP = instruction({
   },
 });
 
-export const PEXT = instruction({
+const PEXT = instruction({
   mnemonic: 'PEXT',
   source: 'APM vol.3, PEXT',
   forms: ['VEX.LZ F3 0F 38 F5 /r: Gy, By, Ey'],
@@ -164,7 +164,7 @@ export const PEXT = instruction({
   },
 });
 
-export const RORX = instruction({
+const RORX = instruction({
   mnemonic: 'RORX',
   source: 'APM vol.3, RORX',
   forms: ['VEX.LZ F2 0F 3A F0 /r: Gy, Ey, Ib'],
@@ -172,7 +172,7 @@ export const RORX = instruction({
   semantics: (ops, insn) => shiftByRegister(ops, insn, (value, count) => ops.ror(insn.width, value, count)),
 });
 
-export const SARX = instruction({
+const SARX = instruction({
   mnemonic: 'SARX',
   source: 'APM vol.3, SARX',
   forms: ['VEX.LZ F3 0F 38 F7 /r: Gy, Ey, By'],
@@ -180,7 +180,7 @@ export const SARX = instruction({
   semantics: (ops, insn) => shiftByRegister(ops, insn, (value, count) => ops.sar(insn.width, value, count)),
 });
 
-export const SHLX = instruction({
+const SHLX = instruction({
   mnemonic: 'SHLX',
   source: 'APM vol.3, SHLX',
   forms: ['VEX.LZ 66 0F 38 F7 /r: Gy, Ey, By'],
@@ -188,7 +188,7 @@ export const SHLX = instruction({
   semantics: (ops, insn) => shiftByRegister(ops, insn, (value, count) => ops.shl(insn.width, value, count)),
 });
 
-export const SHRX = instruction({
+const SHRX = instruction({
   mnemonic: 'SHRX',
   source: 'APM vol.3, SHRX',
   forms: ['VEX.LZ F2 0F 38 F7 /r: Gy, Ey, By'],
@@ -203,7 +203,7 @@ function shiftByRegister<V, C, X>(ops: Ops<V, C, X>, insn: Static, shift: (value
   ops.write(destination, shift(ops.read(source), count));
 }
 
-export const ADCX = instruction({
+const ADCX = instruction({
   mnemonic: 'ADCX',
   source: 'APM vol.3, ADCX',
   forms: ['66 0F 38 F6 /r: Gy, Ey'],
@@ -211,7 +211,7 @@ export const ADCX = instruction({
   semantics: (ops, insn) => addThrough(ops, insn, 'cf'),
 });
 
-export const ADOX = instruction({
+const ADOX = instruction({
   mnemonic: 'ADOX',
   source: 'APM vol.3, ADOX',
   forms: ['F3 0F 38 F6 /r: Gy, Ey'],

@@ -7,14 +7,14 @@ import { hex } from './forms.js';
 import { CONDITIONS, Gpr, type Instruction, instruction, type Ops, type Static } from './instruction.js';
 import { one } from './operands.js';
 
-export const JMP = instruction({
+const JMP = instruction({
   mnemonic: 'JMP',
   source: 'APM vol.3, JMP (Near)',
   forms: ['EB: Jb [f64]', 'E9: Jz [f64]'],
   semantics: (ops, insn) => ops.jumpRelative(one(insn)),
 });
 
-export const JMP_INDIRECT = instruction({
+const JMP_INDIRECT = instruction({
   mnemonic: 'JMP',
   source: 'APM vol.3, JMP (Near)',
   forms: ['FF /4: Ev [f64]'],
@@ -25,7 +25,7 @@ export const JMP_INDIRECT = instruction({
   },
 });
 
-export const JCC: readonly Instruction[] = CONDITIONS.map((code, index) =>
+const JCC: readonly Instruction[] = CONDITIONS.map((code, index) =>
   instruction({
     mnemonic: `J${code.toUpperCase()}`,
     source: 'APM vol.3, Jcc',
@@ -35,28 +35,28 @@ export const JCC: readonly Instruction[] = CONDITIONS.map((code, index) =>
 );
 
 /** JCXZ, JECXZ, JRCXZ, by the address size. */
-export const JCXZ = instruction({
+const JCXZ = instruction({
   mnemonic: 'JCXZ',
   source: 'APM vol.3, JCXZ, JECXZ, JRCXZ',
   forms: ['E3: Jb [f64]'],
   semantics: (ops, insn) => ops.jumpRelativeWhen(ops.isZero(ops.readGpr(Gpr.RCX, insn.addressWidth)), one(insn)),
 });
 
-export const LOOP = instruction({
+const LOOP = instruction({
   mnemonic: 'LOOP',
   source: 'APM vol.3, LOOPcc',
   forms: ['E2: Jb [f64]'],
   semantics: (ops, insn) => loop(ops, insn, undefined),
 });
 
-export const LOOPE = instruction({
+const LOOPE = instruction({
   mnemonic: 'LOOPE',
   source: 'APM vol.3, LOOPcc',
   forms: ['E1: Jb [f64]'],
   semantics: (ops, insn) => loop(ops, insn, ops.condition('e')),
 });
 
-export const LOOPNE = instruction({
+const LOOPNE = instruction({
   mnemonic: 'LOOPNE',
   source: 'APM vol.3, LOOPcc',
   forms: ['E0: Jb [f64]'],
@@ -74,7 +74,7 @@ function loop<V, C, X>(ops: Ops<V, C, X>, insn: Static, condition: C | undefined
   ops.jumpRelativeWhen(jumps, one(insn));
 }
 
-export const CALL = instruction({
+const CALL = instruction({
   mnemonic: 'CALL',
   source: 'APM vol.3, CALL (Near)',
   forms: ['E8: Jz [f64]'],
@@ -85,7 +85,7 @@ export const CALL = instruction({
   },
 });
 
-export const CALL_INDIRECT = instruction({
+const CALL_INDIRECT = instruction({
   mnemonic: 'CALL',
   source: 'APM vol.3, CALL (Near)',
   forms: ['FF /2: Ev [f64]'],
@@ -97,7 +97,7 @@ export const CALL_INDIRECT = instruction({
   },
 });
 
-export const RET = instruction({
+const RET = instruction({
   mnemonic: 'RET',
   source: 'APM vol.3, RET (Near)',
   forms: ['C3: [f64]'],
@@ -109,7 +109,7 @@ export const RET = instruction({
   },
 });
 
-export const RET_RELEASING = instruction({
+const RET_RELEASING = instruction({
   mnemonic: 'RET',
   source: 'APM vol.3, RET (Near)',
   forms: ['C2: Iw [f64]'],

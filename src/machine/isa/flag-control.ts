@@ -4,35 +4,35 @@
  */
 import { Gpr, type Instruction, instruction, type Ops } from './instruction.js';
 
-export const CLC = instruction({
+const CLC = instruction({
   mnemonic: 'CLC',
   source: 'APM vol.3, CLC',
   forms: ['F8:'],
   semantics: (ops) => ops.setFlag('cf', ops.bit(ops.constant(0n), 0)),
 });
 
-export const STC = instruction({
+const STC = instruction({
   mnemonic: 'STC',
   source: 'APM vol.3, STC',
   forms: ['F9:'],
   semantics: (ops) => ops.setFlag('cf', ops.bit(ops.constant(1n), 0)),
 });
 
-export const CMC = instruction({
+const CMC = instruction({
   mnemonic: 'CMC',
   source: 'APM vol.3, CMC',
   forms: ['F5:'],
   semantics: (ops) => ops.setFlag('cf', ops.negate(ops.flag('cf'))),
 });
 
-export const CLD = instruction({
+const CLD = instruction({
   mnemonic: 'CLD',
   source: 'APM vol.3, CLD',
   forms: ['FC:'],
   semantics: (ops) => ops.setDirectionFlag(false),
 });
 
-export const STD = instruction({
+const STD = instruction({
   mnemonic: 'STD',
   source: 'APM vol.3, STD',
   forms: ['FD:'],
@@ -45,7 +45,7 @@ const LOW_FLAGS = 0xd5n;
 const ONE_FLAG = 0x02n;
 const OVERFLOW_FLAG = 0x800n;
 
-export const LAHF = instruction({
+const LAHF = instruction({
   mnemonic: 'LAHF',
   source: 'APM vol.3, LAHF',
   forms: ['9F:'],
@@ -55,7 +55,7 @@ export const LAHF = instruction({
   },
 });
 
-export const SAHF = instruction({
+const SAHF = instruction({
   mnemonic: 'SAHF',
   source: 'APM vol.3, SAHF',
   forms: ['9E:'],
@@ -68,7 +68,7 @@ export const SAHF = instruction({
 const readAH = <V, C, X>(ops: Ops<V, C, X>): V => ops.shr(16, ops.readGpr(Gpr.RAX, 16), ops.constant(8n));
 
 /** Undocumented, but every processor has it: AL becomes all ones or zero, by CF. */
-export const SALC = instruction({
+const SALC = instruction({
   mnemonic: 'SALC',
   source: 'APM vol.3 appendix A.1, opcode D6h (reserved)',
   forms: ['D6: [i64]'],

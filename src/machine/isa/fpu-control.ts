@@ -6,14 +6,14 @@
  */
 import { is64Bit } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
-import type { SystemContext } from '../cpu/system-context.js';
+import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import type { MemoryOperand } from '../decode/decoded.js';
 import { UnsupportedError } from '../errors.js';
 import { deviceNotAvailable, GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { CR0, CR4, fprSlot, R, type Slot, xmmSlot } from '../layout/cpu-state.js';
 import { uN } from '../units.js';
-import { type Instruction, instruction } from './instruction.js';
+import { type Instruction, } from './instruction.js';
 import { memoryAt, operandAt, readIn, writeIn } from './system-operands.js';
 
 const EXCEPTION_MASKS = 0x3fn;
@@ -53,7 +53,7 @@ function withSummary(fsw: bigint, fcw: bigint): bigint {
 }
 
 const x87 = (mnemonic: string, forms: readonly string[], execute: (context: SystemContext) => void): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: `APM vol.5, ${mnemonic}`,
     forms,
@@ -93,7 +93,7 @@ const FLDCW = x87('FLDCW', ['D9 /5: Mw'], (context) => {
 
 const FNOP = x87('FNOP', ['D9 D0:'], ({ tx }) => requireNoX87Error(tx));
 
-export const FWAIT = instruction({
+export const FWAIT = systemInstruction({
   mnemonic: 'FWAIT',
   source: 'APM vol.5, FWAIT',
   forms: ['9B:'],
@@ -109,7 +109,7 @@ export const FWAIT = instruction({
 /** x87 status word: the register that is the top of the stack. */
 const STATUS_TOP = 7n << 11n;
 
-export const EMMS = instruction({
+export const EMMS = systemInstruction({
   mnemonic: 'EMMS',
   source: 'APM vol.5, EMMS',
   forms: ['0F 77:'],
@@ -124,7 +124,7 @@ export const EMMS = instruction({
   },
 });
 
-export const LDMXCSR = instruction({
+export const LDMXCSR = systemInstruction({
   mnemonic: 'LDMXCSR',
   source: 'APM vol.4, LDMXCSR',
   forms: ['NP 0F AE /2: Md'],
@@ -137,7 +137,7 @@ export const LDMXCSR = instruction({
   },
 });
 
-export const STMXCSR = instruction({
+export const STMXCSR = systemInstruction({
   mnemonic: 'STMXCSR',
   source: 'APM vol.4, STMXCSR',
   forms: ['NP 0F AE /3: Md'],
@@ -167,7 +167,7 @@ const xmmCount = (tx: Transaction): number => (is64Bit(tx) ? 16 : 8);
 const highHalf = (slot: Slot): Slot => (slot + 1) as Slot;
 
 /** The error pointers are always carried (CPUID Fn8000_0008_EBX[RstrFpErrPtrs]); as 64 bits with REX.W, else 32. */
-export const FXSAVE = instruction({
+export const FXSAVE = systemInstruction({
   mnemonic: 'FXSAVE',
   source: 'APM vol.4, FXSAVE',
   forms: ['NP 0F AE /0: M'],
@@ -199,7 +199,7 @@ export const FXSAVE = instruction({
   },
 });
 
-export const FXRSTOR = instruction({
+export const FXRSTOR = systemInstruction({
   mnemonic: 'FXRSTOR',
   source: 'APM vol.4, FXRSTOR',
   forms: ['NP 0F AE /1: M'],

@@ -12,7 +12,6 @@
  * - a description that cannot keep the first rule, or has no use for speed, says `evaluatorOnly`: transactions keep the
  *   rule for it.
  */
-import type { SystemContext } from '../cpu/system-context.js';
 
 export type Width = 8 | 16 | 32 | 64;
 
@@ -35,10 +34,42 @@ export interface Static {
   readonly operands: readonly Operand[];
 }
 
-export type ConditionCode = 'o' | 'no' | 'b' | 'ae' | 'e' | 'ne' | 'be' | 'a' | 's' | 'ns' | 'p' | 'np' | 'l' | 'ge' | 'le' | 'g';
+export type ConditionCode =
+  | 'o'
+  | 'no'
+  | 'b'
+  | 'ae'
+  | 'e'
+  | 'ne'
+  | 'be'
+  | 'a'
+  | 's'
+  | 'ns'
+  | 'p'
+  | 'np'
+  | 'l'
+  | 'ge'
+  | 'le'
+  | 'g';
 /** In the order of the low four opcode bits. */
-export const CONDITIONS: readonly ConditionCode[] =
-  ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'];
+export const CONDITIONS: readonly ConditionCode[] = [
+  'o',
+  'no',
+  'b',
+  'ae',
+  'e',
+  'ne',
+  'be',
+  'a',
+  's',
+  'ns',
+  'p',
+  'np',
+  'l',
+  'ge',
+  'le',
+  'g',
+];
 
 export type ArithmeticFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of';
 
@@ -241,8 +272,12 @@ export type FloatOperation =
   /** Estimates: no flags, no exceptions. */
   | `${'f32x4' | 'f32'}.${'rcp' | 'rsqrt'}`
   /** Conversions to a format, named as in WebAssembly; `toInt` rounds by MXCSR, `truncate` towards zero. */
-  | 'f64x2.promote_low_f32x4' | 'f32x4.demote_f64x2' | 'f64.promote_f32' | 'f32.demote_f64'
-  | 'f32x4.convert_i32x4' | 'f64x2.convert_low_i32x4'
+  | 'f64x2.promote_low_f32x4'
+  | 'f32x4.demote_f64x2'
+  | 'f64.promote_f32'
+  | 'f32.demote_f64'
+  | 'f32x4.convert_i32x4'
+  | 'f64x2.convert_low_i32x4'
   | `${'f32' | 'f64'}.convert_${'i32' | 'i64'}`
   | `i32x4.${'toInt' | 'truncate'}_f32x4`
   | `i32x4.${'toInt' | 'truncate'}_f64x2`
@@ -253,9 +288,43 @@ export type Semantics = <V, C, X>(ops: Ops<V, C, X>, insn: Static) => void;
 
 /** Instruction sets that a CPU profile may lack; their absence makes the encoding #UD (or its older meaning). */
 export type Feature =
-  | 'sse' | 'sse2' | 'sse3' | 'ssse3' | 'sse4.1' | 'sse4.2' | 'sse4a' | 'aes' | 'pclmulqdq' | 'sha' | 'adx' | 'bmi1' | 'bmi2'
-  | 'abm' | 'lzcnt' | 'popcnt' | 'movbe' | 'crc32' | 'rdrand' | 'rdseed' | 'cx16' | 'rdtscp' | 'clflushopt' | 'clwb' | 'svm'
-  | 'mmx' | 'x87' | 'avx' | 'fsgsbase' | 'monitor' | 'xsave' | 'invpcid' | 'rdpid' | 'smap' | 'mwaitx' | 'clzero' | '3dnowprefetch';
+  | 'sse'
+  | 'sse2'
+  | 'sse3'
+  | 'ssse3'
+  | 'sse4.1'
+  | 'sse4.2'
+  | 'sse4a'
+  | 'aes'
+  | 'pclmulqdq'
+  | 'sha'
+  | 'adx'
+  | 'bmi1'
+  | 'bmi2'
+  | 'abm'
+  | 'lzcnt'
+  | 'popcnt'
+  | 'movbe'
+  | 'crc32'
+  | 'rdrand'
+  | 'rdseed'
+  | 'cx16'
+  | 'rdtscp'
+  | 'clflushopt'
+  | 'clwb'
+  | 'svm'
+  | 'mmx'
+  | 'x87'
+  | 'avx'
+  | 'fsgsbase'
+  | 'monitor'
+  | 'xsave'
+  | 'invpcid'
+  | 'rdpid'
+  | 'smap'
+  | 'mwaitx'
+  | 'clzero'
+  | '3dnowprefetch';
 
 export interface InstructionSpec {
   readonly mnemonic: string;
@@ -276,8 +345,12 @@ export interface PlainInstruction extends InstructionSpec {
 }
 
 export interface SystemInstruction extends InstructionSpec {
-  /** Executes on a transaction; throws GuestFault, or #VMEXIT as data. */
-  readonly system: (context: SystemContext) => void;
+  /**
+   * Executes on a transaction; throws GuestFault, or #VMEXIT as data. The context is a `SystemContext`
+   * (`cpu/system-context.ts`), which knows decoded instructions and so cannot be named here; as a method, it may be
+   * declared with that type.
+   */
+  system(context: object): void;
 }
 
 export type Instruction = PlainInstruction | SystemInstruction;

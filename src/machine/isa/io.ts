@@ -7,12 +7,12 @@ import { ioHits } from '../cpu/debug.js';
 import { attributesOf, limitOf, SystemType } from '../cpu/descriptors.js';
 import { accessAt, cplOf, ioplOf, isLongMode, isProtected, isVirtual8086 } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
-import type { SystemContext } from '../cpu/system-context.js';
+import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { generalProtection } from '../faults.js';
 import { Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
-import { Gpr, type Instruction, instruction } from './instruction.js';
+import { Gpr, type Instruction, } from './instruction.js';
 import { operandAt, ownRip } from './system-operands.js';
 
 /** Offset of the bitmap's base in the TSS. */
@@ -59,7 +59,7 @@ function beginAccess(context: SystemContext, port: number, size: number, input: 
 /** Bytes of the access: operands of 64 bits count as 32. */
 const accessBytes = (width: number): number => Math.min(width, 32) / 8;
 
-export const IN = instruction({
+export const IN = systemInstruction({
   mnemonic: 'IN',
   source: 'APM vol.3, IN',
   forms: ['E4: AL, Ib', 'E5: eAX, Ib', 'EC: AL, DX', 'ED: eAX, DX'],
@@ -74,7 +74,7 @@ export const IN = instruction({
   },
 });
 
-export const OUT = instruction({
+export const OUT = systemInstruction({
   mnemonic: 'OUT',
   source: 'APM vol.3, OUT',
   forms: ['E6: Ib, AL', 'E7: Ib, eAX', 'EE: DX, AL', 'EF: DX, eAX'],
@@ -108,7 +108,7 @@ function iterate(context: SystemContext, pointer: number, size: number, access: 
   if (count > 1n) tx.set(R.rip, ownRip(context));
 }
 
-export const INS = instruction({
+export const INS = systemInstruction({
   mnemonic: 'INS',
   source: 'APM vol.3, INS',
   forms: ['6C: [b] [rep]', '6D: [rep]'],
@@ -126,7 +126,7 @@ export const INS = instruction({
   },
 });
 
-export const OUTS = instruction({
+export const OUTS = systemInstruction({
   mnemonic: 'OUTS',
   source: 'APM vol.3, OUTS',
   forms: ['6E: [b] [rep]', '6F: [rep]'],

@@ -30,7 +30,7 @@ function adjustPacked<V, C, X>(
   ops.setFlag('af', low);
 }
 
-export const DAA = instruction({
+const DAA = instruction({
   mnemonic: 'DAA',
   source: 'APM vol.3, DAA',
   forms: ['27: [i64] [b]'],
@@ -43,7 +43,7 @@ export const DAA = instruction({
     ),
 });
 
-export const DAS = instruction({
+const DAS = instruction({
   mnemonic: 'DAS',
   source: 'APM vol.3, DAS',
   forms: ['2F: [i64] [b]'],
@@ -65,7 +65,7 @@ function adjustUnpacked<V, C, X>(ops: Ops<V, C, X>, correct: (ax: V, surplus: V)
   ops.setFlag('af', overflows);
 }
 
-export const AAA = instruction({
+const AAA = instruction({
   mnemonic: 'AAA',
   source: 'APM vol.3, AAA',
   forms: ['37: [i64] [b]'],
@@ -73,7 +73,7 @@ export const AAA = instruction({
   semantics: (ops) => adjustUnpacked(ops, (ax, surplus) => ops.add(16, ax, surplus)),
 });
 
-export const AAS = instruction({
+const AAS = instruction({
   mnemonic: 'AAS',
   source: 'APM vol.3, AAS',
   forms: ['3F: [i64] [b]'],
@@ -81,7 +81,7 @@ export const AAS = instruction({
   semantics: (ops) => adjustUnpacked(ops, (ax, surplus) => ops.sub(16, ax, surplus)),
 });
 
-export const AAM = instruction({
+const AAM = instruction({
   mnemonic: 'AAM',
   source: 'APM vol.3, AAM',
   forms: ['D4: Ib [i64]'],
@@ -94,7 +94,7 @@ export const AAM = instruction({
   },
 });
 
-export const AAD = instruction({
+const AAD = instruction({
   mnemonic: 'AAD',
   source: 'APM vol.3, AAD',
   forms: ['D5: Ib [i64]'],
@@ -108,7 +108,7 @@ export const AAD = instruction({
 });
 
 /** The bounds lie one after the other in memory; both are signed, and both belong to the range. */
-export const BOUND = instruction({
+const BOUND = instruction({
   mnemonic: 'BOUND',
   source: 'APM vol.3, BOUND',
   forms: ['62 /r: Gv, Mv [i64]'],

@@ -6,28 +6,28 @@ import { binaryForms } from './forms.js';
 import { type Instruction, instruction, type Ops, type Static } from './instruction.js';
 import { one, two } from './operands.js';
 
-export const AND = instruction({
+const AND = instruction({
   mnemonic: 'AND',
   source: 'APM vol.3, AND',
   forms: binaryForms(4, '[lock]'),
   semantics: (ops, insn) => combine(ops, insn, (a, b) => ops.and(a, b)),
 });
 
-export const OR = instruction({
+const OR = instruction({
   mnemonic: 'OR',
   source: 'APM vol.3, OR',
   forms: binaryForms(1, '[lock]'),
   semantics: (ops, insn) => combine(ops, insn, (a, b) => ops.or(a, b)),
 });
 
-export const XOR = instruction({
+const XOR = instruction({
   mnemonic: 'XOR',
   source: 'APM vol.3, XOR',
   forms: binaryForms(6, '[lock]'),
   semantics: (ops, insn) => combine(ops, insn, (a, b) => ops.xor(a, b)),
 });
 
-export const TEST = instruction({
+const TEST = instruction({
   mnemonic: 'TEST',
   source: 'APM vol.3, TEST',
   forms: [
@@ -46,7 +46,7 @@ export const TEST = instruction({
   },
 });
 
-export const NOT = instruction({
+const NOT = instruction({
   mnemonic: 'NOT',
   source: 'APM vol.3, NOT',
   forms: ['F6 /2: Eb [lock]', 'F7 /2: Ev [lock]'],

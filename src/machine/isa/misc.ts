@@ -6,7 +6,7 @@ import { type Instruction, instruction } from './instruction.js';
 import { two } from './operands.js';
 
 /** 90h without REX.B; with it, it is XCHG rAX, r8. The hint space 0F 19–1F has RDSSP and ENDBR, no-operations, too. */
-export const NOP = instruction({
+const NOP = instruction({
   mnemonic: 'NOP',
   source: 'APM vol.3, NOP',
   forms: [
@@ -23,35 +23,35 @@ export const NOP = instruction({
 });
 
 /** A hint without effect on a machine without caches; a register operand makes it a no-operation. */
-export const PREFETCH = instruction({
+const PREFETCH = instruction({
   mnemonic: 'PREFETCH',
   source: 'APM vol.3, PREFETCHlevel',
   forms: ['0F 18 /r: Ev'],
   semantics: () => {},
 });
 
-export const PREFETCHW = instruction({
+const PREFETCHW = instruction({
   mnemonic: 'PREFETCHW',
   source: 'APM vol.3, PREFETCH, PREFETCHW',
   forms: ['0F 0D /r: Mb'],
   semantics: () => {},
 });
 
-export const UD2 = instruction({
+const UD2 = instruction({
   mnemonic: 'UD2',
   source: 'APM vol.3, UD0, UD1, UD2',
   forms: ['0F 0B:'],
   semantics: (ops) => ops.fault('UD'),
 });
 
-export const UD1 = instruction({
+const UD1 = instruction({
   mnemonic: 'UD1',
   source: 'APM vol.3, UD0, UD1, UD2',
   forms: ['0F B9 /r: Gv, Ev'],
   semantics: (ops) => ops.fault('UD'),
 });
 
-export const UD0 = instruction({
+const UD0 = instruction({
   mnemonic: 'UD0',
   source: 'APM vol.3, UD0, UD1, UD2',
   forms: ['0F FF:'],
@@ -61,7 +61,7 @@ export const UD0 = instruction({
 /** The Castagnoli polynomial 11EDC6F41h, its bits in reverse order, as the checksum's are. */
 const CRC32C_POLYNOMIAL = 0x82f63b78n;
 
-export const CRC32 = instruction({
+const CRC32 = instruction({
   mnemonic: 'CRC32',
   source: 'APM vol.3, CRC32',
   forms: ['F2 0F 38 F0 /r: Gy, Eb', 'F2 0F 38 F1 /r: Gy, Ev'],

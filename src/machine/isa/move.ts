@@ -11,7 +11,7 @@ function copy<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
   ops.write(destination, ops.read(source));
 }
 
-export const MOV = instruction({
+const MOV = instruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV',
   forms: [
@@ -32,7 +32,7 @@ export const MOV = instruction({
 });
 
 /** Weakly ordered stores are ordinary ones here: there is one processor at a time. */
-export const MOVNTI = instruction({
+const MOVNTI = instruction({
   mnemonic: 'MOVNTI',
   source: 'APM vol.3, MOVNTI',
   forms: ['NP 0F C3 /r: My, Gy'],
@@ -40,14 +40,14 @@ export const MOVNTI = instruction({
   semantics: copy,
 });
 
-export const MOVZX = instruction({
+const MOVZX = instruction({
   mnemonic: 'MOVZX',
   source: 'APM vol.3, MOVZX',
   forms: ['0F B6 /r: Gv, Eb', '0F B7 /r: Gv, Ew'],
   semantics: copy,
 });
 
-export const MOVSX = instruction({
+const MOVSX = instruction({
   mnemonic: 'MOVSX',
   source: 'APM vol.3, MOVSX, MOVSXD',
   forms: ['0F BE /r: Gv, Eb', '0F BF /r: Gv, Ew'],
@@ -55,7 +55,7 @@ export const MOVSX = instruction({
 });
 
 /** Without REX.W it is a plain move, of 32 or 16 bits. */
-export const MOVSXD = instruction({
+const MOVSXD = instruction({
   mnemonic: 'MOVSXD',
   source: 'APM vol.3, MOVSX, MOVSXD',
   forms: ['63 /r: Gv, Ed [o64]'],
@@ -73,7 +73,7 @@ function copySigned<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
   );
 }
 
-export const LEA = instruction({
+const LEA = instruction({
   mnemonic: 'LEA',
   source: 'APM vol.3, LEA',
   forms: ['8D /r: Gv, M'],
@@ -83,7 +83,7 @@ export const LEA = instruction({
   },
 });
 
-export const XCHG = instruction({
+const XCHG = instruction({
   mnemonic: 'XCHG',
   source: 'APM vol.3, XCHG',
   forms: ['86 /r: Eb, Gb [lock]', '87 /r: Ev, Gv [lock]', '90+r: Zv, rAX'],
@@ -96,7 +96,7 @@ export const XCHG = instruction({
   },
 });
 
-export const XADD = instruction({
+const XADD = instruction({
   mnemonic: 'XADD',
   source: 'APM vol.3, XADD',
   forms: ['0F C0 /r: Eb, Gb [lock]', '0F C1 /r: Ev, Gv [lock]'],
@@ -116,7 +116,7 @@ export const XADD = instruction({
   },
 });
 
-export const CMPXCHG = instruction({
+const CMPXCHG = instruction({
   mnemonic: 'CMPXCHG',
   source: 'APM vol.3, CMPXCHG',
   forms: ['0F B0 /r: Eb, Gb [lock]', '0F B1 /r: Ev, Gv [lock]'],
@@ -141,7 +141,7 @@ export const CMPXCHG = instruction({
   },
 });
 
-export const CMPXCHG8B = instruction({
+const CMPXCHG8B = instruction({
   mnemonic: 'CMPXCHG8B',
   source: 'APM vol.3, CMPXCHG8B, CMPXCHG16B',
   forms: ['0F C7 /1: Mq [lock] [w0]'],
@@ -160,7 +160,7 @@ export const CMPXCHG8B = instruction({
   },
 });
 
-export const CMPXCHG16B = instruction({
+const CMPXCHG16B = instruction({
   mnemonic: 'CMPXCHG16B',
   source: 'APM vol.3, CMPXCHG8B, CMPXCHG16B',
   forms: ['0F C7 /1: Mdq [lock] [w1]'],
@@ -186,7 +186,7 @@ export const CMPXCHG16B = instruction({
   },
 });
 
-export const BSWAP = instruction({
+const BSWAP = instruction({
   mnemonic: 'BSWAP',
   source: 'APM vol.3, BSWAP',
   forms: ['0F C8+r: Zv'],
@@ -197,7 +197,7 @@ export const BSWAP = instruction({
   },
 });
 
-export const MOVBE = instruction({
+const MOVBE = instruction({
   mnemonic: 'MOVBE',
   source: 'APM vol.3, MOVBE',
   forms: ['0F 38 F0 /r: Gv, Mv', '0F 38 F1 /r: Mv, Gv'],
@@ -213,7 +213,7 @@ function swapBytes<V, C, X>(ops: Ops<V, C, X>, { width }: Static, value: V): V {
 }
 
 /** The source is read whatever the condition, and a 32-bit register is zero-extended even when nothing moves. */
-export const CMOV: readonly Instruction[] = CONDITIONS.map((code, index) =>
+const CMOV: readonly Instruction[] = CONDITIONS.map((code, index) =>
   instruction({
     mnemonic: `CMOV${code.toUpperCase()}`,
     source: 'APM vol.3, CMOVcc',
@@ -226,7 +226,7 @@ export const CMOV: readonly Instruction[] = CONDITIONS.map((code, index) =>
   }),
 );
 
-export const SET: readonly Instruction[] = CONDITIONS.map((code, index) =>
+const SET: readonly Instruction[] = CONDITIONS.map((code, index) =>
   instruction({
     mnemonic: `SET${code.toUpperCase()}`,
     source: 'APM vol.3, SETcc',
@@ -235,7 +235,7 @@ export const SET: readonly Instruction[] = CONDITIONS.map((code, index) =>
   }),
 );
 
-export const XLAT = instruction({
+const XLAT = instruction({
   mnemonic: 'XLAT',
   source: 'APM vol.3, XLAT',
   forms: ['D7:'],
@@ -247,7 +247,7 @@ export const XLAT = instruction({
 });
 
 /** CBW, CWDE, CDQE: the accumulator's lower half, sign-extended. */
-export const CBW = instruction({
+const CBW = instruction({
   mnemonic: 'CBW',
   source: 'APM vol.3, CBW, CWDE, CDQE',
   forms: ['98:'],
@@ -257,7 +257,7 @@ export const CBW = instruction({
 });
 
 /** CWD, CDQ, CQO: the accumulator's sign in all bits of rDX. */
-export const CWD = instruction({
+const CWD = instruction({
   mnemonic: 'CWD',
   source: 'APM vol.3, CWD, CDQ, CQO',
   forms: ['99:'],

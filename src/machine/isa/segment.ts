@@ -6,14 +6,14 @@
 import { selectorOf } from '../cpu/descriptors.js';
 import { cplOf, is64Bit } from '../cpu/mode.js';
 import { canAccess, inspectDescriptor, loadLdtr, loadSegment, loadTr, readSelector } from '../cpu/segments.js';
-import type { SystemContext } from '../cpu/system-context.js';
+import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import type { Transaction } from '../cpu/transaction.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { Boundary, CR4, R, type RegisterName, Segment } from '../layout/cpu-state.js';
 import type { InterceptName } from '../svm/intercepts.js';
 import { isCanonical } from '../units.js';
 import { farPointer } from './far.js';
-import { type Instruction, instruction } from './instruction.js';
+import { type Instruction, } from './instruction.js';
 import { memoryAt, numberAt, operandAt, readIn, requireCpl0, writeIn } from './system-operands.js';
 
 /** Interrupts and debug traps wait for one instruction, so that SS and rSP can be loaded together (APM vol.2 §8.5). */
@@ -21,7 +21,7 @@ function shadowStackLoad(tx: Transaction): void {
   tx.set(R.boundary, tx.get(R.boundary) | Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW);
 }
 
-export const MOV_TO_SEGMENT = instruction({
+export const MOV_TO_SEGMENT = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV',
   forms: ['8E /r: Sw, Ew'],
@@ -34,7 +34,7 @@ export const MOV_TO_SEGMENT = instruction({
 });
 
 /** Memory takes 16 bits; a register the selector, zero-extended. */
-export const MOV_FROM_SEGMENT = instruction({
+export const MOV_FROM_SEGMENT = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV',
   forms: ['8C /r: Mw, Sw', '8C /r: Rv, Sw'],
@@ -47,7 +47,7 @@ export const MOV_FROM_SEGMENT = instruction({
 const stackWidth = ({ insn }: SystemContext): 16 | 32 | 64 => (insn.width === 8 ? 16 : insn.width);
 
 const pushSegment = (form: string, number: number): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic: 'PUSH',
     source: 'APM vol.3, PUSH',
     forms: [form],
@@ -58,7 +58,7 @@ const pushSegment = (form: string, number: number): Instruction =>
   });
 
 const popSegment = (form: string, number: number): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic: 'POP',
     source: 'APM vol.3, POP',
     forms: [form],
@@ -73,7 +73,7 @@ const popSegment = (form: string, number: number): Instruction =>
   });
 
 const loadFarPointer = (mnemonic: string, form: string, number: number): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: 'APM vol.3, LDS, LES, LFS, LGS, LSS',
     forms: [form],
@@ -84,7 +84,7 @@ const loadFarPointer = (mnemonic: string, form: string, number: number): Instruc
     },
   });
 
-export const SWAPGS = instruction({
+export const SWAPGS = systemInstruction({
   mnemonic: 'SWAPGS',
   source: 'APM vol.3, SWAPGS',
   forms: ['0F 01 F8: [o64]'],
@@ -103,7 +103,7 @@ export function requireUmip({ tx }: SystemContext): void {
 }
 
 const storeTable = (mnemonic: string, form: string, table: 'gdtr' | 'idtr', intercept: InterceptName): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: 'APM vol.3, SGDT, SIDT',
     forms: [form],
@@ -119,7 +119,7 @@ const storeTable = (mnemonic: string, form: string, table: 'gdtr' | 'idtr', inte
   });
 
 const loadTable = (mnemonic: string, form: string, table: 'gdtr' | 'idtr', intercept: InterceptName): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: 'APM vol.3, LGDT, LIDT',
     forms: [form],
@@ -144,7 +144,7 @@ const storeSelector = (
   register: RegisterName,
   intercept: InterceptName,
 ): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: 'APM vol.3, SLDT, STR',
     forms: [`0F 00 /${digit}: Mw [prot]`, `0F 00 /${digit}: Rv [prot]`],
@@ -162,7 +162,7 @@ const loadSystemSegment = (
   intercept: InterceptName,
   load: (tx: Transaction, selector: number) => void,
 ): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: 'APM vol.3, LLDT, LTR',
     forms: [`0F 00 /${digit}: Ew [prot]`],
@@ -174,7 +174,7 @@ const loadSystemSegment = (
   });
 
 const verify = (mnemonic: string, digit: number, write: boolean): Instruction =>
-  instruction({
+  systemInstruction({
     mnemonic,
     source: 'APM vol.3, VERR, VERW',
     forms: [`0F 00 /${digit}: Ew [prot]`],
@@ -188,7 +188,7 @@ const verify = (mnemonic: string, digit: number, write: boolean): Instruction =>
 /** Attributes in descriptor bits 55:40, at the same place of the upper word. */
 const ACCESS_RIGHTS = 0x00ff_ff00n;
 
-export const LAR = instruction({
+export const LAR = systemInstruction({
   mnemonic: 'LAR',
   source: 'APM vol.3, LAR',
   forms: ['0F 02 /r: Gv, Ew [prot]'],
@@ -201,7 +201,7 @@ export const LAR = instruction({
   },
 });
 
-export const LSL = instruction({
+export const LSL = systemInstruction({
   mnemonic: 'LSL',
   source: 'APM vol.3, LSL',
   forms: ['0F 03 /r: Gv, Ew [prot]'],
@@ -215,7 +215,7 @@ export const LSL = instruction({
 });
 
 /** Raises the RPL of a selector to that of another. */
-export const ARPL = instruction({
+export const ARPL = systemInstruction({
   mnemonic: 'ARPL',
   source: 'APM vol.3, ARPL',
   forms: ['63 /r: Ew, Gw [i64] [prot]'],

@@ -12,7 +12,7 @@ import { shiftForms } from './forms.js';
 import { type Instruction, instruction, type Operand, type Ops, type Static } from './instruction.js';
 import { three, two } from './operands.js';
 
-export const SHL = instruction({
+const SHL = instruction({
   mnemonic: 'SHL',
   source: 'APM vol.3, SAL/SHL',
   forms: [...shiftForms(4), ...shiftForms(6)],
@@ -31,7 +31,7 @@ export const SHL = instruction({
   },
 });
 
-export const SHR = instruction({
+const SHR = instruction({
   mnemonic: 'SHR',
   source: 'APM vol.3, SHR',
   forms: shiftForms(5),
@@ -49,7 +49,7 @@ export const SHR = instruction({
   },
 });
 
-export const SAR = instruction({
+const SAR = instruction({
   mnemonic: 'SAR',
   source: 'APM vol.3, SAR',
   forms: shiftForms(7),
@@ -67,7 +67,7 @@ export const SAR = instruction({
   },
 });
 
-export const ROL = instruction({
+const ROL = instruction({
   mnemonic: 'ROL',
   source: 'APM vol.3, ROL',
   forms: shiftForms(0),
@@ -85,7 +85,7 @@ export const ROL = instruction({
   },
 });
 
-export const ROR = instruction({
+const ROR = instruction({
   mnemonic: 'ROR',
   source: 'APM vol.3, ROR',
   forms: shiftForms(1),
@@ -103,7 +103,7 @@ export const ROR = instruction({
   },
 });
 
-export const RCL = instruction({
+const RCL = instruction({
   mnemonic: 'RCL',
   source: 'APM vol.3, RCL',
   forms: shiftForms(2),
@@ -127,7 +127,7 @@ export const RCL = instruction({
   },
 });
 
-export const RCR = instruction({
+const RCR = instruction({
   mnemonic: 'RCR',
   source: 'APM vol.3, RCR',
   forms: shiftForms(3),
@@ -149,7 +149,7 @@ export const RCR = instruction({
   },
 });
 
-export const SHLD = instruction({
+const SHLD = instruction({
   mnemonic: 'SHLD',
   source: 'APM vol.3, SHLD',
   forms: ['0F A4 /r: Ev, Gv, Ib', '0F A5 /r: Ev, Gv, CL'],
@@ -168,7 +168,7 @@ export const SHLD = instruction({
   },
 });
 
-export const SHRD = instruction({
+const SHRD = instruction({
   mnemonic: 'SHRD',
   source: 'APM vol.3, SHRD',
   forms: ['0F AC /r: Ev, Gv, Ib', '0F AD /r: Ev, Gv, CL'],

@@ -111,7 +111,7 @@ const AES: readonly Instruction[] = [
 ];
 
 /** Words 1 and 3 substituted, each also turned and with the round constant added. */
-export const AESKEYGENASSIST = instruction({
+const AESKEYGENASSIST = instruction({
   mnemonic: 'AESKEYGENASSIST',
   source: 'APM vol.4, AESKEYGENASSIST',
   forms: ['66 0F 3A DF /r: Vdq, Wdq, Ib'],
@@ -126,7 +126,7 @@ export const AESKEYGENASSIST = instruction({
 });
 
 /** Immediate bits 0 and 4 choose the halves of destination and source. */
-export const PCLMULQDQ = instruction({
+const PCLMULQDQ = instruction({
   mnemonic: 'PCLMULQDQ',
   source: 'APM vol.4, PCLMULQDQ',
   forms: ['66 0F 3A 44 /r: Vdq, Wdq, Ib'],

@@ -141,7 +141,7 @@ const EXTEND = (
 );
 
 /** ZF: no bit in common; CF: no bit of the source is clear in the destination. The other flags are cleared. */
-export const PTEST = instruction({
+const PTEST = instruction({
   mnemonic: 'PTEST',
   source: 'APM vol.4, PTEST',
   forms: ['66 0F 38 17 /r: Vdq, Wdq'],

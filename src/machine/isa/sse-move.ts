@@ -18,7 +18,7 @@ function copyAligned<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
   ops.writeVectorAligned(destination, ops.readVectorAligned(source));
 }
 
-export const UNALIGNED_MOVES: readonly Instruction[] = [
+const UNALIGNED_MOVES: readonly Instruction[] = [
   instruction({
     mnemonic: 'MOVUPS',
     source: 'APM vol.4, MOVUPS',
@@ -49,7 +49,7 @@ export const UNALIGNED_MOVES: readonly Instruction[] = [
   }),
 ];
 
-export const ALIGNED_MOVES: readonly Instruction[] = [
+const ALIGNED_MOVES: readonly Instruction[] = [
   instruction({
     mnemonic: 'MOVAPS',
     source: 'APM vol.4, MOVAPS',
@@ -102,7 +102,7 @@ export const ALIGNED_MOVES: readonly Instruction[] = [
 ];
 
 /** A load clears the rest of the register, a move between registers keeps it. */
-export const SCALAR_MOVES: readonly Instruction[] = [
+const SCALAR_MOVES: readonly Instruction[] = [
   instruction({
     mnemonic: 'MOVSS',
     source: 'APM vol.4, MOVSS',
@@ -152,7 +152,7 @@ function storeHigh<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
 }
 
 /** Half a register at a time; the other half stays. */
-export const HALF_MOVES: readonly Instruction[] = [
+const HALF_MOVES: readonly Instruction[] = [
   instruction({
     mnemonic: 'MOVLPS',
     source: 'APM vol.4, MOVLPS',
@@ -212,7 +212,7 @@ export const HALF_MOVES: readonly Instruction[] = [
 ];
 
 /** MOVD, and MOVQ with REX.W. */
-export const GENERAL_MOVES: readonly Instruction[] = [
+const GENERAL_MOVES: readonly Instruction[] = [
   instruction({
     mnemonic: 'MOVD',
     source: 'APM vol.4, MOVD',
@@ -247,14 +247,14 @@ const signMask = (mnemonic: string, form: string, feature: 'sse' | 'sse2', opera
     },
   });
 
-export const SIGN_MASKS: readonly Instruction[] = [
+const SIGN_MASKS: readonly Instruction[] = [
   signMask('MOVMSKPS', 'NP 0F 50 /r: Gd, Udq', 'sse', 'i32x4.bitmask'),
   signMask('MOVMSKPD', '66 0F 50 /r: Gd, Udq', 'sse2', 'i64x2.bitmask'),
   signMask('PMOVMSKB', '66 0F D7 /r: Gd, Udq', 'sse2', 'i8x16.bitmask'),
 ];
 
 /** Bytes whose mask byte has its sign set go to seg:rDI; the others are neither written nor checked. */
-export const MASKMOVDQU = instruction({
+const MASKMOVDQU = instruction({
   mnemonic: 'MASKMOVDQU',
   source: 'APM vol.4, MASKMOVDQU',
   forms: ['66 0F F7 /r: Vdq, Udq'],
@@ -275,7 +275,7 @@ export const MASKMOVDQU = instruction({
 });
 
 /** SSE3: elements doubled while they are moved. */
-export const DUPLICATING_MOVES: readonly Instruction[] = [
+const DUPLICATING_MOVES: readonly Instruction[] = [
   instruction({
     mnemonic: 'MOVSLDUP',
     source: 'APM vol.4, MOVSLDUP',

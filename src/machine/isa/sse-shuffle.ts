@@ -34,7 +34,7 @@ function chosenElements<V, C, X>(ops: Ops<V, C, X>, immediate: V, bytes: number,
 const chosenDwords = <V, C, X>(ops: Ops<V, C, X>, immediate: V): X =>
   ops.vectorFromLanes(chosenElements(ops, immediate, 4, 0), chosenElements(ops, immediate, 4, 4));
 
-export const PSHUFD = instruction({
+const PSHUFD = instruction({
   mnemonic: 'PSHUFD',
   source: 'APM vol.4, PSHUFD',
   forms: ['66 0F 70 /r: Vdq, Wdq, Ib'],
@@ -46,7 +46,7 @@ export const PSHUFD = instruction({
   },
 });
 
-export const PSHUFLW = instruction({
+const PSHUFLW = instruction({
   mnemonic: 'PSHUFLW',
   source: 'APM vol.4, PSHUFLW',
   forms: ['F2 0F 70 /r: Vdq, Wdq, Ib'],
@@ -59,7 +59,7 @@ export const PSHUFLW = instruction({
   },
 });
 
-export const PSHUFHW = instruction({
+const PSHUFHW = instruction({
   mnemonic: 'PSHUFHW',
   source: 'APM vol.4, PSHUFHW',
   forms: ['F3 0F 70 /r: Vdq, Wdq, Ib'],
@@ -73,7 +73,7 @@ export const PSHUFHW = instruction({
 });
 
 /** Two elements of the destination, then two of the source. */
-export const SHUFPS = instruction({
+const SHUFPS = instruction({
   mnemonic: 'SHUFPS',
   source: 'APM vol.4, SHUFPS',
   forms: ['NP 0F C6 /r: Vdq, Wdq, Ib'],
@@ -90,7 +90,7 @@ export const SHUFPS = instruction({
   },
 });
 
-export const SHUFPD = instruction({
+const SHUFPD = instruction({
   mnemonic: 'SHUFPD',
   source: 'APM vol.4, SHUFPD',
   forms: ['66 0F C6 /r: Vdq, Wdq, Ib'],
@@ -171,7 +171,7 @@ const LANE_ACCESS: readonly Instruction[] = [
 ];
 
 /** Immediate bits 7:6 choose the element (of a register), 5:4 its place, 3:0 what is cleared. */
-export const INSERTPS = instruction({
+const INSERTPS = instruction({
   mnemonic: 'INSERTPS',
   source: 'APM vol.4, INSERTPS',
   forms: ['66 0F 3A 21 /r: Vdq, Udq, Ib', '66 0F 3A 21 /r: Vdq, Md, Ib'],
@@ -249,7 +249,7 @@ const VARIABLE_BLENDS: readonly Instruction[] = (
 );
 
 /** Bytes from `count` on of the destination above the source. */
-export const PALIGNR = instruction({
+const PALIGNR = instruction({
   mnemonic: 'PALIGNR',
   source: 'APM vol.4, PALIGNR',
   forms: ['66 0F 3A 0F /r: Vdq, Wdq, Ib'],
@@ -271,7 +271,7 @@ function clampedCount<V, C, X>(ops: Ops<V, C, X>, operand: Operand, limit: bigin
 }
 
 /** An index with its sign set gives zero; otherwise its low four bits count. */
-export const PSHUFB = vectorInstruction('PSHUFB', '66 0F 38 00', 'ssse3', (ops, a, b) =>
+const PSHUFB = vectorInstruction('PSHUFB', '66 0F 38 00', 'ssse3', (ops, a, b) =>
   ops.swizzle(a, ops.vector('v128.and', b, ops.vectorConstant(bytesOf(0x8f, 16)))),
 );
 
@@ -279,7 +279,7 @@ export const PSHUFB = vectorInstruction('PSHUFB', '66 0F 38 00', 'ssse3', (ops, 
  * Eight sums of absolute differences: four bytes of the source, chosen by immediate bits 1:0, against each four bytes in
  * a row of the destination from byte 0 or 4 on, chosen by bit 2.
  */
-export const MPSADBW = instruction({
+const MPSADBW = instruction({
   mnemonic: 'MPSADBW',
   source: 'APM vol.4, MPSADBW',
   forms: ['66 0F 3A 42 /r: Vdq, Wdq, Ib'],
@@ -308,7 +308,7 @@ export const MPSADBW = instruction({
 });
 
 /** The smallest word, and its number above it. */
-export const PHMINPOSUW = instruction({
+const PHMINPOSUW = instruction({
   mnemonic: 'PHMINPOSUW',
   source: 'APM vol.4, PHMINPOSUW',
   forms: ['66 0F 38 41 /r: Vdq, Wdq'],

@@ -163,7 +163,7 @@ function mask<V, C, X>(ops: Ops<V, C, X>, insn: Static, lengths: 'explicit' | 'i
   ops.writeVector(destination, ops.vectorFromLanes(lane(0), lane(1)));
 }
 
-export const PCMPESTRM = instruction({
+const PCMPESTRM = instruction({
   mnemonic: 'PCMPESTRM',
   source: 'APM vol.4, PCMPESTRM',
   forms: ['66 0F 3A 60 /r: Vdq, Wdq, Ib, XMM0'],
@@ -171,7 +171,7 @@ export const PCMPESTRM = instruction({
   semantics: (ops, insn) => mask(ops, insn, 'explicit'),
 });
 
-export const PCMPESTRI = instruction({
+const PCMPESTRI = instruction({
   mnemonic: 'PCMPESTRI',
   source: 'APM vol.4, PCMPESTRI',
   forms: ['66 0F 3A 61 /r: Vdq, Wdq, Ib'],
@@ -179,7 +179,7 @@ export const PCMPESTRI = instruction({
   semantics: (ops, insn) => index(ops, insn, 'explicit'),
 });
 
-export const PCMPISTRM = instruction({
+const PCMPISTRM = instruction({
   mnemonic: 'PCMPISTRM',
   source: 'APM vol.4, PCMPISTRM',
   forms: ['66 0F 3A 62 /r: Vdq, Wdq, Ib, XMM0'],
@@ -187,7 +187,7 @@ export const PCMPISTRM = instruction({
   semantics: (ops, insn) => mask(ops, insn, 'implicit'),
 });
 
-export const PCMPISTRI = instruction({
+const PCMPISTRI = instruction({
   mnemonic: 'PCMPISTRI',
   source: 'APM vol.4, PCMPISTRI',
   forms: ['66 0F 3A 63 /r: Vdq, Wdq, Ib'],

@@ -6,7 +6,7 @@ import { Gpr, type Instruction, instruction } from './instruction.js';
 import { one, two } from './operands.js';
 
 /** PUSH rSP pushes the value before the push; a memory operand is addressed with it, too. */
-export const PUSH = instruction({
+const PUSH = instruction({
   mnemonic: 'PUSH',
   source: 'APM vol.3, PUSH',
   forms: ['50+r: Zv [d64]', 'FF /6: Ev [d64]', '68: Iz [d64]', '6A: Ibs [d64]'],
@@ -14,7 +14,7 @@ export const PUSH = instruction({
 });
 
 /** POP rSP ends with the popped value. */
-export const POP = instruction({
+const POP = instruction({
   mnemonic: 'POP',
   source: 'APM vol.3, POP',
   forms: ['58+r: Zv [d64]'],
@@ -26,7 +26,7 @@ export const POP = instruction({
 });
 
 /** Like POP of a register, but the operand may be memory, addressed with rSP after the pop: it moves before the write. */
-export const POP_TO_MEMORY = instruction({
+const POP_TO_MEMORY = instruction({
   mnemonic: 'POP',
   source: 'APM vol.3, POP',
   forms: ['8F /0: Ev [d64]'],
@@ -34,7 +34,7 @@ export const POP_TO_MEMORY = instruction({
   semantics: POP.semantics,
 });
 
-export const PUSHA = instruction({
+const PUSHA = instruction({
   mnemonic: 'PUSHA',
   source: 'APM vol.3, PUSHA, PUSHAD',
   forms: ['60: [i64]'],
@@ -48,7 +48,7 @@ export const PUSHA = instruction({
 });
 
 /** The stored rSP is skipped. */
-export const POPA = instruction({
+const POPA = instruction({
   mnemonic: 'POPA',
   source: 'APM vol.3, POPA, POPAD',
   forms: ['61: [i64]'],
@@ -63,7 +63,7 @@ export const POPA = instruction({
   },
 });
 
-export const ENTER = instruction({
+const ENTER = instruction({
   mnemonic: 'ENTER',
   source: 'APM vol.3, ENTER',
   forms: ['C8: Iw, Ib [d64]'],
@@ -87,7 +87,7 @@ export const ENTER = instruction({
   },
 });
 
-export const LEAVE = instruction({
+const LEAVE = instruction({
   mnemonic: 'LEAVE',
   source: 'APM vol.3, LEAVE',
   forms: ['C9: [d64]'],

@@ -5,7 +5,7 @@
  */
 import { Gpr, type Instruction, instruction } from './instruction.js';
 
-export const MOVS = instruction({
+const MOVS = instruction({
   mnemonic: 'MOVS',
   source: 'APM vol.3, MOVS',
   forms: ['A4: [rep] [b]', 'A5: [rep]'],
@@ -16,7 +16,7 @@ export const MOVS = instruction({
   },
 });
 
-export const CMPS = instruction({
+const CMPS = instruction({
   mnemonic: 'CMPS',
   source: 'APM vol.3, CMPS',
   forms: ['A6: [rep] [b]', 'A7: [rep]'],
@@ -29,7 +29,7 @@ export const CMPS = instruction({
   },
 });
 
-export const STOS = instruction({
+const STOS = instruction({
   mnemonic: 'STOS',
   source: 'APM vol.3, STOS',
   forms: ['AA: [rep] [b]', 'AB: [rep]'],
@@ -39,7 +39,7 @@ export const STOS = instruction({
   },
 });
 
-export const LODS = instruction({
+const LODS = instruction({
   mnemonic: 'LODS',
   source: 'APM vol.3, LODS',
   forms: ['AC: [rep] [b]', 'AD: [rep]'],
@@ -49,7 +49,7 @@ export const LODS = instruction({
   },
 });
 
-export const SCAS = instruction({
+const SCAS = instruction({
   mnemonic: 'SCAS',
   source: 'APM vol.3, SCAS',
   forms: ['AE: [rep] [b]', 'AF: [rep]'],

@@ -5,7 +5,7 @@
  */
 
 import { cplOf, hasParagraphs } from '../cpu/mode.js';
-import type { SystemContext } from '../cpu/system-context.js';
+import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { EFER, R } from '../layout/cpu-state.js';
 import { VMCB_BYTES } from '../layout/vmcb.js';
@@ -13,7 +13,6 @@ import { setGif } from '../svm/gif.js';
 import { vmload, vmsave } from '../svm/vmload.js';
 import { vmrun } from '../svm/vmrun.js';
 import { uN } from '../units.js';
-import { instruction } from './instruction.js';
 
 /** #UD without SVM or protected mode, #GP(0) above privilege level 0. */
 function requireSvm({ tx }: SystemContext): void {
@@ -38,7 +37,7 @@ function vmcbOperand(context: SystemContext): number {
   return vmcb;
 }
 
-export const VMRUN = instruction({
+export const VMRUN = systemInstruction({
   mnemonic: 'VMRUN',
   source: 'APM vol.3, VMRUN',
   forms: ['0F 01 D8: '],
@@ -51,7 +50,7 @@ export const VMRUN = instruction({
   },
 });
 
-export const VMMCALL = instruction({
+export const VMMCALL = systemInstruction({
   mnemonic: 'VMMCALL',
   source: 'APM vol.3, VMMCALL',
   forms: ['0F 01 D9: '],
@@ -62,7 +61,7 @@ export const VMMCALL = instruction({
   },
 });
 
-export const VMLOAD = instruction({
+export const VMLOAD = systemInstruction({
   mnemonic: 'VMLOAD',
   source: 'APM vol.3, VMLOAD',
   forms: ['0F 01 DA: '],
@@ -75,7 +74,7 @@ export const VMLOAD = instruction({
   },
 });
 
-export const VMSAVE = instruction({
+export const VMSAVE = systemInstruction({
   mnemonic: 'VMSAVE',
   source: 'APM vol.3, VMSAVE',
   forms: ['0F 01 DB: '],
@@ -88,7 +87,7 @@ export const VMSAVE = instruction({
   },
 });
 
-export const STGI = instruction({
+export const STGI = systemInstruction({
   mnemonic: 'STGI',
   source: 'APM vol.3, STGI',
   forms: ['0F 01 DC: '],
@@ -101,7 +100,7 @@ export const STGI = instruction({
   },
 });
 
-export const CLGI = instruction({
+export const CLGI = systemInstruction({
   mnemonic: 'CLGI',
   source: 'APM vol.3, CLGI',
   forms: ['0F 01 DD: '],
@@ -115,7 +114,7 @@ export const CLGI = instruction({
 });
 
 /** This machine has no secure startup (CPUID Fn8000_0001 ECX[SKINIT] is clear). */
-export const SKINIT = instruction({
+export const SKINIT = systemInstruction({
   mnemonic: 'SKINIT',
   source: 'APM vol.3, SKINIT',
   forms: ['0F 01 DE: '],
@@ -126,7 +125,7 @@ export const SKINIT = instruction({
 });
 
 /** Drops one page of the address space in ECX; 0 is the host's own. */
-export const INVLPGA = instruction({
+export const INVLPGA = systemInstruction({
   mnemonic: 'INVLPGA',
   source: 'APM vol.3, INVLPGA',
   forms: ['0F 01 DF: '],

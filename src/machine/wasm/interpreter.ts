@@ -129,7 +129,7 @@ export class Interpreter {
     });
     const handler = this.nextHandler++;
     invariant(handler < TABLE_SIZE, 'the handler table is full');
-    this.exports.table.set(handler, instance.exports['handler']);
+    this.exports.table.set(handler, instance.exports.handler);
     return handler;
   }
 
