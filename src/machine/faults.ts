@@ -22,6 +22,7 @@ export const Vector = {
   AC: 17,
   MC: 18,
   XF: 19,
+  SX: 30,
 } as const;
 
 export const VECTOR_NAMES: Readonly<Record<number, string>> = Object.fromEntries(

@@ -24,7 +24,7 @@ import {
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
-import type { VmcbWords } from '../layout/vmcb.js';
+import { IntControl, type VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { ExitCode } from '../svm/exit-code.js';
@@ -42,7 +42,7 @@ import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
-import { breakpointsEnabled } from './debug.js';
+import { breakpointsEnabled, DR7 } from './debug.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { is64Bit } from './mode.js';
@@ -82,6 +82,10 @@ export interface ProcessorHost extends VmcbShadow {
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
   Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW | Boundary.SINGLE_STEP | (0xfn << Boundary.BREAKPOINTS_SHIFT);
+const TRANSIENT_BITS = Number(TRANSIENT);
+const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
+const DR7_ENABLES = Number(DR7.ENABLES);
+const V_IRQ = Number(IntControl.V_IRQ);
 const MSR_APIC_BASE = 0x1b;
 const X2APIC_FIRST = 0x800;
 
@@ -96,7 +100,11 @@ export class Processor implements TransactionHost, SystemContext {
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
+  private readonly words: Uint32Array;
+
   constructor(private readonly machine: ProcessorHost) {
+    const { buffer, byteOffset, length } = machine.registers;
+    this.words = new Uint32Array(buffer, byteOffset, 2 * length);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -134,15 +142,20 @@ export class Processor implements TransactionHost, SystemContext {
   }
 
   get isRunning(): boolean {
-    return this.get(R.activity) === Activity.RUNNING;
+    return this.word(R.activity) === Number(Activity.RUNNING);
+  }
+
+  /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
+  private word(slot: Slot): number {
+    return this.words[2 * slot] as number;
   }
 
   /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow. */
   get mustStep(): boolean {
     return (
-      (this.get(R.rflags) & (Flag.TF | Flag.RF)) !== 0n ||
-      (this.get(R.boundary) & TRANSIENT) !== 0n ||
-      breakpointsEnabled(this.liveRegisters)
+      (this.word(R.rflags) & STEPPING_FLAGS) !== 0 ||
+      (this.word(R.boundary) & TRANSIENT_BITS) !== 0 ||
+      (this.word(R.dr7) & DR7_ENABLES) !== 0
     );
   }
 
@@ -156,6 +169,11 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** Takes what is due before the next instruction. @returns false when nothing is. */
   takeDueEvent(): boolean {
+    const nothing =
+      (this.word(R.boundary) | this.word(R.eventInjection)) === 0 &&
+      ((this.word(R.intControl) & V_IRQ) | (this.word(R.dr7) & DR7_ENABLES)) === 0 &&
+      !this.machine.externalPending;
+    if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, { externalPending: this.machine.externalPending });
     if (due === undefined) return false;
     this.tx.abort();
@@ -189,8 +207,12 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'external', vector }, 0, 'virtual', [R.intControl]);
         return;
       }
-      case 'init':
-      case 'redirected-init': {
+      case 'redirected-init':
+        this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.INIT_PENDING);
+        // #SX with the code for a redirected INIT (APM vol.2 §15.30.1 VM_CR MSR).
+        this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
+        return;
+      case 'init': {
         for (const [slot, value] of initRegisters(this.tx, this.machine.profile, false)) this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();

@@ -79,7 +79,6 @@ const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
 const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
 const MAX_BUDGET = 0x4000_0000;
 
-/** RFLAGS bits that the paging context or the bank depend on. */
 const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment.FS, Segment.GS];
 
 export interface EngineFeatures extends PagingFeatures {
@@ -106,6 +105,10 @@ export class Engine {
   private readonly spaces = new Map<number, { readonly space: number; readonly legacyCode: string }>();
   private fillsAllowed = true;
   private watchedPages: readonly number[] = [];
+  private watched = '';
+  /** Contexts of late: world switches and system calls go back and forth between a few. */
+  private readonly contexts: Context[] = [];
+  private oldestContext = 0;
   private stale = true;
 
   constructor(
@@ -222,10 +225,35 @@ export class Engine {
   private refresh(): void {
     if (!this.stale) return;
     this.stale = false;
+    const held = this.contexts.find((context) => this.matches(context));
+    const context = held ?? this.newContext();
+    this.paging = context.paging;
+    this.mode = context.mode | (this.mode & Mode.SINGLE);
+    this.fillsAllowed = context.fillsAllowed;
+    if (context.watched !== this.watched) {
+      // What was filled in before may lie under a breakpoint now.
+      this.watched = context.watched;
+      this.watchedPages = context.watched === '' ? [] : context.watched.split(',').map(Number);
+      this.banks.flush(undefined);
+    }
+    this.words[Cell.TLB_BANK >> 2] = this.banks.select(context.asid, context.privilege);
+    this.space = this.spaceOf(context.asid, context.legacyCode);
+    this.writeContext();
+    if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
+  }
+
+  private matches({ key }: Context): boolean {
+    const { words } = this;
+    for (let index = 0; index < CONTEXT_WORDS.length; index++) {
+      if (words[CONTEXT_WORDS[index] as number] !== key[index]) return false;
+    }
+    return ((words[RFLAGS_WORD] as number) & CONTEXT_FLAGS) === key[CONTEXT_WORDS.length];
+  }
+
+  /** Derives everything from the registers and keeps it in the place of the oldest. */
+  private newContext(): Context {
     const get = (slot: Slot): bigint => this.registers[slot] as bigint;
-    this.paging = pagingContext(get, this.features);
     const cs = get(R.cs);
-    const ss = get(R.ss);
     const cr0 = get(R.cr0);
     const rflags = get(R.rflags);
     const user = get(R.cpl) === 3n;
@@ -233,24 +261,28 @@ export class Engine {
     const long = (get(R.efer) & EFER.LMA) !== 0n && (cs & CODE_LONG) !== 0n;
     const real = (cr0 & CR0.PE) === 0n || (rflags & Flag.VM) !== 0n;
     const sse = (cr0 & (CR0.EM | CR0.TS)) === 0n && (get(R.cr4) & CR4.OSFXSR) !== 0n;
-    this.mode =
-      (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
-      (real ? Mode.REAL : 0) |
-      ((ss & CODE_BIG) !== 0n ? Mode.STACK32 : 0) |
-      (sse ? 0 : Mode.NO_SSE) |
-      (guest ? Mode.GUEST : 0) |
-      (user ? Mode.USER : 0) |
-      (this.mode & Mode.SINGLE);
-    const asid = guest ? Number(get(R.guestAsid)) : 0;
     const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
-    this.fillsAllowed = !alignment;
-    this.watchedPages = watchedPages(get);
-    const bank = this.banks.select(asid, (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0));
-    this.words[Cell.TLB_BANK >> 2] = bank;
-    this.space = this.spaceOf(asid, long ? '' : `${cs}:${get(R.csBase)}`);
-    this.writeContext();
-    if (!long) this.refreshSegments(get);
+    const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
+    const context: Context = {
+      key: [...key, (this.words[RFLAGS_WORD] as number) & CONTEXT_FLAGS],
+      paging: pagingContext(get, this.features),
+      mode:
+        (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
+        (real ? Mode.REAL : 0) |
+        ((get(R.ss) & CODE_BIG) !== 0n ? Mode.STACK32 : 0) |
+        (sse ? 0 : Mode.NO_SSE) |
+        (guest ? Mode.GUEST : 0) |
+        (user ? Mode.USER : 0),
+      asid: guest ? Number(get(R.guestAsid)) : 0,
+      privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
+      fillsAllowed: !alignment,
+      watched: watchedPages(get).join(),
+      legacyCode: long ? '' : `${cs}:${get(R.csBase)}`,
+    };
+    this.contexts[this.oldestContext] = context;
+    this.oldestContext = (this.oldestContext + 1) % HELD_CONTEXTS;
+    return context;
   }
 
   /** A number for an address space and, in legacy modes, its code segment. */
@@ -457,6 +489,31 @@ export class Engine {
     else this.blocks.awaitLink(page, target, mode, uop);
   }
 }
+
+/** What the engine derives from the registers in `CONTEXT_SLOTS`. */
+interface Context {
+  /** The registers, as 32-bit words. */
+  readonly key: readonly number[];
+  readonly paging: PagingContext;
+  readonly mode: number;
+  readonly asid: number;
+  readonly privilege: number;
+  readonly fillsAllowed: boolean;
+  /** Pages under data breakpoints. */
+  readonly watched: string;
+  /** Code segment of a legacy mode, '' in 64-bit mode. */
+  readonly legacyCode: string;
+}
+
+const HELD_CONTEXTS = 4;
+const CONTEXT_SLOTS: readonly Slot[] = [
+  ...[R.cs, R.csBase, R.ss, R.cpl, R.cr0, R.cr3, R.cr4, R.efer, R.dr7, R.dr0, R.dr1, R.dr2, R.dr3],
+  ...[R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.svmMode, R.guestAsid, R.nestedControl, R.nestedCr3],
+  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer],
+];
+const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
+const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;
+const CONTEXT_FLAGS = Number(Flag.AC | Flag.VM);
 
 const LONG_MODE: CodeMode = { bits: 64, real: false };
 
