@@ -54,7 +54,9 @@ export class Transaction {
   private readonly words = new Uint32Array(this.values.buffer);
   private readonly scratch = new Uint8Array(DELTA_ENTRY_BYTES * SLOT_COUNT);
   private readonly scratchView = new DataView(this.scratch.buffer);
-  private readonly slots: Slot[] = [];
+  /** The slots written, `count` of them, in the order of their first write. */
+  private readonly slots = new Uint8Array(SLOT_COUNT);
+  private count = 0;
   private readonly writes: PendingWrite[] = [];
   private readonly keptThroughAbort: (readonly [Slot, bigint])[] = [];
 
@@ -73,7 +75,7 @@ export class Transaction {
   set(slot: Slot, value: bigint): void {
     if (this.isWritten[slot] === 0) {
       this.isWritten[slot] = 1;
-      this.slots.push(slot);
+      this.slots[this.count++] = slot;
     }
     this.values[slot] = value; // a BigUint64Array cuts to 64 bits
   }
@@ -138,29 +140,30 @@ export class Transaction {
 
   /** Drops everything that was held back. */
   abort(): void {
-    for (const slot of this.slots) this.isWritten[slot] = 0;
-    this.slots.length = 0;
-    this.writes.length = 0;
+    for (let index = 0; index < this.count; index++) this.isWritten[this.slots[index] as Slot] = 0;
+    this.count = 0;
+    if (this.writes.length > 0) this.writes.length = 0;
+    if (this.keptThroughAbort.length === 0) return;
     for (const [slot, value] of this.keptThroughAbort.splice(0)) this.set(slot, value);
   }
 
   /** What `commit` will change among the registers, in ascending order of slot; unchanged values are left out. */
   delta(): RegisterDelta {
-    if (this.slots.length === 0) return EMPTY_DELTA;
-    const { words, held, isWritten } = this;
+    if (this.count === 0) return EMPTY_DELTA;
+    const { words, held, slots, scratch } = this;
+    const written = slots.subarray(0, this.count).sort();
     let length = 0;
-    const out = this.scratch;
-    for (let slot = 0; slot < SLOT_COUNT; slot++) {
-      if (isWritten[slot] === 0) continue;
+    for (let index = 0; index < written.length; index++) {
+      const slot = written[index] as number;
       const low = words[2 * slot] as number;
       const high = words[2 * slot + 1] as number;
       if (held[2 * slot] === low && held[2 * slot + 1] === high) continue;
-      out[length] = slot;
+      scratch[length] = slot;
       this.scratchView.setUint32(length + 1, low, true);
       this.scratchView.setUint32(length + 5, high, true);
       length += DELTA_ENTRY_BYTES;
     }
-    return length === 0 ? EMPTY_DELTA : out.slice(0, length);
+    return length === 0 ? EMPTY_DELTA : scratch.slice(0, length);
   }
 
   /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */
@@ -170,12 +173,15 @@ export class Transaction {
       if (memory.isRam(address, size)) memory.write(address, size, value);
       else this.host.writeDevice(address, size, value);
     }
-    this.writes.length = 0;
+    if (this.writes.length > 0) this.writes.length = 0;
   }
 
   /** Writes the registers directly: for plain instructions, whose effect is part of a run. */
   commitRegisters(): void {
-    for (const slot of this.slots) this.host.registers[slot] = this.values[slot] as bigint;
+    for (let index = 0; index < this.count; index++) {
+      const slot = this.slots[index] as Slot;
+      this.host.registers[slot] = this.values[slot] as bigint;
+    }
   }
 
   private readPiece(address: SPA, size: number): bigint {

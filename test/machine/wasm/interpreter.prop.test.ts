@@ -1,0 +1,144 @@
+/**
+ * Evaluator and interpreter are one instruction set: each form in each of its shapes, run to its end by compiled code,
+ * and random sequences, in which flags stay lazy, pairs are fused and branches are linked.
+ */
+import fc from 'fast-check';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { DecodedInstruction } from '../../../src/machine/decode/decoded.js';
+import type { Form } from '../../../src/machine/decode/tables.js';
+import type { Feature } from '../../../src/machine/isa/instruction.js';
+import { sPA } from '../../../src/machine/units.js';
+import { Handler, Interpreter, isCompiled } from '../../../src/machine/wasm/interpreter.js';
+import { type Bits, DATA, differences, EngineBench, STACK_TOP, type Values } from '../../support/engine-bench.js';
+import {
+  assemble,
+  encodeTame,
+  randomShape,
+  type Shape,
+  shapesOf,
+  startOf,
+  tameRegisters,
+} from '../../support/engine-sequences.js';
+import { Random } from '../../support/random-instructions.js';
+
+const FEATURES: readonly Feature[] = ['sse3', 'ssse3', 'sse4.1', 'sse4.2', 'adx', 'aes', 'pclmulqdq'];
+const LONGEST_RUN = 250;
+
+class Pair {
+  readonly evaluator = new EngineBench('evaluator', FEATURES);
+  readonly engine = new EngineBench('engine', FEATURES);
+  readonly decoder = this.engine.engine.decoder;
+  readonly forms = this.decoder.tables.forms.filter(({ instruction }) => 'semantics' in instruction);
+
+  constructor(readonly bits: Bits) {}
+
+  /** The same random data in both. */
+  fill(random: Random): void {
+    for (const start of [DATA, STACK_TOP - 0x800]) {
+      for (let at = start; at < start + 0x1000; at += 8) {
+        const value = random.next64();
+        this.evaluator.write(at, 8, value);
+        this.engine.write(at, 8, value);
+      }
+    }
+  }
+
+  /** @returns what the tiers disagree in after `count` instructions, or when nothing runs any more. */
+  run(code: Uint8Array, registers: Values, count: number): string[] {
+    for (const bench of [this.evaluator, this.engine]) {
+      bench.mode(this.bits, registers);
+      bench.put(startOf(this.bits), code);
+      bench.retired = 0;
+      bench.isShutDown = false;
+      bench.run(count);
+    }
+    return differences(this.evaluator, this.engine);
+  }
+
+  /** After a disagreement: the engine's RAM as the evaluator's. */
+  align(): void {
+    const { memory } = this.evaluator;
+    this.engine.memory.copyIn(sPA(0), memory.window(0, memory.ramBytes));
+  }
+}
+
+const encodingOf = (insn: DecodedInstruction): string => Buffer.from(insn.bytes).toString('hex');
+const nameOf = (form: Form, insn: DecodedInstruction): string =>
+  `${form.instruction.mnemonic} ${form.text} [${encodingOf(insn)}]`;
+
+describe.each([64, 32, 16] as const)('%i-bit code', (bits) => {
+  let pair: Pair;
+  let isCompiledByEngine: (insn: DecodedInstruction) => boolean;
+  beforeAll(() => {
+    pair = new Pair(bits);
+    const interpreter = new Interpreter(pair.engine.memory.wasm, () => 0, []);
+    isCompiledByEngine = (insn) => isCompiled(insn) && interpreter.handlerOf(insn) !== Handler.ASSIST;
+  });
+
+  it('means the same to evaluator and engine in every shape of every form, and compiled code gets to its end', () => {
+    const random = new Random(BigInt(bits));
+    pair.fill(random);
+    const wrong: string[] = [];
+    const neverRan: string[] = [];
+    const attempt = (form: Form, shape: Shape): 'ran' | 'helped' | undefined => {
+      const insn = encodeTame(pair.decoder, form, bits, shape, random);
+      if (insn === undefined) return undefined;
+      pair.engine.helped = 0;
+      const found = pair.run(insn.bytes, tameRegisters(bits, random), 1);
+      if (found.length > 0) {
+        wrong.push(`${nameOf(form, insn)}: ${found.join(', ')}`);
+        pair.align();
+      }
+      return pair.engine.helped === 0 || !isCompiledByEngine(insn) ? 'ran' : 'helped';
+    };
+    for (const form of pair.forms) {
+      for (const shape of shapesOf(form, bits)) {
+        let result = attempt(form, shape);
+        if (result !== undefined) attempt(form, shape);
+        for (let again = 0; again < 30 && result === 'helped'; again++) result = attempt(form, shape);
+        if (result === 'helped') neverRan.push(`${form.instruction.mnemonic} ${form.text} ${JSON.stringify(shape)}`);
+      }
+    }
+    expect(wrong).toEqual([]);
+    expect(neverRan).toEqual([]);
+  });
+
+  it('means the same in sequences, whatever stands before and after an instruction', () => {
+    const sequence = fc.record({
+      seed: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+      length: fc.integer({ min: 2, max: 10 }),
+    });
+    pair.fill(new Random(1n));
+    fc.assert(
+      fc.property(sequence, ({ seed, length }) => {
+        const random = new Random(seed);
+        const insns = Array.from({ length }, () => randomInstruction(pair, random));
+        const registers = tameRegisters(bits, random);
+        const order = random.next64();
+        const found = pair.run(assemble(insns, new Random(order)), registers, LONGEST_RUN);
+        if (found.length > 0) pair.align();
+        expect({ code: insns.map((insn) => `${insn.mnemonic} ${encodingOf(insn)}`), found }).toMatchObject({ found: [] });
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+/** Comparisons and branches more often than their share of the forms, so that pairs and links come about. */
+function randomInstruction(pair: Pair, random: Random): DecodedInstruction {
+  const { bits, decoder, forms } = pair;
+  const wanted = random.oneIn(3)
+    ? forms.filter(({ instruction: { mnemonic } }) => /^(CMP|TEST|J[A-Z]+|LOOP\w*|DEC|INC|ADD|MOV)$/.test(mnemonic))
+    : forms;
+  for (;;) {
+    const form = random.pick(wanted);
+    const shapes = [...shapesOf(form, bits)];
+    if (shapes.length === 0) continue;
+    const insn = encodeTame(decoder, form, bits, randomShape(form, bits, random), random);
+    if (insn !== undefined && (!leavesSequence(insn) || random.oneIn(8))) return insn;
+  }
+}
+
+/** Transfers to wherever a register or memory says. */
+const leavesSequence = ({ mnemonic, operands }: DecodedInstruction): boolean =>
+  /^RET/.test(mnemonic) || (/^(JMP|CALL)/.test(mnemonic) && operands[0]?.kind !== 'rel');
