@@ -26,6 +26,7 @@ import {
   decideSerialInput,
   decideTscMoved,
   nextDeadline,
+  nmiRouted,
   readCR8,
   readMsr,
   serialRoom,
@@ -173,7 +174,7 @@ export class Machine implements ProcessorHost {
       if (this.processor.takeDueEvent()) continue;
       if (this.instructions >= limit) return 'limit';
       if (!this.processor.isRunning) {
-        if (deadline === NEVER) return 'idle';
+        if (deadline === NEVER || (this.processor.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
         this.skipTo(deadline);
         continue;
       }

@@ -27,34 +27,35 @@ const HLT = 0xf4;
 /** RIP of the first instruction. */
 export const startOf = (bits: Bits): number => (bits === 16 ? 0x7000 : CODE);
 
-/**
- * Every shape of a form in a mode, redundant prefixes left out.
- * @param thorough also with segment overrides.
- */
+/** Every shape of a form in a mode; segment overrides, LOCK and redundant REX only where no other prefix stands. */
 export function* shapesOf(form: Form, bits: Bits): Generator<Shape> {
   const { attributes, mod, prefix } = form;
-  const flag = [false, true];
-  const memories = mod === 'memory' ? [true] : mod === 'any' && form.hasModRM ? flag : [false];
-  const operandSizes = form.vex || prefix === '66' || prefix === 'NP' ? [false] : flag;
-  const rexes = bits !== 64 ? [undefined] : form.vex ? [0, 8] : [undefined, 0, 8, 15];
+  const memories = mod === 'memory' ? [true] : mod === 'any' && form.hasModRM ? FLAG : [false];
+  const operandSizes = form.vex || prefix === '66' || prefix === 'NP' ? [false] : FLAG;
   const repeats = attributes.has('rep') ? [0, 0xf3, 0xf2] : [0];
   for (const memory of memories) {
-    for (const rex of rexes) {
-      if (attributes.has('w1') && ((rex ?? 0) & 8) === 0 && bits === 64) continue;
-      if (attributes.has('w0') && ((rex ?? 0) & 8) !== 0) continue;
+    for (const rex of rexesOf(form, bits)) {
       for (const operandSizePrefix of operandSizes) {
-        for (const addressSizePrefix of memory || attributes.has('rep') || !form.hasModRM ? flag : [false]) {
-          for (const repeat of repeats) {
-            for (const lock of memory && attributes.has('lock') ? flag : [false]) {
-              for (const segment of memory && !form.vex ? [undefined, 0x64] : [undefined]) {
-                yield { operandSizePrefix, addressSizePrefix, repeat, lock, segment, rex, memory };
-              }
-            }
-          }
+        for (const addressSizePrefix of memory || attributes.has('rep') || !form.hasModRM ? FLAG : [false]) {
+          const shape = { operandSizePrefix, addressSizePrefix, repeat: 0, lock: false, segment: undefined, rex, memory };
+          for (const repeat of repeats) yield { ...shape, repeat };
+          if (!memory || operandSizePrefix || addressSizePrefix) continue;
+          if (!form.vex) yield { ...shape, segment: 0x64 };
+          if (attributes.has('lock')) yield { ...shape, lock: true };
         }
       }
     }
   }
+}
+
+const FLAG = [false, true];
+
+function rexesOf({ vex, attributes, operands }: Form, bits: Bits): readonly (number | undefined)[] {
+  if (bits !== 64) return [undefined];
+  if (vex) return attributes.has('w0') ? [0] : attributes.has('w1') ? [8] : [0, 8];
+  if (attributes.has('w1')) return [8, 15];
+  if (attributes.has('w0')) return [undefined, 7];
+  return operands.some(({ size }) => size === 'b') ? [undefined, 0, 15] : [undefined, 15];
 }
 
 /** A random one of them, seldom with a segment override. */
@@ -156,9 +157,10 @@ export function tameRegisters(bits: Bits, random: Random): Values {
     rflags: 2n | (random.next64() & 0xcd5n & (random.oneIn(4) ? 0xfffn : ~0x400n)),
   };
   if (bits === 64) {
-    for (const name of ['r8', 'r9', 'r10']) values[name] = number();
+    for (const name of ['r8', 'r10']) values[name] = number();
+    values['r9'] = BigInt(random.below(12));
     for (const name of ['r11', 'r12', 'r13', 'r14', 'r15']) values[name] = pointer();
-    values['fsBase'] = BigInt(random.below(0x40));
+    values['fsBase'] = BigInt(0x10 * random.below(4));
   } else if (bits === 16) {
     for (const name of ['dsBase', 'esBase', 'fsBase']) values[name] = BigInt(DATA + random.below(3) * 0x10);
     values['ssBase'] = BigInt(random.below(3) * 0x10);

@@ -26,7 +26,8 @@ export function installVectors(memory: PhysicalMemory): void {
   memory.copyIn(sPA(rom + MASTER_HANDLER), Uint8Array.from(MASTER_CODE));
   memory.copyIn(sPA(rom + SLAVE_HANDLER), Uint8Array.from(SLAVE_CODE));
   for (let vector = 0; vector < 256; vector++) {
-    const offset = vector >= 0x08 && vector < 0x10 ? MASTER_HANDLER : vector >> 3 === 0x70 >> 3 ? SLAVE_HANDLER : DUMMY_HANDLER;
+    const offset =
+      vector >= 0x08 && vector < 0x10 ? MASTER_HANDLER : vector >> 3 === 0x70 >> 3 ? SLAVE_HANDLER : DUMMY_HANDLER;
     memory.write32(4 * vector, offset | (ROM_SEGMENT << 16));
   }
 }

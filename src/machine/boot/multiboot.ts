@@ -6,12 +6,13 @@
  * the way; modules stand on page boundaries above the image. RAM is expected to be as at power-on: all zeros.
  * Source: Multiboot Specification 0.6.96, §3.2 Machine state, §3.3 Boot information format.
  */
-import { installVectors } from './firmware.js';
+
 import { packSegment } from '../cpu/descriptors.js';
 import { CR0, R, Segment as SegmentNumber, type Slot, segmentSlot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { type SPA, sPA } from '../units.js';
 import { isElf, planElf } from './elf.js';
+import { installVectors } from './firmware.js';
 import { ImageReader, refuseImage } from './image-reader.js';
 import { findHeader, planByHeader } from './multiboot-header.js';
 import { CONVENTIONAL_END, checkPlan, FreeMemory, HIGH_MEMORY, loadSegments } from './segments.js';
@@ -28,7 +29,13 @@ const BOOT_MAGIC = 0x2bad_b002n;
 const BOOT_LOADER_NAME = 'vmtape';
 
 /** Bits of the information structure's `flags`. */
-const Info = { MEMORY: 1 << 0, COMMAND_LINE: 1 << 2, MODULES: 1 << 3, MEMORY_MAP: 1 << 6, LOADER_NAME: 1 << 9 } as const;
+const Info = {
+  MEMORY: 1 << 0,
+  COMMAND_LINE: 1 << 2,
+  MODULES: 1 << 3,
+  MEMORY_MAP: 1 << 6,
+  LOADER_NAME: 1 << 9,
+} as const;
 const INFO_BYTES = 116;
 const INFO_FROM = 0x9000;
 const MODULE_ENTRY_BYTES = 16;
@@ -84,14 +91,22 @@ export function bootMultiboot(
 
 function planWithoutElf(reader: ImageReader, header: ReturnType<typeof findHeader>) {
   if (header.hasAddresses) return planByHeader(reader, header);
-  return refuseImage('', 'it is no ELF file, and its Multiboot header has no load addresses', 'Set bit 16 of its flags.');
+  return refuseImage(
+    '',
+    'it is no ELF file, and its Multiboot header has no load addresses',
+    'Set bit 16 of its flags.',
+  );
 }
 
 function placeModule(free: FreeMemory, { bytes, commandLine }: BootModule, from: number): SPA {
   const place = free.take(Math.max(bytes.length, 1), from);
   if (place !== undefined) return place;
   const name = JSON.stringify(commandLine);
-  return refuseImage(`module ${name}`, `no room in RAM for its ${bytes.length} bytes`, 'Give the machine more --memory.');
+  return refuseImage(
+    `module ${name}`,
+    `no room in RAM for its ${bytes.length} bytes`,
+    'Give the machine more --memory.',
+  );
 }
 
 /** The address lines above 20 are open, paging and interrupts are off; all else is as RESET leaves it. */

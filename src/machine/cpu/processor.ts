@@ -32,6 +32,7 @@ import {
   EventType,
   encodeEvent,
   pendingInjection,
+  physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
 } from '../svm/injection.js';
@@ -85,6 +86,8 @@ const TRANSIENT =
 const TRANSIENT_BITS = Number(TRANSIENT);
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
+const INTERRUPT_FLAG = Number(Flag.IF);
+const GUEST_MODE = Number(SvmMode.GUEST);
 const V_IRQ = Number(IntControl.V_IRQ);
 const MSR_APIC_BASE = 0x1b;
 const X2APIC_FIRST = 0x800;
@@ -145,6 +148,16 @@ export class Processor implements TransactionHost, SystemContext {
     return this.word(R.activity) === Number(Activity.RUNNING);
   }
 
+  /** False when no interrupt can be taken whatever is pending: IF is clear and no guest runs under virtual masking. */
+  private get mayTakeInterrupts(): boolean {
+    return (this.word(R.rflags) & INTERRUPT_FLAG) !== 0 || (this.word(R.svmMode) & GUEST_MODE) !== 0;
+  }
+
+  /** True when the vCPU waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
+  get isDeaf(): boolean {
+    return !this.isRunning && !physicalInterruptsAllowed(this.liveRegisters);
+  }
+
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
   private word(slot: Slot): number {
     return this.words[2 * slot] as number;
@@ -172,7 +185,7 @@ export class Processor implements TransactionHost, SystemContext {
     const nothing =
       (this.word(R.boundary) | this.word(R.eventInjection)) === 0 &&
       ((this.word(R.intControl) & V_IRQ) | (this.word(R.dr7) & DR7_ENABLES)) === 0 &&
-      !this.machine.externalPending;
+      !(this.mayTakeInterrupts && this.machine.externalPending);
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, { externalPending: this.machine.externalPending });
     if (due === undefined) return false;

@@ -57,6 +57,8 @@ export class Transaction {
   /** The slots written, `count` of them, in the order of their first write. */
   private readonly slots = new Uint8Array(SLOT_COUNT);
   private count = 0;
+  /** Whether they are in ascending order, as those of a world switch are. */
+  private ordered = true;
   private readonly writes: PendingWrite[] = [];
   private readonly keptThroughAbort: (readonly [Slot, bigint])[] = [];
 
@@ -75,6 +77,7 @@ export class Transaction {
   set(slot: Slot, value: bigint): void {
     if (this.isWritten[slot] === 0) {
       this.isWritten[slot] = 1;
+      if (this.count > 0 && (this.slots[this.count - 1] as number) > slot) this.ordered = false;
       this.slots[this.count++] = slot;
     }
     this.values[slot] = value; // a BigUint64Array cuts to 64 bits
@@ -142,6 +145,7 @@ export class Transaction {
   abort(): void {
     for (let index = 0; index < this.count; index++) this.isWritten[this.slots[index] as Slot] = 0;
     this.count = 0;
+    this.ordered = true;
     if (this.writes.length > 0) this.writes.length = 0;
     if (this.keptThroughAbort.length === 0) return;
     for (const [slot, value] of this.keptThroughAbort.splice(0)) this.set(slot, value);
@@ -151,10 +155,11 @@ export class Transaction {
   delta(): RegisterDelta {
     if (this.count === 0) return EMPTY_DELTA;
     const { words, held, slots, scratch } = this;
-    const written = slots.subarray(0, this.count).sort();
+    if (!this.ordered) slots.subarray(0, this.count).sort();
+    this.ordered = true;
     let length = 0;
-    for (let index = 0; index < written.length; index++) {
-      const slot = written[index] as number;
+    for (let index = 0; index < this.count; index++) {
+      const slot = slots[index] as number;
       const low = words[2 * slot] as number;
       const high = words[2 * slot + 1] as number;
       if (held[2 * slot] === low && held[2 * slot + 1] === high) continue;

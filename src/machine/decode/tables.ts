@@ -83,9 +83,7 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
   const match = FORM.exec(text)?.groups;
   invariant(match, `${where} is not "opcode: operands [attributes]"`);
   const words = (match.code ?? '').trim().split(/\s+/);
-  const attributes = new Set(
-    Array.from((match.attributes ?? '').matchAll(/\[(\w+)\]/g), ([, name]) => name as string),
-  );
+  const attributes = new Set(Array.from((match.attributes ?? '').matchAll(/\[(\w+)\]/g), ([, name]) => name as string));
   for (const name of attributes) invariant(ATTRIBUTES.has(name), `${where} has the unknown attribute [${name}]`);
 
   const vexWord = words[0]?.startsWith('VEX') ? words.shift() : undefined;

@@ -4,6 +4,7 @@
  * Source: the machine of IBM AT Technical Reference, with the interrupt controllers of MultiProcessor Specification 1.4.
  */
 import { unreachable } from '../errors.js';
+import { nanoseconds } from '../units.js';
 import { ACPI_EVENT_FIELDS, ACPI_PM, type AcpiEvent, type AcpiState } from './acpi-pm-timer.js';
 import {
   DEBUG_EXIT,
@@ -20,7 +21,6 @@ import { LOCAL_APIC } from './local-apic.js';
 import { LAPIC_EVENT_FIELDS, type LocalApicEvent, type LocalApicState } from './local-apic-state.js';
 import { PC_TESTDEV, type PcTestdevEvent, type PcTestdevState, TESTDEV_EVENT_FIELDS } from './pc-testdev.js';
 import { PCI_CONFIG, PCI_EVENT_FIELDS, type PciConfigEvent, type PciConfigState } from './pci-config.js';
-import { nanoseconds } from '../units.js';
 import { PIC, PIC_8259, PIC_EVENT_FIELDS, type PicEvent, type PicState } from './pic-8259.js';
 import { PIT, PIT_8254, PIT_EVENT_FIELDS, type PitEvent, type PitState } from './pit-8254.js';
 import { PORT_92, PORT92_EVENT_FIELDS, type Port92Event, type Port92State } from './port92.js';

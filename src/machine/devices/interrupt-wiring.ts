@@ -177,6 +177,14 @@ const PENDING_VECTORS: readonly PendingInterrupt[] = Array.from({ length: 256 },
 }));
 const PENDING_EXTINT: PendingInterrupt = { kind: 'extint' };
 
+/** Whether an interrupt line may reach a vCPU as an NMI: an open I/O APIC input or LINT0 says so (the NMI watchdog). */
+export function nmiRouted(state: DevicesState): boolean {
+  for (let pin = 0; pin < IOAPIC_PINS; pin += 1) {
+    if (!ioapic.isMasked(state.ioApic, pin) && ioapic.messageOf(state.ioApic, pin).mode === DELIVERY.NMI) return true;
+  }
+  return state.localApics.some((it) => lapic.lintMode(it, 0) === DELIVERY.NMI);
+}
+
 /** The interrupt that waits for a vCPU, if any; the 8259's before the local APIC's. */
 export function cpuInterruptPending(state: DevicesState, vcpu: number): PendingInterrupt | undefined {
   const it = localApic(state, vcpu);

@@ -108,6 +108,9 @@ export function pendingLevels(state: IoApicState): number {
   return pending;
 }
 
+/** Whether an input is masked. */
+export const isMasked = (state: IoApicState, pin: number): boolean => (entryAt(state, pin).low & ENTRY_MASKED) !== 0;
+
 /** An input changed. When it rose and `sendsEdge`, the caller delivers `messageOf` it. */
 export function decideLine(state: IoApicState, pin: number, level: boolean): readonly IoApicEvent[] {
   return ((state.lines >>> pin) & 1) === (level ? 1 : 0) ? NO_EVENTS : [{ type: 'ioapic.line', pin, level }];

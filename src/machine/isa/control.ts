@@ -24,7 +24,7 @@ import { generalProtection, invalidOpcode } from '../faults.js';
 import { CR0, CR4, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
 import { crRead, crWrite, drRead, drWrite } from '../svm/intercepts.js';
 import { isCanonical, u64, uN } from '../units.js';
-import { Gpr, type Instruction, } from './instruction.js';
+import { Gpr, type Instruction } from './instruction.js';
 import { requireUmip } from './segment.js';
 import { gprAt, memoryAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
 

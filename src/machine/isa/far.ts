@@ -13,7 +13,7 @@ import type { Transaction } from '../cpu/transaction.js';
 import { generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { EFER, Flag, gprSlot, R, Segment, segmentSlot } from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
-import { Gpr, type Instruction, } from './instruction.js';
+import { Gpr, type Instruction } from './instruction.js';
 import { memoryAt, operandAt, readIn } from './system-operands.js';
 
 /**

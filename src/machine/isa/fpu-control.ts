@@ -13,7 +13,7 @@ import { UnsupportedError } from '../errors.js';
 import { deviceNotAvailable, GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { CR0, CR4, fprSlot, R, type Slot, xmmSlot } from '../layout/cpu-state.js';
 import { uN } from '../units.js';
-import { type Instruction, } from './instruction.js';
+import type { Instruction } from './instruction.js';
 import { memoryAt, operandAt, readIn, writeIn } from './system-operands.js';
 
 const EXCEPTION_MASKS = 0x3fn;

@@ -12,7 +12,7 @@ import { Access, type Transaction } from '../cpu/transaction.js';
 import { generalProtection } from '../faults.js';
 import { Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
-import { Gpr, type Instruction, } from './instruction.js';
+import { Gpr, type Instruction } from './instruction.js';
 import { operandAt, ownRip } from './system-operands.js';
 
 /** Offset of the bitmap's base in the TSS. */

@@ -13,7 +13,7 @@ import { Boundary, CR4, R, type RegisterName, Segment } from '../layout/cpu-stat
 import type { InterceptName } from '../svm/intercepts.js';
 import { isCanonical } from '../units.js';
 import { farPointer } from './far.js';
-import { type Instruction, } from './instruction.js';
+import type { Instruction } from './instruction.js';
 import { memoryAt, numberAt, operandAt, readIn, requireCpl0, writeIn } from './system-operands.js';
 
 /** Interrupts and debug traps wait for one instruction, so that SS and rSP can be loaded together (APM vol.2 §8.5). */

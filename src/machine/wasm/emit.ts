@@ -978,11 +978,8 @@ export class Emitter implements Ops<V, C, X> {
   requireRelative(_operand: Operand, condition?: C): void {
     const { code } = this;
     if (condition !== undefined) code.get(condition).if();
-    code
-      .get(UOP)
-      .memory(Op.I32_LOAD, this.at + Uop.LINK)
-      .op(Op.I32_EQZ)
-      .if();
+    this.link();
+    code.op(Op.I32_EQZ).if();
     this.relativeTarget();
     this.requireTarget(this.result());
     code.end();
@@ -1020,11 +1017,8 @@ export class Emitter implements Ops<V, C, X> {
   private takeRelative(): void {
     const { code } = this;
     const link = this.i32();
-    code
-      .get(UOP)
-      .memory(Op.I32_LOAD, this.at + Uop.LINK)
-      .tee(link)
-      .if();
+    this.link();
+    code.tee(link).if();
     this.chargeBlock();
     this.budgetTooSmall();
     code.op(Op.I32_EQZ).if();
@@ -1038,6 +1032,16 @@ export class Emitter implements Ops<V, C, X> {
     const target = this.result();
     this.requireTarget(target);
     this.takeJump(this.targetOf(target));
+  }
+
+  /** The link, on the stack; 0 where there is none, or where RIP cut to 16 bits is elsewhere. */
+  private link(): void {
+    const { code } = this;
+    code.get(UOP).memory(Op.I32_LOAD, this.at + Uop.LINK);
+    if (this.current.long || this.current.width !== 16) return;
+    code.i32(0);
+    this.relativeTarget();
+    code.i64(16n).op(Op.I64_SHR_U, Op.I64_EQZ, Op.SELECT);
   }
 
   /** Leaves the sum on the stack. */
