@@ -8,7 +8,7 @@ import { isDraft } from 'immer';
 import type { MachineConfig } from './config.js';
 import { cpuProfile } from './cpu/cpuid.js';
 import { resetRegisters } from './cpu/reset.js';
-import { type DeviceEvent, type DevicesState, initialDevices, reduceClock, reduceDevices } from './devices/devices.js';
+import { type DeviceEvent, type DevicesState, handOver, initialDevices, reduceClock, reduceDevices } from './devices/devices.js';
 import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
 import { applyDelta, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
@@ -37,9 +37,11 @@ export function initialState(config: MachineConfig): MachineState {
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
   const reset = resetRegisters(profile);
   const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
+  const devices = initialDevices(config);
+  handOver(devices);
   return {
     vcpus: Array.from({ length: config.vcpus }, () => ({ registers: [...registers] as Registers })),
-    devices: initialDevices(config),
+    devices,
     vmcbs: {},
     skippedNanoseconds: 0,
     entropy: 0n,

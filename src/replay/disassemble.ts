@@ -96,7 +96,12 @@ const SIZED: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   PUSHA: { 16: 'pushaw', 32: 'pushad' },
   POPA: { 16: 'popaw', 32: 'popad' },
 };
-const RENAMED: Readonly<Record<string, string>> = { JMPF: 'jmp far', CALLF: 'call far', JCXZ_32: 'jecxz', JCXZ_64: 'jrcxz' };
+const RENAMED: Readonly<Record<string, string>> = {
+  JMPF: 'jmp far',
+  CALLF: 'call far',
+  JCXZ_32: 'jecxz',
+  JCXZ_64: 'jrcxz',
+};
 /** Their memory operand is an address, or has a size of its own. */
 const WITHOUT_SIZE = /^(LEA|INVLPG|LGDT|LIDT|SGDT|SIDT|FXSAVE|FXRSTOR|PREFETCH.*|CLFLUSH|CMPXCHG8B|CMPXCHG16B)$/;
 

@@ -80,15 +80,12 @@ export class ReplayDivergence {
 
   /** One line: where, and what. */
   get summary(): string {
-    const where = `at ${formatPosition(this.position)}, in L${this.level}`;
-    switch (this.cause.kind) {
-      case 'event':
-        return `The replay diverges from the tape ${where}.`;
-      case 'machine-stops':
-        return `The replay stops ${where}, and the tape goes on: ${this.cause.why}.`;
-      case 'digest':
-        return `All events up to ${formatPosition(this.position)} are the same, but not the state: ${this.cause.parts.join(', ')}.`;
-    }
+    const { cause } = this;
+    const at = formatPosition(this.position);
+    const where = `at ${at}, in L${this.level}`;
+    if (cause.kind === 'event') return `The replay diverges from the tape ${where}.`;
+    if (cause.kind === 'machine-stops') return `The replay stops ${where}, and the tape goes on: ${cause.why}.`;
+    return `All events up to ${at} are the same, but not the state: ${cause.parts.join(', ')}.`;
   }
 
   /** One page. */
@@ -121,7 +118,12 @@ function differenceLines(differences: readonly Difference[]): readonly string[] 
     ...differences.map(({ name, before = '', tape, replay }) => [name, before, tape, replay]),
   ];
   const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd());
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
 }
 
 function differencesOf(expected: JournalRecord, actual: StatedEvent, before: readonly bigint[]): readonly Difference[] {
@@ -166,7 +168,9 @@ function registerDifferences(
     const onTape = tape.get(slot) ?? old;
     const inReplay = replay.get(slot) ?? old;
     if (onTape === inReplay) return [];
-    return [{ name: REGISTER_NAMES[slot] ?? `slot ${slot}`, before: hex(old), tape: hex(onTape), replay: hex(inReplay) }];
+    return [
+      { name: REGISTER_NAMES[slot] ?? `slot ${slot}`, before: hex(old), tape: hex(onTape), replay: hex(inReplay) },
+    ];
   });
 }
 
@@ -197,12 +201,16 @@ function codeAround(
   const place: CodePlace = { memory, registers: before as unknown as Registers, decoder: engine.decoder, features };
   const start = before[R.rip] ?? 0n;
   const places = new Map<bigint, string>([[start, 'Code before']]);
-  for (const [stated, side] of [[expected, 'the tape'], [actual, 'the replay']] as const) {
+  for (const [stated, side] of [
+    [expected, 'the tape'],
+    [actual, 'the replay'],
+  ] as const) {
     if (stated?.event.type !== 'cpu.ran') continue;
     const rip = deltaOf(stated.event).get(R.rip) ?? start;
     if (!places.has(rip)) places.set(rip, `Code where the run of ${side} ended`);
     else if (rip !== start) places.set(rip, 'Code where both runs ended');
   }
-  return [...places].map(([rip, heading]) => [heading, disassemble(place, rip, SHOWN_INSTRUCTIONS).map(lineOf)] as const);
+  return [...places].map(
+    ([rip, heading]) => [heading, disassemble(place, rip, SHOWN_INSTRUCTIONS).map(lineOf)] as const,
+  );
 }
-

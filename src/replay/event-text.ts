@@ -135,7 +135,9 @@ const LISTED_BYTES = 32;
 function bytesText(data: Uint8Array | readonly number[]): string {
   const bytes = [...data.slice(0, LISTED_BYTES)];
   const more = data.length > LISTED_BYTES ? ` … (${data.length} bytes)` : '';
-  const printable = bytes.every((byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x0a || byte === 0x0d || byte === 0x09);
+  const printable = bytes.every(
+    (byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x0a || byte === 0x0d || byte === 0x09,
+  );
   if (printable && bytes.length > 0) return `${JSON.stringify(String.fromCharCode(...bytes))}${more}`;
   return `${bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}${more}`;
 }

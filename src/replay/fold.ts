@@ -41,7 +41,9 @@ export function foldTape(reader: JournalReader, seq: bigint = reader.end.seq): F
 }
 
 /** The state after every event, from power-on: immutable values that share structure with their neighbours. */
-export function* foldHistory(reader: JournalReader): Generator<FoldedState & { readonly record: JournalRecord | undefined }> {
+export function* foldHistory(
+  reader: JournalReader,
+): Generator<FoldedState & { readonly record: JournalRecord | undefined }> {
   let state = initialState(sessionConfig(reader.header).machine);
   yield { position: START, state, record: undefined };
   for (const record of reader.records()) {
@@ -129,7 +131,9 @@ export class FoldMismatch extends Error {
     readonly differences: readonly StateDifference[],
   ) {
     const lines = differences.map(({ path, first, second }) => `${path}: folded ${first}, live ${second}`);
-    super(`after event ${record.position.seq} (${record.event.type}) the fold is not the machine's state:\n${lines.join('\n')}`);
+    super(
+      `after event ${record.position.seq} (${record.event.type}) the fold is not the machine's state:\n${lines.join('\n')}`,
+    );
   }
 }
 

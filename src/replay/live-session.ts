@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { type EventSink, instructionCount, Machine, type MachineConfig } from '../machine/index.js';
-import { SLICE_INSTRUCTIONS, type SessionConfig, sliceEnd } from './session.js';
+import { type SessionConfig, SLICE_INSTRUCTIONS, sliceEnd } from './session.js';
 
 /** All that determines a session, but the bytes that its serial port receives. */
 export interface SessionOptions {

@@ -9,7 +9,14 @@
  *   counted from 0, from the end when negative; the first one without brackets. A kind is an event's type or the last
  *   part of it, and what follows the colon one of its details: exit name, vector, mnemonic, register.
  */
-import { formatPosition, type JournalReader, type JournalRecord, type Position, parsePosition, START } from '../journal/index.js';
+import {
+  formatPosition,
+  type JournalReader,
+  type JournalRecord,
+  type Position,
+  parsePosition,
+  START,
+} from '../journal/index.js';
 import { exitCodeNamed, exitName, InputError, type MachineEvent, VECTOR_NAMES } from '../machine/index.js';
 
 const HELP = 'Write icount, icount:seq, #seq, start, end, or an event such as vmexit:cpuid[0].';
@@ -69,7 +76,8 @@ function positionOfEvent(reader: JournalReader, text: string): Position {
   const index = Number(match.index ?? '0');
   const found = index < 0 ? fromEnd(reader, matches, -index) : fromStart(reader, matches, index);
   if (found instanceof Object) return found;
-  const problem = found === 0 ? 'the tape has no such event' : `the tape has ${found} such ${found === 1 ? 'event' : 'events'}`;
+  const problem =
+    found === 0 ? 'the tape has no such event' : `the tape has ${found} such ${found === 1 ? 'event' : 'events'}`;
   throw new InputError(`position ${text}`, problem, 'See vmtape log for what there is.');
 }
 
@@ -82,7 +90,11 @@ function eventMatcher(reader: JournalReader, text: string, kind: string, detail:
   if (detail === undefined) return (event) => wanted.has(event.type);
   const value = detail.trim().toLowerCase();
   if (wanted.has('svm.vmexit') && exitCodeNamed(value) === undefined && !/^0x[0-9a-f]+$/.test(value)) {
-    throw new InputError(`position ${text}`, `there is no exit code ${detail}`, 'Write one such as cpuid, npf or 0x72.');
+    throw new InputError(
+      `position ${text}`,
+      `there is no exit code ${detail}`,
+      'Write one such as cpuid, npf or 0x72.',
+    );
   }
   return (event) => wanted.has(event.type) && detailsOf(event).includes(value);
 }

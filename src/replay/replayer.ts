@@ -7,13 +7,12 @@
  */
 import {
   boundaryAfter,
-  isRecordOf,
   type JournalReader,
   type JournalRecord,
   type Position,
-  sameBytes,
   START,
   type StateDigest,
+  sameBytes,
   type TapeState,
 } from '../journal/index.js';
 import {
@@ -182,7 +181,11 @@ export class Replayer {
         this.machine.deliver(event);
         return;
       default:
-        throw new InputError('tape', `it has an input ${event.type}, which this version does not know`, 'Use a newer one.');
+        throw new InputError(
+          'tape',
+          `it has an input ${event.type}, which this version does not know`,
+          'Use a newer one.',
+        );
     }
   }
 
@@ -215,10 +218,14 @@ export class Replayer {
     const { nextDigest } = this.cursor;
     if (nextDigest === undefined) return undefined;
     const compared = BigInt(this.compared);
-    if (nextDigest.position.seq > compared || nextDigest.position.icount > BigInt(this.machine.retired)) return undefined;
+    if (nextDigest.position.seq > compared || nextDigest.position.icount > BigInt(this.machine.retired))
+      return undefined;
     const taken = this.cursor.takeDigests();
     if (nextDigest.position.seq < compared) {
-      return this.diverged({ kind: 'machine-stops', why: 'the machine did not stop where the tape has a state digest' });
+      return this.diverged({
+        kind: 'machine-stops',
+        why: 'the machine did not stop where the tape has a state digest',
+      });
     }
     const parts = this.differingParts(taken);
     if (parts.length > 0) return this.diverged({ kind: 'digest', parts });
@@ -227,7 +234,10 @@ export class Replayer {
   }
 
   private differingParts(expected: readonly StateDigest[]): readonly string[] {
-    const actual: Readonly<Record<string, Uint8Array>> = stateDigests(this.machine) satisfies Record<StatePart, Uint8Array>;
+    const actual: Readonly<Record<string, Uint8Array>> = stateDigests(this.machine) satisfies Record<
+      StatePart,
+      Uint8Array
+    >;
     return expected.filter(({ kind, value }) => !sameBytes(actual[kind] ?? NO_DIGEST, value)).map(({ kind }) => kind);
   }
 
@@ -281,16 +291,11 @@ function* take<Item>(items: Iterable<Item>, count: number): Generator<Item, void
 
 function exactNumber(icount: bigint): number {
   if (icount > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw new InputError('position', `instruction ${icount} is beyond what this machine counts`, 'Choose an earlier one.');
+    throw new InputError(
+      'position',
+      `instruction ${icount} is beyond what this machine counts`,
+      'Choose an earlier one.',
+    );
   }
   return Number(icount);
-}
-
-/** The tape's last word on how the session ended, for whoever prints it. */
-export function endOfSession(reader: JournalReader): { readonly reason: string; readonly status: number } | undefined {
-  const { seq } = reader.end;
-  if (seq === 0n) return undefined;
-  const [last] = take(reader.records(seq - 1n), 1);
-  if (last === undefined || !isRecordOf(last, 'machine.ended')) return undefined;
-  return { reason: last.event.reason, status: last.event.status };
 }

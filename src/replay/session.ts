@@ -5,8 +5,9 @@
  * host, takes inputs and can be stopped. The length of a slice is on the tape, for it shows in the events; nothing else
  * about the host's loop does.
  */
-import { checkConfig, InputError, MACHINE_MODEL_VERSION, type MachineConfig } from '../machine/index.js';
+
 import type { TapeDescription, TapeHeader } from '../journal/index.js';
+import { checkConfig, InputError, MACHINE_MODEL_VERSION, type MachineConfig } from '../machine/index.js';
 
 export const SLICE_INSTRUCTIONS = 1_000_000;
 

@@ -46,7 +46,7 @@ function cpuDigest({ vcpus }: MachineState): Uint8Array {
   return plain(hash.digest());
 }
 
-export function registerBytes(registers: Registers): Uint8Array {
+function registerBytes(registers: Registers): Uint8Array {
   const bytes = new Uint8Array(REGISTER_NAMES.length * 8);
   const view = new DataView(bytes.buffer);
   for (let slot = 0; slot < REGISTER_NAMES.length; slot++) {

@@ -6,8 +6,8 @@
  */
 import {
   type Chunk,
-  encodeEvent,
   type EventTable,
+  encodeEvent,
   type JournalReader,
   type JournalRecord,
   type Position,

@@ -170,11 +170,7 @@ faults int_3
         simple  fwait, fwait
         simple  sse, movaps %xmm0, %xmm1
 probe x87_divide
-        fninit
-        fldcw   unmask_zero_divide
-        fld1
-        fldz
-        fdivrp
+        fxrstor divided_by_zero
 faults x87_divide
         fwait
         ret
@@ -495,11 +491,15 @@ watched:
 far_pointer:
         .quad   0, 0
 bounds: .long   1, 4
-unmask_zero_divide:
-        .word   0x037b
 unmask_sse_zero_divide:
         .long   0x1d80
 one:    .long   0x3f800000
+        .balign 16
+divided_by_zero:                                /* FCW with ZM clear, FSW with ES, ZE and B set, all registers empty */
+        .word   0x037b, 0x8084
+        .zero   20
+        .long   0x1f80
+        .zero   484
         .bss
         .balign 8
 probe_rsp:

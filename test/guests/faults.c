@@ -211,7 +211,7 @@ static void floating_point(void)
         FAULT("#NM x87 with CR0.EM", fnop, 0, NM, 0);
         FAULT("#UD SSE with CR0.EM", sse, 0, UD, 0);
         write_cr0(cr0);
-        FAULT("#MF at the FWAIT after a division by zero", x87_divide, 0, MF, 0);
+        FAULT("#MF at the FWAIT with an unmasked division by zero", x87_divide, 0, MF, 0);
         __asm__ volatile("fninit");
         write_cr4(cr4);
         FAULT("#UD SSE without CR4.OSFXSR", sse, 0, UD, 0);

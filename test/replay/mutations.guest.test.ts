@@ -55,7 +55,10 @@ vi.mock(import('../../src/machine/reduce.js'), async (original) => {
 });
 vi.mock(import('../../src/machine/svm/intercepts.js'), async (original) => {
   const real = await original();
-  return { ...real, interceptRequested: seam('interceptRequested', real.interceptRequested) as typeof real.interceptRequested };
+  return {
+    ...real,
+    interceptRequested: seam('interceptRequested', real.interceptRequested) as typeof real.interceptRequested,
+  };
 });
 vi.mock(import('../../src/machine/svm/permission-maps.js'), async (original) => {
   const real = await original();
@@ -88,7 +91,10 @@ afterEach(() => {
 });
 
 /** The reducer, but for one type of event. */
-function reducerOf<Type extends EventType>(type: Type, change: (event: EventOf<Type>) => MachineEvent | undefined): void {
+function reducerOf<Type extends EventType>(
+  type: Type,
+  change: (event: EventOf<Type>) => MachineEvent | undefined,
+): void {
   broken.reduce = (real) => (state, event, vcpu) => {
     const changed = event.type === type ? change(event as EventOf<Type>) : event;
     if (changed !== undefined) real(state, changed, vcpu);
@@ -96,7 +102,11 @@ function reducerOf<Type extends EventType>(type: Type, change: (event: EventOf<T
 }
 
 /** A device's reducer, but for one type of event. */
-function deviceReducer(device: { reduce(state: never, event: never): void }, type: EventType, change: object | null): void {
+function deviceReducer(
+  device: { reduce(state: never, event: never): void },
+  type: EventType,
+  change: object | null,
+): void {
   const real = device.reduce as (state: unknown, event: { readonly type: string }) => void;
   vi.spyOn(device as { reduce: typeof real }, 'reduce').mockImplementation((state, event) => {
     if (event.type !== type) real(state, event);
@@ -213,7 +223,11 @@ const FLAGS: readonly Mutation[] = [
 
 const DEVICE_REGISTERS: readonly Mutation[] = [
   { what: 'a bit of LSR of the UART', guest: 'hello64.elf', mutate: () => deviceRegister(UART, 5, 0x20) },
-  { what: 'a bit of the second mask of the PIC', guest: 'pic-pit.elf', mutate: () => deviceRegister(PIC_8259, 3, 0x80) },
+  {
+    what: 'a bit of the second mask of the PIC',
+    guest: 'pic-pit.elf',
+    mutate: () => deviceRegister(PIC_8259, 3, 0x80),
+  },
   { what: 'a bit of the count of the PIT', guest: 'pic-pit.elf', mutate: () => deviceRegister(PIT_8254, 0, 0x01) },
 ];
 

@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type JournalReader, type JournalStore, memoryStore } from '../../src/journal/index.js';
 import { type StatedEvent, UnsupportedError } from '../../src/machine/index.js';
+import { foldTape } from '../../src/replay/fold.js';
 import {
   LiveSession,
   Recorder,
@@ -11,7 +12,6 @@ import {
   stateDifferences,
   stateDigests,
 } from '../../src/replay/index.js';
-import { foldTape } from '../../src/replay/fold.js';
 import { type RecordedSession, recordGuest, sessionOptions } from '../support/sessions.js';
 
 const statedOf = (reader: JournalReader): StatedEvent[] =>
@@ -144,7 +144,10 @@ describe('a replay', () => {
     const writer = store.continue();
     const digests = stateDigests(session.recorder.machine);
     writer.appendDigest('cpu', digests.cpu);
-    writer.appendDigest('ram', digests.ram.map((byte) => byte ^ 1));
+    writer.appendDigest(
+      'ram',
+      digests.ram.map((byte) => byte ^ 1),
+    );
     writer.finish();
     const divergence = divergenceOf(replay(store));
     expect(divergence.cause).toEqual({ kind: 'digest', parts: ['ram'] });
@@ -176,7 +179,9 @@ describe('a replay', () => {
     expect(() => new Replayer(other({ machineVersion: '0' }))).toThrow(/recorded on machine model 0/);
     expect(() => new Replayer(other({ configuration: {} }))).toThrow(/describes no machine/);
     const { configuration } = reader.header;
-    expect(() => new Replayer(other({ configuration: { ...configuration, sliceInstructions: 0 } }))).toThrow(/a slice of 0/);
+    expect(() => new Replayer(other({ configuration: { ...configuration, sliceInstructions: 0 } }))).toThrow(
+      /a slice of 0/,
+    );
     const bare = memoryStore();
     const writer = bare.create(reader.header);
     for (const stated of events.slice(0, 10)) writer.append(stated);

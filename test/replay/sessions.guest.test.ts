@@ -47,7 +47,13 @@ describe.each(GUESTS)('%s', (file) => {
     const fold = new FoldChecker(reader);
     const replayer = new Replayer(reader, { observe: fold.check });
     fold.watch(replayer.machine);
-    expect(replayer.run()).toEqual({ kind: 'identical', end: reader.end, tape: 'complete', digests: 5, ending: 'ended' });
+    expect(replayer.run()).toEqual({
+      kind: 'identical',
+      end: reader.end,
+      tape: 'complete',
+      digests: 5,
+      ending: 'ended',
+    });
     expect(fold.checked).toBe(Number(reader.end.seq));
     expect(stateDifferences(foldTape(reader).state, session.recorder.machine.state)).toEqual([]);
   });

@@ -78,7 +78,7 @@ export function loadSegments(memory: PhysicalMemory, segments: readonly Segment[
 }
 
 /** The first page boundary at or above `address`. */
-export const nextPage = (address: number): number => Math.ceil(address / PAGE_BYTES) * PAGE_BYTES;
+const nextPage = (address: number): number => Math.ceil(address / PAGE_BYTES) * PAGE_BYTES;
 
 /** Finds room beside what is loaded. */
 export class FreeMemory {

@@ -8,7 +8,7 @@
 
 import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
-import { invariant, UnsupportedError } from '../errors.js';
+import { invariant } from '../errors.js';
 import type { EndReason, MachineEvent } from '../events.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
@@ -233,7 +233,10 @@ export class Processor implements TransactionHost, SystemContext {
         return;
       }
       case 'smi':
-        throw new UnsupportedError('a system-management interrupt is pending: this version has no SMM');
+        // No firmware put a handler into SMRAM: it is one that only returns (RSM). The event says that it ran.
+        this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
+        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SMI', registers }), 0);
+        return;
     }
   }
 

@@ -94,8 +94,7 @@ export interface DevicesConfig {
 }
 
 /**
- * The devices at power-on, as a BIOS hands them over: memory sizes in CMOS, the bootstrap APIC in virtual wire mode, the
- * 8259 pair at vectors 08h and 70h, the timer ticking at 18.2 Hz.
+ * The devices at power-on: memory sizes in CMOS, the bootstrap APIC in virtual wire mode.
  */
 export function initialDevices(config: DevicesConfig): DevicesState {
   const state: DevicesState = {
@@ -116,7 +115,6 @@ export function initialDevices(config: DevicesConfig): DevicesState {
   };
   configureMemory(state.rtc, config);
   lapic.enterVirtualWireMode(localApic(state, 0));
-  programLegacy(state);
   return state;
 }
 
@@ -140,7 +138,8 @@ const PIT_PROGRAM: readonly (readonly [register: number, value: number])[] = [
   [PIT.CHANNEL_0, 0],
 ];
 
-function programLegacy(state: DevicesState): void {
+/** Programs the 8259 pair to vectors 08h and 70h and the timer to 18.2 Hz, as a BIOS hands them over. In place. */
+export function handOver(state: DevicesState): void {
   const start = nanoseconds(0);
   for (const [register, value] of PIC_PROGRAM) {
     for (const event of PIC_8259.decideWrite(state.pic, register, value, 1, start)) PIC_8259.reduce(state.pic, event);

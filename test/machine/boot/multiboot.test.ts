@@ -4,7 +4,14 @@ import { InputError } from '../../../src/machine/errors.js';
 import { R, type Slot } from '../../../src/machine/layout/cpu-state.js';
 import { PhysicalMemory } from '../../../src/machine/mmu/memory.js';
 import { sPA } from '../../../src/machine/units.js';
-import { type ElfFields, type ElfSegment, elfImage, joined, multibootHeader, pattern } from '../../support/boot-images.js';
+import {
+  type ElfFields,
+  type ElfSegment,
+  elfImage,
+  joined,
+  multibootHeader,
+  pattern,
+} from '../../support/boot-images.js';
 
 const RAM_BYTES = 0x20_0000;
 const AT = 0x10_0000;
@@ -23,7 +30,8 @@ function boot(image: Uint8Array, commandLine = 'guest', modules: readonly BootMo
 
 function textAt(memory: PhysicalMemory, address: number): string {
   let text = '';
-  for (let at = address; memory.read(sPA(at), 1) !== 0n; at++) text += String.fromCharCode(Number(memory.read(sPA(at), 1)));
+  for (let at = address; memory.read(sPA(at), 1) !== 0n; at++)
+    text += String.fromCharCode(Number(memory.read(sPA(at), 1)));
   return text;
 }
 
@@ -123,7 +131,10 @@ describe('a Multiboot image', () => {
   });
 
   it('may hold the magic number by chance before its header', () => {
-    const image = joined(multibootHeader({ checksumError: 1 }), multibootHeader({ addresses: [AT + 12, AT, 0, 0, AT + 44] }));
+    const image = joined(
+      multibootHeader({ checksumError: 1 }),
+      multibootHeader({ addresses: [AT + 12, AT, 0, 0, AT + 44] }),
+    );
     expect(boot(joined(image, pattern(8))).registers.get(R.rip)).toBe(BigInt(AT + 44));
   });
 
@@ -177,12 +188,28 @@ describe('an image is refused, with what, where and what to do', () => {
     ['another processor', elf({}, { machine: 183 }), /machine type 183, not x86/],
     ['another byte order', elf({}, { encoding: 2 }), /not little-endian/],
     ['another class', elf({}, { fileClass: 3 }), /class is 3/],
-    ['a truncated segment', elf().subarray(0, -1), /program header 0: the segment ends at file offset C4h, past the end/],
+    [
+      'a truncated segment',
+      elf().subarray(0, -1),
+      /program header 0: the segment ends at file offset C4h, past the end/,
+    ],
     ['more file than memory', elf({ memoryBytes: 8 }), /70h bytes in the file, 8h in memory/],
-    ['a segment past RAM', elf({ memoryBytes: RAM_BYTES }), /100000h\.\.2FFFFFh does not fit into RAM, which ends at 200000h/],
+    [
+      'a segment past RAM',
+      elf({ memoryBytes: RAM_BYTES }),
+      /100000h\.\.2FFFFFh does not fit into RAM, which ends at 200000h/,
+    ],
     ['a segment beyond 64 bits', elf({ physical: 0xffff_ffff_f000 }, { bits: 64 }), /does not fit into RAM/],
-    ['a segment over the video hole', elf({ physical: 0x9_f000, memoryBytes: 0x2000 }), /covers the extended BIOS data area/],
-    ['a segment in the ROM area', elf({ physical: 0xc_0000 }), /covers the hole for video memory and ROMs at A0000h\.\.FFFFFh/],
+    [
+      'a segment over the video hole',
+      elf({ physical: 0x9_f000, memoryBytes: 0x2000 }),
+      /covers the extended BIOS data area/,
+    ],
+    [
+      'a segment in the ROM area',
+      elf({ physical: 0xc_0000 }),
+      /covers the hole for video memory and ROMs at A0000h\.\.FFFFFh/,
+    ],
     ['a segment over the BIOS data', elf({ physical: 0x3f0 }), /covers the BIOS data area at 400h\.\.4FFh/],
     [
       'overlapping segments',
@@ -208,6 +235,8 @@ describe('an image is refused, with what, where and what to do', () => {
 
   it('no room for the information structure', () => {
     const low = { physical: 0x500, data: pattern(16), memoryBytes: 0x9_fc00 - 0x500 };
-    expect(() => boot(elf({ memoryBytes: AT }, { entry: AT }, low))).toThrow(/no room in RAM for \d+ bytes of boot info/);
+    expect(() => boot(elf({ memoryBytes: AT }, { entry: AT }, low))).toThrow(
+      /no room in RAM for \d+ bytes of boot info/,
+    );
   });
 });
