@@ -282,6 +282,8 @@ export class CpuMachine {
     });
     try {
       if ('system' in insn.instruction) {
+        const { interceptedFirst } = insn.instruction;
+        if (interceptedFirst !== undefined) context.intercept(interceptedFirst);
         this.evaluator.begin(insn);
         insn.instruction.system(context);
       } else {

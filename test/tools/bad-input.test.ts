@@ -20,21 +20,19 @@ describe('an image', () => {
     return path;
   };
 
-  /** Offsets of the program headers of an ELF32 file (System V ABI, §4 Program Header). */
-  function loadable(bytes: Buffer): readonly number[] {
+  /** The same file with its first loadable segment described twice (System V ABI, §4 Program Header). */
+  function overlapping(): Uint8Array {
+    const bytes = Buffer.from(elf);
     const table = bytes.readUInt32LE(28);
     const size = bytes.readUInt16LE(42);
-    const headers = Array.from({ length: bytes.readUInt16LE(44) }, (_, index) => table + index * size);
-    return headers.filter((at) => bytes.readUInt32LE(at) === 1);
-  }
-
-  function overlapping(): Buffer {
-    const bytes = Buffer.from(elf);
-    const [first, second] = loadable(bytes);
-    if (first === undefined || second === undefined) throw new Error('the sample has one segment only');
-    const PHYSICAL = 12;
-    bytes.writeUInt32LE(bytes.readUInt32LE(first + PHYSICAL), second + PHYSICAL);
-    return bytes;
+    const headers = Array.from({ length: bytes.readUInt16LE(44) }, (_, index) =>
+      bytes.subarray(table + index * size, table + (index + 1) * size),
+    );
+    const loadable = headers.filter((header) => header.readUInt32LE(0) === 1).slice(0, 1);
+    const changed = Buffer.concat([bytes, ...loadable, ...loadable]);
+    changed.writeUInt32LE(bytes.length, 28);
+    changed.writeUInt16LE(2, 44);
+    return changed;
   }
 
   it.each<[string, () => Uint8Array, RegExp]>([

@@ -228,9 +228,9 @@ describe('a tape', () => {
   });
 
   it('is read by whoever stops reading early', () => {
-    const through = ['sh', '-c', '"$@" | head -n 2; echo "${PIPESTATUS:-done}"', 'sh'];
+    const through = ['sh', '-c', '"$@" | head -n 2', 'sh'];
     const { stdout, stderr } = vmtape(['log', nested], { through });
-    expect({ lines: stdout.split('\n').length - 2, stderr }).toEqual({ lines: 2, stderr: '' });
+    expect({ lines: stdout.split('\n').length - 1, stderr }).toEqual({ lines: 2, stderr: '' });
   });
 });
 

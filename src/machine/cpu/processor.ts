@@ -174,10 +174,6 @@ export class Processor implements TransactionHost, SystemContext {
 
   private readonly liveRegisters = { get: (slot: Slot): bigint => this.get(slot) };
 
-  private get guestRuns(): boolean {
-    return (this.get(R.svmMode) & SvmMode.GUEST) !== 0n;
-  }
-
   // Boundaries
 
   /** Takes what is due before the next instruction. @returns false when nothing is. */
@@ -266,8 +262,10 @@ export class Processor implements TransactionHost, SystemContext {
       const boundary = tx.get(R.boundary);
       if ((boundary & TRANSIENT) !== 0n) tx.set(R.boundary, boundary & ~TRANSIENT);
       this.ops.watch(breakpointsEnabled(this.liveRegisters));
-      if ('system' in insn.instruction) this.system(insn, insn.instruction);
-      else {
+      if ('system' in insn.instruction) {
+        if (this.exitsFirst(insn.instruction)) return;
+        this.system(insn, insn.instruction);
+      } else {
         this.ops.execute(insn);
         this.makeOutcome = 'plain';
       }
@@ -276,6 +274,20 @@ export class Processor implements TransactionHost, SystemContext {
     } catch (reason) {
       this.interrupted(reason);
     }
+  }
+
+  /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
+  private exitsFirst({ interceptedFirst }: SystemInstruction): boolean {
+    if (interceptedFirst === undefined || !this.requested(interceptedFirst)) return false;
+    this.tx.abort();
+    this.exit(new VmExit(INTERCEPTS[interceptedFirst].exitCode, 0n, 0n, true));
+    return true;
+  }
+
+  /** Whether the running guest's VMCB asks for an intercept. */
+  private requested(name: InterceptName): boolean {
+    const { slot, bit } = INTERCEPTS[name];
+    return (this.word(R.svmMode) & GUEST_MODE) !== 0 && ((this.word(slot) >>> bit) & 1) === 1;
   }
 
   private system(insn: DecodedInstruction, instruction: SystemInstruction): void {
@@ -511,18 +523,18 @@ export class Processor implements TransactionHost, SystemContext {
   }
 
   intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
-    if (!this.guestRuns || !interceptRequested((slot) => this.get(slot), name)) return;
+    if (!this.requested(name)) return;
     throw new VmExit(INTERCEPTS[name].exitCode, info.info1 ?? 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
-    if (!this.guestRuns || !interceptRequested((slot) => this.get(slot), 'MSR_PROT')) return;
+    if (!this.requested('MSR_PROT')) return;
     if (!msrIntercepted(this.memory, this.get(R.msrpmBase), msr, write)) return;
     throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
   }
 
   interceptIo(access: PortAccess): void {
-    if (!this.guestRuns || !interceptRequested((slot) => this.get(slot), 'IOIO_PROT')) return;
+    if (!this.requested('IOIO_PROT')) return;
     if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), next, true);

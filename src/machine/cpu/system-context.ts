@@ -82,6 +82,7 @@ export interface SystemContext {
 
 /** A control-plane instruction, with its context by name. */
 export interface SystemDescription extends InstructionSpec {
+  readonly interceptedFirst?: InterceptName;
   system(context: SystemContext): void;
 }
 

@@ -95,8 +95,8 @@ export const INT1 = systemInstruction({
   mnemonic: 'INT1',
   source: 'APM vol.3 appendix A.1, opcode F1h (ICEBP); APM vol.2 §15.9 Instruction Intercepts, ICEBP',
   forms: ['F1:'],
+  interceptedFirst: 'ICEBP',
   system(context) {
-    context.intercept('ICEBP');
     raise(context.tx, 'icebp', Vector.DB);
   },
 });
@@ -105,8 +105,8 @@ export const IRET = systemInstruction({
   mnemonic: 'IRET',
   source: 'APM vol.3, IRET',
   forms: ['CF:'],
+  interceptedFirst: 'IRET',
   system(context) {
-    context.intercept('IRET');
     interruptReturn(context, operandWidth(context));
   },
 });

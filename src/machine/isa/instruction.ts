@@ -13,6 +13,8 @@
  *   rule for it.
  */
 
+import type { InterceptName } from '../svm/intercepts.js';
+
 export type Width = 8 | 16 | 32 | 64;
 
 /** One operand, as the decoder knows it. Which register, which address: see `decode/decode.ts`. */
@@ -345,6 +347,8 @@ export interface PlainInstruction extends InstructionSpec {
 }
 
 export interface SystemInstruction extends InstructionSpec {
+  /** The intercept that wins against every exception of the instruction: looked at before it is executed. */
+  readonly interceptedFirst?: InterceptName;
   /**
    * Executes on a transaction; throws GuestFault, or #VMEXIT as data. The context is a `SystemContext`
    * (`cpu/system-context.ts`), which knows decoded instructions and so cannot be named here; as a method, it may be

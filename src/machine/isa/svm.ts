@@ -55,8 +55,8 @@ export const VMMCALL = systemInstruction({
   source: 'APM vol.3, VMMCALL',
   forms: ['0F 01 D9: '],
   feature: 'svm',
-  system(context) {
-    context.intercept('VMMCALL');
+  interceptedFirst: 'VMMCALL',
+  system() {
     throw invalidOpcode();
   },
 });

@@ -20,9 +20,9 @@ export const CPUID = systemInstruction({
   mnemonic: 'CPUID',
   source: 'APM vol.3, CPUID',
   forms: ['0F A2:'],
+  interceptedFirst: 'CPUID',
   system(context) {
     const { ops } = context;
-    context.intercept('CPUID');
     const leaf = context.cpuidLeaf(Number(ops.readGpr(Gpr.RAX, 32)), Number(ops.readGpr(Gpr.RCX, 32)));
     ops.writeGpr(Gpr.RAX, 32, BigInt(leaf.eax));
     ops.writeGpr(Gpr.RBX, 32, BigInt(leaf.ebx));
@@ -93,8 +93,8 @@ export const PUSHF = systemInstruction({
   mnemonic: 'PUSHF',
   source: 'APM vol.3, PUSHF',
   forms: ['9C: [d64]'],
+  interceptedFirst: 'PUSHF',
   system(context) {
-    context.intercept('PUSHF');
     requireFlagAccess(context);
     const width = flagsWidth(context);
     const rflags = context.tx.get(R.rflags) & ~(Flag.VM | Flag.RF);
@@ -107,9 +107,9 @@ export const POPF = systemInstruction({
   mnemonic: 'POPF',
   source: 'APM vol.3, POPF',
   forms: ['9D: [d64]'],
+  interceptedFirst: 'POPF',
   system(context) {
     const { tx, ops } = context;
-    context.intercept('POPF');
     requireFlagAccess(context);
     const width = flagsWidth(context);
     const popped = ops.peek(width, 0);
@@ -186,8 +186,8 @@ export const PAUSE = systemInstruction({
   mnemonic: 'PAUSE',
   source: 'APM vol.3, PAUSE',
   forms: ['F3 90:'],
+  interceptedFirst: 'PAUSE',
   system(context) {
-    context.intercept('PAUSE');
     context.plain();
   },
 });
@@ -197,8 +197,8 @@ export const RSM = systemInstruction({
   mnemonic: 'RSM',
   source: 'APM vol.3, RSM',
   forms: ['0F AA:'],
-  system(context) {
-    context.intercept('RSM');
+  interceptedFirst: 'RSM',
+  system() {
     throw invalidOpcode();
   },
 });

@@ -29,6 +29,8 @@ export const Cell = {
   EXIT_BYTES: 0x13c,
   /** Legacy stacks: mask of the stack pointer, 0xffff or 0xffffffff (i64). */
   STACK_MASK: 0x140,
+  /** What RIP is cut to at the end of a block: 32 bits in legacy code (i64). */
+  RIP_MASK: 0x148,
   /** Always zero: the base or index of an operand that has none. */
   ZERO: 0x158,
   /** Linear address computed by an address micro-op for the instruction that follows it (i64). */

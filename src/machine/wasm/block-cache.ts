@@ -53,14 +53,15 @@ export class BlockCache {
 
   /**
    * Keeps the block that was written at `reserve()`.
+   * @param mode for `find`; undefined when only the jump cache shall know the block.
    * @param secondPage the page into which the instruction crosses, for a crossing block.
    * @returns true when a page held no code before, so that writable translations of it must go.
    */
-  add(page: SPA, offset: number, mode: number, end: number, bytes: number, secondPage?: SPA): boolean {
+  add(page: SPA, offset: number, mode: number | undefined, end: number, bytes: number, secondPage?: SPA): boolean {
     const start = this.next;
     this.next = end;
     const first = this.pageAt(page);
-    if (secondPage === undefined) this.enter(first, entryKey(offset, mode), start);
+    if (mode !== undefined) this.enter(first, entryKey(offset, mode), start);
     first.ranges.push(start, end);
     if (secondPage === undefined) return this.memory.markCode(page + offset, bytes);
     this.pageAt(secondPage).ranges.push(start, end);

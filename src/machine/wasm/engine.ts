@@ -302,6 +302,8 @@ export class Engine {
   private writeContext(): void {
     this.words[Cell.JUMP_CONTEXT >> 2] = (this.space << MODE_BITS) | this.mode;
     this.words[Cell.BUDGET_FLOOR >> 2] = (this.mode & Mode.SINGLE) !== 0 ? 1 : MAX_BLOCK_INSTRUCTIONS;
+    this.words[Cell.RIP_MASK >> 2] = -1;
+    this.words[(Cell.RIP_MASK >> 2) + 1] = (this.mode & Mode.BITS64) !== 0 ? -1 : 0;
   }
 
   private setSingle(single: boolean): void {
@@ -448,7 +450,8 @@ export class Engine {
     }
     if (position === 0) return 0;
     at = this.translator.writeEnd(at, { pageOffset: offset, position });
-    if (this.blocks.add(page, careful ? 4096 + start : start, mode, at, offset - start)) this.banks.forgetWrites();
+    const fresh = this.blocks.add(page, start, careful ? undefined : mode, at, offset - start);
+    if (fresh) this.banks.forgetWrites();
     return first;
   }
 
@@ -469,7 +472,7 @@ export class Engine {
     let at = this.translator.write(first, insn, { pageOffset: start, position: 0 }, this.mayCompile(insn));
     for (let uop = first; uop < at; uop += Uop.BYTES) this.assists.set(uop, insn);
     at = this.translator.writeEnd(at, { pageOffset: start + insn.length, position: 1 });
-    if (this.blocks.add(page, start, mode, at, insn.length, sPA(second))) this.banks.forgetWrites();
+    if (this.blocks.add(page, start, undefined, at, insn.length, sPA(second))) this.banks.forgetWrites();
     return first;
   }
 

@@ -266,6 +266,9 @@ function endOfBlock({ code, next, leave }: Frame, pool: LocalPool, helpers: Help
     .get(0)
     .memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET)
     .op(Op.I64_ADD)
+    .i32(0)
+    .memory(Op.I64_LOAD, Cell.RIP_MASK)
+    .op(Op.I64_AND)
     .set(rip);
   code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.BUDGET);
   code.get(0).memory(Op.I32_LOAD8_U, Uop.POSITION).op(Op.I32_SUB).memory(Op.I32_STORE, Cell.BUDGET);

@@ -231,6 +231,7 @@ describe('device wiring', () => {
     it.initializePIC();
     it.lapic(0, LAPIC.LVT_LINT0, 0x0044);
     it.lapic(1, LAPIC.LVT_LINT0, 0x0400);
+    it.out(0x4d0, 0x08); // a level: INTR falls with its line
     it.out(0x2003, 1);
     expect(it.pending(0)).toEqual({ kind: 'apic', vector: 0x44 });
     expect(it.signals).toEqual([{ vcpu: 1, kind: 'nmi', vector: 0 }]);
