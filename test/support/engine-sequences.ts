@@ -37,7 +37,15 @@ export function* shapesOf(form: Form, bits: Bits): Generator<Shape> {
     for (const rex of rexesOf(form, bits)) {
       for (const operandSizePrefix of operandSizes) {
         for (const addressSizePrefix of memory || attributes.has('rep') || !form.hasModRM ? FLAG : [false]) {
-          const shape = { operandSizePrefix, addressSizePrefix, repeat: 0, lock: false, segment: undefined, rex, memory };
+          const shape = {
+            operandSizePrefix,
+            addressSizePrefix,
+            repeat: 0,
+            lock: false,
+            segment: undefined,
+            rex,
+            memory,
+          };
           for (const repeat of repeats) yield { ...shape, repeat };
           if (!memory || operandSizePrefix || addressSizePrefix) continue;
           if (!form.vex) yield { ...shape, segment: 0x64 };
@@ -82,7 +90,8 @@ export function encodeTame(
   } else if (form.operands.some(({ addressing }) => addressing === 'O')) {
     bytes.push(...little(bits === 16 || (bits === 32 && shape.addressSizePrefix) ? 0x100 : DATA, 8));
   }
-  while (bytes.length < 15) bytes.push(random.oneIn(3) ? random.pick([0, 1, 0x1f, 0x7f, 0x80, 0xff]) : random.below(256));
+  while (bytes.length < 15)
+    bytes.push(random.oneIn(3) ? random.pick([0, 1, 0x1f, 0x7f, 0x80, 0xff]) : random.below(256));
   const insn = decoder.decode(Uint8Array.from(bytes), { bits, real: false });
   return typeof insn === 'object' && insn.form === form.id ? insn : undefined;
 }
@@ -142,10 +151,15 @@ export function tameRegisters(bits: Bits, random: Random): Values {
     return bits === 16 ? BigInt(offset) : BigInt(DATA + offset);
   };
   const number = (): bigint => {
-    const value = random.pick([random.next64(), random.next64(), BigInt(random.below(256)), -BigInt(random.below(256))]);
+    const value = random.pick([
+      random.next64(),
+      random.next64(),
+      BigInt(random.below(256)),
+      -BigInt(random.below(256)),
+    ]);
     return BigInt.asUintN(bits === 64 ? 64 : 32, value);
   };
-  const values: Record<string, bigint> = {
+  const values: Values = {
     rax: number(),
     rcx: BigInt(random.below(12)),
     rdx: random.oneIn(2) ? number() : BigInt(random.below(3)),
@@ -157,19 +171,19 @@ export function tameRegisters(bits: Bits, random: Random): Values {
     rflags: 2n | (random.next64() & 0xcd5n & (random.oneIn(4) ? 0xfffn : ~0x400n)),
   };
   if (bits === 64) {
-    for (const name of ['r8', 'r10']) values[name] = number();
-    values['r9'] = BigInt(random.below(12));
-    for (const name of ['r11', 'r12', 'r13', 'r14', 'r15']) values[name] = pointer();
-    values['fsBase'] = BigInt(0x10 * random.below(4));
+    for (const name of ['r8', 'r10'] as const) values[name] = number();
+    values.r9 = BigInt(random.below(12));
+    for (const name of ['r11', 'r12', 'r13', 'r14', 'r15'] as const) values[name] = pointer();
+    values.fsBase = BigInt(0x10 * random.below(4));
   } else if (bits === 16) {
-    for (const name of ['dsBase', 'esBase', 'fsBase']) values[name] = BigInt(DATA + random.below(3) * 0x10);
-    values['ssBase'] = BigInt(random.below(3) * 0x10);
+    for (const name of ['dsBase', 'esBase', 'fsBase'] as const) values[name] = BigInt(DATA + random.below(3) * 0x10);
+    values.ssBase = BigInt(random.below(3) * 0x10);
   }
   for (let register = 0; register < 16; register++) {
-    values[`xmm${register}`] = random.next64();
-    values[`xmm${register}High`] = random.next64();
+    values[`xmm${register}` as 'xmm0'] = random.next64();
+    values[`xmm${register}High` as 'xmm0High'] = random.next64();
   }
-  return values as Values;
+  return values;
 }
 
 /** Instructions in a row, the relative branches among them patched to stay inside, and HLT. */

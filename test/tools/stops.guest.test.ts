@@ -1,8 +1,9 @@
 /** What ends a recording from outside: signals, a full disk, another process. What was recorded stays good. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { flatImage, HALT, SPIN } from './flat-image.js';
 import { FIXED, image, MAIN, STACK, startVmtape, temporaryFolder, until, vmtape } from './vmtape.js';
 
 const folder = temporaryFolder();
@@ -10,7 +11,7 @@ const folder = temporaryFolder();
 const endless = (tape: string): string[] => [
   ...['record', image('exits.elf'), '-o', tape, ...FIXED, '--append', 'n=100000000', '--serial', 'null'],
 ];
-const ENOUGH_BYTES = 200_000;
+const ENOUGH_BYTES = 60_000;
 
 /** Starts the endless session and waits until a good part of it is on the tape. */
 async function recording(name: string) {
@@ -74,6 +75,31 @@ describe('a recording', () => {
     child.kill('SIGTERM');
     expect(await ended).toMatchObject({ status: 0 });
     expect(info(tape).state).toBe('complete');
+  });
+});
+
+describe('a guest', () => {
+  const imageOf = (name: string, code: readonly number[]): string => {
+    const path = join(folder, name);
+    writeFileSync(path, flatImage(code));
+    return path;
+  };
+
+  it('that states nothing and never ends is stopped like any other', async () => {
+    const { child, ended } = startVmtape(['run', imageOf('spin.bin', SPIN), '--stats']);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    child.kill('SIGINT');
+    const { status, stderr } = await ended;
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/^vmtape: stopped by SIGINT; /);
+  });
+
+  it('that halts with interrupts off ends by itself', () => {
+    const { status, stderr } = vmtape(['run', imageOf('halt.bin', HALT)]);
+    expect({ status, stderr }).toEqual({
+      status: 0,
+      stderr: expect.stringMatching(/^vmtape: the guest halted, and nothing can wake it; /),
+    });
   });
 });
 

@@ -17,10 +17,10 @@ import {
 import { hex, table } from './format.js';
 import type { Colors } from './terminal.js';
 
-export type VmcbFields = ReadonlyMap<string, bigint | Uint8Array>;
+type VmcbFields = ReadonlyMap<string, bigint | Uint8Array>;
 
 /** A VMCB as the processor last saw it, by field. */
-export function vmcbFields(words: VmcbWords): VmcbFields {
+function vmcbFields(words: VmcbWords): VmcbFields {
   const view = VMCB.at(new DataView(words.buffer, words.byteOffset, words.byteLength), 0);
   return new Map(
     Object.keys(VMCB.fields).map((name) => {
@@ -46,42 +46,15 @@ export const registersOf = (state: MachineState): Registers => {
   return vcpu.registers;
 };
 
-export const isGuestRunning = (registers: Registers): boolean => ((registers[R.svmMode] ?? 0n) & 1n) !== 0n;
+const isGuestRunning = (registers: Registers): boolean => ((registers[R.svmMode] ?? 0n) & 1n) !== 0n;
 
 type Lookup = (name: string) => bigint | undefined;
 
-interface Row {
-  readonly name: string;
-  /** Host save area's slot, where VMRUN saves it. */
-  readonly host?: Slot;
-  readonly slot: Slot;
-  /** Field of the VMCB, where the guest has one there. */
-  readonly field?: string;
-}
-
-const row = (name: keyof typeof R, host?: keyof typeof R, field?: string): Row => ({
-  name,
-  slot: R[name],
-  ...(host === undefined ? {} : { host: R[host] }),
-  ...(field === undefined ? {} : { field }),
-});
-
-const PLAIN_ROWS: readonly Row[] = [
-  row('rip', 'hostRip', 'rip'),
-  row('rflags', 'hostRflags', 'rflags'),
-  row('rax', 'hostRax', 'rax'),
-  ...(['rcx', 'rdx', 'rbx'] as const).map((name) => row(name)),
-  row('rsp', 'hostRsp', 'rsp'),
-  ...(['rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'] as const).map((name) => row(name)),
-  row('cr0', 'hostCr0', 'cr0'),
-  row('cr2', undefined, 'cr2'),
-  row('cr3', 'hostCr3', 'cr3'),
-  row('cr4', 'hostCr4', 'cr4'),
-  row('efer', 'hostEfer', 'efer'),
-  row('dr6', undefined, 'dr6'),
-  row('dr7', undefined, 'dr7'),
-  row('cpl', undefined, 'cpl'),
-];
+const PLAIN = [
+  ...(['rip', 'rflags', 'rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi'] as const),
+  ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'] as const),
+  ...(['cr0', 'cr2', 'cr3', 'cr4', 'efer', 'dr6', 'dr7', 'cpl'] as const),
+] as const;
 
 const SWITCHED = ['es', 'cs', 'ss', 'ds'] as const;
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
@@ -91,14 +64,14 @@ const capitalized = (name: string): string => name.charAt(0).toUpperCase() + nam
 const slotNamed = (name: string): Slot | undefined => (R as Readonly<Record<string, Slot>>)[name];
 
 /** What each level's registers are, by name, as far as they are known. */
-export interface LevelViews {
+interface LevelViews {
   readonly L1: Lookup;
   readonly L2: Lookup;
   readonly L1Title: string;
   readonly L2Title: string;
 }
 
-export function levelViews(state: MachineState): LevelViews {
+function levelViews(state: MachineState): LevelViews {
   const registers = registersOf(state);
   const own: Lookup = (name) => {
     const slot = slotNamed(name);
@@ -144,7 +117,7 @@ export function statePage(state: MachineState, { bold, dim }: Colors): readonly 
   return [
     ...table([
       ['', bold(views.L1Title), bold(views.L2Title)],
-      ...PLAIN_ROWS.map(({ name }) => both(name, value)),
+      ...PLAIN.map((name) => both(name, value)),
       ...SEGMENTS.map((name) => both(name, segment)),
       ...TABLES.map((name) => both(name, descriptorTable)),
     ]),
@@ -200,7 +173,7 @@ const RFLAGS = [
 
 /** What the side-by-side part has shown. */
 const SHOWN: ReadonlySet<string> = new Set([
-  ...PLAIN_ROWS.flatMap(({ name }) => [name, `host${capitalized(name)}`]),
+  ...PLAIN.flatMap((name) => [name, `host${capitalized(name)}`]),
   ...SEGMENTS.flatMap((name) => [name, `${name}Base`]),
   ...SWITCHED.flatMap((name) => [`host${capitalized(name)}`, `host${capitalized(name)}Base`]),
   ...TABLES.flatMap((name) => [

@@ -88,6 +88,8 @@ const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
 const INTERRUPT_FLAG = Number(Flag.IF);
 const GUEST_MODE = Number(SvmMode.GUEST);
+const HOST_IF = Number(SvmMode.HOST_IF);
+const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const V_IRQ = Number(IntControl.V_IRQ);
 const MSR_APIC_BASE = 0x1b;
 const X2APIC_FIRST = 0x800;
@@ -148,9 +150,11 @@ export class Processor implements TransactionHost, SystemContext {
     return this.word(R.activity) === Number(Activity.RUNNING);
   }
 
-  /** False when no interrupt can be taken whatever is pending: IF is clear and no guest runs under virtual masking. */
+  /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
-    return (this.word(R.rflags) & INTERRUPT_FLAG) !== 0 || (this.word(R.svmMode) & GUEST_MODE) !== 0;
+    return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
+      ? (this.word(R.svmMode) & HOST_IF) !== 0
+      : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
   }
 
   /** True when the vCPU waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */

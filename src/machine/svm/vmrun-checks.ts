@@ -176,11 +176,12 @@ function refusedState(memory: PhysicalMemory, vmcb: number, rules: VmrunRules): 
     if ((cr4 & PAE) === 0) return 'long mode without CR4.PAE';
     if ((cr0 & PE) === 0) return 'long mode without CR0.PE';
     if ((cs & CODE_LONG) !== 0 && (cs & CODE_BIG) !== 0) return 'long mode with CS.L and CS.D';
-    if ((read(CR3_AT + 1) & rules.addressHighReserved) !== 0) return 'CR3 has MBZ bits set';
   } else if ((cr0 & PG) !== 0 && (cr4 & PAE) !== 0) {
     const nested = rules.nestedPaging && (read(NESTED_AT) & NP) !== 0;
     if (!nested && !legalPdptes(memory, read(CR3_AT), rules.addressHighReserved)) return 'a PDPE has reserved bits set';
   }
+  // The manual names long mode; processors refuse it in every paging mode (kvm-unit-tests, svm_pae and svm_legacy tests).
+  if ((cr0 & PG) !== 0 && (read(CR3_AT + 1) & rules.addressHighReserved) !== 0) return 'CR3 has MBZ bits set';
   const in64Bit = longMode && (cs & CODE_LONG) !== 0;
   if ((read(EVENT_AT) & EVENT_VALID) !== 0) {
     const event = memory.quads[vmcbQuad(vmcb) + W.eventInj] as bigint;

@@ -121,6 +121,14 @@ describe('consistency checks (APM vol.2 §15.5.1, Canonicalization and Consisten
     ['CR0.NW with CD', undefined, (v) => (v.cr0 = CR0.PE | CR0.PG | CR0.NW | CR0.CD)],
     ['CR3 bit 52 in long mode', 'CR3 has MBZ bits set', (v) => (v.cr3 = 1n << 52n)],
     ['CR3 above the physical width in long mode', 'CR3 has MBZ bits set', (v) => (v.cr3 = LIMIT)],
+    [
+      'CR3 above the physical width in legacy paging (kvm-unit-tests, svm)',
+      'CR3 has MBZ bits set',
+      (v) => {
+        v.efer = 0x1000n;
+        v.cr3 = LIMIT;
+      },
+    ],
     ['low bits of CR3', undefined, (v) => (v.cr3 = 0x5fffn)],
     ['CR4 bit 19', 'CR4 has MBZ bits set', (v) => (v.cr4 = CR4.PAE | (1n << 19n))],
     ['CR4 bit 63', 'CR4 has MBZ bits set', (v) => (v.cr4 = CR4.PAE | (1n << 63n))],

@@ -210,7 +210,10 @@ describe('code that changes', () => {
     code.set(hex('f9 87 00 00'), 9); // the write goes 0x8000 bytes higher
     code.set([...new Uint8Array(new Int32Array([0x800 + 1 - 14 + 0x8000]).buffer)], 9);
     const bench = runBoth((bench) => {
-      bench.mode(64).put(CODE, code).put(CODE + 0x800, hex('b0 05 c3'));
+      bench
+        .mode(64)
+        .put(CODE, code)
+        .put(CODE + 0x800, hex('b0 05 c3'));
       bench.map(alias, CODE / 4096);
     });
     expect(bench.get('rax')).toBe(9n);
@@ -322,7 +325,10 @@ describe('pages', () => {
     // call the routine at two linear pages: lea rax, [rip]; ret
     const code = hex('e8 fb 0f 00 00 48 89 c3 e8 f3 1f 00 00 f4');
     const bench = runBoth((bench) => {
-      bench.mode(64).put(CODE, code).put(CODE + 0x1000, hex('48 8d 05 00 00 00 00 c3'));
+      bench
+        .mode(64)
+        .put(CODE, code)
+        .put(CODE + 0x1000, hex('48 8d 05 00 00 00 00 c3'));
       bench.map(CODE / 4096 + 2, CODE / 4096 + 1);
     });
     expect(bench.get('rbx')).toBe(BigInt(CODE + 0x1007));
@@ -440,7 +446,12 @@ describe('modes', () => {
     // inc ax / inc eax; add ax, imm16 / eax, imm32; hlt
     const code = hex('40 05 01 00 f4 90 f4');
     const bench = new EngineBench('engine').put(0x7000, code);
-    for (const [bits, rax] of [[16, 2n], [32, 0x90f4_0002n], [16, 2n], [32, 0x90f4_0002n]] as const) {
+    for (const [bits, rax] of [
+      [16, 2n],
+      [32, 0x90f4_0002n],
+      [16, 2n],
+      [32, 0x90f4_0002n],
+    ] as const) {
       bench.mode(bits, { rip: 0x7000n }).run(FOREVER);
       expect(bench.get('rax')).toBe(rax);
     }
@@ -558,7 +569,9 @@ describe('faults', () => {
       bench.mode(64, { idtrBase: BigInt(idt), idtrLimit: 0xfffn, gdtrBase: BigInt(gdt), gdtrLimit: 0xffn, rax: 0x80n });
       bench.write(gdt + 0x10, 8, 0x00af_9b00_0000_ffffn);
       // Interrupt gate for #DE: handler at DATA.
-      bench.write(idt, 8, 0x8e00_0010_0000n | BigInt(DATA & 0xffff) | (BigInt(DATA >> 16) << 48n)).write(idt + 8, 8, 0n);
+      bench
+        .write(idt, 8, 0x8e00_0010_0000n | BigInt(DATA & 0xffff) | (BigInt(DATA >> 16) << 48n))
+        .write(idt + 8, 8, 0n);
       bench.put(CODE, hex('04 80 f6 f1 90')).put(DATA, hex('9c 58 f4')); // add al, 80h; div cl | pushf; pop rax; hlt
     });
     // CF, OF, ZF and PF of 80h + 80h, on the frame and still in the handler (APM vol.2 §8.2.1 #DE).

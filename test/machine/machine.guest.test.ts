@@ -1,0 +1,125 @@
+/**
+ * Every sample guest on the bare machine: it prints what is expected, and the session is a function of image, command
+ * line and inputs alone. What the options mean stands in test/guests/README.md.
+ */
+import { createHash } from 'node:crypto';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { DEFAULT_CONFIG, instructionCount, Machine, type StatedEvent } from '../../src/machine/index.js';
+import { guestImage, guestOutput, MEBIBYTE } from '../support/sessions.js';
+
+/** More than any of them takes. */
+const LIMIT = 400_000_000;
+
+interface Session {
+  readonly output: string;
+  readonly ended: Machine['state']['ended'];
+  readonly retired: number;
+  /** Of all events in order. */
+  readonly digest: string;
+}
+
+interface How {
+  readonly options?: string;
+  readonly unixSeconds?: number;
+  readonly seed?: bigint;
+  /** Most instructions that one call of `advance` runs. */
+  readonly slice?: number;
+}
+
+const plain = (_key: string, value: unknown): unknown => {
+  if (typeof value === 'bigint') return value.toString(16);
+  return value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value;
+};
+
+function run(file: string, { options = '', unixSeconds = 1_700_000_000, seed = 1n, slice = LIMIT }: How = {}): Session {
+  let output = '';
+  const digest = createHash('sha256');
+  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE }, (stated: StatedEvent) => {
+    if (stated.event.type === 'uart.transmitted') output += String.fromCharCode(stated.event.byte);
+    digest.update(JSON.stringify(stated, plain));
+  });
+  machine.deliver({ type: 'input.clock', unixSeconds });
+  machine.deliver({ type: 'input.entropy', seed });
+  machine.boot({ bytes: guestImage(file), digest: file, commandLine: `${file} ${options}`.trim() });
+  for (let stop = 'limit'; stop === 'limit' && machine.retired < LIMIT; ) {
+    stop = machine.advance(instructionCount(machine.retired + slice));
+  }
+  return { output, ended: machine.state.ended, retired: machine.retired, digest: digest.digest('hex') };
+}
+
+/** Writing 0 to the debug-exit port gives this status (QEMU's isa-debug-exit: value * 2 + 1). */
+const SUCCESS = { reason: 'debug-exit', status: 1 };
+
+const GUESTS: readonly (readonly [file: string, options: string, expected: string])[] = [
+  ['hello64.elf', '', 'hello64'],
+  ['hello64-elf64.elf', '', 'hello64'],
+  ['hello64-flat.bin', '', 'hello64'],
+  ['compute.elf', '', 'compute'],
+  ['exits.elf', '', 'exits'],
+  ['faults.elf', '', 'faults'],
+  ['faults.elf', 'strict=1', 'faults.strict'],
+  ['nested.elf', '', 'nested'],
+  ['nested.elf', 'strict=1', 'nested.strict'],
+  ['nested-timer.elf', '', 'nested-timer'],
+  ['nested-timer.elf', 'strict=1', 'nested-timer.strict'],
+  ['pic-pit.elf', '', 'pic-pit'],
+  ['pic-pit.elf', 'strict=1', 'pic-pit.strict'],
+  ['realmode.elf', '', 'realmode'],
+  ['realmode.elf', 'strict=1', 'realmode.strict'],
+];
+
+describe('a sample guest', () => {
+  it.each(GUESTS)('%s %s prints %s.expected and succeeds', (file, options, expected) => {
+    const { output, ended } = run(file, { options });
+    expect(output.replaceAll('\r', '')).toBe(guestOutput(expected));
+    expect(ended).toMatchObject(SUCCESS);
+  });
+
+  it.each(['hello64.elf', 'faults.elf', 'nested.elf', 'nested-timer.elf', 'pic-pit.elf', 'realmode.elf'])(
+    '%s states the same events when it runs again (law 2)',
+    (file) => {
+      expect(run(file)).toEqual(run(file));
+    },
+  );
+
+  it.each(['nested-timer.elf', 'pic-pit.elf', 'realmode.elf'])(
+    '%s retires the same instructions in slices of any size',
+    (file) => {
+      const { output, ended, retired } = run(file);
+      for (const slice of [9_973, 104_729]) expect(run(file, { slice })).toMatchObject({ output, ended, retired });
+    },
+  );
+
+  it('whose clock and entropy differ differs only where it asks for them', () => {
+    const here = run('hello64.elf');
+    const elsewhere = run('hello64.elf', { unixSeconds: 1, seed: 2n });
+    expect(elsewhere.output).toBe(here.output);
+    expect(elsewhere.retired).toBe(here.retired);
+    expect(elsewhere.digest).not.toBe(here.digest); // the inputs themselves are events
+  });
+});
+
+describe('the host', () => {
+  afterEach(() => {
+    vi.unstubAllGlobals();
+    vi.restoreAllMocks();
+  });
+
+  it.each(['hello64.elf', 'nested-timer.elf', 'pic-pit.elf', 'faults.elf'])(
+    'is not asked for time or chance by %s (law 1)',
+    (file) => {
+      const undisturbed = run(file);
+      const refuse = (name: string) => (): never => {
+        throw new Error(`the machine asked the host: ${name}`);
+      };
+      const refusing = (name: string): object =>
+        new Proxy(refuse(name), { get: refuse(name), construct: refuse(name), apply: refuse(name) });
+      vi.spyOn(Math, 'random').mockImplementation(refuse('Math.random'));
+      for (const name of ['Date', 'performance', 'crypto', 'process', 'Intl']) vi.stubGlobal(name, refusing(name));
+      const disturbed = run(file);
+      vi.unstubAllGlobals();
+      vi.restoreAllMocks();
+      expect(disturbed).toEqual(undisturbed);
+    },
+  );
+});
