@@ -8,7 +8,14 @@ import { isDraft } from 'immer';
 import type { MachineConfig } from './config.js';
 import { cpuProfile } from './cpu/cpuid.js';
 import { resetRegisters } from './cpu/reset.js';
-import { type DeviceEvent, type DevicesState, handOver, initialDevices, reduceClock, reduceDevices } from './devices/devices.js';
+import {
+  type DeviceEvent,
+  type DevicesState,
+  handOver,
+  initialDevices,
+  reduceClock,
+  reduceDevices,
+} from './devices/devices.js';
 import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
 import { applyDelta, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';

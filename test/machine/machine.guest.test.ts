@@ -75,14 +75,14 @@ describe('a sample guest', () => {
     expect(ended).toMatchObject(SUCCESS);
   });
 
-  it.each(['hello64.elf', 'faults.elf', 'nested.elf', 'nested-timer.elf', 'pic-pit.elf', 'realmode.elf'])(
+  it.each(['hello64.elf', 'faults.elf', 'nested.elf', 'nested-timer.elf', 'realmode.elf'])(
     '%s states the same events when it runs again (law 2)',
     (file) => {
       expect(run(file)).toEqual(run(file));
     },
   );
 
-  it.each(['nested-timer.elf', 'pic-pit.elf', 'realmode.elf'])(
+  it.each(['nested-timer.elf', 'realmode.elf'])(
     '%s retires the same instructions in slices of any size',
     (file) => {
       const { output, ended, retired } = run(file);
@@ -105,7 +105,7 @@ describe('the host', () => {
     vi.restoreAllMocks();
   });
 
-  it.each(['hello64.elf', 'nested-timer.elf', 'pic-pit.elf', 'faults.elf'])(
+  it.each(['hello64.elf', 'nested-timer.elf', 'realmode.elf', 'faults.elf'])(
     'is not asked for time or chance by %s (law 1)',
     (file) => {
       const undisturbed = run(file);

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { sqliteStore } from '../../src/journal/index.js';
 import { ECHO, flatImage } from './flat-image.js';
 import { FIXED, image, STACK, startVmtape, temporaryFolder, until, vmtape } from './vmtape.js';
 
@@ -231,6 +232,47 @@ describe('a tape', () => {
     const through = ['sh', '-c', '"$@" | head -n 2', 'sh'];
     const { stdout, stderr } = vmtape(['log', nested], { through });
     expect({ lines: stdout.split('\n').length - 1, stderr }).toEqual({ lines: 2, stderr: '' });
+  });
+});
+
+describe('a tape that the machine does not repeat', () => {
+  const doctored = join(folder, 'doctored.vmtape');
+
+  /** The same tape, whole and sealed, but for one register in one run. */
+  beforeAll(() => {
+    const reader = sqliteStore(nested).read();
+    const writer = sqliteStore(doctored, { thread: false }).create(reader.header);
+    for (const digest of reader.blobDigests()) writer.putBlob(reader.blob(digest) ?? new Uint8Array(0));
+    let isDoctored = false;
+    for (const { position, event, ...envelope } of reader.records()) {
+      const isVictim: boolean =
+        !isDoctored && position.seq > 450n && event.type === 'cpu.ran' && event.registers.length > 0;
+      // The last byte of a delta is the high byte of a register.
+      const registers = isVictim ? event.registers.with(-1, 0x55) : undefined;
+      writer.append({ ...envelope, event: registers === undefined ? event : { type: 'cpu.ran', registers } });
+      isDoctored ||= isVictim;
+    }
+    writer.finish();
+    reader.close();
+  });
+
+  it('replays to status 1 and one page about the first difference', () => {
+    const { status, stdout } = vmtape(['replay', doctored]);
+    expect(status).toBe(1);
+    expect(stdout).toMatch(/^The replay diverges from the tape at \d+:\d+, in L[12]\.\n/);
+    expect(stdout).toMatch(/\n {2}tape: {3}.*\n {2}replay: /);
+    expect(stdout.split('\n').length).toBeLessThan(60);
+  });
+
+  it('says so in JSON too, and where one shows a place beyond', () => {
+    const { status, stdout } = vmtape(['replay', doctored, '--json']);
+    expect({ status, document: JSON.parse(stdout) }).toMatchObject({ status: 1, document: { outcome: 'diverged' } });
+    const shown = vmtape(['show', doctored, 'end', '--memory', '0x1000,16']);
+    expect(shown).toMatchObject({ status: 1, stderr: expect.stringMatching(/the replay on the way to .* diverged\./) });
+  });
+
+  it('replays up to the difference', () => {
+    expect(vmtape(['replay', doctored, '--to', '#400'])).toMatchObject({ status: 0 });
   });
 });
 

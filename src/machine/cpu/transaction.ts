@@ -14,6 +14,7 @@ import {
   SLOT_COUNT,
   type Slot,
 } from '../layout/cpu-state.js';
+import { kept } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
 
@@ -168,7 +169,7 @@ export class Transaction {
       this.scratchView.setUint32(length + 5, high, true);
       length += DELTA_ENTRY_BYTES;
     }
-    return length === 0 ? EMPTY_DELTA : scratch.slice(0, length);
+    return kept(scratch, 0, length);
   }
 
   /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */

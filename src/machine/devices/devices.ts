@@ -36,7 +36,14 @@ export type {
   DevicesState,
   EndRequest,
 } from './device-set.js';
-export { DEVICE_EVENT_FIELDS, handOver, initialDevices, NO_DECISION, reduceClock, reduceDevices } from './device-set.js';
+export {
+  DEVICE_EVENT_FIELDS,
+  handOver,
+  initialDevices,
+  NO_DECISION,
+  reduceClock,
+  reduceDevices,
+} from './device-set.js';
 export type { PendingInterrupt } from './interrupt-wiring.js';
 export { cpuInterruptPending, decideAcknowledge, decideInit, nmiRouted, settle } from './interrupt-wiring.js';
 

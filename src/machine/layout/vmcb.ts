@@ -6,10 +6,12 @@
  * touched, as it was when it last did, and an event says what differs from that copy. A copy starts as all zeros.
  * Source: APM vol.2 appendix B VMCB Layout, tables B-1 and B-2; §15.5.1 Basic Operation for segment attributes.
  */
+
 import type { VmcbDelta } from '../events.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { bytes, layout, u8, u16, u32, u64 } from './layout.js';
 import { RAM_BASE } from './linear-memory.js';
+import { kept } from './slab.js';
 
 export const VMCB_BYTES = 4096;
 
@@ -167,7 +169,6 @@ export const VMLOAD_WORDS = wordsOf(0x440, 0x460, 0x470, 0x480, 0x490, 0x4a0, 0x
 export const emptyVmcbWords = (): VmcbWords => new Uint32Array(VMCB_BYTES / 4);
 
 const DELTA_ENTRY_BYTES = 10;
-const EMPTY: VmcbDelta = new Uint8Array(0);
 const NOTHING_KNOWN = emptyVmcbWords();
 
 /** Makes one delta after another, words in ascending order, without allocating before the end. */
@@ -189,7 +190,7 @@ export class VmcbDeltaBuilder {
 
   /** The delta; the builder is empty again. */
   finish(): VmcbDelta {
-    const delta = this.length === 0 ? EMPTY : this.bytes.slice(0, this.length);
+    const delta = kept(this.bytes, 0, this.length);
     this.length = 0;
     return delta;
   }

@@ -16,7 +16,6 @@ import {
   CR0,
   CR4,
   EFER,
-  EMPTY_DELTA,
   Flag,
   R,
   type RegisterDelta,
@@ -38,6 +37,7 @@ import {
   SHADOW_BASE,
   segmentLimitCell,
 } from '../layout/linear-memory.js';
+import { kept } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { TlbBanks } from '../mmu/tlb.js';
@@ -197,7 +197,7 @@ export class Engine {
   /** Changes since the last call, as an event carries them; the shadow follows. */
   takeDelta(): RegisterDelta {
     const length = this.interpreter.delta();
-    return length === 0 ? EMPTY_DELTA : this.memory.bytes.slice(DELTA_BASE, DELTA_BASE + length);
+    return kept(this.memory.bytes, DELTA_BASE, DELTA_BASE + length);
   }
 
   /** After an event changed registers: they are no part of the next run's delta. */
