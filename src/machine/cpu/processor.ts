@@ -83,6 +83,7 @@ export interface ProcessorHost extends VmcbShadow {
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
   Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW | Boundary.SINGLE_STEP | (0xfn << Boundary.BREAKPOINTS_SHIFT);
+const HELD_BREAKPOINTS = 0xfn << Boundary.BREAKPOINTS_SHIFT;
 const TRANSIENT_BITS = Number(TRANSIENT);
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
@@ -264,7 +265,9 @@ export class Processor implements TransactionHost, SystemContext {
       const insn = known ?? this.fetch();
       this.current = insn;
       const boundary = tx.get(R.boundary);
-      if ((boundary & TRANSIENT) !== 0n) tx.set(R.boundary, boundary & ~TRANSIENT);
+      // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
+      const waiting = (boundary & Boundary.DEBUG_SHADOW) === 0n ? 0n : boundary & HELD_BREAKPOINTS;
+      if ((boundary & TRANSIENT) !== 0n) tx.set(R.boundary, (boundary & ~TRANSIENT) | waiting);
       this.ops.watch(breakpointsEnabled(this.liveRegisters));
       if ('system' in insn.instruction) {
         if (this.exitsFirst(insn.instruction)) return;

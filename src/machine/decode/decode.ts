@@ -243,7 +243,8 @@ export class Decoder {
         if (memory === undefined) return undefined;
         return { ...memory, width: code.size === 'p' ? operandSize + 16 : code.size === '' ? operandSize : width };
       case 'R':
-        return gpr(rm, width, encoding);
+        // Beside a control or debug register it has that one's width.
+        return gpr(rm, form.mod !== 'ignored' ? width : mode.bits === 64 ? 64 : 32, encoding);
       case 'G':
         return gpr(reg, width, encoding);
       case 'Z':

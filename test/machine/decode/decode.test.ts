@@ -23,6 +23,7 @@ const FEATURES: readonly Feature[] = [
   'movbe',
   'crc32',
   'cx16',
+  'svm',
 ];
 const decoder = new Decoder(INSTRUCTIONS, new Set(FEATURES));
 const MODES = { 16: { bits: 16, real: false }, 32: { bits: 32, real: false }, 64: { bits: 64, real: false } } as const;
