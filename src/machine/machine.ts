@@ -57,6 +57,8 @@ export type AdvanceStop =
   | 'limit'
   /** The session is over; `state.ended` says how. */
   | 'ended'
+  /** Every vCPU waits, and time has passed from deadline to deadline for a while: call again, or give up. */
+  | 'waiting'
   /** Every vCPU waits and no device will ever wake one: only an input can. */
   | 'idle';
 
@@ -74,6 +76,8 @@ export type MachineInput =
   | { readonly type: 'input.entropy'; readonly seed: bigint };
 
 const NEVER = Number.POSITIVE_INFINITY;
+/** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
+const MOST_SKIPS = 1000;
 
 export class Machine implements ProcessorHost {
   readonly memory: PhysicalMemory;
@@ -167,6 +171,7 @@ export class Machine implements ProcessorHost {
   }
 
   private loop(limit: InstructionCount): AdvanceStop {
+    let skips = 0;
     for (;;) {
       if (this.state.ended !== null) return 'ended';
       const deadline = this.runDeadlines();
@@ -175,9 +180,12 @@ export class Machine implements ProcessorHost {
       if (this.instructions >= limit) return 'limit';
       if (!this.processor.isRunning) {
         if (deadline === NEVER || (this.processor.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
+        if (skips === MOST_SKIPS) return 'waiting';
+        skips++;
         this.skipTo(deadline);
         continue;
       }
+      skips = 0;
       this.runUntil(Math.min(limit, this.instructionAt(deadline)));
     }
   }

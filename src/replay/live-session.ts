@@ -79,6 +79,7 @@ export class LiveSession {
     const stop = machine.advance(instructionCount(target));
     if (stop === 'ended') return 'ended';
     if (stop === 'limit') return target === limit ? 'limit' : 'running';
+    if (stop === 'waiting') return 'running';
     if (this.deliverSerial()) return 'running';
     if (!this.inputEnds) return 'waiting';
     machine.endIdle();

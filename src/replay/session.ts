@@ -9,7 +9,7 @@
 import type { TapeDescription, TapeHeader } from '../journal/index.js';
 import { checkConfig, InputError, MACHINE_MODEL_VERSION, type MachineConfig } from '../machine/index.js';
 
-export const SLICE_INSTRUCTIONS = 1_000_000;
+export const SLICE_INSTRUCTIONS = 100_000;
 
 export interface SessionConfig {
   readonly machine: MachineConfig;

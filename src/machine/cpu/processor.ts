@@ -434,7 +434,11 @@ export class Processor implements TransactionHost, SystemContext {
         if (!injected) this.interceptEvent(next, during);
       });
       if (delivered === 'shutdown') this.shutdown();
-      else this.commit((registers) => deliveredEvent(delivered, event, origin, registers), retired);
+      else {
+        // INT n and its like retire when they reach their handler; a fault on the way there does not.
+        const counted = delivered === event ? retired : 0;
+        this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
+      }
     } catch (reason) {
       if (reason instanceof NestedPageFault) {
         const { vectoring } = this;

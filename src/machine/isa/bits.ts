@@ -56,8 +56,8 @@ function bitOf<V, C, X>(ops: Ops<V, C, X>, insn: Static): { readonly operand: Op
   const offset = ops.read(offsetOperand);
   const index = ops.and(offset, ops.constant(BigInt(width - 1)));
   if (base.kind !== 'mem' || offsetOperand.kind !== 'gpr') return { operand: base, index };
-  const element = ops.sar(64, ops.signExtend(width, 64, offset), ops.constant(BigInt(Math.log2(width))));
-  const bytes = ops.shl(64, element, ops.constant(BigInt(Math.log2(width / 8))));
+  const element = ops.sar(64, ops.signExtend(width, 64, offset), ops.constant(BigInt(31 - Math.clz32(width))));
+  const bytes = ops.shl(64, element, ops.constant(BigInt(31 - Math.clz32(width / 8))));
   return { operand: ops.displaced(base, bytes, width), index };
 }
 

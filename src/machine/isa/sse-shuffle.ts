@@ -111,8 +111,8 @@ function place<V, C, X>(ops: Ops<V, C, X>, width: number, lane: V): { readonly i
   const perHalf = 64 / width;
   const inHalf = ops.and(lane, ops.constant(BigInt(perHalf - 1)));
   return {
-    isHigh: ops.bit(lane, Math.log2(perHalf)),
-    shift: ops.shl(64, inHalf, ops.constant(BigInt(Math.log2(width)))),
+    isHigh: ops.bit(lane, 31 - Math.clz32(perHalf)),
+    shift: ops.shl(64, inHalf, ops.constant(BigInt(31 - Math.clz32(width)))),
   };
 }
 

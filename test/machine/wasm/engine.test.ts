@@ -469,15 +469,26 @@ describe('modes', () => {
     }
   });
 
-  it('cut a branch of 16-bit operand size to 16 bits, in a page where it would be linked (APM vol.3 JMP)', () => {
-    // jmp rel16 to the next instruction, from 10000h: goes to 4.
-    const bench = runBoth((bench) => bench.mode(32).put(CODE, hex('66 e9 00 00 f4')).put(4, hex('ff c3 f4')));
-    expect(bench.get('rbx')).toBe(1n);
-    const call = runBoth((bench) => bench.mode(32).put(CODE, hex('66 e8 00 00 f4')).put(4, hex('ff c3 f4')));
-    expect(call.get('rbx')).toBe(1n);
-    const loop = runBoth((bench) => bench.mode(32, { rcx: 2n }).put(CODE, hex('66 e2 00 f4')).put(3, hex('ff c3 f4')));
-    expect(loop.get('rbx')).toBe(1n);
-  });
+  it.each([
+    ['jmp', '66 e9 00 00'],
+    ['call', '66 e8 00 00'],
+    ['jz', '66 0f 84 00 00'],
+    ['loop', '66 e2 00'],
+  ])(
+    'cut the target of %s with 16-bit operand size, in a page where it would be linked (APM vol.3 JMP)',
+    (_, branch) => {
+      // Begins behind the branch, so that the block there is known: lea esi, [esi + 1]; jmp to the branch. That goes to 10000h less.
+      const length = branch.split(' ').length;
+      const back = (256 - length - 5).toString(16);
+      const bench = runBoth((bench) => {
+        bench.mode(32, { rip: BigInt(CODE + length), rcx: 2n, rflags: 0x42n });
+        bench.put(CODE, hex(`${branch} 8d 76 01 eb ${back}`));
+        bench.put(length, hex('ff c3 f4'));
+      }, 1000);
+      expect(bench.get('rsi')).toBe(1n);
+      expect(bench.get('rbx')).toBe(1n);
+    },
+  );
 
   it('check the limit of the code segment when code runs over it (APM vol.2 §4.7.1 Code-Segment Descriptors)', () => {
     const bench = runBoth((bench) => {
@@ -526,6 +537,7 @@ describe('the arena of decoded blocks', () => {
       bench.write(DATA, 1, 0x90n);
     }
     expect(bench.retired).toBe(rounds * perRound);
+    expect(bench.read(0, 8)).toBe(0n); // the arena ends where RAM begins
   });
 });
 
