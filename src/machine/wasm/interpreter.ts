@@ -17,7 +17,8 @@ import {
   slotAddress,
 } from '../layout/cpu-state.js';
 import { Cell, DELTA_BASE, JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
-import { Emitter, type Frame, type Helpers, LocalPool, leaveForAssist, NotCompiled } from './emit.js';
+import { Emitter } from './emit.js';
+import { type Frame, type Helpers, LocalPool, leaveForAssist, NotCompiled } from './emit-values.js';
 import { Code, ModuleWriter, Op, ValueType } from './module.js';
 import { ExitReason, Uop } from './uop.js';
 

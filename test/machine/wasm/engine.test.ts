@@ -574,6 +574,25 @@ describe('faults', () => {
     }
   });
 
+  it('of a branch that leaves the canonical addresses stand at the branch, also where it is fused (APM vol.3 Jcc)', () => {
+    const rip = 0x7fff_ffff_fff0n;
+    for (const code of ['39 c0 74 7f', '85 c0 79 7f', '39 c0 eb 7f', '39 c0 e2 7f']) {
+      const bench = runBoth((bench) => {
+        bench
+          .mode(64, { rip, rcx: 9n })
+          .put(CODE + 0xff0, hex(code))
+          .map(511, CODE / 4096);
+        for (const entry of [0x1000 + 8 * 255, 0x2000 + 8 * 511, 0x3000 + 8 * 511]) {
+          bench.write(entry, 8, bench.read(entry & ~0xfff, 8)); // the tables of the lowest addresses again
+        }
+      });
+      expect(bench.isShutDown).toBe(true);
+      expect(bench.get('rip')).toBe(rip + 2n);
+      expect(bench.get('rcx')).toBe(9n);
+      expect(bench.retired).toBe(1);
+    }
+  });
+
   it('reach the handler with the flags of the instruction before, though they were lazy', () => {
     const idt = DATA + 0x800;
     const gdt = DATA + 0x700;

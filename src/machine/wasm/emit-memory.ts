@@ -1,0 +1,272 @@
+/**
+ * Operands and memory: registers by the addresses in the micro-op, the TLB look-up, the stack, string elements.
+ */
+import type { Operand } from '../isa/instruction.js';
+import { gprSlot, Segment, slotAddress } from '../layout/cpu-state.js';
+import { Cell, segmentBaseAddress, segmentLimitCell, TLB_WRITE_OFFSET } from '../layout/linear-memory.js';
+import { FlagEmitter } from './emit-flags.js';
+import { NotCompiled, UOP, type V } from './emit-values.js';
+import { type Code, Op } from './module.js';
+import { Uop } from './uop.js';
+
+export abstract class MemoryEmitter extends FlagEmitter {
+  /** Memory address of the operand that `readForWrite` checked, for the write that follows. */
+  protected writeAddress: number | undefined;
+
+  protected registerField(operand: Operand): number {
+    let index = 0;
+    for (const other of this.current.operands) {
+      if (other === operand) break;
+      if (other.kind === 'gpr' || other.kind === 'xmm') index++;
+    }
+    const field = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2][index];
+    if (field === undefined) throw new NotCompiled('more than three register operands');
+    return this.at + field;
+  }
+
+  read(operand: Operand): V {
+    const { code } = this;
+    switch (operand.kind) {
+      case 'gpr':
+        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+        this.loadWidth(operand.width);
+        return this.result();
+      case 'mem':
+        return this.loadLinear(this.effective(), operand.width);
+      case 'imm':
+        code.get(UOP).memory(Op.I64_LOAD, this.at + Uop.IMMEDIATE);
+        return this.result();
+      case 'xmm':
+        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+        this.loadWidth(operand.width);
+        return this.result();
+      default:
+        throw new NotCompiled(`reads an operand of kind ${operand.kind}`);
+    }
+  }
+
+  readForWrite(operand: Operand): V {
+    if (operand.kind !== 'mem') return this.read(operand);
+    this.writeAddress = this.translate(this.effective(), operand.width / 8, true);
+    this.code.get(this.writeAddress);
+    this.loadWidth(operand.width);
+    return this.result();
+  }
+
+  write(operand: Operand, value: V): void {
+    const { code } = this;
+    switch (operand.kind) {
+      case 'gpr':
+        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand)).get(value);
+        this.storeRegisterWidth(operand.width);
+        return;
+      case 'mem': {
+        const address = this.writeAddress ?? this.translate(this.effective(), operand.width / 8, true);
+        this.writeAddress = undefined;
+        code.get(address).get(value);
+        this.storeWidth(operand.width);
+        return;
+      }
+      default:
+        throw new NotCompiled(`writes an operand of kind ${operand.kind}`);
+    }
+  }
+
+  address(_operand: Operand): V {
+    const { width } = this.current;
+    return width === 64 ? this.effective() : this.truncate(width, this.effective());
+  }
+
+  displaced(): Operand {
+    throw new NotCompiled('addresses beyond the operand');
+  }
+  load(segment: 'data' | 'stack', width: number, offset: V): V {
+    return this.loadLinear(this.implicitLinear(segment, width, offset), width);
+  }
+  store(segment: 'data' | 'stack', width: number, offset: V, value: V): void {
+    this.storeLinear(this.implicitLinear(segment, width, offset), width, value);
+  }
+  protected implicitLinear(segment: 'data' | 'stack', width: number, offset: V): V {
+    if (segment === 'data') throw new NotCompiled('memory that no operand names');
+    return this.stackLinear(this.stackAddress(offset), width / 8);
+  }
+
+  readGpr(number: number, width: number): V {
+    this.code.i32(slotAddress(gprSlot(number)));
+    this.loadWidth(width);
+    return this.result();
+  }
+
+  writeGpr(number: number, width: number, value: V): void {
+    this.code.i32(slotAddress(gprSlot(number))).get(value);
+    this.storeRegisterWidth(width);
+  }
+
+  /** base + (index << scale) + displacement. */
+  protected effective(): V {
+    const { code } = this;
+    code
+      .get(UOP)
+      .memory(Op.I32_LOAD16_U, this.at + Uop.BASE)
+      .memory(Op.I64_LOAD);
+    code
+      .get(UOP)
+      .memory(Op.I32_LOAD16_U, this.at + Uop.INDEX)
+      .memory(Op.I64_LOAD);
+    code
+      .get(UOP)
+      .memory(Op.I64_LOAD8_U, this.at + Uop.SCALE)
+      .op(Op.I64_SHL, Op.I64_ADD);
+    code
+      .get(UOP)
+      .memory(Op.I64_LOAD32_S, this.at + Uop.DISPLACEMENT)
+      .op(Op.I64_ADD);
+    return this.result();
+  }
+
+  protected loadWidth(width: number, offset = 0): void {
+    const opcode = { 8: Op.I64_LOAD8_U, 16: Op.I64_LOAD16_U, 32: Op.I64_LOAD32_U, 64: Op.I64_LOAD }[width];
+    if (opcode === undefined) throw new NotCompiled(`loads ${width} bits`);
+    this.code.memory(opcode, offset);
+  }
+
+  protected storeWidth(width: number, offset = 0): void {
+    const opcode = { 8: Op.I64_STORE8, 16: Op.I64_STORE16, 32: Op.I64_STORE32, 64: Op.I64_STORE }[width];
+    if (opcode === undefined) throw new NotCompiled(`stores ${width} bits`);
+    this.code.memory(opcode, offset);
+  }
+
+  /** A 32-bit result clears the upper half of the register; values are zero-extended already. */
+  protected storeRegisterWidth(width: number): void {
+    this.storeWidth(width === 32 ? 64 : width);
+  }
+
+  /**
+   * TLB look-up of `bytes` at a linear address; an access that crosses its page misses by construction.
+   * @returns a local (i32) with the address in this memory.
+   */
+  protected translate(linear: V, bytes: number, write: boolean): number {
+    const { code } = this;
+    const entry = this.i32();
+    code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
+    code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(0x3ff0).op(Op.I32_AND, Op.I32_ADD).tee(entry);
+    code.memory(Op.I64_LOAD, write ? TLB_WRITE_OFFSET : 0);
+    code.get(linear);
+    if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);
+    code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).if();
+    code.i32(Cell.EXIT_ADDRESS).get(linear).memory(Op.I64_STORE);
+    code
+      .i32(bytes | (write ? 0x100 : 0))
+      .call(this.helpers.fill)
+      .op(Op.I32_EQZ)
+      .if();
+    this.assist();
+    code.end().end();
+    code.get(linear).op(Op.I32_WRAP_I64);
+    code
+      .get(entry)
+      .memory(Op.I32_LOAD, (write ? TLB_WRITE_OFFSET : 0) + 8)
+      .op(Op.I32_ADD);
+    return this.truth();
+  }
+
+  protected loadLinear(linear: V, width: number): V {
+    const address = this.translate(linear, width / 8, false);
+    this.code.get(address);
+    this.loadWidth(width);
+    return this.result();
+  }
+
+  protected storeLinear(linear: V, width: number, value: V): void {
+    const address = this.translate(linear, width / 8, true);
+    this.code.get(address).get(value);
+    this.storeWidth(width);
+  }
+
+  // Stack
+
+  protected stackAddress(pointer: V): V {
+    if (this.current.long) return pointer;
+    const { code } = this;
+    code.get(pointer).i32(0).memory(Op.I64_LOAD, Cell.STACK_MASK).op(Op.I64_AND);
+    return this.result();
+  }
+
+  /** SS:offset as a linear address, checked against the limit in legacy modes. */
+  protected stackLinear(offset: V, bytes: number): V {
+    if (this.current.long) return offset;
+    const { code } = this;
+    code
+      .get(offset)
+      .i64(BigInt(bytes - 1))
+      .op(Op.I64_ADD);
+    code.i32(segmentLimitCell(Segment.SS)).memory(Op.I64_LOAD).op(Op.I64_GT_S);
+    this.assistWhen(this.truth());
+    code.get(offset).i32(segmentBaseAddress(Segment.SS)).memory(Op.I64_LOAD).op(Op.I64_ADD);
+    this.mask(32);
+    return this.result();
+  }
+
+  protected stackPointer(): V {
+    return this.stackAddress(this.readGpr(4, 64));
+  }
+
+  /** Merges the new pointer under the stack mask in legacy modes. */
+  protected setStackPointer(pointer: V): void {
+    if (this.current.long) {
+      this.writeGpr(4, 64, pointer);
+      return;
+    }
+    const { code } = this;
+    const mask = (): Code => code.i32(0).memory(Op.I64_LOAD, Cell.STACK_MASK);
+    const rsp = slotAddress(gprSlot(4));
+    code.i32(rsp).i32(rsp).memory(Op.I64_LOAD);
+    // What is kept: all above SP of a 16-bit stack, nothing of RSP with a 32-bit one.
+    mask().i64(-1n).op(Op.I64_XOR);
+    mask().i64(31n).op(Op.I64_SHR_U).i64(1n).op(Op.I64_SUB, Op.I64_AND, Op.I64_AND);
+    code.get(pointer);
+    mask().op(Op.I64_AND, Op.I64_OR).memory(Op.I64_STORE);
+  }
+
+  push(width: number, value: V): void {
+    const top = this.stackAddress(this.sub(64, this.readGpr(4, 64), this.constant(BigInt(width / 8))));
+    this.storeLinear(this.stackLinear(top, width / 8), width, value);
+    this.setStackPointer(top);
+  }
+  peek(width: number, bytes: number): V {
+    const pointer = this.stackPointer();
+    const at = bytes === 0 ? pointer : this.stackAddress(this.add(64, pointer, this.constant(BigInt(bytes))));
+    return this.loadLinear(this.stackLinear(at, width / 8), width);
+  }
+  moveStack(bytes: V): void {
+    this.setStackPointer(this.stackAddress(this.add(64, this.readGpr(4, 64), bytes)));
+  }
+
+  // Strings: the address micro-op before this one has checked nothing; long mode without FS, GS only.
+
+  protected stringAddress(number: number): V {
+    const { long, addressWidth } = this.current;
+    if (!long) throw new NotCompiled('string operands in segments');
+    return this.readGpr(number, addressWidth);
+  }
+  loadSource(width: number): V {
+    return this.loadLinear(this.stringAddress(6), width);
+  }
+  loadDestination(width: number): V {
+    return this.loadLinear(this.stringAddress(7), width);
+  }
+  storeDestination(width: number, value: V): void {
+    this.storeLinear(this.stringAddress(7), width, value);
+  }
+  advance(register: 'source' | 'destination', width: number): void {
+    const number = register === 'source' ? 6 : 7;
+    const { addressWidth } = this.current;
+    const step = BigInt(width / 8);
+    const moved = this.add(
+      addressWidth,
+      this.readGpr(number, addressWidth),
+      this.select(this.directionFlag(), this.constant(-step), this.constant(step)),
+    );
+    this.writeGpr(number, addressWidth, moved);
+  }
+}
