@@ -86,7 +86,7 @@ export const chunkHeaderOf = (row: Omit<ChunkRow, 'data'>): ChunkHeader => ({
 });
 
 /** @returns the first row, integers as bigints, or undefined. */
-export const getRow = <Row>(database: Database.Database, sql: string): Row | undefined =>
+const getRow = <Row>(database: Database.Database, sql: string): Row | undefined =>
   database.prepare(sql).safeIntegers(true).get() as Row | undefined;
 
 function requireTape(file: string, database: Database.Database): void {

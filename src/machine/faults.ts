@@ -43,11 +43,9 @@ export class GuestFault {
   ) {}
 }
 
-export const divideError = (): GuestFault => new GuestFault(Vector.DE);
 export const invalidOpcode = (): GuestFault => new GuestFault(Vector.UD);
 export const deviceNotAvailable = (): GuestFault => new GuestFault(Vector.NM);
 export const generalProtection = (errorCode = 0): GuestFault => new GuestFault(Vector.GP, errorCode);
 export const stackFault = (errorCode = 0): GuestFault => new GuestFault(Vector.SS, errorCode);
 export const pageFault = (linear: bigint, errorCode: number): GuestFault =>
   new GuestFault(Vector.PF, errorCode, linear);
-export const debugException = (dr6: bigint): GuestFault => new GuestFault(Vector.DB, undefined, undefined, dr6);

@@ -1,13 +1,13 @@
 /**
  * The machine's front door: all that other rooms may use.
  */
-export type { BootModule } from './boot/multiboot.js';
+
 export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
 export { CPU_PROFILES, type CpuProfile } from './cpu/cpuid.js';
-export { codeBits, hasParagraphs, type SlotReader } from './cpu/mode.js';
+export { codeBits, hasParagraphs } from './cpu/mode.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
-export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
+export { InputError, InvariantError, invariant, UnsupportedError } from './errors.js';
 export {
   type EndReason,
   EVENT_FIELDS,
@@ -29,13 +29,11 @@ export {
   decodeDelta,
   EFER,
   encodeDelta,
-  Flag,
   fprSlot,
   gprSlot,
   R,
   REGISTER_NAMES,
   type RegisterDelta,
-  type RegisterName,
   type Registers,
   SEGMENT_NAMES,
   Segment,
@@ -45,12 +43,12 @@ export {
   xmmSlot,
 } from './layout/cpu-state.js';
 export { RAM_BASE } from './layout/linear-memory.js';
-export { decodeVmcbDelta, VMCB, VMCB_BYTES, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
-export { type AdvanceStop, type BootImage, Machine, type MachineInput } from './machine.js';
+export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
+export { Machine } from './machine.js';
 export type { PhysicalMemory } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
-export { initialState, type MachineState, reduce, type VcpuState } from './reduce.js';
+export { initialState, type MachineState, reduce } from './reduce.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS, MANUAL_POLICY, type Policy } from './svm/intercepts.js';
-export { type InstructionCount, instructionCount, type Nanoseconds, PAGE_BYTES, type SPA, sPA } from './units.js';
-export { type RaisedException, type Tier, Workbench } from './workbench.js';
+export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
+export { type Tier, Workbench } from './workbench.js';

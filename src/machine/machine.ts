@@ -47,6 +47,7 @@ import {
 } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
+import { pagingFeatures } from './mmu/page-walk.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Engine } from './wasm/engine.js';
@@ -99,11 +100,7 @@ export class Machine implements ProcessorHost {
     invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
     this.profile = profile;
     this.memory = new PhysicalMemory(config.ramBytes);
-    this.engine = new Engine(this.memory, INSTRUCTIONS, {
-      instructions: profile.features,
-      physicalAddressBits: profile.physicalAddressBits,
-      gigabytePages: profile.system.has('page1gb'),
-    });
+    this.engine = new Engine(this.memory, INSTRUCTIONS, { instructions: profile.features, ...pagingFeatures(profile) });
     const initial = initialState(config);
     this.state = { ...initial, vcpus: [{ registers: this.engine.registers }] };
     for (let slot = 0; slot < SLOT_COUNT; slot++) {

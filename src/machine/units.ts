@@ -29,7 +29,6 @@ export const pageOf = <T extends number>(address: T): T => (address - (address %
 /** The byte offset within the page, 0..4095. */
 export const offsetIn = (address: number): number => address % PAGE_BYTES;
 
-export const U64 = 0xffff_ffff_ffff_ffffn;
 /** Cuts to 64 bits, unsigned. */
 export const u64 = (value: bigint): bigint => BigInt.asUintN(64, value);
 /** Cuts to `bits` bits, unsigned. */

@@ -64,7 +64,7 @@ function disassembleOne(place: CodePlace, rip: bigint, mode: CodeMode): Disassem
   return { rip, bytes: bytes.subarray(0, 0), text: `${reasons[insn]} ${bytesText(bytes)}` };
 }
 
-export function codeModeOf(registers: Registers): CodeMode {
+function codeModeOf(registers: Registers): CodeMode {
   const reader = { get: (slot: Slot) => registers[slot] as bigint };
   return { bits: codeBits(reader), real: hasParagraphs(reader) };
 }
@@ -139,13 +139,13 @@ function gprName(number: number, width: number, high = false): string {
 function operandText(operand: DecodedOperand, insn: DecodedInstruction, rip: bigint): string {
   switch (operand.kind) {
     case 'gpr':
-      return gprName(operand.number, operand.width, operand.high);
+      return gprName(operand.number, movesSystemRegister(insn) ? systemWidth(insn) : operand.width, operand.high);
     case 'mem':
       return memoryText(operand, insn, rip);
     case 'imm':
       return immediateText(operand.value, operand.width);
     case 'rel':
-      return hex(cut(rip + BigInt(insn.length) + operand.displacement, insn.long ? 64 : insn.width));
+      return hex(BigInt.asUintN(insn.long ? 64 : insn.width, rip + BigInt(insn.length) + operand.displacement));
     case 'far':
       return `${hex(operand.selector)}:${hex(operand.offset)}`;
     case 'segment':
@@ -160,6 +160,11 @@ function operandText(operand: DecodedOperand, insn: DecodedInstruction, rip: big
       return `dr${operand.number}`;
   }
 }
+
+/** MOV CRn and MOV DRn: the mode alone says how wide they are. */
+const movesSystemRegister = ({ operands }: DecodedInstruction): boolean =>
+  operands.some(({ kind }) => kind === 'control' || kind === 'debug');
+const systemWidth = ({ long }: DecodedInstruction): number => (long ? 64 : 32);
 
 /** Small negative values read better with their sign. */
 function immediateText(value: bigint, width: number): string {

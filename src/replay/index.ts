@@ -2,7 +2,7 @@
  * The front door of replay: what other folders may use.
  */
 export { disassemble } from './disassemble.js';
-export type { Difference, ReplayDivergence } from './divergence.js';
+
 export { eventText, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
 export { LiveSession, type SessionOptions } from './live-session.js';

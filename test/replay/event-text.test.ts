@@ -49,7 +49,7 @@ describe('an event is one line', () => {
       { type: 'bus.unclaimed', space: 'port', address: 0xed, size: 1, write: true, value: 0n },
       "port 0xed is nobody's: write of 0x0, 1 bytes",
     ],
-  ])('%j', (event, text) => {
+  ])('$1', (event, text) => {
     expect(eventText(stated(event))).toBe(`L1 ${text}`);
   });
 

@@ -3,7 +3,7 @@ import { foldHistory, foldTape, stateDifferences } from '../../src/replay/index.
 import { recordGuest } from '../support/sessions.js';
 
 describe('a fold', () => {
-  const { store } = recordGuest('exits.elf', { limit: 13_000 });
+  const { store } = recordGuest('exits.elf', { limit: 35_000 });
 
   it('through Immer gives at every boundary what folding in place gives', () => {
     const reader = store.read();

@@ -37,7 +37,7 @@ import { ioExitInfo, type PortAccess } from '../../src/machine/svm/permission-ma
 import { VmExit } from '../../src/machine/svm/vmexit-request.js';
 import { nanoseconds, type SPA, sPA } from '../../src/machine/units.js';
 
-export const INSTRUCTIONS = [
+const INSTRUCTIONS = [
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
@@ -50,7 +50,7 @@ export const INSTRUCTIONS = [
 export const GDT = 0x1000;
 export const IDT = 0x2000;
 export const TSS = 0x3000;
-export const CODE = 0x1_0000;
+const CODE = 0x1_0000;
 export const STACK_TOP = 0x2_0000;
 export const INNER_STACK_TOP = 0x2_8000;
 export const DATA = 0x3_0000;

@@ -32,7 +32,7 @@ import { INTERCEPTS, type InterceptName, interceptRequested } from '../../src/ma
 import { VmExit } from '../../src/machine/svm/vmexit-request.js';
 import { sPA } from '../../src/machine/units.js';
 
-export const RAM_BYTES = 0x40_0000;
+const RAM_BYTES = 0x40_0000;
 export const VMCB_AT = 0x8000;
 export const CODE64 = 0xffff_ffff_0a9b_0008n;
 export const DATA = 0xffff_ffff_0c93_0010n;

@@ -153,7 +153,8 @@ export function deliver(tx: Transaction, event: GuestEvent): void {
   const before = tx.get(R.boundary);
   let boundary = before & ~TRANSIENT;
   // A data breakpoint in the shadow of MOV SS outlives INT n and INT3: it traps at their handler (kvm-unit-tests, debug).
-  if (isSoftware(event) && (before & Boundary.DEBUG_SHADOW) !== 0n) boundary |= before & (0xfn << Boundary.BREAKPOINTS_SHIFT);
+  if (isSoftware(event) && (before & Boundary.DEBUG_SHADOW) !== 0n)
+    boundary |= before & (0xfn << Boundary.BREAKPOINTS_SHIFT);
   if (event.type === 'nmi') boundary |= Boundary.NMI_BLOCKED;
   tx.set(R.boundary, boundary);
   tx.set(R.activity, Activity.RUNNING);

@@ -28,13 +28,10 @@ import { RTC_MC146818 } from './rtc-mc146818.js';
 import { decideReceive, uartRoom } from './uart-16550.js';
 
 export type {
-  AcknowledgeDecision,
   CpuSignal,
   Decision,
   DeviceEvent,
-  DevicesConfig,
   DevicesState,
-  EndRequest,
 } from './device-set.js';
 export {
   DEVICE_EVENT_FIELDS,
@@ -44,7 +41,7 @@ export {
   reduceClock,
   reduceDevices,
 } from './device-set.js';
-export type { PendingInterrupt } from './interrupt-wiring.js';
+
 export { cpuInterruptPending, decideAcknowledge, decideInit, nmiRouted, settle } from './interrupt-wiring.js';
 
 // --- ports -----------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ function controlRegister(context: SystemContext, operand: number): number {
   return number;
 }
 
-export const MOV_FROM_CR = systemInstruction({
+const MOV_FROM_CR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV CRn',
   forms: ['0F 20 /r: Rd, Cd'],
@@ -56,7 +56,7 @@ export const MOV_FROM_CR = systemInstruction({
   },
 });
 
-export const MOV_TO_CR = systemInstruction({
+const MOV_TO_CR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV CRn',
   forms: ['0F 22 /r: Cd, Rd'],
@@ -73,7 +73,7 @@ export const MOV_TO_CR = systemInstruction({
   },
 });
 
-export const MOV_FROM_DR = systemInstruction({
+const MOV_FROM_DR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV DRn',
   forms: ['0F 21 /r: Rd, Dd'],
@@ -88,7 +88,7 @@ export const MOV_FROM_DR = systemInstruction({
   },
 });
 
-export const MOV_TO_DR = systemInstruction({
+const MOV_TO_DR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV DRn',
   forms: ['0F 23 /r: Dd, Rd'],
@@ -104,7 +104,7 @@ export const MOV_TO_DR = systemInstruction({
 });
 
 /** Memory takes 16 bits of CR0; a register as many as the operand size. */
-export const SMSW = systemInstruction({
+const SMSW = systemInstruction({
   mnemonic: 'SMSW',
   source: 'APM vol.3, SMSW',
   forms: ['0F 01 /4: Mw', '0F 01 /4: Rv'],
@@ -118,7 +118,7 @@ export const SMSW = systemInstruction({
 });
 
 /** Writes PE, MP, EM and TS; PE cannot be cleared. The intercepts stand before the memory operand. */
-export const LMSW = systemInstruction({
+const LMSW = systemInstruction({
   mnemonic: 'LMSW',
   source: 'APM vol.3, LMSW',
   forms: ['0F 01 /6: Ew'],
@@ -132,7 +132,7 @@ export const LMSW = systemInstruction({
   },
 });
 
-export const CLTS = systemInstruction({
+const CLTS = systemInstruction({
   mnemonic: 'CLTS',
   source: 'APM vol.3, CLTS',
   forms: ['0F 06:'],
@@ -146,7 +146,7 @@ export const CLTS = systemInstruction({
 });
 
 /** Neither limit nor canonical form of the address is checked. */
-export const INVLPG = systemInstruction({
+const INVLPG = systemInstruction({
   mnemonic: 'INVLPG',
   source: 'APM vol.3, INVLPG',
   forms: ['0F 01 /7: M'],
@@ -171,7 +171,7 @@ function writePair(context: SystemContext, value: bigint): void {
 
 const readPair = ({ ops }: SystemContext): bigint => ops.readGpr(Gpr.RAX, 32) | (ops.readGpr(Gpr.RDX, 32) << 32n);
 
-export const RDMSR = systemInstruction({
+const RDMSR = systemInstruction({
   mnemonic: 'RDMSR',
   source: 'APM vol.3, RDMSR',
   forms: ['0F 32:'],
@@ -184,7 +184,7 @@ export const RDMSR = systemInstruction({
   },
 });
 
-export const WRMSR = systemInstruction({
+const WRMSR = systemInstruction({
   mnemonic: 'WRMSR',
   source: 'APM vol.3, WRMSR',
   forms: ['0F 30:'],
@@ -203,7 +203,7 @@ function requireTimeStamp({ tx }: SystemContext): void {
   if ((tx.get(R.cr4) & CR4.TSD) !== 0n && cplOf(tx) !== 0) throw generalProtection();
 }
 
-export const RDTSC = systemInstruction({
+const RDTSC = systemInstruction({
   mnemonic: 'RDTSC',
   source: 'APM vol.3, RDTSC',
   forms: ['0F 31:'],
@@ -215,7 +215,7 @@ export const RDTSC = systemInstruction({
   },
 });
 
-export const RDTSCP = systemInstruction({
+const RDTSCP = systemInstruction({
   mnemonic: 'RDTSCP',
   source: 'APM vol.3, RDTSCP',
   forms: ['0F 01 F9:'],
@@ -232,7 +232,7 @@ export const RDTSCP = systemInstruction({
 const PERFORMANCE_COUNTERS = 4n;
 
 /** No event is ever counted. */
-export const RDPMC = systemInstruction({
+const RDPMC = systemInstruction({
   mnemonic: 'RDPMC',
   source: 'APM vol.3, RDPMC',
   forms: ['0F 33:'],
@@ -250,7 +250,7 @@ function requireXsave({ tx }: SystemContext): void {
   if ((tx.get(R.cr4) & CR4.OSXSAVE) === 0n) throw invalidOpcode();
 }
 
-export const XGETBV = systemInstruction({
+const XGETBV = systemInstruction({
   mnemonic: 'XGETBV',
   source: 'APM vol.3, XGETBV',
   forms: ['NP 0F 01 D0:'],
@@ -266,7 +266,7 @@ export const XGETBV = systemInstruction({
 const xcr0Mask = ({ profile }: SystemContext): bigint => (profile.features.has('avx') ? 7n : 3n);
 
 /** Only the #UD of a clear CR4.OSXSAVE comes before the intercept. */
-export const XSETBV = systemInstruction({
+const XSETBV = systemInstruction({
   mnemonic: 'XSETBV',
   source: 'APM vol.3, XSETBV',
   forms: ['NP 0F 01 D1:'],

@@ -29,21 +29,21 @@ export function farPointer(context: SystemContext, index: number): FarTarget {
   return { selector: Number(readIn(context, memory, width / 8, 2)), offset, width };
 }
 
-export const JMP_FAR = systemInstruction({
+const JMP_FAR = systemInstruction({
   mnemonic: 'JMPF',
   source: 'APM vol.3, JMP (Far)',
   forms: ['EA: Ap [i64]', 'FF /5: Mp'],
   system: (context) => farJump(context, farPointer(context, 0)),
 });
 
-export const CALL_FAR = systemInstruction({
+const CALL_FAR = systemInstruction({
   mnemonic: 'CALLF',
   source: 'APM vol.3, CALL (Far)',
   forms: ['9A: Ap [i64]', 'FF /3: Mp'],
   system: (context) => farCall(context, farPointer(context, 0)),
 });
 
-export const RET_FAR = systemInstruction({
+const RET_FAR = systemInstruction({
   mnemonic: 'RETF',
   source: 'APM vol.3, RET (Far)',
   forms: ['CB:', 'CA: Iw'],
@@ -61,7 +61,7 @@ function raise(tx: Transaction, type: GuestEvent['type'], vector: number): never
   throw new SoftwareEvent({ type, vector, nextRip: tx.get(R.rip) });
 }
 
-export const INT = systemInstruction({
+const INT = systemInstruction({
   mnemonic: 'INT',
   source: 'APM vol.3, INT',
   forms: ['CD: Ib'],
@@ -74,14 +74,14 @@ export const INT = systemInstruction({
   },
 });
 
-export const INT3 = systemInstruction({
+const INT3 = systemInstruction({
   mnemonic: 'INT3',
   source: 'APM vol.3, INT 3',
   forms: ['CC:'],
   system: ({ tx }) => raise(tx, 'exception', Vector.BP),
 });
 
-export const INTO = systemInstruction({
+const INTO = systemInstruction({
   mnemonic: 'INTO',
   source: 'APM vol.3, INTO',
   forms: ['CE: [i64]'],
@@ -91,7 +91,7 @@ export const INTO = systemInstruction({
   },
 });
 
-export const INT1 = systemInstruction({
+const INT1 = systemInstruction({
   mnemonic: 'INT1',
   source: 'APM vol.3 appendix A.1, opcode F1h (ICEBP); APM vol.2 §15.9 Instruction Intercepts, ICEBP',
   forms: ['F1:'],
@@ -101,7 +101,7 @@ export const INT1 = systemInstruction({
   },
 });
 
-export const IRET = systemInstruction({
+const IRET = systemInstruction({
   mnemonic: 'IRET',
   source: 'APM vol.3, IRET',
   forms: ['CF:'],
@@ -125,7 +125,7 @@ function enterFlat(tx: Transaction, codeSelector: number, code: number, rip: big
   tx.set(R.rip, rip);
 }
 
-export const SYSCALL = systemInstruction({
+const SYSCALL = systemInstruction({
   mnemonic: 'SYSCALL',
   source: 'APM vol.3, SYSCALL',
   forms: ['0F 05:'],
@@ -150,7 +150,7 @@ export const SYSCALL = systemInstruction({
 const SYSRET_FLAGS = 0x3c_7fd7n;
 
 /** SS takes a new selector only; base, limit and attributes stay. A RIP that is not canonical faults at CPL 3. */
-export const SYSRET = systemInstruction({
+const SYSRET = systemInstruction({
   mnemonic: 'SYSRET',
   source: 'APM vol.3, SYSRET',
   forms: ['0F 07:'],
@@ -171,7 +171,7 @@ export const SYSRET = systemInstruction({
   },
 });
 
-export const SYSENTER = systemInstruction({
+const SYSENTER = systemInstruction({
   mnemonic: 'SYSENTER',
   source: 'APM vol.3, SYSENTER',
   forms: ['0F 34:'],
@@ -185,7 +185,7 @@ export const SYSENTER = systemInstruction({
   },
 });
 
-export const SYSEXIT = systemInstruction({
+const SYSEXIT = systemInstruction({
   mnemonic: 'SYSEXIT',
   source: 'APM vol.3, SYSEXIT',
   forms: ['0F 35:'],

@@ -14,7 +14,7 @@ import type { ConditionCode } from './instruction.js';
 const PARITY_EVEN = (0x6996 ^ 0xffff) >>> 0;
 
 /** PF of a value: set when the low byte has an even number of ones. */
-export function parity(value: bigint): boolean {
+function parity(value: bigint): boolean {
   const byte = Number(value & 0xffn);
   return ((PARITY_EVEN >>> ((byte ^ (byte >>> 4)) & 15)) & 1) === 1;
 }

@@ -29,12 +29,12 @@ const FCW_INIT = 0x37fn;
 const MXCSR_BITS = 0xffffn;
 
 /** x87 instructions: #NM when the unit is absent or belongs to another task. */
-export function requireX87(tx: Transaction): void {
+function requireX87(tx: Transaction): void {
   if ((tx.get(R.cr0) & (CR0.EM | CR0.TS)) !== 0n) throw deviceNotAvailable();
 }
 
 /** Waiting instructions report an unmasked exception of an earlier one. */
-export function requireNoX87Error(tx: Transaction): void {
+function requireNoX87Error(tx: Transaction): void {
   if ((tx.get(R.fsw) & ERROR_SUMMARY) === 0n) return;
   if ((tx.get(R.cr0) & CR0.NE) !== 0n) throw new GuestFault(Vector.MF);
   throw new UnsupportedError('an x87 exception with CR0.NE clear: FERR# and IRQ 13');
@@ -93,7 +93,7 @@ const FLDCW = x87('FLDCW', ['D9 /5: Mw'], (context) => {
 
 const FNOP = x87('FNOP', ['D9 D0:'], ({ tx }) => requireNoX87Error(tx));
 
-export const FWAIT = systemInstruction({
+const FWAIT = systemInstruction({
   mnemonic: 'FWAIT',
   source: 'APM vol.5, FWAIT',
   forms: ['9B:'],
@@ -109,7 +109,7 @@ export const FWAIT = systemInstruction({
 /** x87 status word: the register that is the top of the stack. */
 const STATUS_TOP = 7n << 11n;
 
-export const EMMS = systemInstruction({
+const EMMS = systemInstruction({
   mnemonic: 'EMMS',
   source: 'APM vol.5, EMMS',
   forms: ['0F 77:'],
@@ -124,7 +124,7 @@ export const EMMS = systemInstruction({
   },
 });
 
-export const LDMXCSR = systemInstruction({
+const LDMXCSR = systemInstruction({
   mnemonic: 'LDMXCSR',
   source: 'APM vol.4, LDMXCSR',
   forms: ['NP 0F AE /2: Md'],
@@ -137,7 +137,7 @@ export const LDMXCSR = systemInstruction({
   },
 });
 
-export const STMXCSR = systemInstruction({
+const STMXCSR = systemInstruction({
   mnemonic: 'STMXCSR',
   source: 'APM vol.4, STMXCSR',
   forms: ['NP 0F AE /3: Md'],
@@ -167,7 +167,7 @@ const xmmCount = (tx: Transaction): number => (is64Bit(tx) ? 16 : 8);
 const highHalf = (slot: Slot): Slot => (slot + 1) as Slot;
 
 /** The error pointers are always carried (CPUID Fn8000_0008_EBX[RstrFpErrPtrs]); as 64 bits with REX.W, else 32. */
-export const FXSAVE = systemInstruction({
+const FXSAVE = systemInstruction({
   mnemonic: 'FXSAVE',
   source: 'APM vol.4, FXSAVE',
   forms: ['NP 0F AE /0: M'],
@@ -199,7 +199,7 @@ export const FXSAVE = systemInstruction({
   },
 });
 
-export const FXRSTOR = systemInstruction({
+const FXRSTOR = systemInstruction({
   mnemonic: 'FXRSTOR',
   source: 'APM vol.4, FXRSTOR',
   forms: ['NP 0F AE /1: M'],

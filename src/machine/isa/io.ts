@@ -59,7 +59,7 @@ function beginAccess(context: SystemContext, port: number, size: number, input: 
 /** Bytes of the access: operands of 64 bits count as 32. */
 const accessBytes = (width: number): number => Math.min(width, 32) / 8;
 
-export const IN = systemInstruction({
+const IN = systemInstruction({
   mnemonic: 'IN',
   source: 'APM vol.3, IN',
   forms: ['E4: AL, Ib', 'E5: eAX, Ib', 'EC: AL, DX', 'ED: eAX, DX'],
@@ -74,7 +74,7 @@ export const IN = systemInstruction({
   },
 });
 
-export const OUT = systemInstruction({
+const OUT = systemInstruction({
   mnemonic: 'OUT',
   source: 'APM vol.3, OUT',
   forms: ['E6: Ib, AL', 'E7: Ib, eAX', 'EE: DX, AL', 'EF: DX, eAX'],
@@ -108,7 +108,7 @@ function iterate(context: SystemContext, pointer: number, size: number, access: 
   if (count > 1n) tx.set(R.rip, ownRip(context));
 }
 
-export const INS = systemInstruction({
+const INS = systemInstruction({
   mnemonic: 'INS',
   source: 'APM vol.3, INS',
   forms: ['6C: [b] [rep]', '6D: [rep]'],
@@ -126,7 +126,7 @@ export const INS = systemInstruction({
   },
 });
 
-export const OUTS = systemInstruction({
+const OUTS = systemInstruction({
   mnemonic: 'OUTS',
   source: 'APM vol.3, OUTS',
   forms: ['6E: [b] [rep]', '6F: [rep]'],

@@ -21,7 +21,7 @@ function shadowStackLoad(tx: Transaction): void {
   tx.set(R.boundary, tx.get(R.boundary) | Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW);
 }
 
-export const MOV_TO_SEGMENT = systemInstruction({
+const MOV_TO_SEGMENT = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV',
   forms: ['8E /r: Sw, Ew'],
@@ -34,7 +34,7 @@ export const MOV_TO_SEGMENT = systemInstruction({
 });
 
 /** Memory takes 16 bits; a register the selector, zero-extended. */
-export const MOV_FROM_SEGMENT = systemInstruction({
+const MOV_FROM_SEGMENT = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV',
   forms: ['8C /r: Mw, Sw', '8C /r: Rv, Sw'],
@@ -84,7 +84,7 @@ const loadFarPointer = (mnemonic: string, form: string, number: number): Instruc
     },
   });
 
-export const SWAPGS = systemInstruction({
+const SWAPGS = systemInstruction({
   mnemonic: 'SWAPGS',
   source: 'APM vol.3, SWAPGS',
   forms: ['0F 01 F8: [o64]'],
@@ -188,7 +188,7 @@ const verify = (mnemonic: string, digit: number, write: boolean): Instruction =>
 /** Attributes in descriptor bits 55:40, at the same place of the upper word. */
 const ACCESS_RIGHTS = 0x00ff_ff00n;
 
-export const LAR = systemInstruction({
+const LAR = systemInstruction({
   mnemonic: 'LAR',
   source: 'APM vol.3, LAR',
   forms: ['0F 02 /r: Gv, Ew [prot]'],
@@ -201,7 +201,7 @@ export const LAR = systemInstruction({
   },
 });
 
-export const LSL = systemInstruction({
+const LSL = systemInstruction({
   mnemonic: 'LSL',
   source: 'APM vol.3, LSL',
   forms: ['0F 03 /r: Gv, Ew [prot]'],
@@ -215,7 +215,7 @@ export const LSL = systemInstruction({
 });
 
 /** Raises the RPL of a selector to that of another. */
-export const ARPL = systemInstruction({
+const ARPL = systemInstruction({
   mnemonic: 'ARPL',
   source: 'APM vol.3, ARPL',
   forms: ['63 /r: Ew, Gw [i64] [prot]'],

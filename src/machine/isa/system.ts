@@ -16,7 +16,7 @@ import { Gpr, type Instruction, instruction } from './instruction.js';
 import { one } from './operands.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
 
-export const CPUID = systemInstruction({
+const CPUID = systemInstruction({
   mnemonic: 'CPUID',
   source: 'APM vol.3, CPUID',
   forms: ['0F A2:'],
@@ -32,7 +32,7 @@ export const CPUID = systemInstruction({
   },
 });
 
-export const HLT = systemInstruction({
+const HLT = systemInstruction({
   mnemonic: 'HLT',
   source: 'APM vol.3, HLT',
   forms: ['F4:'],
@@ -49,7 +49,7 @@ function requireIopl({ tx }: SystemContext): void {
   if (cplOf(tx) > ioplOf(tx)) throw generalProtection();
 }
 
-export const CLI = systemInstruction({
+const CLI = systemInstruction({
   mnemonic: 'CLI',
   source: 'APM vol.3, CLI',
   forms: ['FA:'],
@@ -69,7 +69,7 @@ function stateFlags(context: SystemContext, rflags: bigint): void {
 }
 
 /** Interrupts are let in after the next instruction, when they were not before (APM vol.2 §15.21.5). */
-export const STI = systemInstruction({
+const STI = systemInstruction({
   mnemonic: 'STI',
   source: 'APM vol.3, STI',
   forms: ['FB:'],
@@ -89,7 +89,7 @@ function requireFlagAccess({ tx }: SystemContext): void {
 
 const flagsWidth = ({ insn }: SystemContext): 16 | 32 | 64 => (insn.width === 8 ? 16 : insn.width);
 
-export const PUSHF = systemInstruction({
+const PUSHF = systemInstruction({
   mnemonic: 'PUSHF',
   source: 'APM vol.3, PUSHF',
   forms: ['9C: [d64]'],
@@ -103,7 +103,7 @@ export const PUSHF = systemInstruction({
   },
 });
 
-export const POPF = systemInstruction({
+const POPF = systemInstruction({
   mnemonic: 'POPF',
   source: 'APM vol.3, POPF',
   forms: ['9D: [d64]'],
@@ -119,7 +119,7 @@ export const POPF = systemInstruction({
 });
 
 /** There are no caches: nothing is invalidated. */
-export const INVD = systemInstruction({
+const INVD = systemInstruction({
   mnemonic: 'INVD',
   source: 'APM vol.3, INVD',
   forms: ['0F 08:'],
@@ -130,7 +130,7 @@ export const INVD = systemInstruction({
   },
 });
 
-export const WBINVD = systemInstruction({
+const WBINVD = systemInstruction({
   mnemonic: 'WBINVD',
   source: 'APM vol.3, WBINVD, WBNOINVD',
   forms: ['0F 09:'],
@@ -147,7 +147,7 @@ function requireMonitor({ tx, ops }: SystemContext): void {
   if (ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
 }
 
-export const MONITOR = systemInstruction({
+const MONITOR = systemInstruction({
   mnemonic: 'MONITOR',
   source: 'APM vol.3, MONITOR',
   forms: ['0F 01 C8:'],
@@ -164,7 +164,7 @@ export const MONITOR = systemInstruction({
 });
 
 /** Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. */
-export const MWAIT = systemInstruction({
+const MWAIT = systemInstruction({
   mnemonic: 'MWAIT',
   source: 'APM vol.3, MWAIT',
   forms: ['0F 01 C9:'],
@@ -182,7 +182,7 @@ export const MWAIT = systemInstruction({
   },
 });
 
-export const PAUSE = systemInstruction({
+const PAUSE = systemInstruction({
   mnemonic: 'PAUSE',
   source: 'APM vol.3, PAUSE',
   forms: ['F3 90:'],
@@ -193,7 +193,7 @@ export const PAUSE = systemInstruction({
 });
 
 /** There is no system-management mode to leave. */
-export const RSM = systemInstruction({
+const RSM = systemInstruction({
   mnemonic: 'RSM',
   source: 'APM vol.3, RSM',
   forms: ['0F AA:'],
@@ -243,7 +243,7 @@ const barrier = (mnemonic: string, digit: number): Instruction =>
   });
 
 /** Without caches it only has the faults of a one-byte read. */
-export const CLFLUSH = instruction({
+const CLFLUSH = instruction({
   mnemonic: 'CLFLUSH',
   source: 'APM vol.3, CLFLUSH',
   forms: ['NP 0F AE /7: Mb'],

@@ -101,7 +101,6 @@ export const fprSlot = (number: number): Slot => (R.fpr0 + 2 * number) as Slot;
 
 /** Segment registers by their number in the ModRM reg field, then LDTR and TR. */
 export const SEGMENT_NAMES = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
-export type SegmentName = (typeof SEGMENT_NAMES)[number];
 export const Segment = { ES: 0, CS: 1, SS: 2, DS: 3, FS: 4, GS: 5, LDTR: 6, TR: 7 } as const;
 /** Word slot of segment `number`; the base follows it. */
 export const segmentSlot = (number: number): Slot => (R.es + 2 * number) as Slot;

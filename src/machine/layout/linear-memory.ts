@@ -62,10 +62,8 @@ export const TLB_ENTRIES = 1024;
 export const TLB_ENTRY_BYTES = 16;
 export const TLB_ARRAY_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
 /** Offset of the array for writes within a bank; reads come first. */
-export const TLB_WRITE_OFFSET = TLB_ARRAY_BYTES;
+export const TLB_WRITE_OFFSET = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_BANK_BYTES = 2 * TLB_ARRAY_BYTES;
-/** A tag that no address matches: its low bits are not clear. */
-export const TLB_INVALID_TAG = -1n;
 
 export const UOP_BASE = 0x10_0000;
 export const UOP_ARENA_BYTES = 0x180_0000;

@@ -35,7 +35,6 @@ import {
 } from './table-walk.js';
 
 export type { NestedContext, PagingFeatures } from './nested-walk.js';
-export { PageFaultCode, PagingMode } from './table-walk.js';
 
 /**
  * All that translation depends on besides the access; made anew when CR0, CR3, CR4, EFER, RFLAGS.AC, a PDPE, or guest

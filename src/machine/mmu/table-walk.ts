@@ -61,9 +61,9 @@ const FRAME_HIGH = 0x000f_ffff;
 const TWO_32 = 0x1_0000_0000;
 
 export const KIB_4 = 0x1000;
-export const MIB_2 = 0x20_0000;
-export const MIB_4 = 0x40_0000;
-export const GIB_1 = 0x4000_0000;
+const MIB_2 = 0x20_0000;
+const MIB_4 = 0x40_0000;
+const GIB_1 = 0x4000_0000;
 
 /** Why a walk stopped. */
 export const Stop = {

@@ -20,8 +20,8 @@ export function nmiAllowed(cpu: SlotReader): boolean {
 }
 
 /** INIT and external SMI wait for GIF alone. */
-export const initAllowed = gifSet;
-export const smiAllowed = gifSet;
+export const initAllowed = (cpu: SlotReader): boolean => gifSet(cpu);
+export const smiAllowed = (cpu: SlotReader): boolean => gifSet(cpu);
 
 /** Matches of breakpoint registers are ignored and discarded while GIF is clear; single steps are not. */
 export const breakpointsDiscarded = (cpu: SlotReader): boolean => !gifSet(cpu);

@@ -96,7 +96,7 @@ const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmM
 const inShadow = (cpu: SlotReader): boolean => (cpu.get(R.boundary) & Boundary.INTERRUPT_SHADOW) !== 0n;
 
 /** A guest runs whose IF and CR8 are virtual (V_INTR_MASKING). */
-export const masksVirtually = (cpu: SlotReader): boolean =>
+const masksVirtually = (cpu: SlotReader): boolean =>
   inGuest(cpu) && (cpu.get(R.intControl) & IntControl.V_INTR_MASKING) !== 0n;
 
 /**

@@ -46,12 +46,18 @@ class Pair {
 
   /** @returns what the tiers disagree in after `count` instructions, or when nothing runs any more. */
   run(code: Uint8Array, registers: Values, count: number): string[] {
-    for (const bench of [this.evaluator, this.engine]) {
-      bench.mode(this.bits, registers);
-      bench.put(startOf(this.bits), code);
-      bench.retired = 0;
-      bench.isShutDown = false;
-      bench.run(count);
+    try {
+      for (const bench of [this.evaluator, this.engine]) {
+        bench.mode(this.bits, registers);
+        bench.put(startOf(this.bits), code);
+        bench.retired = 0;
+        bench.isShutDown = false;
+        bench.run(count);
+      }
+    } catch (bug) {
+      // So that the next, smaller case does not fail for this one.
+      this.align();
+      throw bug;
     }
     return differences(this.evaluator, this.engine);
   }
