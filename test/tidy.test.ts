@@ -17,6 +17,7 @@ const withoutSource = new Set([
   'src/machine/devices/devices.ts',
   'src/machine/devices/ticks.ts',
   'src/machine/isa/instruction.ts',
+  'src/machine/isa/instructions.ts',
   'src/machine/isa/operands.ts',
 ]);
 

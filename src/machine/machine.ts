@@ -89,6 +89,8 @@ export class Machine implements ProcessorHost {
   private instructions = 0;
   /** Instructions retired since the last event. */
   private unstated = 0;
+  /** A device has asked for the end: it comes once the instruction that did so is complete. */
+  private ending: Decision['end'] = null;
 
   /** @throws InputError */
   constructor(
@@ -170,8 +172,8 @@ export class Machine implements ProcessorHost {
   private loop(limit: InstructionCount): AdvanceStop {
     let skips = 0;
     for (;;) {
-      if (this.state.ended !== null) return 'ended';
       const deadline = this.runDeadlines();
+      if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
       if (this.processor.takeDueEvent()) continue;
       if (this.instructions >= limit) return 'limit';
@@ -189,12 +191,13 @@ export class Machine implements ProcessorHost {
 
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
-    for (;;) {
+    while (this.state.ended === null && this.ending === null) {
       const deadline = nextDeadline(this.state.devices) ?? NEVER;
       if (deadline > this.now) return deadline;
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
     }
+    return NEVER;
   }
 
   /** The first instruction count at which virtual time has reached `deadline`. */
@@ -265,7 +268,7 @@ export class Machine implements ProcessorHost {
       this.flushRun();
       for (const event of left.events) this.state1(event satisfies DeviceEvent);
       for (const signal of left.signals) this.signal(signal);
-      if (left.end !== null) this.end(left.end.reason, left.end.status);
+      this.ending ??= left.end;
       left = settle(this.state.devices, this.now);
     }
   }

@@ -8,6 +8,7 @@ import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { cpuidLeaf } from '../../src/machine/cpu/cpuid.js';
 import type { deliverEvent } from '../../src/machine/cpu/exceptions.js';
 import type { decideBoundary } from '../../src/machine/cpu/interrupts.js';
+import { Processor } from '../../src/machine/cpu/processor.js';
 import { LOCAL_APIC } from '../../src/machine/devices/local-apic.js';
 import { PIC_8259 } from '../../src/machine/devices/pic-8259.js';
 import { PIT_8254 } from '../../src/machine/devices/pit-8254.js';
@@ -19,7 +20,7 @@ import { Machine } from '../../src/machine/machine.js';
 import { NestedWalk } from '../../src/machine/mmu/nested-walk.js';
 import { TableWalk } from '../../src/machine/mmu/table-walk.js';
 import type { reduce } from '../../src/machine/reduce.js';
-import type { interceptRequested } from '../../src/machine/svm/intercepts.js';
+import type { InterceptName, interceptRequested } from '../../src/machine/svm/intercepts.js';
 import type { msrIntercepted, portIntercepted } from '../../src/machine/svm/permission-maps.js';
 import type { vmrunRefusal } from '../../src/machine/svm/vmrun-checks.js';
 import { Emitter } from '../../src/machine/wasm/emit.js';
@@ -124,6 +125,15 @@ function deviceRegister(device: object, register: number, bits: number): void {
   });
 }
 
+/** Whether the processor finds an instruction intercepted. */
+function instructionIntercept(asked: (real: (name: InterceptName) => boolean, name: InterceptName) => boolean): void {
+  const processor = Processor.prototype as unknown as { requested(name: InterceptName): boolean };
+  const real = processor.requested;
+  vi.spyOn(processor, 'requested').mockImplementation(function (this: typeof processor, name) {
+    return asked((which) => real.call(this, which), name);
+  });
+}
+
 interface Mutation {
   readonly what: string;
   readonly guest: string;
@@ -173,15 +183,18 @@ const INTERCEPTS: readonly Mutation[] = [
   {
     what: 'CPUID is never intercepted',
     guest: 'exits.elf',
-    mutate: () => {
-      broken.interceptRequested = (real) => (get, name) => name !== 'CPUID' && real(get, name);
-    },
+    mutate: () => instructionIntercept((real, name) => name !== 'CPUID' && real(name)),
   },
   {
-    what: 'PAUSE is always intercepted',
+    what: 'CPUID is always intercepted, in L1 too',
+    guest: 'nested-timer.elf',
+    mutate: () => instructionIntercept((real, name) => name === 'CPUID' || real(name)),
+  },
+  {
+    what: 'physical interrupts are never intercepted',
     guest: 'nested-timer.elf',
     mutate: () => {
-      broken.interceptRequested = (real) => (get, name) => name === 'PAUSE' || real(get, name);
+      broken.interceptRequested = (real) => (get, name) => name !== 'INTR' && real(get, name);
     },
   },
   {

@@ -1,6 +1,6 @@
 /**
  * Operands of control-plane instructions: what `Ops` does not know of, segment and control registers by number, and
- * memory operands of several parts.
+ * memory operands of several parts. Source: APM vol.2 §4.5 Segmentation Data Structures and Registers.
  */
 import { accessAt, cplOf, is64Bit } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
