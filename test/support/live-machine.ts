@@ -21,7 +21,7 @@ const TABLE = 0x67n;
 const HUGE = 0xe7n;
 
 /** Laid out for SYSCALL and SYSRET (APM vol.2 §6.1.1 SYSCALL and SYSRET MSRs). */
-export const Sel = { CODE: 0x08, DATA: 0x10, USER_CODE32: 0x1b, USER_DATA: 0x23, USER_CODE: 0x2b, TSS: 0x30 } as const;
+const Sel = { CODE: 0x08, DATA: 0x10, USER_CODE32: 0x1b, USER_DATA: 0x23, USER_CODE: 0x2b, TSS: 0x30 } as const;
 export const STAR = (BigInt(Sel.USER_CODE32) << 48n) | (BigInt(Sel.CODE) << 32n);
 
 type Values = Partial<Record<RegisterName, bigint>>;
