@@ -1,6 +1,6 @@
 /**
  * Flags, lazily: the last result and its carries in two cells, as isa/flags.ts tells. A condition right behind the
- * comparison that it is about needs no cells.
+ * comparison that it is about needs no cells; an instruction whose flags nobody will see writes none.
  */
 import type { ArithmeticFlag, ConditionCode } from '../isa/instruction.js';
 import { R, slotAddress } from '../layout/cpu-state.js';
@@ -29,9 +29,12 @@ const NEGATIONS: Readonly<Partial<Record<ConditionCode, ConditionCode>>> = {
 
 export abstract class FlagEmitter extends ValueEmitter {
   protected flagSource: FlagSource | undefined;
+  /** The instructions that follow overwrite the flags before anybody sees them. */
+  flagsAreDead = false;
 
   protected setLazy(width: number, result: V, carries: () => void): void {
     const { code } = this;
+    if (this.conditions === 0) this.effects.overwritesFlags = true;
     code.i32(0).get(result);
     this.extendOnStack(width);
     code.memory(Op.I64_STORE, Cell.FLAG_RESULT);
@@ -73,27 +76,31 @@ export abstract class FlagEmitter extends ValueEmitter {
   }
 
   flagsAdd(width: number, a: V, b: V, result: V): void {
+    if (this.flagsAreDead) return;
     const carries = this.carriesOfAdd(a, b, result);
     this.setLazy(width, result, () => this.normalCarries(width, carries));
   }
   flagsSub(width: number, a: V, b: V, result: V): void {
+    if (this.flagsAreDead) return;
     this.flagSource = { kind: 'sub', width, a, b, result };
     const carries = this.carriesOfSub(a, b, result);
     this.setLazy(width, result, () => this.normalCarries(width, carries));
   }
   flagsLogic(width: number, result: V): void {
+    if (this.flagsAreDead) return;
     this.flagSource = { kind: 'logic', width, result };
     this.setLazy(width, result, () => this.code.i64(0n));
   }
   flagsInc(width: number, a: V, result: V): void {
-    this.keepingCarry(width, result, this.carriesOfAdd(a, this.constant(1n), result));
+    if (!this.flagsAreDead) this.keepingCarry(width, result, this.carriesOfAdd(a, this.constant(1n), result));
   }
   flagsDec(width: number, a: V, result: V): void {
-    this.keepingCarry(width, result, this.carriesOfSub(a, this.constant(1n), result));
+    if (!this.flagsAreDead) this.keepingCarry(width, result, this.carriesOfSub(a, this.constant(1n), result));
   }
   /** Takes OF and AF from `carries` and CF from the flags as they are. */
   protected keepingCarry(width: number, result: V, carries: V): void {
-    const { code } = this;
+    const { code, effects } = this;
+    const { overwritesFlags } = effects;
     this.normalCarries(width, carries);
     const normal = this.result();
     code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES).i64(SIGN).op(Op.I64_AND);
@@ -104,6 +111,7 @@ export abstract class FlagEmitter extends ValueEmitter {
       );
       code.get(normal).i64(8n).op(Op.I64_AND, Op.I64_OR);
     });
+    effects.overwritesFlags = overwritesFlags;
   }
   /** CF in bit 63 of local `carry`; writes the pair of bits that also gives the overflow left at bit 63 by `overflow`. */
   protected withOverflow(carry: V, overflow: () => void): void {
@@ -113,6 +121,7 @@ export abstract class FlagEmitter extends ValueEmitter {
     code.op(Op.I64_XOR).i64(1n).op(Op.I64_SHR_U, Op.I64_OR);
   }
   flagsResult(width: number, result: V, carry: C, overflow: C): void {
+    if (this.flagsAreDead) return;
     const carryBit = this.atSign(carry);
     const overflowBit = this.atSign(overflow);
     this.setLazy(width, result, () => this.withOverflow(carryBit, () => this.code.get(overflowBit)));
@@ -133,6 +142,7 @@ export abstract class FlagEmitter extends ValueEmitter {
   }
 
   setFlag(flag: ArithmeticFlag, value: C): void {
+    if (this.flagsAreDead) return;
     const { code } = this;
     const carries = this.carries();
     const sign = this.atSign(value);
@@ -178,6 +188,7 @@ export abstract class FlagEmitter extends ValueEmitter {
 
   flag(flag: ArithmeticFlag): C {
     const { code } = this;
+    this.effects.readsFlags = true;
     const result = (): Code => code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT);
     const carries = (): Code => code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES);
     switch (flag) {
@@ -300,6 +311,7 @@ export abstract class FlagEmitter extends ValueEmitter {
 
   /** SF ≠ OF: the sign of result ^ carries ^ carries << 1 ^ carries << 63. */
   protected less(): C {
+    this.effects.readsFlags = true;
     const c = this.carries();
     const { code } = this;
     code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT);

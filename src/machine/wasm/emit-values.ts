@@ -44,6 +44,16 @@ export interface Frame {
 /** Thrown by operations that have no WebAssembly counterpart: the instruction is left to the evaluator. */
 export class NotCompiled extends Error {}
 
+/** What a handler does with the arithmetic flags and with its block: what instructions before it may rely on. */
+export interface HandlerEffects {
+  /** Its result depends on them. */
+  readsFlags: boolean;
+  /** Afterwards none of them is what it was, whatever the operands. */
+  overwritesFlags: boolean;
+  /** It may leave the block, before or after it does anything. */
+  leaves: boolean;
+}
+
 /** Locals by type, shared by all handlers of one function. */
 export class LocalPool {
   private readonly pools = new Map<ValueType, number[]>();
@@ -79,6 +89,9 @@ export abstract class ValueEmitter {
   protected insn: Static | undefined;
   /** Offset of the instruction's micro-op from the one in local 0: that of the second of a fused pair is behind it. */
   protected at = 0;
+  readonly effects: HandlerEffects = { readsFlags: false, overwritesFlags: false, leaves: false };
+  /** Depth of `when`: what is written there may not happen. */
+  protected conditions = 0;
 
   constructor(
     protected readonly frame: Frame,
@@ -128,6 +141,7 @@ export abstract class ValueEmitter {
 
   /** Leaves before anything of this instruction happened. */
   protected assist(): void {
+    this.effects.leaves = true;
     if (this.at > 0) this.code.get(UOP).i32(this.at).op(Op.I32_ADD).set(UOP);
     this.frame.assist();
   }
@@ -139,6 +153,7 @@ export abstract class ValueEmitter {
   }
 
   protected leaveWith(reason: number): void {
+    this.effects.leaves = true;
     this.code.i32(0).i32(reason).memory(Op.I32_STORE, Cell.EXIT_REASON);
     this.frame.leave();
   }
@@ -424,6 +439,7 @@ export abstract class ValueEmitter {
     return this.result();
   }
   when(c: C, then: () => void, otherwise?: () => void): void {
+    this.conditions++;
     this.code.get(c).if();
     then();
     if (otherwise !== undefined) {
@@ -431,5 +447,6 @@ export abstract class ValueEmitter {
       otherwise();
     }
     this.code.end();
+    this.conditions--;
   }
 }

@@ -104,6 +104,7 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
   /** `requireTarget` has been asked: nothing faults here. */
   jump(target: V): void {
     this.jumped = true;
+    this.effects.leaves = true;
     this.takeJump(this.targetOf(target));
   }
 
@@ -119,6 +120,7 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
 
   jumpRelativeWhen(condition: C, _operand: Operand): void {
     const { code, frame } = this;
+    this.effects.leaves = true;
     code.get(condition).if();
     if (frame.taken !== undefined && this.current.long) {
       code.get(UOP);

@@ -428,7 +428,7 @@ export class Engine {
     let at = first;
     let offset = start;
     let position = 0;
-    let previous: DecodedInstruction | undefined;
+    const written: { uop: number; insn: DecodedInstruction }[] = [];
     while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
       const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
@@ -443,12 +443,13 @@ export class Engine {
       position++;
       if (!single) {
         this.link(at - Uop.BYTES, insn, page, offset, mode);
-        if (previous !== undefined) this.translator.fuse(uop - Uop.BYTES, previous, insn);
-        previous = insn;
+        written.push({ uop: at - Uop.BYTES, insn });
       }
       if (endsBlock(insn)) break;
     }
     if (position === 0) return 0;
+    this.translator.dropDeadFlags(written);
+    this.translator.fusePairs(written);
     at = this.translator.writeEnd(at, { pageOffset: offset, position });
     const fresh = this.blocks.add(page, start, careful ? undefined : mode, at, offset - start);
     if (fresh) this.banks.forgetWrites();

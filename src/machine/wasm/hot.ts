@@ -69,7 +69,7 @@ const ENCODINGS: readonly string[] = [
   ],
   ...['48 d1 e8', 'd1 e8', '48 d1 e0', 'd1 e0', '48 d1 f8', 'd1 f8', '48 d3 e0', '48 d3 e8', 'd3 e0', 'd3 e8'],
   // IMUL
-  ...['48 0f af c0', '0f af c0', '48 6b c0 01', '48 69 c0 00 00 00 00', '6b c0 01', '69 c0 00 00 00 00'],
+  ...['48 0f af c0', '0f af c0', '48 0f af 00', '48 6b c0 01', '48 69 c0 00 00 00 00', '6b c0 01', '69 c0 00 00 00 00'],
   // PUSH, POP, CALL, RET, JMP
   ...['50', '58', '6a 00', 'e8 00 00 00 00', 'c3', 'eb 00', 'e9 00 00 00 00', 'ff e0', 'ff d0', 'c9'],
   ...CONDITIONS.map((condition) => `7${condition} 00`),

@@ -18,7 +18,14 @@ import {
 } from '../layout/cpu-state.js';
 import { Cell, DELTA_BASE, JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
 import { Emitter } from './emit.js';
-import { type Frame, type Helpers, LocalPool, leaveForAssist, NotCompiled } from './emit-values.js';
+import {
+  type Frame,
+  type HandlerEffects,
+  type Helpers,
+  LocalPool,
+  leaveForAssist,
+  NotCompiled,
+} from './emit-values.js';
 import { Code, ModuleWriter, Op, ValueType } from './module.js';
 import { ExitReason, Uop } from './uop.js';
 
@@ -49,10 +56,21 @@ interface Exports {
   readonly table: WebAssembly.Table;
 }
 
+/** A handler's number, and what it does around itself. */
+interface KnownHandler {
+  readonly handler: number;
+  readonly effects: HandlerEffects;
+}
+
+const TO_THE_EVALUATOR: KnownHandler = {
+  handler: Handler.ASSIST,
+  effects: { readsFlags: true, overwritesFlags: false, leaves: true },
+};
+
 export class Interpreter {
   private readonly exports: Exports;
-  /** Handler numbers by what an instruction's handler depends on. */
-  private readonly handlers = new Map<string, number>();
+  /** Handlers by what an instruction's handler depends on. */
+  private readonly handlers = new Map<string, KnownHandler>();
   private readonly instructionIds = new Map<Instruction, number>();
   private nextHandler: number;
 
@@ -91,16 +109,30 @@ export class Interpreter {
 
   /** The handler of an instruction; a new one is compiled when it is the first of its kind. */
   handlerOf(insn: DecodedInstruction): number {
+    return this.known(insn).handler;
+  }
+
+  /** What that handler does; asked after `handlerOf`. */
+  effectsOf(insn: DecodedInstruction): HandlerEffects {
+    return this.known(insn).effects;
+  }
+
+  private known(insn: DecodedInstruction): KnownHandler {
     const key = this.keyOf(insn);
-    const known = this.handlers.get(key);
-    if (known !== undefined) return known;
-    const handler = this.compile(insn) ?? Handler.ASSIST;
-    this.handlers.set(key, handler);
-    return handler;
+    const held = this.handlers.get(key);
+    if (held !== undefined) return held;
+    const made = this.compile(insn) ?? TO_THE_EVALUATOR;
+    this.handlers.set(key, made);
+    return made;
+  }
+
+  /** The handler that does the same but sets no flags, for where nobody will see them; undefined when there is none. */
+  flaglessHandlerOf(insn: DecodedInstruction): number | undefined {
+    return this.handlers.get(this.keyOf(insn) + FLAGLESS)?.handler;
   }
 
   /** One function in a module of its own, put into the shared table. */
-  private compile(insn: DecodedInstruction): number | undefined {
+  private compile(insn: DecodedInstruction): KnownHandler | undefined {
     const { instruction } = insn;
     if (!isCompiled(insn)) return undefined;
     const writer = new ModuleWriter();
@@ -116,8 +148,9 @@ export class Interpreter {
         code.i32(0).return();
       },
     };
+    const emitter = new Emitter(frame, new LocalPool(code), { fill, lookup });
     try {
-      new Emitter(frame, new LocalPool(code), { fill, lookup }).instruction(instruction as PlainInstruction, insn);
+      emitter.instruction(instruction as PlainInstruction, insn);
     } catch (reason) {
       if (reason instanceof NotCompiled) return undefined;
       throw reason;
@@ -131,13 +164,14 @@ export class Interpreter {
     const handler = this.nextHandler++;
     invariant(handler < TABLE_SIZE, 'the handler table is full');
     this.exports.table.set(handler, instance.exports.handler);
-    return handler;
+    return { handler, effects: emitter.effects };
   }
 
   private dispatchFunction(writer: ModuleWriter, helpers: Helpers, hot: readonly DecodedInstruction[]): Code {
     const code = new Code({ parameters: [ValueType.I32], results: [] });
     const pool = new LocalPool(code);
-    const bodies = [...builtInHandlers(), ...this.hotHandlers(hot), ...this.pairHandlers(hot)];
+    const bodies = [...builtInHandlers(), ...this.hotHandlers(hot), ...this.flaglessHandlers(hot)];
+    bodies.push(...this.pairHandlers(hot));
     code.loop();
     const dispatch = code.blockDepth;
     code.block();
@@ -180,28 +214,44 @@ export class Interpreter {
     for (const insn of hot) {
       const key = this.keyOf(insn);
       if (this.handlers.has(key)) continue;
-      this.handlers.set(key, Handler.FIRST_INSTRUCTION + this.handlers.size);
-      bodies.push((frame, pool, helpers) => {
-        new Emitter(frame, pool, helpers).instruction(insn.instruction as PlainInstruction, insn);
-        frame.code.op(Op.UNREACHABLE);
-      });
+      bodies.push(this.hotBody(key, (emitter) => emitter.instruction(insn.instruction as PlainInstruction, insn)));
     }
     return bodies;
+  }
+
+  /** The next handler of the dispatch function. */
+  private hotBody(key: string, write: (emitter: Emitter) => void): HandlerBody {
+    const effects: HandlerEffects = { readsFlags: false, overwritesFlags: false, leaves: false };
+    this.handlers.set(key, { handler: Handler.FIRST_INSTRUCTION + this.handlers.size, effects });
+    return (frame, pool, helpers) => {
+      const emitter = new Emitter(frame, pool, helpers);
+      write(emitter);
+      Object.assign(effects, emitter.effects);
+      frame.code.op(Op.UNREACHABLE);
+    };
+  }
+
+  /** Arithmetic that sets no flags: most of it is followed by more of it. */
+  private flaglessHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
+    return uniqueBy(hot, (insn) => this.keyOf(insn))
+      .filter(({ mnemonic, operands }) => FLAGLESS_MNEMONICS.has(mnemonic) && operands[0]?.kind === 'gpr')
+      .map((insn) =>
+        this.hotBody(this.keyOf(insn) + FLAGLESS, (emitter) => {
+          emitter.flagsAreDead = true;
+          emitter.instruction(insn.instruction as PlainInstruction, insn);
+        }),
+      );
   }
 
   /** Comparisons with the branch behind them, in one dispatch. */
   private pairHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
     const bodies: HandlerBody[] = [];
-    const branches = uniqueBy(hot, (insn) => insn.mnemonic).filter(({ mnemonic }) => FUSED_BRANCHES.has(mnemonic));
+    const branches = uniqueBy(hot, (insn) => insn.mnemonic);
     for (const first of uniqueBy(hot, (insn) => this.keyOf(insn))) {
-      const wanted = FUSED_FIRST[first.mnemonic];
-      if (wanted === undefined) continue;
-      for (const second of branches.filter(({ mnemonic }) => wanted.has(mnemonic))) {
-        this.handlers.set(`${this.keyOf(first)}+${this.keyOf(second)}`, Handler.FIRST_INSTRUCTION + this.handlers.size);
-        bodies.push((frame, pool, helpers) => {
-          new Emitter(frame, pool, helpers).pair(first, second);
-          frame.code.op(Op.UNREACHABLE);
-        });
+      for (const second of branches.filter((branch) => isFused(first, branch))) {
+        bodies.push(
+          this.hotBody(pairKey(this.keyOf(first), this.keyOf(second)), (emitter) => emitter.pair(first, second)),
+        );
       }
     }
     return bodies;
@@ -209,8 +259,8 @@ export class Interpreter {
 
   /** The handler of both instructions at once, when there is one. */
   pairHandlerOf(first: DecodedInstruction, second: DecodedInstruction): number | undefined {
-    if (FUSED_FIRST[first.mnemonic] === undefined || !FUSED_BRANCHES.has(second.mnemonic)) return undefined;
-    return this.handlers.get(`${this.keyOf(first)}+${this.keyOf(second)}`);
+    if (!isFused(first, second)) return undefined;
+    return this.handlers.get(pairKey(this.keyOf(first), this.keyOf(second)))?.handler;
   }
 
   /** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
@@ -225,11 +275,38 @@ export class Interpreter {
   }
 }
 
-const FUSED_FIRST: Readonly<Partial<Record<string, ReadonlySet<string>>>> = {
+const FLAGLESS = '|flagless';
+/** They set flags and read none. */
+const FLAGLESS_MNEMONICS = new Set([
+  'ADD',
+  'SUB',
+  'AND',
+  'OR',
+  'XOR',
+  'INC',
+  'DEC',
+  'NEG',
+  'IMUL',
+  'SHL',
+  'SHR',
+  'SAR',
+  'ROL',
+  'ROR',
+]);
+
+const pairKey = (first: string, second: string): string => `${first}+${second}`;
+
+/** Comparisons by the branches that are fused with them: the dispatch function has no room for all. */
+const FUSED_BRANCHES: Readonly<Partial<Record<string, ReadonlySet<string>>>> = {
   CMP: new Set(['JE', 'JNE', 'JB', 'JAE', 'JBE', 'JA', 'JL', 'JGE', 'JLE', 'JG']),
   TEST: new Set(['JE', 'JNE', 'JS', 'JNS', 'JLE', 'JG']),
 };
-const FUSED_BRANCHES = new Set(Object.values(FUSED_FIRST).flatMap((names) => [...(names ?? [])]));
+const FUSED_WITH_MEMORY: ReadonlySet<string> = new Set(['JE', 'JNE']);
+
+function isFused(first: DecodedInstruction, { mnemonic }: DecodedInstruction): boolean {
+  if (FUSED_BRANCHES[first.mnemonic]?.has(mnemonic) !== true) return false;
+  return FUSED_WITH_MEMORY.has(mnemonic) || first.operands.every(({ kind }) => kind !== 'mem');
+}
 
 function uniqueBy<T>(items: readonly T[], key: (item: T) => string): T[] {
   return [...new Map(items.map((item) => [key(item), item])).values()];

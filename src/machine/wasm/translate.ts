@@ -17,6 +17,12 @@ export interface UopPlace {
   readonly position: number;
 }
 
+/** An instruction of a block, with the last of its micro-ops. */
+export interface WrittenInstruction {
+  readonly uop: number;
+  readonly insn: DecodedInstruction;
+}
+
 export class Translator {
   constructor(
     private readonly view: DataView,
@@ -45,11 +51,38 @@ export class Translator {
     return next + Uop.BYTES;
   }
 
-  /** Lets the micro-op at `at` do both instructions, when the interpreter has a handler for the pair. */
-  fuse(at: number, first: DecodedInstruction, second: DecodedInstruction): void {
-    if (!first.long || this.view.getUint16(at + Uop.HANDLER, true) === Handler.ASSIST) return;
-    const handler = this.interpreter.pairHandlerOf(first, second);
-    if (handler !== undefined) this.view.setUint16(at + Uop.HANDLER, handler, true);
+  /** Lets one micro-op do two instructions, where the interpreter has a handler for the pair. @param block as above. */
+  fusePairs(block: readonly WrittenInstruction[]): void {
+    block.forEach(({ uop, insn }, index) => {
+      const second = block[index + 1]?.insn;
+      if (second === undefined || !insn.long || this.isAssist(uop)) return;
+      const handler = this.interpreter.pairHandlerOf(insn, second);
+      if (handler !== undefined) this.view.setUint16(uop + Uop.HANDLER, handler, true);
+    });
+  }
+
+  private isAssist(uop: number): boolean {
+    return this.view.getUint16(uop + Uop.HANDLER, true) === Handler.ASSIST;
+  }
+
+  /**
+   * Finds the instructions of a block whose flags are overwritten before anybody can see them, and takes the handlers
+   * that set none. Between such an instruction and the one that overwrites nothing may leave the block.
+   * @param block its instructions in order, each with its last micro-op.
+   */
+  dropDeadFlags(block: readonly WrittenInstruction[]): void {
+    let dead = false;
+    for (const { uop, insn } of block.toReversed()) {
+      const { interpreter, view } = this;
+      if (this.isAssist(uop)) {
+        dead = false;
+        continue;
+      }
+      const { readsFlags, overwritesFlags, leaves } = interpreter.effectsOf(insn);
+      const flagless = dead ? interpreter.flaglessHandlerOf(insn) : undefined;
+      if (flagless !== undefined) view.setUint16(uop + Uop.HANDLER, flagless, true);
+      dead = !leaves && !readsFlags && (overwritesFlags || dead);
+    }
   }
 
   /** Ends a block: execution goes on at `place`, found by RIP. */
