@@ -8,10 +8,11 @@ import { CPU_BASE, SLOT_COUNT, segmentSlot, slotAddress } from './cpu-state.js';
 
 /** Cells that the engine and the control plane share; addresses in bytes. All below 64 KiB: operands are u16 addresses. */
 export const Cell = {
-  /** Instructions that may still retire before the engine must stop (i32). */
-  BUDGET: 0x100,
-  /** The engine stops at a taken branch when fewer than this many are left: the longest block, or 1 when stepping (i32). */
-  BUDGET_FLOOR: 0x104,
+  /**
+   * Instructions that may still retire, beyond those of the longest block: below 0 the engine stops at a taken branch
+   * (i32). The dispatch function holds it in a local while it runs.
+   */
+  SLACK: 0x100,
   /** RIP minus the offset within its linear page, for the block that runs (i64). */
   RIP_PAGE: 0x108,
   /** Lazy flags (isa/flags.ts): last result, sign-extended, and carries (i64 each). */

@@ -148,7 +148,8 @@ export abstract class MemoryEmitter extends FlagEmitter {
   protected translate(linear: V, bytes: number, write: boolean): number {
     const { code } = this;
     const entry = this.i32();
-    code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
+    if (this.frame.bank === undefined) code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
+    else code.get(this.frame.bank);
     code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(0x3ff0).op(Op.I32_AND, Op.I32_ADD).tee(entry);
     code.memory(Op.I64_LOAD, write ? TLB_WRITE_OFFSET : 0);
     code.get(linear);

@@ -37,6 +37,9 @@ export interface Frame {
   leave(): void;
   /** Writes the way out of the engine that leaves the instruction of the micro-op in local 0 to the evaluator. */
   assist(): void;
+  /** Locals of the dispatch function that stand for `Cell.SLACK` and `Cell.TLB_BANK`; other functions use the cells. */
+  readonly slack?: number;
+  readonly bank?: number;
   /** Writes the jump to code that takes the relative branch of the micro-op on the stack, where there is such code. */
   taken?(): void;
 }
@@ -173,15 +176,22 @@ export abstract class ValueEmitter {
     this.code.memory(Op.I64_STORE);
   }
 
-  protected chargeCell(amount: () => void): void {
-    const { code } = this;
-    code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.BUDGET);
+  /** Takes the amount, which `amount` leaves on the stack, from the budget. */
+  protected charge(amount: () => void): void {
+    const { code, frame } = this;
+    if (frame.slack === undefined) code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.SLACK);
+    else code.get(frame.slack);
     amount();
-    code.op(Op.I32_SUB).memory(Op.I32_STORE, Cell.BUDGET);
+    code.op(Op.I32_SUB);
+    if (frame.slack === undefined) code.memory(Op.I32_STORE, Cell.SLACK);
+    else code.set(frame.slack);
   }
 
   protected budgetTooSmall(): void {
-    this.code.i32(0).memory(Op.I32_LOAD, Cell.BUDGET).i32(0).memory(Op.I32_LOAD, Cell.BUDGET_FLOOR).op(Op.I32_LT_S);
+    const { code, frame } = this;
+    if (frame.slack === undefined) code.i32(0).memory(Op.I32_LOAD, Cell.SLACK);
+    else code.get(frame.slack);
+    code.i32(0).op(Op.I32_LT_S);
   }
 
   // Integers

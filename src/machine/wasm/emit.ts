@@ -62,11 +62,11 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
       goesOn = this.both(goesOn, insn.rep === 'rep' ? zero : this.negate(zero));
     }
     code.get(goesOn).if();
-    this.chargeCell(() => code.i32(1));
+    this.charge(() => code.i32(1));
     this.budgetTooSmall();
     code.if();
     // Leaves with RIP at this instruction and everything before it charged.
-    this.chargeCell(() => code.get(UOP).memory(Op.I32_LOAD8_U, this.at + Uop.POSITION));
+    this.charge(() => code.get(UOP).memory(Op.I32_LOAD8_U, this.at + Uop.POSITION));
     this.storeRip(() => this.ripOfThis());
     this.leaveWith(ExitReason.BUDGET);
     code.end();
@@ -170,9 +170,22 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
       .op(Op.I64_ADD);
   }
 
+  /** Charges the instructions before this micro-op and goes on at its RIP. */
+  endOfBlock(): void {
+    this.charge(() => this.code.get(UOP).memory(Op.I32_LOAD8_U, Uop.POSITION));
+    this.ripOfThis();
+    this.code.i32(0).memory(Op.I64_LOAD, Cell.RIP_MASK).op(Op.I64_AND);
+    this.goTo(this.result());
+  }
+
   private takeJump(rip: V): void {
-    const { code } = this;
     this.chargeBlock();
+    this.goTo(rip);
+  }
+
+  /** By the jump cache; leaves when the budget does not suffice for another block, or when it has none at `rip`. */
+  private goTo(rip: V): void {
+    const { code } = this;
     this.budgetTooSmall();
     code.if();
     this.storeRip(() => code.get(rip));
@@ -198,7 +211,7 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
 
   /** Charges this instruction and those of the block before it. */
   private chargeBlock(): void {
-    this.chargeCell(() =>
+    this.charge(() =>
       this.code
         .get(UOP)
         .memory(Op.I32_LOAD8_U, this.at + Uop.POSITION)

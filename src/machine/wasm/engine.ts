@@ -149,8 +149,8 @@ export class Engine {
   run(budget: number): { stop: EngineStop; retired: number } {
     this.refresh();
     const limit = Math.min(budget, MAX_BUDGET);
-    this.words[Cell.BUDGET >> 2] = limit;
     this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
+    this.left = limit;
     let uop = 0;
     for (;;) {
       this.interpreter.enter(uop);
@@ -162,9 +162,10 @@ export class Engine {
           break;
         }
         case ExitReason.BUDGET: {
-          const left = this.words[Cell.BUDGET >> 2] as number;
+          const { left } = this;
           if (left <= 0) return { stop: 'budget', retired: this.retired(limit) };
           this.setSingle(true);
+          this.left = left;
           break;
         }
         default: {
@@ -173,8 +174,7 @@ export class Engine {
             64,
             this.view.getBigInt64(Cell.RIP_PAGE, true) + BigInt(this.view.getUint16(at + Uop.PAGE_OFFSET, true)),
           );
-          this.words[Cell.BUDGET >> 2] =
-            (this.words[Cell.BUDGET >> 2] as number) - this.view.getUint8(at + Uop.POSITION);
+          this.left -= this.view.getUint8(at + Uop.POSITION);
           this.assistUop = at;
           return { stop: 'assist', retired: this.retired(limit) };
         }
@@ -184,7 +184,18 @@ export class Engine {
   private assistUop = 0;
 
   private retired(limit: number): number {
-    return limit - (this.words[Cell.BUDGET >> 2] as number);
+    return limit - this.left;
+  }
+
+  /** Instructions that the run may still retire. */
+  private get left(): number {
+    return (this.words[Cell.SLACK >> 2] as number) + this.longestBlock;
+  }
+  private set left(left: number) {
+    this.words[Cell.SLACK >> 2] = left - this.longestBlock;
+  }
+  private get longestBlock(): number {
+    return (this.mode & Mode.SINGLE) !== 0 ? 1 : MAX_BLOCK_INSTRUCTIONS;
   }
 
   /** The decoded instruction that the last `run` stopped at, when the engine knows it. */
@@ -301,7 +312,6 @@ export class Engine {
 
   private writeContext(): void {
     this.words[Cell.JUMP_CONTEXT >> 2] = (this.space << MODE_BITS) | this.mode;
-    this.words[Cell.BUDGET_FLOOR >> 2] = (this.mode & Mode.SINGLE) !== 0 ? 1 : MAX_BLOCK_INSTRUCTIONS;
     this.words[Cell.RIP_MASK >> 2] = -1;
     this.words[(Cell.RIP_MASK >> 2) + 1] = (this.mode & Mode.BITS64) !== 0 ? -1 : 0;
   }

@@ -172,6 +172,14 @@ export class Interpreter {
     const pool = new LocalPool(code);
     const bodies = [...builtInHandlers(), ...this.hotHandlers(hot), ...this.flaglessHandlers(hot)];
     bodies.push(...this.pairHandlers(hot));
+    const slack = code.local(ValueType.I32);
+    const bank = code.local(ValueType.I32);
+    const loadSlack = (): Code => code.i32(0).memory(Op.I32_LOAD, Cell.SLACK).set(slack);
+    const storeSlack = (): Code => code.i32(0).get(slack).memory(Op.I32_STORE, Cell.SLACK);
+    loadSlack();
+    code.i32(0).memory(Op.I32_LOAD, Cell.TLB_BANK).set(bank);
+    code.block();
+    const leave = code.blockDepth;
     code.loop();
     const dispatch = code.blockDepth;
     code.block();
@@ -181,7 +189,9 @@ export class Interpreter {
     const frame: Frame = {
       code,
       next: () => code.set(0).br(dispatch),
-      leave: () => code.return(),
+      slack,
+      bank,
+      leave: () => code.br(leave),
       assist: () => code.br(assist),
       taken: () => code.set(0).br(taken),
     };
@@ -196,16 +206,19 @@ export class Interpreter {
       body(frame, pool, helpers);
     }
     code.end();
+    storeSlack();
     code.get(0).get(0).memory(Op.I32_LOAD16_U, Uop.HANDLER);
     code.callIndirect(writer.typeIndex(HANDLER_TYPE));
+    loadSlack();
     code.tee(0);
-    code.brIf(dispatch).return();
+    code.brIf(dispatch).br(leave);
     code.end();
     pool.reset();
     new Emitter(frame, pool, helpers).takenBranch();
     code.op(Op.UNREACHABLE).end();
     leaveForAssist(code);
-    code.return().end();
+    code.br(leave).end().end();
+    storeSlack();
     return code;
   }
 
@@ -336,32 +349,7 @@ function builtInHandlers(): HandlerBody[] {
 }
 
 /** Charges the block and goes on at this micro-op's RIP. */
-function endOfBlock({ code, next, leave }: Frame, pool: LocalPool, helpers: Helpers): void {
-  const rip = pool.take(ValueType.I64);
-  code
-    .i32(0)
-    .memory(Op.I64_LOAD, Cell.RIP_PAGE)
-    .get(0)
-    .memory(Op.I64_LOAD16_U, Uop.PAGE_OFFSET)
-    .op(Op.I64_ADD)
-    .i32(0)
-    .memory(Op.I64_LOAD, Cell.RIP_MASK)
-    .op(Op.I64_AND)
-    .set(rip);
-  code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.BUDGET);
-  code.get(0).memory(Op.I32_LOAD8_U, Uop.POSITION).op(Op.I32_SUB).memory(Op.I32_STORE, Cell.BUDGET);
-  code.i32(0).memory(Op.I32_LOAD, Cell.BUDGET).i32(0).memory(Op.I32_LOAD, Cell.BUDGET_FLOOR).op(Op.I32_LT_S).if();
-  code.i32(slotAddress(R.rip)).get(rip).memory(Op.I64_STORE);
-  code.i32(0).i32(ExitReason.BUDGET).memory(Op.I32_STORE, Cell.EXIT_REASON);
-  leave();
-  code.end();
-  const uop = pool.take(ValueType.I32);
-  code.get(rip).call(helpers.lookup).tee(uop).if();
-  code.get(uop);
-  next();
-  code.end();
-  leave();
-}
+const endOfBlock: HandlerBody = (frame, pool, helpers) => new Emitter(frame, pool, helpers).endOfBlock();
 
 /**
  * Computes the linear address of the next micro-op's operand into `Cell.ADDRESS`. The segment's base register address
