@@ -89,6 +89,8 @@ export class Machine implements ProcessorHost {
   private instructions = 0;
   /** Instructions retired since the last event. */
   private unstated = 0;
+  /** Until which no device acts by itself; undefined when an event may have changed that. */
+  private deadline: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
 
@@ -192,8 +194,8 @@ export class Machine implements ProcessorHost {
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
     while (this.state.ended === null && this.ending === null) {
-      const deadline = nextDeadline(this.state.devices) ?? NEVER;
-      if (deadline > this.now) return deadline;
+      this.deadline ??= nextDeadline(this.state.devices) ?? NEVER;
+      if (this.deadline > this.now) return this.deadline;
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
     }
@@ -244,6 +246,8 @@ export class Machine implements ProcessorHost {
   private state1(event: MachineEvent, retired: 0 | 1 = 0): void {
     const { level } = this;
     reduce(this.state, event, 0);
+    // An event of registers is none of a device's.
+    if (!('registers' in event)) this.deadline = undefined;
     this.instructions += retired;
     if ('registers' in event) this.registersChanged(event.registers);
     this.sink({ retired, vcpu: 0, level, event });

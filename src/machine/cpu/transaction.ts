@@ -14,7 +14,9 @@ import {
   SLOT_COUNT,
   type Slot,
 } from '../layout/cpu-state.js';
-import { kept } from '../layout/slab.js';
+import { RAM_BASE } from '../layout/linear-memory.js';
+import { putWord32 } from '../layout/little-endian.js';
+import { keep, room } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
 
@@ -53,14 +55,15 @@ export class Transaction {
   private readonly isWritten = new Uint8Array(SLOT_COUNT);
   private readonly values = new BigUint64Array(SLOT_COUNT);
   private readonly words = new Uint32Array(this.values.buffer);
-  private readonly scratch = new Uint8Array(DELTA_ENTRY_BYTES * SLOT_COUNT);
-  private readonly scratchView = new DataView(this.scratch.buffer);
   /** The slots written, `count` of them, in the order of their first write. */
   private readonly slots = new Uint8Array(SLOT_COUNT);
   private count = 0;
   /** Whether they are in ascending order, as those of a world switch are. */
   private ordered = true;
   private readonly writes: PendingWrite[] = [];
+  /** Whole aligned quadwords of RAM to write, after `writes`: place among the 32-bit words of the memory, low and high half. */
+  private quads = new Uint32Array(3 * 64);
+  private quadCount = 0;
   private readonly keptThroughAbort: (readonly [Slot, bigint])[] = [];
 
   /** The registers as 32-bit words, low first, so that comparing makes no bigints. */
@@ -76,12 +79,21 @@ export class Transaction {
   }
 
   set(slot: Slot, value: bigint): void {
-    if (this.isWritten[slot] === 0) {
-      this.isWritten[slot] = 1;
-      if (this.count > 0 && (this.slots[this.count - 1] as number) > slot) this.ordered = false;
-      this.slots[this.count++] = slot;
-    }
+    if (this.isWritten[slot] === 0) this.note(slot);
     this.values[slot] = value; // a BigUint64Array cuts to 64 bits
+  }
+
+  /** The same in halves: no bigint is made. */
+  setHalves(slot: Slot, low: number, high: number): void {
+    if (this.isWritten[slot] === 0) this.note(slot);
+    this.words[2 * slot] = low;
+    this.words[2 * slot + 1] = high;
+  }
+
+  private note(slot: Slot): void {
+    this.isWritten[slot] = 1;
+    if (this.count > 0 && (this.slots[this.count - 1] as number) > slot) this.ordered = false;
+    this.slots[this.count++] = slot;
   }
 
   /**
@@ -137,6 +149,19 @@ export class Transaction {
     }
   }
 
+  /** Writes an aligned quadword of RAM that this transaction will not read again, in halves: no bigint is made. */
+  writeQuad(address: number, low: number, high: number): void {
+    const at = 3 * this.quadCount++;
+    if (at === this.quads.length) {
+      const grown = new Uint32Array(2 * at);
+      grown.set(this.quads);
+      this.quads = grown;
+    }
+    this.quads[at] = (RAM_BASE + address) >>> 2;
+    this.quads[at + 1] = low;
+    this.quads[at + 2] = high;
+  }
+
   /** Sets a register that keeps its value when the instruction is aborted: MXCSR has its flags before #XF is delivered. */
   setBeforeFault(slot: Slot, value: bigint): void {
     this.keptThroughAbort.push([slot, value]);
@@ -148,6 +173,7 @@ export class Transaction {
     this.count = 0;
     this.ordered = true;
     if (this.writes.length > 0) this.writes.length = 0;
+    this.quadCount = 0;
     if (this.keptThroughAbort.length === 0) return;
     for (const [slot, value] of this.keptThroughAbort.splice(0)) this.set(slot, value);
   }
@@ -155,21 +181,22 @@ export class Transaction {
   /** What `commit` will change among the registers, in ascending order of slot; unchanged values are left out. */
   delta(): RegisterDelta {
     if (this.count === 0) return EMPTY_DELTA;
-    const { words, held, slots, scratch } = this;
+    const { words, held, slots } = this;
+    const { slab, at } = room(DELTA_ENTRY_BYTES * this.count);
     if (!this.ordered) slots.subarray(0, this.count).sort();
     this.ordered = true;
-    let length = 0;
+    let end = at;
     for (let index = 0; index < this.count; index++) {
       const slot = slots[index] as number;
       const low = words[2 * slot] as number;
       const high = words[2 * slot + 1] as number;
       if (held[2 * slot] === low && held[2 * slot + 1] === high) continue;
-      scratch[length] = slot;
-      this.scratchView.setUint32(length + 1, low, true);
-      this.scratchView.setUint32(length + 5, high, true);
-      length += DELTA_ENTRY_BYTES;
+      slab[end] = slot;
+      putWord32(slab, end + 1, low);
+      putWord32(slab, end + 5, high);
+      end += DELTA_ENTRY_BYTES;
     }
-    return kept(scratch, 0, length);
+    return keep(end - at);
   }
 
   /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */
@@ -180,6 +207,11 @@ export class Transaction {
       else this.host.writeDevice(address, size, value);
     }
     if (this.writes.length > 0) this.writes.length = 0;
+    for (let index = 0; index < this.quadCount; index++) {
+      const { quads } = this;
+      memory.writeHalves(quads[3 * index] as number, quads[3 * index + 1] as number, quads[3 * index + 2] as number);
+    }
+    this.quadCount = 0;
   }
 
   /** Writes the registers directly: for plain instructions, whose effect is part of a run. */

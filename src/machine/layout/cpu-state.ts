@@ -9,6 +9,7 @@
  * are packed as in the VMCB, unused high bits are zero.
  */
 import { invariant } from '../errors.js';
+import { word32At } from './little-endian.js';
 
 /** Slots in order. A slot's number is its place here; new slots go to the end of their group only with a new tape version. */
 export const REGISTER_NAMES = [
@@ -258,11 +259,20 @@ export function applyDelta(registers: Registers, delta: RegisterDelta): void {
 
 /** The same for registers in memory, in halves: no bigint is made. */
 function applyToMemory(registers: BigUint64Array, delta: RegisterDelta): void {
-  const words = new Uint32Array(registers.buffer, registers.byteOffset, 2 * registers.length);
-  const view = new DataView(delta.buffer, delta.byteOffset, delta.byteLength);
+  const words = halvesOf(registers);
   for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) {
     const word = 2 * (delta[at] as number);
-    words[word] = view.getUint32(at + 1, true);
-    words[word + 1] = view.getUint32(at + 5, true);
+    words[word] = word32At(delta, at + 1);
+    words[word + 1] = word32At(delta, at + 5);
   }
 }
+
+/** The registers as 32-bit words. Making the view costs more than what it is for, so that of each file is made once. */
+function halvesOf(registers: BigUint64Array): Uint32Array {
+  const known = HALVES.get(registers);
+  if (known !== undefined) return known;
+  const halves = new Uint32Array(registers.buffer, registers.byteOffset, 2 * registers.length);
+  HALVES.set(registers, halves);
+  return halves;
+}
+const HALVES = new WeakMap<BigUint64Array, Uint32Array>();

@@ -9,17 +9,30 @@ const NOTHING = new Uint8Array(0);
 let slab = new Uint8Array(SLAB_BYTES);
 let used = 0;
 
+/** Memory to write a byte string into that shall be kept: from `at` on. The next call gives out the same place again. */
+export function room(most: number): { readonly slab: Uint8Array; readonly at: number } {
+  if (used + most > slab.length) {
+    slab = new Uint8Array(Math.max(SLAB_BYTES, most));
+    used = 0;
+  }
+  place.slab = slab;
+  place.at = used;
+  return place;
+}
+const place = { slab, at: 0 };
+
+/** Keeps the first `length` bytes of the room given out last. They are never to be changed. */
+export function keep(length: number): Uint8Array {
+  if (length === 0) return NOTHING;
+  const at = used;
+  used += length;
+  return new Uint8Array(slab.buffer, at, length);
+}
+
 /** @returns a copy of the bytes `start` to `end` of `source`, never to be changed. */
 export function kept(source: Uint8Array, start: number, end: number): Uint8Array {
   const length = end - start;
-  if (length === 0) return NOTHING;
-  if (length > SLAB_BYTES / 8) return source.slice(start, end);
-  if (used + length > SLAB_BYTES) {
-    slab = new Uint8Array(SLAB_BYTES);
-    used = 0;
-  }
-  const at = used;
-  for (let index = 0; index < length; index++) slab[at + index] = source[start + index] as number;
-  used += length;
-  return new Uint8Array(slab.buffer, at, length);
+  const { slab: target, at } = room(length);
+  for (let index = 0; index < length; index++) target[at + index] = source[start + index] as number;
+  return keep(length);
 }

@@ -11,7 +11,8 @@ import type { VmcbDelta } from '../events.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { bytes, layout, u8, u16, u32, u64 } from './layout.js';
 import { RAM_BASE } from './linear-memory.js';
-import { kept } from './slab.js';
+import { putWord32, word32At } from './little-endian.js';
+import { keep, room } from './slab.js';
 
 export const VMCB_BYTES = 4096;
 
@@ -173,26 +174,31 @@ const NOTHING_KNOWN = emptyVmcbWords();
 
 /** Makes one delta after another, words in ascending order, without allocating before the end. */
 export class VmcbDeltaBuilder {
-  private readonly bytes = new Uint8Array((VMCB_BYTES / 8) * DELTA_ENTRY_BYTES);
-  private length = 0;
+  private slab: Uint8Array = new Uint8Array(0);
+  private start = 0;
+  private end = 0;
+
+  /** Begins a delta of at most as many words as a VMCB has. Nothing else may be built until `finish`. */
+  begin(): void {
+    const { slab, at } = room((VMCB_BYTES / 8) * DELTA_ENTRY_BYTES);
+    this.slab = slab;
+    this.start = at;
+    this.end = at;
+  }
 
   /** @param low @param high the two halves of the word's value. */
   add(word: number, low: number, high: number): void {
-    const { bytes: buffer, length } = this;
-    buffer[length] = word;
-    buffer[length + 1] = word >>> 8;
-    for (let byte = 0; byte < 4; byte++) {
-      buffer[length + 2 + byte] = low >>> (8 * byte);
-      buffer[length + 6 + byte] = high >>> (8 * byte);
-    }
-    this.length = length + DELTA_ENTRY_BYTES;
+    const { slab, end } = this;
+    slab[end] = word;
+    slab[end + 1] = word >>> 8;
+    putWord32(slab, end + 2, low);
+    putWord32(slab, end + 6, high);
+    this.end = end + DELTA_ENTRY_BYTES;
   }
 
-  /** The delta; the builder is empty again. */
+  /** The delta. */
   finish(): VmcbDelta {
-    const delta = kept(this.bytes, 0, this.length);
-    this.length = 0;
-    return delta;
+    return keep(this.end - this.start);
   }
 }
 
@@ -214,6 +220,7 @@ export function vmcbChanges(
   const { words } = memory;
   const base = (RAM_BASE + vmcb) / 4;
   const copy = known ?? NOTHING_KNOWN;
+  changes.begin();
   for (let range = 0; range < ranges.length; range += 2) {
     const end = 2 * (ranges[range + 1] as number);
     for (let at = 2 * (ranges[range] as number); at < end; at += 2) {
@@ -229,16 +236,10 @@ export function vmcbChanges(
 export function applyVmcbDelta(words: VmcbWords, delta: VmcbDelta): void {
   for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) {
     const word = 2 * ((delta[at] as number) | ((delta[at + 1] as number) << 8));
-    words[word] = word32(delta, at + 2);
-    words[word + 1] = word32(delta, at + 6);
+    words[word] = word32At(delta, at + 2);
+    words[word + 1] = word32At(delta, at + 6);
   }
 }
-
-const word32 = (delta: VmcbDelta, at: number): number =>
-  (delta[at] as number) |
-  ((delta[at + 1] as number) << 8) |
-  ((delta[at + 2] as number) << 16) |
-  ((delta[at + 3] as number) << 24);
 
 /** Word indices and values of a delta, in order. */
 export function* decodeVmcbDelta(delta: VmcbDelta): Generator<readonly [word: number, value: bigint]> {

@@ -89,6 +89,13 @@ export class PhysicalMemory {
     this.noteWrite(address as SPA, 4);
   }
 
+  /** Writes an aligned quadword of RAM in halves. @param word place of the low one among `words`. */
+  writeHalves(word: number, low: number, high: number): void {
+    this.words[word] = low;
+    this.words[word + 1] = high;
+    this.noteWrite((4 * word - RAM_BASE) as SPA, 8);
+  }
+
   copyIn(address: SPA, data: Uint8Array): void {
     this.bytes.set(data, RAM_BASE + address);
     this.noteWrite(address, data.length);

@@ -5,6 +5,7 @@
  */
 import type { Transaction } from '../cpu/transaction.js';
 import { DELTA_ENTRY_BYTES, R, type RegisterDelta, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
+import { word32At } from '../layout/little-endian.js';
 
 /** The world switch leaves x87 and SSE state alone, which stands from here on. */
 const END = R.fcw;
@@ -43,25 +44,19 @@ export class RegisterImage {
 
   /** Gives the transaction what changed, in ascending order of slot. */
   finish(tx: Transaction): void {
-    const { now, next, nextQuads } = this;
+    const { now, next } = this;
     for (let slot = 0; slot < END; slot++) {
-      if (now[2 * slot] !== next[2 * slot] || now[2 * slot + 1] !== next[2 * slot + 1]) {
-        tx.set(slot as Slot, nextQuads[slot] as bigint);
-      }
+      const low = next[2 * slot] as number;
+      const high = next[2 * slot + 1] as number;
+      if (now[2 * slot] !== low || now[2 * slot + 1] !== high) tx.setHalves(slot as Slot, low, high);
     }
   }
 
   private overlay(pending: RegisterDelta): void {
     for (let at = 0; at < pending.length; at += DELTA_ENTRY_BYTES) {
       const slot = pending[at] as number;
-      this.now[2 * slot] = word32(pending, at + 1);
-      this.now[2 * slot + 1] = word32(pending, at + 5);
+      this.now[2 * slot] = word32At(pending, at + 1);
+      this.now[2 * slot + 1] = word32At(pending, at + 5);
     }
   }
 }
-
-const word32 = (bytes: Uint8Array, at: number): number =>
-  (bytes[at] as number) |
-  ((bytes[at + 1] as number) << 8) |
-  ((bytes[at + 2] as number) << 16) |
-  ((bytes[at + 3] as number) << 24);

@@ -7,7 +7,6 @@ import type { Transaction } from '../cpu/transaction.js';
 import { invariant } from '../errors.js';
 import type { VmcbDelta } from '../events.js';
 import { emptyVmcbWords, VMCB_BYTES, VmcbDeltaBuilder, type VmcbWords, vmcbQuad } from '../layout/vmcb.js';
-import { sPA } from '../units.js';
 
 const NOTHING_KNOWN = emptyVmcbWords();
 
@@ -35,11 +34,12 @@ export class VmcbImage {
    * @param vmcb sPA of a page in RAM. @param known the machine's copy. @returns how the copy must change.
    */
   store(tx: Transaction, vmcb: number, known: VmcbWords | undefined): VmcbDelta {
-    const { quads, halves, list, count } = this;
+    const { halves, list, count } = this;
     const memory = tx.host.memory.words;
     const base = 2 * vmcbQuad(vmcb);
     const copy = known ?? NOTHING_KNOWN;
     this.count = 0;
+    this.delta.begin();
     let previous = -1;
     for (let index = 0; index < count; index++) {
       const word = list[index] as number;
@@ -49,7 +49,7 @@ export class VmcbImage {
       const low = halves[at] as number;
       const high = halves[at + 1] as number;
       if (memory[base + at] !== low || memory[base + at + 1] !== high) {
-        tx.writePhysical(sPA(vmcb + 8 * word), 8, quads[word] as bigint);
+        tx.writeQuad(vmcb + 8 * word, low, high);
       }
       if (copy[at] !== low || copy[at + 1] !== high) this.delta.add(word, low, high);
     }

@@ -236,8 +236,7 @@ export class Engine {
   private refresh(): void {
     if (!this.stale) return;
     this.stale = false;
-    const held = this.contexts.find((context) => this.matches(context));
-    const context = held ?? this.newContext();
+    const context = this.heldContext() ?? this.newContext();
     this.paging = context.paging;
     this.mode = context.mode | (this.mode & Mode.SINGLE);
     this.fillsAllowed = context.fillsAllowed;
@@ -251,6 +250,11 @@ export class Engine {
     this.space = this.spaceOf(context.asid, context.legacyCode);
     this.writeContext();
     if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
+  }
+
+  private heldContext(): Context | undefined {
+    for (const context of this.contexts) if (this.matches(context)) return context;
+    return undefined;
   }
 
   private matches({ key }: Context): boolean {
@@ -521,8 +525,9 @@ interface Context {
 
 const HELD_CONTEXTS = 4;
 const CONTEXT_SLOTS: readonly Slot[] = [
-  ...[R.cs, R.csBase, R.ss, R.cpl, R.cr0, R.cr3, R.cr4, R.efer, R.dr7, R.dr0, R.dr1, R.dr2, R.dr3],
-  ...[R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.svmMode, R.guestAsid, R.nestedControl, R.nestedCr3],
+  // First those that tell most contexts apart.
+  ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
+  ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
   ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer],
 ];
 const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
