@@ -25,6 +25,12 @@ export const contentDigest = (content: Uint8Array): string => createHash('sha256
 
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
+/** True when `part` stands anywhere in `whole`. */
+export const containsBytes = (whole: Uint8Array, part: Uint8Array): boolean => asBuffer(whole).includes(asBuffer(part));
+
+const asBuffer = ({ buffer, byteOffset, byteLength }: Uint8Array): Buffer =>
+  Buffer.from(buffer, byteOffset, byteLength);
+
 /** The same bytes as a plain Uint8Array: what leaves the journal is no Buffer. */
 export const plain = ({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array =>
   new Uint8Array(buffer, byteOffset, byteLength);

@@ -3,7 +3,7 @@
  */
 export { type Chunk, ChunkEncoder } from './chunk.js';
 export { EncodingError, type EventTable, encodeEvent } from './codec.js';
-export { sameBytes } from './digest.js';
+export { containsBytes, sameBytes } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';
 export {

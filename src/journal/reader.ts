@@ -43,6 +43,10 @@ export abstract class ChunkedReader implements JournalReader {
     for (let index = first.index + 1; index < this.chunkCount; index++) yield this.chunkByIndex(index);
   }
 
+  chunksAhead(): Generator<Chunk, void, void> {
+    return this.chunks();
+  }
+
   chunkAt(seq: bigint): Chunk | undefined {
     return seq < 0n ? undefined : this.find((boundary) => boundary.seq > seq);
   }

@@ -9,6 +9,7 @@ import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, decompress } fr
 import { EncodingError } from './codec.js';
 import { contentDigest, plain, sameBytes } from './digest.js';
 import { TapeDamagedError } from './errors.js';
+import { chunksAhead } from './read-ahead.js';
 import { ChunkedReader } from './reader.js';
 import { type JournalRecord, type Position, START } from './record.js';
 import { reading, readingRow, requireFile } from './sqlite-errors.js';
@@ -33,6 +34,8 @@ import { isBeingWritten } from './writer-lock.js';
 
 /** A writer may hold up a reader for this long while it turns the tape into a single file. */
 const PATIENCE_MILLISECONDS = 2000;
+/** Tapes of fewer chunks are read sooner than a thread starts. */
+const WORTH_A_THREAD = 24;
 const LINK_COLUMNS = 'id, first_seq, end_seq, first_icount, end_icount, codec_version, length, digest, chain' as const;
 
 export class SqliteReader extends ChunkedReader {
@@ -165,6 +168,11 @@ export class SqliteReader extends ChunkedReader {
     if (index === this.chunkCount - 1) this.checkLast(row, before.end);
     this.next = { index: index + 1, before: { end: chunk.end, chain: row.chain } };
     return chunk;
+  }
+
+  override chunksAhead(): Generator<Chunk, void, void> {
+    if (this.chunkCount < WORTH_A_THREAD) return this.chunks();
+    return chunksAhead(this.file, this.chunkCount, (index) => this.chunkByIndex(index));
   }
 
   override *recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void> {

@@ -5,7 +5,6 @@
  * - What goes wrong in the writer comes up as a TapeWriteError at the next call; what was stored before stays stored.
  * - The caller's event loop is not needed: waiting is by `Atomics.wait`, messages are fetched when they are wanted.
  */
-import { existsSync } from 'node:fs';
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import { CHUNK_BYTES, type Chunk, ChunkEncoder } from './chunk.js';
@@ -13,6 +12,7 @@ import { contentDigest } from './digest.js';
 import { TapeWriteError } from './errors.js';
 import { type Position, START } from './record.js';
 import type { JournalWriter } from './store.js';
+import { workerFile } from './worker-file.js';
 import type { WriterLock } from './writer-lock.js';
 import {
   CONTROL_WORDS,
@@ -54,7 +54,7 @@ export class ThreadedWriter implements JournalWriter {
     const { port1, port2 } = new MessageChannel();
     this.port = port1;
     const workerData: WriterSetup = { file, control: this.control, port: port2 };
-    const worker = new Worker(workerFile(), { workerData, transferList: [port2], execArgv: [] });
+    const worker = new Worker(workerFile('writer-worker'), { workerData, transferList: [port2], execArgv: [] });
     worker.on('error', (cause) => this.fail(`the writer thread failed: ${cause.message}`, '', cause));
     // The thread lives until `finish` or `close`; a process that forgets both is not kept alive by it.
     worker.unref();
@@ -204,10 +204,4 @@ export class ThreadedWriter implements JournalWriter {
   private fail(problem: string, remedy: string, cause?: unknown): void {
     this.failure ??= new TapeWriteError(this.file, problem, this.stored, remedy, { cause });
   }
-}
-
-/** Beside this file when compiled; else, under a runner of the sources, in the compiled tree. */
-function workerFile(): URL {
-  const beside = new URL('./writer-worker.js', import.meta.url);
-  return existsSync(beside) ? beside : new URL('../../dist/src/journal/writer-worker.js', import.meta.url);
 }

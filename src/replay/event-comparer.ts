@@ -6,15 +6,29 @@ import { type Chunk, ChunkEncoder, EncodingError, type EventTable, type JournalR
 import { InputError, type StatedEvent } from '../machine/index.js';
 import type { TapeCursor } from './tape-cursor.js';
 
-const NO_BYTES = new Uint8Array(0);
+/** Encoded events, as bytes and as words. */
+interface Side {
+  readonly bytes: Uint8Array;
+  readonly words: Uint32Array;
+}
+
+const sideOf = (bytes: Uint8Array): Side => ({
+  bytes,
+  words: new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2),
+});
+const NOTHING = sideOf(new Uint8Array(0));
+
+/** The chunk's bytes where words can be taken from them. */
+const sideOfChunk = (chunk: Chunk | undefined): Side | undefined =>
+  chunk === undefined ? undefined : sideOf(chunk.raw.byteOffset % 4 === 0 ? chunk.raw : chunk.raw.slice());
 
 export class EventComparer {
   /** Events compared; equals the number of the next one. */
   compared = 0;
   private readonly encoder: ChunkEncoder;
   /** The encoder's memory, and the tape's bytes that belong there. */
-  private own: Uint8Array = NO_BYTES;
-  private expected: Chunk | undefined;
+  private own = NOTHING;
+  private expected: Side | undefined;
 
   constructor(
     private readonly cursor: TapeCursor,
@@ -22,8 +36,9 @@ export class EventComparer {
   ) {
     const events: EventTable = header.events;
     this.encoder = new ChunkEncoder(events);
-    this.expected = cursor.chunk;
-    const tapeCodec = this.expected?.codecVersion ?? header.codecVersion;
+    const { chunk } = cursor;
+    this.expected = sideOfChunk(chunk);
+    const tapeCodec = chunk?.codecVersion ?? header.codecVersion;
     if (tapeCodec !== this.encoder.chunk.codecVersion) {
       const problem = `its events are of codec version ${tapeCodec}, and this vmtape states version ${this.encoder.chunk.codecVersion}`;
       throw new InputError('tape', problem, `Replay it with vmtape ${header.vmtapeVersion}.`);
@@ -43,20 +58,29 @@ export class EventComparer {
       if (error instanceof EncodingError) return false;
       throw error;
     }
-    if (encoder.buffer !== this.own.buffer) this.own = new Uint8Array(encoder.buffer);
-    if (!sameRange(this.own, expected.raw, from, encoder.length)) return false;
+    if (encoder.buffer !== this.own.bytes.buffer) this.own = sideOf(new Uint8Array(encoder.buffer));
+    if (!sameRange(this.own, expected, from, encoder.length)) return false;
     this.compared++;
     if (full) {
       encoder.next();
       this.cursor.nextChunk();
-      this.expected = this.cursor.chunk;
+      this.expected = sideOfChunk(this.cursor.chunk);
     }
     return true;
   }
 }
 
-function sameRange(own: Uint8Array, tape: Uint8Array, from: number, to: number): boolean {
-  if (to > tape.length) return false;
-  for (let at = from; at < to; at++) if (own[at] !== tape[at]) return false;
+/** Compares bytes `from` to `to` of both, by whole words in the middle. */
+function sameRange(own: Side, tape: Side, from: number, to: number): boolean {
+  if (to > tape.bytes.length) return false;
+  const firstWord = Math.ceil(from / 4);
+  const endWord = Math.floor(to / 4);
+  let at = from;
+  if (firstWord < endWord) {
+    for (; at < 4 * firstWord; at++) if (own.bytes[at] !== tape.bytes[at]) return false;
+    for (let word = firstWord; word < endWord; word++) if (own.words[word] !== tape.words[word]) return false;
+    at = 4 * endWord;
+  }
+  for (; at < to; at++) if (own.bytes[at] !== tape.bytes[at]) return false;
   return true;
 }

@@ -111,6 +111,7 @@ export class Replayer {
       } catch (error) {
         this.outcome = this.outcomeOf(error);
       }
+      if (this.outcome !== undefined) this.cursor.close();
     }
     return this.outcome;
   }

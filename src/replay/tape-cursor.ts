@@ -6,6 +6,7 @@
  */
 import {
   type Chunk,
+  containsBytes,
   type EventTable,
   encodeEvent,
   type JournalReader,
@@ -29,10 +30,15 @@ export class TapeCursor {
 
   constructor(private readonly reader: JournalReader) {
     this.end = reader.end;
-    this.unread = reader.chunks();
+    this.unread = reader.chunksAhead();
     this.inputStarts = new InputStarts(reader.header.events);
     this.digests = reader.digests();
     this.advanceDigest();
+  }
+
+  /** Ends the reading ahead; the replay is over. */
+  close(): void {
+    this.unread.return();
   }
 
   /** The chunk that the replay is in; undefined past the end. */
@@ -98,8 +104,6 @@ const START_BYTES = 4;
 /** The first four bytes of every encoding that an input can have. */
 class InputStarts {
   private readonly starts: readonly Uint8Array[];
-  /** True for bytes that stand second in any start: the number of an input's kind. */
-  private readonly isSecond = new Uint8Array(256);
 
   constructor(events: EventTable) {
     const kinds = Object.entries(events).filter(([type]) => isInput({ type } as MachineEvent));
@@ -110,17 +114,9 @@ class InputStarts {
         encodeEvent({ retired: 0, vcpu: 0, level, event: blank }, events).subarray(0, START_BYTES),
       );
     });
-    for (const start of this.starts) this.isSecond[start[1] as number] = 1;
   }
 
   mayStandIn(raw: Uint8Array): boolean {
-    for (let at = 1; at < raw.length; at++) {
-      if (this.isSecond[raw[at] as number] === 1 && this.startsAt(raw, at - 1)) return true;
-    }
-    return false;
-  }
-
-  private startsAt(raw: Uint8Array, at: number): boolean {
-    return this.starts.some((start) => start.every((byte, index) => raw[at + index] === byte));
+    return this.starts.some((start) => containsBytes(raw, start));
   }
 }

@@ -1,0 +1,46 @@
+/** The thread behind `read-ahead.ts`. It runs compiled, as `writer-worker.ts` does. */
+import { workerData } from 'node:worker_threads';
+import { Ahead, type ReadAheadSetup } from './read-ahead.js';
+import { SqliteReader } from './sqlite-reader.js';
+
+/** Chunks that wait to be taken, at most. */
+const WINDOW = 8;
+
+const { file, first, end, control, port } = workerData as ReadAheadSetup;
+
+function send(): void {
+  const reader = SqliteReader.open(file);
+  try {
+    for (let index = first; index < end; index++) {
+      if (!isWanted(index - first)) return;
+      const chunk = reader.chunkByIndex(index);
+      const raw = chunk.raw.slice();
+      port.postMessage({ ...chunk, raw }, [raw.buffer]);
+      Atomics.add(control, Ahead.SENT, 1);
+      Atomics.notify(control, Ahead.SENT);
+    }
+  } finally {
+    reader.close();
+  }
+}
+
+/** Waits until the window has room for a chunk after `before` others. @returns false when nobody wants it any more. */
+function isWanted(before: number): boolean {
+  for (;;) {
+    const taken = Atomics.load(control, Ahead.TAKEN);
+    if (Atomics.load(control, Ahead.OVER) !== 0) return false;
+    if (before - taken < WINDOW) return true;
+    Atomics.wait(control, Ahead.TAKEN, taken);
+  }
+}
+
+try {
+  send();
+} catch {
+  // The caller reads the chunk that could not be sent, and meets the error there.
+} finally {
+  Atomics.store(control, Ahead.OVER, 1);
+  Atomics.add(control, Ahead.SENT, 0);
+  Atomics.notify(control, Ahead.SENT);
+  port.close();
+}
