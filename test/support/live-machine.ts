@@ -54,6 +54,7 @@ export class LiveMachine {
       cr4: CR4.PAE | CR4.OSFXSR | CR4.DE,
       efer: EFER.SCE | EFER.LME | EFER.LMA | EFER.SVME,
       cs: segment(Sel.CODE, 0xa9b),
+      csBase: 0n,
       ds: data,
       es: data,
       ss: data,
