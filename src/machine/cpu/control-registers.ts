@@ -149,6 +149,10 @@ export function writeEfer(context: SystemContext, value: bigint, writable: bigin
 
 /** VM_CR.SVMDIS: SVM is disabled and EFER.SVME must be zero (APM vol.2 §15.30.1 VM_CR MSR). */
 export const VM_CR_SVMDIS = 1n << 4n;
+/** HWCR.SmmLock: SMIs cannot be intercepted (APM vol.2 §15.32.1 SmmLock Bit). */
+export const HWCR_SMM_LOCK = 1n << 0n;
+/** VM_CR.LOCK: SVMDIS cannot be changed. */
+export const VM_CR_LOCK = 1n << 3n;
 
 /** Says that the instruction's event is `cpu.control`. */
 export function stateControl(context: SystemContext, register: string, value: bigint): void {

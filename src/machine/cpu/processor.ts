@@ -31,10 +31,12 @@ import { ExitCode } from '../svm/exit-code.js';
 import {
   EventType,
   encodeEvent,
+  hasVirtualNmis,
   pendingInjection,
   physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
+  withVirtualNmiTaken,
 } from '../svm/injection.js';
 import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
@@ -43,9 +45,10 @@ import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
-import { breakpointsEnabled, DR7 } from './debug.js';
+import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
+import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { is64Bit } from './mode.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
@@ -91,7 +94,9 @@ const INTERRUPT_FLAG = Number(Flag.IF);
 const GUEST_MODE = Number(SvmMode.GUEST);
 const HOST_IF = Number(SvmMode.HOST_IF);
 const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
-const V_IRQ = Number(IntControl.V_IRQ);
+const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
+const LBR = Number(DEBUG_CTL.LBR);
+const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
 const MSR_APIC_BASE = 0x1b;
 const X2APIC_FIRST = 0x800;
 
@@ -168,12 +173,12 @@ export class Processor implements TransactionHost, SystemContext {
     return this.words[2 * slot] as number;
   }
 
-  /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow. */
+  /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow, branch recording. */
   get mustStep(): boolean {
     return (
       (this.word(R.rflags) & STEPPING_FLAGS) !== 0 ||
       (this.word(R.boundary) & TRANSIENT_BITS) !== 0 ||
-      (this.word(R.dr7) & DR7_ENABLES) !== 0
+      ((this.word(R.dr7) & DR7_ENABLES) | (this.word(R.debugCtl) & LBR)) !== 0
     );
   }
 
@@ -185,10 +190,13 @@ export class Processor implements TransactionHost, SystemContext {
   takeDueEvent(): boolean {
     const nothing =
       (this.word(R.boundary) | this.word(R.eventInjection)) === 0 &&
-      ((this.word(R.intControl) & V_IRQ) | (this.word(R.dr7) & DR7_ENABLES)) === 0 &&
+      ((this.word(R.intControl) & VIRTUAL_EVENTS) | (this.word(R.dr7) & DR7_ENABLES)) === 0 &&
       !(this.mayTakeInterrupts && this.machine.externalPending);
     if (nothing) return false;
-    const due = decideBoundary(this.liveRegisters, { externalPending: this.machine.externalPending });
+    const due = decideBoundary(this.liveRegisters, {
+      externalPending: this.machine.externalPending,
+      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
+    });
     if (due === undefined) return false;
     this.tx.abort();
     this.take(due);
@@ -215,6 +223,10 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'external', vector }, 0);
         return;
       }
+      case 'virtual-nmi':
+        this.tx.set(R.intControl, withVirtualNmiTaken(this.tx.get(R.intControl)));
+        this.deliver({ type: 'nmi', vector: Vector.NMI, unblocking: true }, 0, 'virtual', [R.intControl]);
+        return;
       case 'virtual': {
         const vector = virtualInterruptVector(this.tx);
         this.tx.set(R.intControl, withoutVirtualInterrupt(this.tx.get(R.intControl)));
@@ -246,9 +258,15 @@ export class Processor implements TransactionHost, SystemContext {
     const injection = pendingInjection(this.tx);
     invariant(injection !== undefined, 'nothing is to be injected');
     const event = eventOfInjection(injection);
+    const { tx } = this;
     const cleared: readonly Slot[] = [R.eventInjection, R.eventNextRip];
-    for (const slot of cleared) this.tx.set(slot, 0n);
-    this.deliver(event, 0, 'injected', cleared);
+    for (const slot of cleared) tx.set(slot, 0n);
+    if (event.type !== 'nmi' || !hasVirtualNmis(tx)) this.deliver(event, 0, 'injected', cleared);
+    else {
+      // It masks virtual NMIs as a virtual one would (APM vol.2 §15.21.10 NMI Virtualization).
+      tx.set(R.intControl, tx.get(R.intControl) | IntControl.V_NMI_MASK);
+      this.deliver(event, 0, 'injected', [...cleared, R.intControl]);
+    }
   }
 
   // Instructions
@@ -309,11 +327,21 @@ export class Processor implements TransactionHost, SystemContext {
     if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
     if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     const hits = this.ops.watchHits;
+    const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
-    const steps = ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
+    const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
     if (hits === 0n && !steps) return;
     const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
+  }
+
+  /** Records a branch. @returns whether TF traps behind this instruction. */
+  private watchBranch(insn: DecodedInstruction): boolean {
+    const { tx } = this;
+    const from = this.get(R.rip);
+    const taken = isTakenBranch(tx, insn.mnemonic, this.codeOffset(from + BigInt(insn.length)));
+    if (taken) recordBranch(tx, from);
+    return taken || !stepsBranches(tx);
   }
 
   private complete(insn: DecodedInstruction): void {
@@ -437,6 +465,7 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered === event ? retired : 0;
+        if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
       }
     } catch (reason) {
@@ -476,7 +505,12 @@ export class Processor implements TransactionHost, SystemContext {
       software: EventType.SOFTWARE,
     };
     const { vector, errorCode } = event;
-    this.tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
+    const { tx } = this;
+    // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
+    if (event.type === 'nmi' && hasVirtualNmis(tx)) {
+      tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
+    }
+    tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
   }
 
   private shutdown(): void {
@@ -549,6 +583,13 @@ export class Processor implements TransactionHost, SystemContext {
     if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), next, true);
+  }
+
+  nestedAddress(address: number, write: boolean): number {
+    const { engine } = this.machine;
+    const frame = engine.translateNested(address, write ? Access.WRITE : 0);
+    if (frame >= 0) return frame;
+    throw new NestedPageFault(nestedErrorCode(engine.walker.result), BigInt(address));
   }
 
   outcome(make: (registers: RegisterDelta) => MachineEvent): void {
