@@ -344,6 +344,7 @@ export class CpuMachine {
       vcpu: 0,
       vmcbShadow: { knownWords: () => undefined },
       nestedAddress: (gPA) => gPA,
+      writeTrap: () => {},
       cpuidLeaf: (leaf, subleaf) =>
         cpuidLeaf(this.profile, leaf, subleaf, { apicId: 0, processors: 1, apicEnabled: true, osxsave: false }),
       intercept: (name, info) => {

@@ -42,6 +42,7 @@ export type SystemFeature =
   | 'page1gb'
   | 'lm'
   | 'lahf64'
+  | 'alt-mov-cr8'
   | 'smep'
   | 'umip'
   | 'invariant-tsc';
@@ -169,6 +170,7 @@ const LEAF7_ECX: FeatureBits = [
 const EXTENDED1_ECX: FeatureBits = [
   [0, 'lahf64'],
   [2, 'svm'],
+  [4, 'alt-mov-cr8'],
   [5, 'abm'],
   [6, 'sse4a'],
   [8, '3dnowprefetch'],
@@ -410,6 +412,7 @@ export const BASE_PROFILE: CpuProfile = {
     'page1gb',
     'lm',
     'lahf64',
+    'alt-mov-cr8',
     'smep',
     'umip',
     'invariant-tsc',

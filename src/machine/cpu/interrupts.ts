@@ -5,6 +5,7 @@
  * Interrupt and Local APIC Support; RFLAGS.RF and the shadow of MOV SS: §13.1.3 Using Breakpoints.
  */
 import { invariant } from '../errors.js';
+import { Vector } from '../faults.js';
 import { Activity, Boundary, Flag, R } from '../layout/cpu-state.js';
 import { breakpointsDiscarded, initAllowed, nmiAllowed, smiAllowed } from '../svm/gif.js';
 import {
@@ -108,9 +109,14 @@ const TYPE_OF_INJECTION: Readonly<Record<number, GuestEvent['type']>> = {
   [EventType.SOFTWARE]: 'software',
 };
 
-/** An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20). */
-export function eventOfInjection({ type, vector, errorCode, nextRip }: PendingInjection): GuestEvent {
+/**
+ * An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20).
+ * @param rip what vectors 3 and 4 return to when nRIP does not say: they are INT3 and INTO, which the gate's DPL is for.
+ */
+export function eventOfInjection({ type, vector, errorCode, nextRip }: PendingInjection, rip: bigint): GuestEvent {
   const kind = TYPE_OF_INJECTION[type];
   invariant(kind !== undefined, 'VMRUN let an event of a reserved type pass');
-  return { type: kind, vector, errorCode, nextRip, ...(kind === 'nmi' ? { unblocking: true } : {}) };
+  const trap = kind === 'exception' && (vector === Vector.BP || vector === Vector.OF);
+  const returnTo = trap ? (nextRip ?? rip) : nextRip;
+  return { type: kind, vector, errorCode, nextRip: returnTo, ...(kind === 'nmi' ? { unblocking: true } : {}) };
 }

@@ -233,6 +233,7 @@ const ROWS: readonly MsrRow[] = [
     read: ({ tx }) => tx.get(R.efer),
     write(context, value) {
       writeEfer(context, value, eferMask(context.profile));
+      context.writeTrap('EFER_WRITE_TRAP', context.tx.get(R.efer));
       return true;
     },
   },

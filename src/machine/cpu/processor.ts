@@ -38,6 +38,7 @@ import {
   withoutVirtualInterrupt,
   withVirtualNmiTaken,
 } from '../svm/injection.js';
+import { instructionBytes } from '../svm/instruction-bytes.js';
 import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
@@ -98,6 +99,8 @@ const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
 const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
 const MSR_APIC_BASE = 0x1b;
+/** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
+const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
 
 export class Processor implements TransactionHost, SystemContext {
@@ -106,8 +109,12 @@ export class Processor implements TransactionHost, SystemContext {
   readonly vmcbShadow: VmcbShadow;
   readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
+  /** The instruction's bytes are on their way: a page fault is that of the fetch. */
+  private fetching = false;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
   private readonly flushes: TlbFlush[] = [];
+  /** The exit that follows the instruction: a write trap. */
+  private trap: VmExit | undefined;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -199,6 +206,8 @@ export class Processor implements TransactionHost, SystemContext {
     });
     if (due === undefined) return false;
     this.tx.abort();
+    this.current = undefined;
+    this.fetching = false;
     this.take(due);
     return true;
   }
@@ -209,7 +218,7 @@ export class Processor implements TransactionHost, SystemContext {
         this.inject();
         return;
       case 'exit':
-        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode));
+        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode, due.intercept === 'SMI' ? SMI_EXTERNAL : 0n));
         return;
       case 'debug':
         this.deliver({ type: 'exception', vector: Vector.DB, dr6: due.dr6 }, 0);
@@ -257,7 +266,7 @@ export class Processor implements TransactionHost, SystemContext {
   private inject(): void {
     const injection = pendingInjection(this.tx);
     invariant(injection !== undefined, 'nothing is to be injected');
-    const event = eventOfInjection(injection);
+    const event = eventOfInjection(injection, this.get(R.rip));
     const { tx } = this;
     const cleared: readonly Slot[] = [R.eventInjection, R.eventNextRip];
     for (const slot of cleared) tx.set(slot, 0n);
@@ -277,10 +286,13 @@ export class Processor implements TransactionHost, SystemContext {
     tx.abort();
     this.flushes.length = 0;
     this.makeOutcome = undefined;
+    this.trap = undefined;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
+      this.fetching = known === undefined;
       const insn = known ?? this.fetch();
+      this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
       // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
@@ -296,6 +308,7 @@ export class Processor implements TransactionHost, SystemContext {
       }
       this.trapAfter(insn, rflags);
       this.complete(insn);
+      if (this.trap !== undefined) this.exit(this.trap);
     } catch (reason) {
       this.interrupted(reason);
     }
@@ -491,7 +504,8 @@ export class Processor implements TransactionHost, SystemContext {
       code,
       event.errorCode === undefined ? 0n : BigInt(event.errorCode),
       isPageFault ? (event.linear ?? 0n) : 0n,
-      event.nextRip !== undefined,
+      // INT3, INTO and BOUND (APM vol.2 §15.7.1 State Saved on Exit).
+      event.nextRip !== undefined || event.vector === Vector.BR,
       isPageFault,
     );
   }
@@ -528,21 +542,14 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx, machine, current } = this;
     const nextRip =
       exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
-    const bytes = exit.withBytes && current !== undefined ? this.instructionBytes(current) : undefined;
+    const bytes =
+      exit.withBytes && !this.fetching
+        ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
+        : undefined;
     const outcome = decideVmexit(tx, exit, { profile: machine.profile, vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
-  }
-
-  /** Up to 15 bytes from CS:RIP, as far as the instruction's own page goes (APM vol.2 §15.8.4 Nested and Intercepted #PF). */
-  private instructionBytes(insn: DecodedInstruction): Uint8Array {
-    const { engine, memory } = this.machine;
-    const linear = checkSegment(this.tx, Segment.CS, this.get(R.rip), 1, Access.FETCH);
-    const address = engine.translate(linear, this.fetchAccess());
-    if (address < 0) return insn.bytes;
-    const inPage = Math.min(MAX_INSTRUCTION_BYTES, 4096 - (address % 4096));
-    return inPage < insn.length || !memory.isRam(address, inPage) ? insn.bytes : memory.window(address, inPage).slice();
   }
 
   // SystemContext
@@ -569,7 +576,9 @@ export class Processor implements TransactionHost, SystemContext {
 
   intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
     if (!this.requested(name)) return;
-    throw new VmExit(INTERCEPTS[name].exitCode, info.info1 ?? 0n, info.info2 ?? 0n, true);
+    const { exitCode, assisted } = INTERCEPTS[name];
+    const told = assisted !== true || this.profile.svm.has('decode-assists');
+    throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
@@ -578,11 +587,16 @@ export class Processor implements TransactionHost, SystemContext {
     throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
   }
 
+  writeTrap(name: InterceptName, value: bigint): void {
+    if (this.requested(name)) this.trap = new VmExit(INTERCEPTS[name].exitCode, value);
+  }
+
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
     if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), next, true);
+    const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
+    throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
 
   nestedAddress(address: number, write: boolean): number {

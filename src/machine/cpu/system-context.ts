@@ -48,6 +48,8 @@ export interface SystemContext {
    * @throws VmExit
    */
   intercept(name: InterceptName, info?: { readonly info1?: bigint; readonly info2?: bigint }): void;
+  /** The exit of a write trap follows when the instruction is complete. @param value what was written. */
+  writeTrap(name: InterceptName, value: bigint): void;
   /** As `intercept('MSR_PROT')`, by the MSR permission map. */
   interceptMsr(msr: number, write: boolean): void;
   /**
