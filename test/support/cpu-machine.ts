@@ -347,6 +347,8 @@ export class CpuMachine {
       now: nanoseconds(0),
       vcpu: 0,
       vmcbShadow: { knownWords: () => undefined },
+      nestedAddress: (gPA) => gPA,
+      writeTrap: () => {},
       cpuidLeaf: (leaf, subleaf) =>
         cpuidLeaf(this.profile, leaf, subleaf, { apicId: 0, processors: 1, apicEnabled: true, osxsave: false }),
       intercept: (name, info) => {

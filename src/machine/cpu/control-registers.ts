@@ -7,7 +7,7 @@
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { CR0, CR4, EFER, R, type RegisterName, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
 import { taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
-import { crWrite } from '../svm/intercepts.js';
+import { crWrite, crWriteTrap } from '../svm/intercepts.js';
 import { sPA } from '../units.js';
 import { type CpuProfile, cr4Mask } from './cpuid.js';
 import { DR6, DR7 } from './debug.js';
@@ -44,6 +44,7 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   tx.set(R.efer, long ? efer | EFER.LMA : efer & ~EFER.LMA);
   if (paged && !long && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(context, tx.get(R.cr3));
   if (((old ^ cr0) & (CR0.PG | CR0.WP | CR0.PE)) !== 0n) flushAddressSpace(context);
+  context.writeTrap(crWriteTrap(0), cr0);
   stateControl(context, 'cr0', cr0);
 }
 
@@ -63,6 +64,7 @@ function checkCr0(tx: Transaction, value: bigint, old: bigint): void {
 export function writeCr2(context: SystemContext, value: bigint, info1: bigint): void {
   context.intercept(crWrite(2), { info1 });
   context.tx.set(R.cr2, value);
+  context.writeTrap(crWriteTrap(2), value);
   stateControl(context, 'cr2', value);
 }
 
@@ -78,6 +80,7 @@ export function writeCr3(context: SystemContext, source: bigint, info1: bigint):
   if (paged && !isLongMode(tx) && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(context, value);
   tx.set(R.cr3, value);
   context.flushTlb({ scope: 'non-global', asid: currentAsid(tx) });
+  context.writeTrap(crWriteTrap(3), value);
   stateControl(context, 'cr3', value);
 }
 
@@ -100,6 +103,7 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   const pae = (tx.get(R.cr0) & CR0.PG) !== 0n && !isLongMode(tx) && (value & CR4.PAE) !== 0n;
   if (pae && ((old ^ value) & CR4_PAE_RELOAD) !== 0n) loadPdptes(context, tx.get(R.cr3));
   if (((old ^ value) & CR4_PAGING) !== 0n) flushAddressSpace(context);
+  context.writeTrap(crWriteTrap(4), value);
   stateControl(context, 'cr4', value);
 }
 
@@ -110,6 +114,7 @@ export function writeCr8(context: SystemContext, value: bigint, info1: bigint): 
   const { physical, intControl } = taskPriorityWrite(context.tx, value);
   if (physical) context.writeTaskPriority(value);
   if (intControl !== undefined) context.tx.set(R.intControl, intControl);
+  context.writeTrap(crWriteTrap(8), value);
   stateControl(context, 'cr8', value);
 }
 
@@ -157,6 +162,10 @@ export function writeEfer(context: SystemContext, value: bigint, writable: bigin
 
 /** VM_CR.SVMDIS: SVM is disabled and EFER.SVME must be zero (APM vol.2 §15.30.1 VM_CR MSR). */
 export const VM_CR_SVMDIS = 1n << 4n;
+/** HWCR.SmmLock: SMIs cannot be intercepted (APM vol.2 §15.32.1 SmmLock Bit). */
+export const HWCR_SMM_LOCK = 1n << 0n;
+/** VM_CR.LOCK: SVMDIS cannot be changed. */
+export const VM_CR_LOCK = 1n << 3n;
 
 /** Says that the instruction's event is `cpu.control`. */
 export function stateControl(context: SystemContext, register: string, value: bigint): void {

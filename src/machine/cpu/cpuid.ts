@@ -1,6 +1,7 @@
 /**
  * CPU profiles: what the processor says it is (CPUID), which instruction sets it decodes, and which control bits exist.
- * A profile is data; one of them is `vmtape-base`, which reports what this machine has and nothing else.
+ * A profile is data; `vmtape-base` is the one that reports what this machine has and nothing else, `profiles.ts` has the
+ * others.
  * Source: APM vol.3 appendix E Obtaining Processor Information Via the CPUID Instruction.
  */
 import { invariant } from '../errors.js';
@@ -41,6 +42,7 @@ export type SystemFeature =
   | 'page1gb'
   | 'lm'
   | 'lahf64'
+  | 'alt-mov-cr8'
   | 'smep'
   | 'umip'
   | 'pcid'
@@ -57,7 +59,17 @@ export type SvmFeature =
   | 'flush-by-asid'
   | 'decode-assists'
   | 'pause-filter'
-  | 'pause-filter-threshold';
+  | 'pause-filter-threshold'
+  | 'vmload-virtualization'
+  | 'vgif'
+  | 'gmet'
+  | 'vnmi'
+  | 'idle-hlt';
+
+/** Where processors do other than the manual says (docs/fidelity.md). */
+export type CpuQuirk =
+  /** Matches of breakpoint registers are delivered while GIF is clear; APM vol.2 §15.17 has them discarded. */
+  'breakpoints-ignore-gif';
 
 export interface CpuProfile {
   readonly name: string;
@@ -73,6 +85,7 @@ export interface CpuProfile {
   readonly features: ReadonlySet<Feature>;
   readonly system: ReadonlySet<SystemFeature>;
   readonly svm: ReadonlySet<SvmFeature>;
+  readonly quirks: ReadonlySet<CpuQuirk>;
   /** Number of address space identifiers, the host's 0 included. */
   readonly asids: number;
   readonly physicalAddressBits: number;
@@ -159,6 +172,7 @@ const LEAF7_ECX: FeatureBits = [
 const EXTENDED1_ECX: FeatureBits = [
   [0, 'lahf64'],
   [2, 'svm'],
+  [4, 'alt-mov-cr8'],
   [5, 'abm'],
   [6, 'sse4a'],
   [8, '3dnowprefetch'],
@@ -184,6 +198,11 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
   [7, 'decode-assists'],
   [10, 'pause-filter'],
   [12, 'pause-filter-threshold'],
+  [15, 'vmload-virtualization'],
+  [16, 'vgif'],
+  [17, 'gmet'],
+  [25, 'vnmi'],
+  [30, 'idle-hlt'],
 ];
 
 const HIGHEST_LEAF = 0xb;
@@ -415,23 +434,33 @@ export const BASE_PROFILE: CpuProfile = {
     'page1gb',
     'lm',
     'lahf64',
+    'alt-mov-cr8',
     'smep',
     'umip',
     'pcid',
     'invariant-tsc',
   ]),
-  svm: new Set<SvmFeature>(['np', 'nrips', 'flush-by-asid', 'decode-assists']),
+  svm: new Set<SvmFeature>([
+    'np',
+    'lbr-virtualization',
+    'svm-lock',
+    'nrips',
+    'tsc-ratio',
+    'vmcb-clean',
+    'flush-by-asid',
+    'decode-assists',
+    'pause-filter',
+    'pause-filter-threshold',
+    'vmload-virtualization',
+    'vgif',
+    'gmet',
+    'vnmi',
+    'idle-hlt',
+  ]),
+  quirks: new Set<CpuQuirk>(['breakpoints-ignore-gif']),
   asids: 64,
   physicalAddressBits: 40,
   linearAddressBits: 48,
   patchLevel: 0x0800_1250,
   machineCheckBanks: 6,
 };
-
-/** All profiles that there are. */
-export const CPU_PROFILES: readonly CpuProfile[] = [BASE_PROFILE];
-
-const PROFILES: ReadonlyMap<string, CpuProfile> = new Map(CPU_PROFILES.map((profile) => [profile.name, profile]));
-
-/** The profile of that name, or undefined. */
-export const cpuProfile = (name: string): CpuProfile | undefined => PROFILES.get(name);

@@ -21,7 +21,7 @@ import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { CR0, CR4, R } from '../layout/cpu-state.js';
-import { crRead, crWrite, drRead, drWrite } from '../svm/intercepts.js';
+import { crRead, crWrite, crWriteTrap, drRead, drWrite } from '../svm/intercepts.js';
 import { uN } from '../units.js';
 import { Gpr, type Instruction } from './instruction.js';
 import { requireUmip } from './segment.js';
@@ -34,17 +34,20 @@ const moveInfo = (gpr: number): bigint => (1n << 63n) | BigInt(gpr);
 
 const CONTROL_REGISTERS: ReadonlySet<number> = new Set([0, 2, 3, 4, 8]);
 
+/** LOCK MOV CR0 is how code outside 64-bit mode names CR8 (APM vol.2 §15.21.3 TPR Access in 32-Bit Mode). */
 function controlRegister(context: SystemContext, operand: number): number {
   const number = numberAt(context, operand);
+  const { lock } = context.insn;
+  if (lock && (number !== 0 || !context.profile.system.has('alt-mov-cr8'))) throw invalidOpcode();
   if (!CONTROL_REGISTERS.has(number)) throw invalidOpcode();
   requireCpl0(context);
-  return number;
+  return lock ? 8 : number;
 }
 
 const MOV_FROM_CR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV CRn',
-  forms: ['0F 20 /r: Rd, Cd'],
+  forms: ['0F 20 /r: Rd, Cd [cr8]'],
   system(context) {
     const number = controlRegister(context, 1);
     const gpr = gprAt(context, 0).number;
@@ -58,7 +61,7 @@ const MOV_FROM_CR = systemInstruction({
 const MOV_TO_CR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV CRn',
-  forms: ['0F 22 /r: Cd, Rd'],
+  forms: ['0F 22 /r: Cd, Rd [cr8]'],
   system(context) {
     const number = controlRegister(context, 0);
     const gpr = gprAt(context, 1).number;
@@ -140,6 +143,7 @@ const CLTS = systemInstruction({
     context.intercept(crWrite(0));
     const cr0 = context.tx.get(R.cr0) & ~CR0.TS;
     context.tx.set(R.cr0, cr0);
+    context.writeTrap(crWriteTrap(0), cr0);
     stateControl(context, 'cr0', cr0);
   },
 });

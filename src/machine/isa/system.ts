@@ -11,6 +11,8 @@ import { type SystemContext, systemInstruction } from '../cpu/system-context.js'
 import { Access } from '../cpu/transaction.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { virtualEventPending } from '../svm/injection.js';
+import { pausePasses } from '../svm/pause-filter.js';
 import { u64 } from '../units.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
@@ -38,6 +40,7 @@ const HLT = systemInstruction({
   system(context) {
     requireCpl0(context);
     context.intercept('HLT');
+    if (!virtualEventPending(context.tx)) context.intercept('IDLE_HLT');
     context.tx.set(R.activity, Activity.HALTED);
     context.outcome((registers) => ({ type: 'cpu.halted', registers }));
   },
@@ -173,8 +176,8 @@ const PAUSE = systemInstruction({
   mnemonic: 'PAUSE',
   source: 'APM vol.3, PAUSE',
   forms: ['F3 90:'],
-  interceptedFirst: 'PAUSE',
   system(context) {
+    if (!pausePasses(context)) context.intercept('PAUSE');
     context.plain();
   },
 });

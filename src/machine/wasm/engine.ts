@@ -385,6 +385,11 @@ export class Engine {
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
   }
 
+  /** sPA of the frame at a guest-physical address, or a negative code with `walker.result` telling why. */
+  translateNested(address: number, access: number): number {
+    return this.walker.walkNested(this.pagingContext, address, access);
+  }
+
   // Blocks
 
   /** The block at RIP, decoded if need be and entered into the jump cache; 0 when its first instruction cannot be fetched. */
