@@ -69,6 +69,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'cpu.woke':
     case 'cpu.pended':
     case 'cpu.shutdown':
+    case 'cpu.task-switched':
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':

@@ -126,12 +126,15 @@ export class CpuMachine {
   readonly portInput: bigint[] = [];
   apicBase = 0xfee0_0900n;
   taskPriority = 0n;
+  /** What the last instruction left to be delivered. */
+  faultAfter: GuestFault | undefined;
   tsc = 1_000_000n;
 
   constructor(readonly profile: CpuProfile = BASE_PROFILE) {
     const host: TransactionHost = {
       registers: this.registers,
       memory: this.memory,
+      profile,
       translate: (_tx, linear, access) => this.translate(linear, access),
       readDevice: () => 0n,
       writeDevice: () => {},
@@ -268,6 +271,7 @@ export class CpuMachine {
   run(...bytes: readonly number[]): Ended {
     this.tx.abort();
     this.flushes.length = 0;
+    this.faultAfter = undefined;
     const insn = this.decode(bytes);
     if (insn === undefined) return this.ended(new GuestFault(6));
     let event: MachineEvent | 'plain' | undefined;
@@ -356,6 +360,9 @@ export class CpuMachine {
       interceptIo: (access: PortAccess) => {
         if (!interceptRequested((slot) => this.registers[slot] as bigint, 'IOIO_PROT')) return;
         throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), 0n, true);
+      },
+      faultAfter: (fault) => {
+        this.faultAfter = fault;
       },
       state: (event) => this.events.push(event),
       flushTlb: (flush) => this.flushes.push(flush),

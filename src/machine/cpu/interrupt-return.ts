@@ -2,12 +2,12 @@
  * IRET in all modes: to the same and to outer levels, to virtual-8086 mode, within real mode.
  * Source: APM vol.3 IRET, IRETD, IRETQ; APM vol.2 §8.6.2, §8.7.4, §8.8, §8.9.5 Interrupt Returns.
  */
-import { UnsupportedError } from '../errors.js';
 import { generalProtection } from '../faults.js';
 import { Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
 import { uN } from '../units.js';
 import { Attribute, packSegment, readTss, setSegment } from './descriptors.js';
 import {
+  endInTask,
   enterCode,
   jumpToParagraph,
   loadReturnStack,
@@ -15,12 +15,12 @@ import {
   readReturnTarget,
   returnOutwards,
   setStackPointer,
-  TaskSwitchInfo,
 } from './far-transfers.js';
 import { cplOf, hasParagraphs, ioplOf, is64Bit, isLongMode, isVirtual8086 } from './mode.js';
 import { invalidTss, VIRTUAL_8086_ATTRIBUTES } from './segments.js';
 import { Stack } from './stack.js';
 import type { SystemContext } from './system-context.js';
+import { switchTask } from './task-switch.js';
 import type { Transaction } from './transaction.js';
 
 /** RFLAGS bits that programs may always change by IRET and POPF. */
@@ -62,12 +62,13 @@ function returnToParagraph(tx: Transaction, width: 16 | 32 | 64): void {
 }
 
 /** RFLAGS.NT: the back link of the TSS names the task to return to; long mode has no tasks. */
-function returnToTask(context: SystemContext): never {
+function returnToTask(context: SystemContext): void {
   const { tx } = context;
   if (isLongMode(tx)) throw generalProtection();
-  const link = readTss(tx, invalidTss, 0, 2, 0);
-  context.intercept('TASK_SWITCH', { info1: link, info2: TaskSwitchInfo.IRET });
-  throw new UnsupportedError(`IRET to the task-state segment ${link.toString(16)}h: hardware task switches`);
+  const selector = Number(readTss(tx, invalidTss, 0, 2, 0));
+  const rflags = tx.get(R.rflags) & ~Flag.RF;
+  const rip = tx.get(R.rip);
+  endInTask(context, switchTask(tx, { cause: 'return', selector, rip, rflags, ext: 0, byInstruction: true }));
 }
 
 /** In 64-bit mode five items are always popped. */

@@ -42,14 +42,16 @@ import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
+import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DR7 } from './debug.js';
-import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { type Delivered, deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { is64Bit } from './mode.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
+import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
 
 /** What the processor needs of the machine around it. */
@@ -103,6 +105,8 @@ export class Processor implements TransactionHost, SystemContext {
   private current: DecodedInstruction | undefined;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
   private readonly flushes: TlbFlush[] = [];
+  /** What is to be delivered once the instruction is committed. */
+  private pendingFault: GuestFault | undefined;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -259,6 +263,7 @@ export class Processor implements TransactionHost, SystemContext {
     tx.abort();
     this.flushes.length = 0;
     this.makeOutcome = undefined;
+    this.pendingFault = undefined;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -278,6 +283,7 @@ export class Processor implements TransactionHost, SystemContext {
       }
       this.trapAfter(insn, rflags);
       this.complete(insn);
+      if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
     } catch (reason) {
       this.interrupted(reason);
     }
@@ -307,6 +313,8 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx } = this;
     // VMRUN that entered the guest: RF and TF of the host wait behind it (svm/vmrun.ts, svm/vmexit.ts).
     if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
+    // Another task: RF and TF are its own.
+    if (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr)) return;
     if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     const hits = this.ops.watchHits;
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
@@ -420,35 +428,44 @@ export class Processor implements TransactionHost, SystemContext {
     retired: 0 | 1,
     origin: 'virtual' | 'injected' | undefined = undefined,
     kept: readonly Slot[] = [],
+    after?: GuestEvent,
   ): void {
     const { tx } = this;
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
     try {
-      const delivered = deliverEvent(tx, event, (next, during) => {
+      const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
         this.vectoring = next;
         const injected = first && origin === 'injected';
         first = false;
         if (!injected) this.interceptEvent(next, during);
-      });
+      };
+      const delivered = deliverEvent(tx, event, recognise, after);
       if (delivered === 'shutdown') this.shutdown();
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
-        const counted = delivered === event ? retired : 0;
+        const counted = delivered.event === event ? retired : 0;
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
+        if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
       }
     } catch (reason) {
-      if (reason instanceof NestedPageFault) {
+      if (reason instanceof NestedPageFault || (reason instanceof VmExit && reason.code === ExitCode.TASK_SWITCH)) {
         const { vectoring } = this;
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
         if (vectoring !== undefined) this.setExitIntInfo(vectoring);
-        this.exit(nestedExit(reason));
+        this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else throw reason;
     }
+  }
+
+  /** An event came to a task: CR3 is another, and the task may begin with a fault. */
+  private beginTask({ fault }: TaskSwitched, event: GuestEvent): void {
+    this.machine.engine.flush(currentAsid(this.tx));
+    if (fault !== undefined) this.deliver(eventOfFault(fault), 0, undefined, [], event);
   }
 
   /** @throws VmExit when L1 intercepts the exception. */
@@ -557,6 +574,9 @@ export class Processor implements TransactionHost, SystemContext {
   plain(): void {
     this.makeOutcome = 'plain';
   }
+  faultAfter(fault: GuestFault): void {
+    this.pendingFault = fault;
+  }
   state(event: MachineEvent): void {
     this.machine.stateEvent(event, 0);
   }
@@ -609,13 +629,16 @@ const nestedExit = ({ errorCode, gPA: address }: NestedPageFault): VmExit =>
 
 /** How a delivery is told: by what reached its handler. */
 function deliveredEvent(
-  delivered: GuestEvent,
+  { event: delivered, task }: Delivered,
   asked: GuestEvent,
   origin: 'virtual' | 'injected' | undefined,
   registers: RegisterDelta,
 ): MachineEvent {
   const { type, vector } = delivered;
   const errorCode = delivered.errorCode ?? null;
+  if (task !== undefined) {
+    return { type: 'cpu.task-switched', selector: task.selector, cause: 'event', vector, errorCode, registers };
+  }
   if (origin === 'injected' && delivered === asked) {
     const kind = { external: 0, nmi: 2, exception: 3, icebp: 3, software: 4 }[type];
     return { type: 'svm.injected', kind, vector, errorCode, registers };

@@ -4,6 +4,7 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { MachineEvent } from '../events.js';
+import type { GuestFault } from '../faults.js';
 import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
 import type { RegisterDelta } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
@@ -57,6 +58,8 @@ export interface SystemContext {
   outcome(make: (registers: RegisterDelta) => MachineEvent): void;
   /** The instruction is plain: its effect belongs to the run it stands in. */
   plain(): void;
+  /** The instruction stands, and `fault` is delivered after it: in the task that it switched to. */
+  faultAfter(fault: GuestFault): void;
   /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */
   state(event: MachineEvent): void;
   flushTlb(flush: TlbFlush): void;
