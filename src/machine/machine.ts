@@ -106,7 +106,7 @@ export class Machine implements ProcessorHost {
     this.memory = new PhysicalMemory(config.ramBytes);
     this.engine = new Engine(this.memory, INSTRUCTIONS, { instructions: profile.features, ...pagingFeatures(profile) });
     const initial = initialState(config);
-    this.state = { ...initial, vcpus: [{ registers: this.engine.registers }] };
+    this.state = { ...initial, vcpus: [{ registers: this.engine.registers, msrs: {} }] };
     for (let slot = 0; slot < SLOT_COUNT; slot++) {
       this.engine.registers[slot as Slot] = initial.vcpus[0]?.registers[slot as Slot] as bigint;
       this.engine.syncShadow(slot as Slot);
@@ -379,6 +379,10 @@ export class Machine implements ProcessorHost {
 
   tscMoved(base: bigint): void {
     this.apply(decideTscMoved(this.state.devices, 0, base, this.now));
+  }
+
+  storedMsr(msr: number): bigint {
+    return this.state.vcpus[0]?.msrs[msr] ?? 0n;
   }
 
   drawEntropy(): bigint {

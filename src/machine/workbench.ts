@@ -122,6 +122,9 @@ export class Workbench implements ProcessorHost {
     return this.registers[R.tscBase] as bigint;
   }
   tscMoved(): void {}
+  storedMsr(): bigint {
+    return 0n;
+  }
   drawEntropy(): bigint {
     return 0n;
   }

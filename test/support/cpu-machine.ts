@@ -121,6 +121,8 @@ export class CpuMachine {
   readonly events: MachineEvent[] = [];
   readonly flushes: TlbFlush[] = [];
   readonly ports: string[] = [];
+  /** What WRMSR wrote, by number. */
+  readonly msrs = new Map<number, bigint>();
   readonly missingPages = new Set<number>();
   /** Answers of `readPort`, in order. */
   readonly portInput: bigint[] = [];
@@ -300,6 +302,7 @@ export class CpuMachine {
     const delta = this.tx.delta();
     event ??= make === undefined ? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: delta } : make(delta);
     this.commit();
+    if (event !== 'plain' && event.type === 'cpu.msr') this.msrs.set(event.msr, event.value);
     return { kind: 'done', event };
   }
 
@@ -382,6 +385,7 @@ export class CpuMachine {
       writeTaskPriority: (value) => {
         this.taskPriority = value;
       },
+      storedMsr: (msr) => this.msrs.get(msr) ?? 0n,
       drawEntropy: () => 0x0123_4567_89ab_cdefn,
       readTsc: () => this.tsc,
       writeTsc: (value) => {

@@ -79,6 +79,7 @@ export interface ProcessorHost extends VmcbShadow {
   readTsc(): bigint;
   tscMoved(base: bigint): void;
   drawEntropy(): bigint;
+  storedMsr(msr: number): bigint;
   knownWords(vmcb: number): VmcbWords | undefined;
 }
 
@@ -613,6 +614,9 @@ export class Processor implements TransactionHost, SystemContext {
   }
   drawEntropy(): bigint {
     return this.machine.drawEntropy();
+  }
+  storedMsr(msr: number): bigint {
+    return this.machine.storedMsr(msr);
   }
   readTsc(): bigint {
     return this.machine.readTsc();

@@ -76,6 +76,8 @@ export interface SystemContext {
   /** Task priority as CR8 sees it, 0..15. */
   readTaskPriority(): bigint;
   writeTaskPriority(value: bigint): void;
+  /** What was written to an MSR that only stores (`stored-msrs.ts`). */
+  storedMsr(msr: number): bigint;
   /** The next value of the machine's random numbers. */
   drawEntropy(): bigint;
   /** Time-stamp counter at this instruction, before any guest offset. */
