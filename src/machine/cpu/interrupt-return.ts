@@ -22,6 +22,7 @@ import { Stack } from './stack.js';
 import type { SystemContext } from './system-context.js';
 import { switchTask } from './task-switch.js';
 import type { Transaction } from './transaction.js';
+import { poppedFlags, virtualizesFlags } from './virtual-8086.js';
 
 /** RFLAGS bits that programs may always change by IRET and POPF. */
 const ALWAYS = Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.TF | Flag.DF | Flag.OF | Flag.NT;
@@ -29,7 +30,7 @@ const BEYOND_16 = Flag.AC | Flag.ID;
 
 /**
  * RFLAGS after POPF or IRET: IOPL changes at CPL 0 only, IF where CPL allows it; 16-bit operands keep bits 63:16.
- * @param extra bits that this instruction may change besides: RF for IRET.
+ * @param extra bits that this instruction may change besides, with 32 and 64 bits: RF for IRET.
  */
 export function mergeFlags(tx: Transaction, popped: bigint, width: 16 | 32 | 64, extra: bigint): bigint {
   const cpl = cplOf(tx);
@@ -50,12 +51,14 @@ export function interruptReturn(context: SystemContext, width: 16 | 32 | 64): vo
 }
 
 function returnToParagraph(tx: Transaction, width: 16 | 32 | 64): void {
-  if (isVirtual8086(tx) && ioplOf(tx) !== 3) throw generalProtection();
+  const virtual = virtualizesFlags(tx, width);
+  if (isVirtual8086(tx) && ioplOf(tx) !== 3 && !virtual) throw generalProtection();
   const size = width / 8;
   const stack = Stack.current(tx);
   const offset = stack.pop(size);
   const selector = Number(stack.pop(size) & 0xffffn);
-  const flags = mergeFlags(tx, stack.pop(size), width, Flag.RF);
+  const popped = stack.pop(size);
+  const flags = virtual ? poppedFlags(tx.get(R.rflags), popped) : mergeFlags(tx, popped, width, Flag.RF);
   jumpToParagraph(tx, { selector, offset, width });
   tx.set(R.rflags, flags);
   stack.commit();
@@ -71,6 +74,9 @@ function returnToTask(context: SystemContext): void {
   endInTask(context, switchTask(tx, { cause: 'return', selector, rip, rflags, ext: 0, byInstruction: true }));
 }
 
+/** IRET changes RF, and at CPL 0 VIF and VIP (APM vol.3, IRET). */
+const returnedFlags = (tx: Transaction): bigint => (cplOf(tx) === 0 ? Flag.RF | Flag.VIF | Flag.VIP : Flag.RF);
+
 /** In 64-bit mode five items are always popped. */
 function returnFrom64Bit(tx: Transaction, width: 16 | 32 | 64): void {
   const size = width / 8;
@@ -81,7 +87,7 @@ function returnFrom64Bit(tx: Transaction, width: 16 | 32 | 64): void {
   const pointer = stack.pop(size);
   const stackSelector = Number(stack.pop(size) & 0xffffn);
   const { descriptor, cpl } = readReturnTarget(tx, selector);
-  const flags = mergeFlags(tx, popped, width, Flag.RF);
+  const flags = mergeFlags(tx, popped, width, returnedFlags(tx));
   if (cpl !== cplOf(tx)) {
     returnOutwards(tx, selector, descriptor, offset, stackSelector, pointer, 0);
     tx.set(R.rflags, flags);
@@ -107,7 +113,7 @@ function returnFromLegacy(tx: Transaction, width: 16 | 32 | 64): void {
     return;
   }
   const { descriptor, cpl } = readReturnTarget(tx, selector);
-  const flags = mergeFlags(tx, popped, width, Flag.RF);
+  const flags = mergeFlags(tx, popped, width, returnedFlags(tx));
   if (cpl !== cplOf(tx)) {
     const pointer = stack.pop(size);
     const stackSelector = Number(stack.pop(size) & 0xffffn);
