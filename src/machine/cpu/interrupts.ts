@@ -44,6 +44,8 @@ export type Due =
   /** V_IRQ: clear it and deliver V_INTR_VECTOR. */
   | { readonly kind: 'virtual' };
 
+/** HWCR.SmmLock: the intercept of SMIs is ignored (APM vol.2 §15.13.3). */
+const SMM_LOCK = 1n << 0n;
 /** VM_CR.R_INIT. */
 const REDIRECT_INIT = 1n << 1n;
 
@@ -55,7 +57,9 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   const boundary = cpu.get(R.boundary);
 
   if (pendingInjection(cpu) !== undefined) return { kind: 'injection' };
-  if ((boundary & Boundary.SMI_PENDING) !== 0n && smiAllowed(cpu)) return unless('SMI', { kind: 'smi' });
+  if ((boundary & Boundary.SMI_PENDING) !== 0n && smiAllowed(cpu)) {
+    return (cpu.get(R.hwcr) & SMM_LOCK) === 0n ? unless('SMI', { kind: 'smi' }) : { kind: 'smi' };
+  }
   if ((boundary & Boundary.INIT_PENDING) !== 0n && initAllowed(cpu)) {
     const redirected = (cpu.get(R.vmCr) & REDIRECT_INIT) !== 0n;
     return unless('INIT', { kind: redirected ? 'redirected-init' : 'init' });

@@ -280,6 +280,9 @@ const ROWS: readonly MsrRow[] = [
   stored(MACHINE_CHECK_MASKS, 'MCi_CTL_MASK', 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers', {
     exists: ({ machineCheckBanks }, index) => index < machineCheckBanks,
   }),
+  storage(0xc001_0111, 'smBase', 'SMM_BASE', 'APM vol.2 §10.2.2 SMBASE Register; BKDG of the family, MSR C001_0111', {
+    allows: (value, context) => (value & ~LOW_WORD) === 0n && smmUnlocked(context),
+  }),
   stored(SMM_ADDR, 'SMM_ADDR', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
     allows: smmUnlocked,
     mask: TSEG_BITS,

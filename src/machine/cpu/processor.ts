@@ -50,6 +50,7 @@ import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { is64Bit } from './mode.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
+import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
@@ -206,7 +207,8 @@ export class Processor implements TransactionHost, SystemContext {
         this.inject();
         return;
       case 'exit':
-        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode));
+        // EXITINFO1 of an SMI: its source is external (APM vol.2 §15.13.3 SMI Intercept).
+        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode, due.intercept === 'SMI' ? 1n : 0n));
         return;
       case 'debug':
         this.deliver({ type: 'exception', vector: Vector.DB, dr6: due.dr6 }, 0);
@@ -239,8 +241,12 @@ export class Processor implements TransactionHost, SystemContext {
         return;
       }
       case 'smi':
-        // No firmware put a handler into SMRAM: it is one that only returns (RSM). The event says that it ran.
+        // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
+        if (hasHandler(this.tx)) {
+          enterSmm(this.tx);
+          this.machine.engine.flush(undefined);
+        }
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SMI', registers }), 0);
         return;
     }
@@ -314,8 +320,8 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx } = this;
     // VMRUN that entered the guest: RF and TF of the host wait behind it (svm/vmrun.ts, svm/vmexit.ts).
     if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
-    // Another task: RF and TF are its own.
-    if (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr)) return;
+    // Another task, or the program that an SMI interrupted: RF and TF are its own.
+    if (insn.mnemonic === 'RSM' || (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr))) return;
     if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     const hits = this.ops.watchHits;
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
@@ -370,6 +376,9 @@ export class Processor implements TransactionHost, SystemContext {
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
       this.exit(nestedExit(reason));
+    } else if (reason instanceof Shutdown) {
+      tx.abort();
+      this.shutdown();
     } else throw reason;
   }
 

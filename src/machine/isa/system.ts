@@ -7,6 +7,7 @@
 import { mergeFlags } from '../cpu/interrupt-return.js';
 import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
+import { resume } from '../cpu/smm.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { ownsVirtualInterrupts, poppedFlags, shownFlags, virtualizesFlags } from '../cpu/virtual-8086.js';
@@ -206,15 +207,12 @@ const PAUSE = systemInstruction({
   },
 });
 
-/** There is no system-management mode to leave. */
 const RSM = systemInstruction({
   mnemonic: 'RSM',
   source: 'APM vol.3, RSM',
   forms: ['0F AA:'],
   interceptedFirst: 'RSM',
-  system() {
-    throw invalidOpcode();
-  },
+  system: resume,
 });
 
 const random = (mnemonic: string, form: string, feature: 'rdrand' | 'rdseed'): Instruction =>
