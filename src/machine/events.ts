@@ -33,6 +33,15 @@ export type CpuEvent =
     }
   /** A control-plane instruction changed system state: far transfers, segment and table loads, IRET, SYSCALL, STI … */
   | { readonly type: 'cpu.system'; readonly mnemonic: string; readonly registers: RegisterDelta }
+  /** A hardware task switch; by an event, with its vector and error code. A fault that the incoming task begins with follows. */
+  | {
+      readonly type: 'cpu.task-switched';
+      readonly selector: number;
+      readonly cause: 'jump' | 'call' | 'return' | 'event';
+      readonly vector: number | null;
+      readonly errorCode: number | null;
+      readonly registers: RegisterDelta;
+    }
   /** MOV to CRn or DRn, LMSW, CLTS, XSETBV. */
   | {
       readonly type: 'cpu.control';
@@ -149,6 +158,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'cpu.woke': ['registers'],
   'cpu.pended': ['what', 'registers'],
   'cpu.shutdown': ['registers'],
+  'cpu.task-switched': ['selector', 'cause', 'vector', 'errorCode', 'registers'],
   'svm.vmrun': ['vmcb', 'asid', 'words', 'registers'],
   'svm.vmexit': ['vmcb', 'code', 'info1', 'info2', 'intInfo', 'words', 'registers'],
   'svm.injected': ['kind', 'vector', 'errorCode', 'registers'],

@@ -44,6 +44,8 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'cpu.woke': () => 'woke',
   'cpu.pended': ({ what }) => `${what.toUpperCase()} is pending`,
   'cpu.shutdown': () => 'shutdown',
+  'cpu.task-switched': ({ selector, cause, vector, errorCode }) =>
+    `switched to task ${hex(selector)} by ${cause}${vector === null ? '' : ` ${vectorName(vector)}${errorText(errorCode)}`}`,
   'svm.vmrun': ({ vmcb, asid, words }) => `VMRUN vmcb=${hex(vmcb)} asid=${asid}${vmcbText('changed', words)}`,
   'svm.vmexit': ({ vmcb, code, info1, info2, intInfo, words }) =>
     `#VMEXIT ${exitName(code)} info1=${hex(info1)} info2=${hex(info2)}` +

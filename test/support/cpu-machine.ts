@@ -125,17 +125,22 @@ export class CpuMachine {
   readonly events: MachineEvent[] = [];
   readonly flushes: TlbFlush[] = [];
   readonly ports: string[] = [];
+  /** What WRMSR wrote, by number. */
+  readonly msrs = new Map<number, bigint>();
   readonly missingPages = new Set<number>();
   /** Answers of `readPort`, in order. */
   readonly portInput: bigint[] = [];
   apicBase = 0xfee0_0900n;
   taskPriority = 0n;
+  /** What the last instruction left to be delivered. */
+  faultAfter: GuestFault | undefined;
   tsc = 1_000_000n;
 
   constructor(readonly profile: CpuProfile = BASE_PROFILE) {
     const host: TransactionHost = {
       registers: this.registers,
       memory: this.memory,
+      profile,
       translate: (_tx, linear, access) => this.translate(linear, access),
       readDevice: () => 0n,
       writeDevice: () => {},
@@ -272,6 +277,7 @@ export class CpuMachine {
   run(...bytes: readonly number[]): Ended {
     this.tx.abort();
     this.flushes.length = 0;
+    this.faultAfter = undefined;
     const insn = this.decode(bytes);
     if (insn === undefined) return this.ended(new GuestFault(6));
     let event: MachineEvent | 'plain' | undefined;
@@ -300,6 +306,7 @@ export class CpuMachine {
     const delta = this.tx.delta();
     event ??= make === undefined ? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: delta } : make(delta);
     this.commit();
+    if (event !== 'plain' && event.type === 'cpu.msr') this.msrs.set(event.msr, event.value);
     return { kind: 'done', event };
   }
 
@@ -363,6 +370,9 @@ export class CpuMachine {
         if (!interceptRequested((slot) => this.registers[slot] as bigint, 'IOIO_PROT')) return;
         throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), 0n, true);
       },
+      faultAfter: (fault) => {
+        this.faultAfter = fault;
+      },
       state: (event) => this.events.push(event),
       flushTlb: (flush) => this.flushes.push(flush),
       readPort: (port, size) => {
@@ -381,6 +391,7 @@ export class CpuMachine {
       writeTaskPriority: (value) => {
         this.taskPriority = value;
       },
+      storedMsr: (msr) => this.msrs.get(msr) ?? 0n,
       drawEntropy: () => 0x0123_4567_89ab_cdefn,
       readTsc: () => this.tsc,
       writeTsc: (value) => {

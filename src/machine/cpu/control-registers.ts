@@ -42,7 +42,7 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   const long = paged && (efer & EFER.LME) !== 0n;
   tx.set(R.cr0, cr0);
   tx.set(R.efer, long ? efer | EFER.LMA : efer & ~EFER.LMA);
-  if (paged && !long && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(context, tx.get(R.cr3));
+  if (paged && !long && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(tx, tx.get(R.cr3));
   if (((old ^ cr0) & (CR0.PG | CR0.WP | CR0.PE)) !== 0n) flushAddressSpace(context);
   context.writeTrap(crWriteTrap(0), cr0);
   stateControl(context, 'cr0', cr0);
@@ -77,7 +77,7 @@ export function writeCr3(context: SystemContext, source: bigint, info1: bigint):
   if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) throw generalProtection();
   context.intercept(crWrite(3), { info1 });
   const paged = (tx.get(R.cr0) & CR0.PG) !== 0n;
-  if (paged && !isLongMode(tx) && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(context, value);
+  if (paged && !isLongMode(tx) && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(tx, value);
   tx.set(R.cr3, value);
   context.flushTlb({ scope: 'non-global', asid: currentAsid(tx) });
   context.writeTrap(crWriteTrap(3), value);
@@ -101,7 +101,7 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   context.intercept(crWrite(4), { info1 });
   tx.set(R.cr4, value);
   const pae = (tx.get(R.cr0) & CR0.PG) !== 0n && !isLongMode(tx) && (value & CR4.PAE) !== 0n;
-  if (pae && ((old ^ value) & CR4_PAE_RELOAD) !== 0n) loadPdptes(context, tx.get(R.cr3));
+  if (pae && ((old ^ value) & CR4_PAE_RELOAD) !== 0n) loadPdptes(tx, tx.get(R.cr3));
   if (((old ^ value) & CR4_PAGING) !== 0n) flushAddressSpace(context);
   context.writeTrap(crWriteTrap(4), value);
   stateControl(context, 'cr4', value);
@@ -128,8 +128,8 @@ const PDPTES: readonly Slot[] = [R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];
  * A guest under nested paging has none loaded: its entries are read on demand (APM vol.2 §15.25.10).
  * @throws GuestFault #GP(0) when a present entry has a reserved bit set.
  */
-function loadPdptes(context: SystemContext, cr3: bigint): void {
-  const { tx, profile } = context;
+export function loadPdptes(tx: Transaction, cr3: bigint): void {
+  const { profile } = tx.host;
   const nested = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n && (tx.get(R.nestedControl) & NP_ENABLE) !== 0n;
   if (nested) return;
   const table = Number(cr3 & 0xffff_ffe0n);

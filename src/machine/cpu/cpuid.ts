@@ -19,6 +19,7 @@ export interface CpuidLeaf {
 /** System features, which gate no encoding by themselves. */
 export type SystemFeature =
   | 'fpu'
+  | 'vme'
   | 'de'
   | 'pse'
   | 'tsc'
@@ -131,6 +132,7 @@ const LEAF1_ECX: FeatureBits = [
 ];
 const LEAF1_EDX: FeatureBits = [
   [0, 'fpu'],
+  [1, 'vme'],
   [2, 'de'],
   [3, 'pse'],
   [4, 'tsc'],
@@ -281,6 +283,7 @@ export function cr4Mask({ features, system }: CpuProfile): bigint {
   return (
     CR4.TSD |
     CR4.PCE |
+    (has('vme') ? CR4.VME | CR4.PVI : 0n) |
     (has('de') ? CR4.DE : 0n) |
     (has('pse') ? CR4.PSE : 0n) |
     (has('pae') ? CR4.PAE : 0n) |
@@ -411,6 +414,7 @@ export const BASE_PROFILE: CpuProfile = {
   ]),
   system: new Set<SystemFeature>([
     'fpu',
+    'vme',
     'de',
     'pse',
     'tsc',

@@ -11,12 +11,21 @@ import { type CpuProfile, eferMask } from './cpuid.js';
 import { DEBUG_CTL_DEFINED } from './debug.js';
 import type { MsrRow } from './msr-row.js';
 import { MTRR_CAP, MTRR_ROWS } from './mtrr.js';
+import {
+  MACHINE_CHECK_BANKS,
+  MACHINE_CHECK_MASKS,
+  PERFORMANCE_COUNTER,
+  PERFORMANCE_SELECT,
+  SMM_ADDR,
+  SMM_MASK,
+} from './stored-msrs.js';
 import type { SystemContext } from './system-context.js';
 
 type Check = (value: bigint, context: SystemContext) => boolean;
 
 const gp = (): GuestFault => generalProtection();
 const LOW_WORD = 0xffff_ffffn;
+const ALL_ONES = 0xffff_ffff_ffff_ffffn;
 
 /** A register that holds what was written; `allows` refuses with #GP, `mask` are the bits that exist. */
 function storage(
@@ -59,6 +68,29 @@ const inert = (msr: number, count: number, name: string, source: string, value =
   source,
   read: () => value,
   write: () => true,
+});
+
+/** Registers that are kept by number; `mask` are the bits that exist. */
+const stored = (
+  { msr, count }: { readonly msr: number; readonly count: number },
+  name: string,
+  source: string,
+  rule: {
+    readonly exists?: MsrRow['exists'];
+    readonly allows?: (context: SystemContext, value: bigint, index: number) => boolean;
+    readonly mask?: bigint;
+  } = {},
+): MsrRow => ({
+  msr,
+  count,
+  name,
+  source,
+  exists: rule.exists,
+  read: (context, index) => context.storedMsr(msr + index) & (rule.mask ?? ALL_ONES),
+  write(context, value, index) {
+    if (rule.allows?.(context, value, index) === false) throw gp();
+    return true;
+  },
 });
 
 const canonical: Check = (value) => isCanonical(value);
@@ -147,6 +179,26 @@ const SYSCFG_BITS = 0x7c_0000n;
 const MCG_CAP_CONTROL_PRESENT = 1n << 8n;
 /** MCG_STATUS: RIPV, EIPV, MCIP. */
 const MCG_STATUS_BITS = 7n;
+/** HWCR.McStatusWrEn: MCi_STATUS takes any value. */
+const MC_STATUS_WRITABLE = 1n << 18n;
+const TSEG_BITS = 0x000f_ffff_fffe_0000n;
+/** TE and AE. */
+const TSEG_ENABLES = 3n;
+/** Under HWCR.SmmLock the registers of SMM can no longer be written. */
+const smmUnlocked = ({ tx }: SystemContext): boolean => (tx.get(R.hwcr) & HWCR_SMM_LOCK) === 0n;
+
+const COUNTER_BITS = (1n << 48n) - 1n;
+
+/**
+ * MCi_CTL enables all error sources or none, for a bank here has no others; MCi_STATUS can only be cleared
+ * (APM vol.2 §9.3.2.1, §9.3.2.2). No error is ever reported.
+ */
+function allowsMachineCheck({ tx }: SystemContext, value: bigint, index: number): boolean {
+  const register = index % 4;
+  if (register === 0) return value === 0n || value === ALL_ONES;
+  return register !== 1 || value === 0n || (tx.get(R.hwcr) & MC_STATUS_WRITABLE) !== 0n;
+}
+
 const LFENCE_SERIALIZING = 1n << 1n;
 
 const ROWS: readonly MsrRow[] = [
@@ -207,16 +259,12 @@ const ROWS: readonly MsrRow[] = [
       return true;
     },
   },
-  {
-    // No error source is modelled: the registers of a bank are there and stay clear.
-    msr: 0x400,
-    count: 4 * 32,
-    name: 'MCi_CTL, MCi_STATUS, MCi_ADDR, MCi_MISC',
-    source: 'APM vol.2 §9.3.2 Error-Reporting Register Banks',
-    exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks,
-    read: () => 0n,
-    write: () => true,
-  },
+  stored(
+    MACHINE_CHECK_BANKS,
+    'MCi_CTL, MCi_STATUS, MCi_ADDR, MCi_MISC',
+    'APM vol.2 §9.3.2 Error-Reporting Register Banks',
+    { exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks, allows: allowsMachineCheck },
+  ),
   {
     msr: 0x800,
     count: 0x100,
@@ -258,21 +306,29 @@ const ROWS: readonly MsrRow[] = [
     }),
     exists: ({ svm }) => svm.has('tsc-ratio'),
   },
-  inert(0xc001_0000, 8, 'PerfEvtSel0-3, PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
+  stored(PERFORMANCE_SELECT, 'PerfEvtSel0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
+  stored(PERFORMANCE_COUNTER, 'PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted', {
+    mask: COUNTER_BITS,
+  }),
   storage(0xc001_0010, 'syscfg', 'SYSCFG', 'APM vol.2 §3.2.1 System Configuration Register', {
     allows: within(LOW_WORD),
     mask: SYSCFG_BITS,
   }),
   HWCR,
-  {
-    msr: 0xc001_0044,
-    count: 32,
-    name: 'MCi_CTL_MASK',
-    source: 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers',
+  stored(MACHINE_CHECK_MASKS, 'MCi_CTL_MASK', 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers', {
     exists: ({ machineCheckBanks }, index) => index < machineCheckBanks,
-    read: () => 0n,
-    write: () => true,
-  },
+  }),
+  storage(0xc001_0111, 'smBase', 'SMM_BASE', 'APM vol.2 §10.2.2 SMBASE Register; BKDG of the family, MSR C001_0111', {
+    allows: (value, context) => (value & ~LOW_WORD) === 0n && smmUnlocked(context),
+  }),
+  stored(SMM_ADDR, 'SMM_ADDR', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
+    allows: smmUnlocked,
+    mask: TSEG_BITS,
+  }),
+  stored(SMM_MASK, 'SMM_MASK', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
+    allows: smmUnlocked,
+    mask: TSEG_BITS | TSEG_ENABLES,
+  }),
   VM_CR,
   SVM_KEY,
   {

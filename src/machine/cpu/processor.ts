@@ -9,7 +9,7 @@
 import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import type { EndReason, MachineEvent } from '../events.js';
+import type { MachineEvent } from '../events.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
@@ -24,7 +24,7 @@ import {
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
-import { IntControl, type VmcbWords } from '../layout/vmcb.js';
+import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { ExitCode } from '../svm/exit-code.js';
@@ -44,45 +44,21 @@ import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '..
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
-import type { Engine } from '../wasm/engine.js';
+import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
+import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { is64Bit } from './mode.js';
+import type { ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
+import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
+import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
-
-/** What the processor needs of the machine around it. */
-export interface ProcessorHost extends VmcbShadow {
-  readonly memory: PhysicalMemory;
-  readonly engine: Engine;
-  readonly profile: CpuProfile;
-  readonly registers: RegisterFile;
-  readonly now: Nanoseconds;
-  readonly externalPending: boolean;
-  stateEvent(event: MachineEvent, retired: 0 | 1): void;
-  countPlain(): void;
-  end(reason: EndReason, status: number): void;
-  /** Acknowledges the pending external interrupt. @returns its vector. */
-  acknowledge(): number;
-  resetDevicesOfVcpu(): void;
-  readDevice(address: SPA, size: number): bigint;
-  writeDevice(address: SPA, size: number, value: bigint): void;
-  readPort(port: number, size: number): bigint;
-  writePort(port: number, size: number, value: bigint): void;
-  readDeviceMsr(msr: number): bigint | 'fault' | undefined;
-  writeDeviceMsr(msr: number, value: bigint): boolean | undefined;
-  readTaskPriority(): bigint;
-  writeTaskPriority(value: bigint): void;
-  readTsc(): bigint;
-  tscMoved(base: bigint): void;
-  drawEntropy(): bigint;
-  knownWords(vmcb: number): VmcbWords | undefined;
-}
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -115,6 +91,8 @@ export class Processor implements TransactionHost, SystemContext {
   private readonly flushes: TlbFlush[] = [];
   /** The exit that follows the instruction: a write trap. */
   private trap: VmExit | undefined;
+  /** What is to be delivered once the instruction is committed. */
+  private pendingFault: GuestFault | undefined;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -255,8 +233,12 @@ export class Processor implements TransactionHost, SystemContext {
         return;
       }
       case 'smi':
-        // No firmware put a handler into SMRAM: it is one that only returns (RSM). The event says that it ran.
+        // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
+        if (hasHandler(this.tx)) {
+          enterSmm(this.tx);
+          this.machine.engine.flush(undefined);
+        }
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SMI', registers }), 0);
         return;
     }
@@ -287,6 +269,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.flushes.length = 0;
     this.makeOutcome = undefined;
     this.trap = undefined;
+    this.pendingFault = undefined;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -309,6 +292,7 @@ export class Processor implements TransactionHost, SystemContext {
       this.trapAfter(insn, rflags);
       this.complete(insn);
       if (this.trap !== undefined) this.exit(this.trap);
+      if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
     } catch (reason) {
       this.interrupted(reason);
     }
@@ -338,6 +322,8 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx } = this;
     // VMRUN that entered the guest: RF and TF of the host wait behind it (svm/vmrun.ts, svm/vmexit.ts).
     if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
+    // Another task, or the program that an SMI interrupted: RF and TF are its own.
+    if (insn.mnemonic === 'RSM' || (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr))) return;
     if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     const hits = this.ops.watchHits;
     const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
@@ -402,6 +388,9 @@ export class Processor implements TransactionHost, SystemContext {
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
       this.exit(nestedExit(reason));
+    } else if (reason instanceof Shutdown) {
+      tx.abort();
+      this.shutdown();
     } else throw reason;
   }
 
@@ -461,36 +450,45 @@ export class Processor implements TransactionHost, SystemContext {
     retired: 0 | 1,
     origin: 'virtual' | 'injected' | undefined = undefined,
     kept: readonly Slot[] = [],
+    after?: GuestEvent,
   ): void {
     const { tx } = this;
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
     try {
-      const delivered = deliverEvent(tx, event, (next, during) => {
+      const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
         this.vectoring = next;
         const injected = first && origin === 'injected';
         first = false;
         if (!injected) this.interceptEvent(next, during);
-      });
+      };
+      const delivered = deliverEvent(tx, event, recognise, after);
       if (delivered === 'shutdown') this.shutdown();
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
-        const counted = delivered === event ? retired : 0;
-        if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered, this.get(R.rip));
+        const counted = delivered.event === event ? retired : 0;
+        if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
+        if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
       }
     } catch (reason) {
-      if (reason instanceof NestedPageFault) {
+      if (reason instanceof NestedPageFault || (reason instanceof VmExit && reason.code === ExitCode.TASK_SWITCH)) {
         const { vectoring } = this;
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
         if (vectoring !== undefined) this.setExitIntInfo(vectoring);
-        this.exit(nestedExit(reason));
+        this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else throw reason;
     }
+  }
+
+  /** An event came to a task: CR3 is another, and the task may begin with a fault. */
+  private beginTask({ fault }: TaskSwitched, event: GuestEvent): void {
+    this.machine.engine.flush(currentAsid(this.tx));
+    if (fault !== undefined) this.deliver(eventOfFault(fault), 0, undefined, [], event);
   }
 
   /** @throws VmExit when L1 intercepts the exception. */
@@ -612,6 +610,9 @@ export class Processor implements TransactionHost, SystemContext {
   plain(): void {
     this.makeOutcome = 'plain';
   }
+  faultAfter(fault: GuestFault): void {
+    this.pendingFault = fault;
+  }
   state(event: MachineEvent): void {
     this.machine.stateEvent(event, 0);
   }
@@ -649,6 +650,9 @@ export class Processor implements TransactionHost, SystemContext {
   drawEntropy(): bigint {
     return this.machine.drawEntropy();
   }
+  storedMsr(msr: number): bigint {
+    return this.machine.storedMsr(msr);
+  }
   readTsc(): bigint {
     return this.machine.readTsc();
   }
@@ -661,21 +665,3 @@ export class Processor implements TransactionHost, SystemContext {
 
 const nestedExit = ({ errorCode, gPA: address }: NestedPageFault): VmExit =>
   new VmExit(ExitCode.NPF, errorCode, address, false, true);
-
-/** How a delivery is told: by what reached its handler. */
-function deliveredEvent(
-  delivered: GuestEvent,
-  asked: GuestEvent,
-  origin: 'virtual' | 'injected' | undefined,
-  registers: RegisterDelta,
-): MachineEvent {
-  const { type, vector } = delivered;
-  const errorCode = delivered.errorCode ?? null;
-  if (origin === 'injected' && delivered === asked) {
-    const kind = { external: 0, nmi: 2, exception: 3, icebp: 3, software: 4 }[type];
-    return { type: 'svm.injected', kind, vector, errorCode, registers };
-  }
-  if (type === 'exception' || type === 'icebp') return { type: 'cpu.exception', vector, errorCode, registers };
-  const source = type === 'external' ? (origin === 'virtual' ? 'virtual' : 'external') : type;
-  return { type: 'cpu.interrupt', vector, source, registers };
-}

@@ -8,6 +8,7 @@ import { type CpuProfile, signature } from './cpuid.js';
 import { DR6, DR7 } from './debug.js';
 import { packSegment } from './descriptors.js';
 import type { SlotReader } from './mode.js';
+import { SMBASE_RESET } from './smm.js';
 
 /** HWCR.TscFreqSel: the time-stamp counter runs at one rate. */
 const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
@@ -61,6 +62,7 @@ export function resetRegisters(profile: CpuProfile): ReadonlyMap<Slot, bigint> {
     ...common(profile),
     [R.cr0, CR0.CD | CR0.NW | CR0.ET],
     [R.xcr0, 1n],
+    [R.smBase, SMBASE_RESET],
     [R.pat, PAT_RESET],
     [R.guestPat, PAT_RESET],
     [R.hwcr, HWCR_TSC_FREQUENCY_SELECT],

@@ -18,6 +18,7 @@ import {
 } from '../cpu/control-registers.js';
 import { cplOf } from '../cpu/mode.js';
 import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
+import { PERFORMANCE_COUNTER, PERFORMANCE_COUNTERS } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { CR0, CR4, R } from '../layout/cpu-state.js';
@@ -214,9 +215,6 @@ const RDTSCP = systemInstruction({
   },
 });
 
-const PERFORMANCE_COUNTERS = 4n;
-
-/** No event is ever counted. */
 const RDPMC = systemInstruction({
   mnemonic: 'RDPMC',
   source: 'APM vol.3, RDPMC',
@@ -224,9 +222,10 @@ const RDPMC = systemInstruction({
   system(context) {
     const { tx, ops } = context;
     if ((tx.get(R.cr4) & CR4.PCE) === 0n && cplOf(tx) !== 0) throw generalProtection();
-    if (ops.readGpr(Gpr.RCX, 32) >= PERFORMANCE_COUNTERS) throw generalProtection();
+    const counter = Number(ops.readGpr(Gpr.RCX, 32));
+    if (counter >= PERFORMANCE_COUNTERS) throw generalProtection();
     context.intercept('RDPMC');
-    writePair(context, 0n);
+    writePair(context, readMsr(context, PERFORMANCE_COUNTER.msr + counter));
     context.plain();
   },
 });

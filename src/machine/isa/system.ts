@@ -7,8 +7,10 @@
 import { mergeFlags } from '../cpu/interrupt-return.js';
 import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
+import { resume } from '../cpu/smm.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
-import { Access } from '../cpu/transaction.js';
+import { Access, type Transaction } from '../cpu/transaction.js';
+import { ownsVirtualInterrupts, poppedFlags, shownFlags, virtualizesFlags } from '../cpu/virtual-8086.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
 import { virtualEventPending } from '../svm/injection.js';
@@ -46,9 +48,14 @@ const HLT = systemInstruction({
   },
 });
 
-/** @throws GuestFault #GP(0) when CPL is above IOPL; CPL is 0 in real mode and 3 in virtual-8086 mode. */
-function requireIopl({ tx }: SystemContext): void {
-  if (cplOf(tx) > ioplOf(tx)) throw generalProtection();
+/**
+ * The flag that CLI and STI act on. CPL is 0 in real mode and 3 in virtual-8086 mode.
+ * @throws GuestFault #GP(0) when CPL is above IOPL and there is no virtual flag.
+ */
+function interruptFlag(tx: Transaction): bigint {
+  if (cplOf(tx) <= ioplOf(tx)) return Flag.IF;
+  if (ownsVirtualInterrupts(tx)) return Flag.VIF;
+  throw generalProtection();
 }
 
 const CLI = systemInstruction({
@@ -57,8 +64,7 @@ const CLI = systemInstruction({
   forms: ['FA:'],
   system(context) {
     const { tx } = context;
-    requireIopl(context);
-    tx.set(R.rflags, tx.get(R.rflags) & ~Flag.IF);
+    tx.set(R.rflags, tx.get(R.rflags) & ~interruptFlag(tx));
     context.plain();
   },
 });
@@ -77,14 +83,20 @@ const STI = systemInstruction({
   forms: ['FB:'],
   system(context) {
     const { tx } = context;
-    requireIopl(context);
+    const flag = interruptFlag(tx);
     const rflags = tx.get(R.rflags);
+    if (flag === Flag.VIF) {
+      if ((rflags & Flag.VIP) !== 0n) throw generalProtection();
+      tx.set(R.rflags, rflags | Flag.VIF);
+      context.plain();
+      return;
+    }
     if ((rflags & Flag.IF) === 0n) tx.set(R.boundary, tx.get(R.boundary) | Boundary.INTERRUPT_SHADOW);
     stateFlags(context, rflags | Flag.IF);
   },
 });
 
-/** Virtual-8086 mode needs IOPL 3 for the flags as a whole. */
+/** Virtual-8086 mode needs IOPL 3, or virtual interrupts, for the flags as a whole. */
 function requireFlagAccess({ tx }: SystemContext): void {
   if (isVirtual8086(tx) && ioplOf(tx) < 3) throw generalProtection();
 }
@@ -97,10 +109,11 @@ const PUSHF = systemInstruction({
   forms: ['9C: [d64]'],
   interceptedFirst: 'PUSHF',
   system(context) {
-    requireFlagAccess(context);
     const width = flagsWidth(context);
     const rflags = context.tx.get(R.rflags) & ~(Flag.VM | Flag.RF);
-    context.ops.push(width, BigInt.asUintN(width, rflags));
+    const virtual = virtualizesFlags(context.tx, width);
+    if (!virtual) requireFlagAccess(context);
+    context.ops.push(width, BigInt.asUintN(width, virtual ? shownFlags(rflags) : rflags));
     context.plain();
   },
 });
@@ -112,11 +125,13 @@ const POPF = systemInstruction({
   interceptedFirst: 'POPF',
   system(context) {
     const { tx, ops } = context;
-    requireFlagAccess(context);
     const width = flagsWidth(context);
+    const virtual = virtualizesFlags(tx, width);
+    if (!virtual) requireFlagAccess(context);
     const popped = ops.peek(width, 0);
     ops.moveStack(BigInt(width / 8));
-    stateFlags(context, mergeFlags(tx, popped, width, 0n) & ~Flag.RF);
+    if (virtual) stateFlags(context, poppedFlags(tx.get(R.rflags), popped));
+    else stateFlags(context, mergeFlags(tx, popped, width, 0n) & ~Flag.RF);
   },
 });
 
@@ -182,15 +197,12 @@ const PAUSE = systemInstruction({
   },
 });
 
-/** There is no system-management mode to leave. */
 const RSM = systemInstruction({
   mnemonic: 'RSM',
   source: 'APM vol.3, RSM',
   forms: ['0F AA:'],
   interceptedFirst: 'RSM',
-  system() {
-    throw invalidOpcode();
-  },
+  system: resume,
 });
 
 const random = (mnemonic: string, form: string, feature: 'rdrand' | 'rdseed'): Instruction =>

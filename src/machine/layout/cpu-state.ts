@@ -49,6 +49,8 @@ export const REGISTER_NAMES = [
   ] as const),
   ...(['mtrrFix64K0', 'mtrrFix16K0', 'mtrrFix16K1', 'mtrrFix4K0', 'mtrrFix4K1', 'mtrrFix4K2', 'mtrrFix4K3'] as const),
   ...(['mtrrFix4K4', 'mtrrFix4K5', 'mtrrFix4K6', 'mtrrFix4K7', 'xss', 'specCtrl'] as const),
+  // System-management mode (APM vol.2 §10.2.2 SMBASE Register)
+  ...(['smBase'] as const),
   // What the next instruction boundary must know: see PENDING_*, HALTED … below
   ...(['activity', 'boundary', 'monitorAddress'] as const),
   // SVM (APM vol.2 §15): mode, the processor's copy of the running VMCB's controls, the host state behind the guest
@@ -130,6 +132,10 @@ export const Boundary = {
   SMI_PENDING: 1n << 6n,
   /** Data breakpoint hits DR0..DR3 of the last instruction, as DR6 bits 3:0 at bits 11:8. */
   BREAKPOINTS_SHIFT: 8n,
+  /** System-management mode: SMIs and INITs wait. */
+  IN_SMM: 1n << 15n,
+  /** What RSM puts back: bits 11:0 of the interrupted program, and its CPL in bits 13:12; from bit 16 on. */
+  SMM_SHIFT: 16n,
 } as const;
 
 /** Bits of `svmMode`. */

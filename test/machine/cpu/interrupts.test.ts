@@ -73,7 +73,7 @@ describe('what holds an event back', () => {
     ['a data breakpoint while GIF is clear', { boundary: 1n << 8n, svmMode: 0n }, false, undefined],
     ['an instruction breakpoint', BREAKPOINT, false, 'debug'],
     ['an instruction breakpoint under RF', { ...BREAKPOINT, rflags: Flag.RF }, false, undefined],
-    ['an instruction breakpoint after MOV SS', { ...BREAKPOINT, boundary: Boundary.DEBUG_SHADOW }, false, undefined],
+    ['an instruction breakpoint after MOV SS', { ...BREAKPOINT, boundary: Boundary.DEBUG_SHADOW }, false, 'debug'],
     ['an instruction breakpoint while halted', { ...BREAKPOINT, activity: Activity.HALTED }, false, undefined],
     ['INTR while halted', { rflags: Flag.IF, activity: Activity.HALTED }, true, 'external'],
     ['INTR in shutdown', { rflags: Flag.IF, activity: Activity.SHUTDOWN }, true, undefined],
