@@ -73,7 +73,6 @@ const FEATURES: readonly Feature[] = [
   'aes',
   'pclmulqdq',
   'mmx',
-  'x87',
   'clflushopt',
   'clwb',
 ];

@@ -91,8 +91,6 @@ const FLDCW = x87('FLDCW', ['D9 /5: Mw'], (context) => {
   tx.set(R.fsw, withSummary(tx.get(R.fsw), fcw));
 });
 
-const FNOP = x87('FNOP', ['D9 D0:'], ({ tx }) => requireNoX87Error(tx));
-
 const FWAIT = systemInstruction({
   mnemonic: 'FWAIT',
   source: 'APM vol.5, FWAIT',
@@ -233,6 +231,6 @@ const FXRSTOR = systemInstruction({
 });
 
 export const FPU_CONTROL_INSTRUCTIONS: readonly Instruction[] = [
-  ...[FNINIT, FNCLEX, FNSTCW, FNSTSW, FNSTSW_AX, FLDCW, FNOP],
+  ...[FNINIT, FNCLEX, FNSTCW, FNSTSW, FNSTSW_AX, FLDCW],
   ...[FWAIT, EMMS, LDMXCSR, STMXCSR, FXSAVE, FXRSTOR],
 ];

@@ -26,6 +26,8 @@ import { STACK_INSTRUCTIONS } from './stack.js';
 import { STRING_INSTRUCTIONS } from './string.js';
 import { SVM_INSTRUCTIONS } from './svm.js';
 import { SYSTEM_INSTRUCTIONS } from './system.js';
+import { X87_ARITHMETIC_INSTRUCTIONS } from './x87-arith.js';
+import { X87_MOVE_INSTRUCTIONS } from './x87-move.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
@@ -53,5 +55,7 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SVM_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
+  ...X87_MOVE_INSTRUCTIONS,
+  ...X87_ARITHMETIC_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
 ];
