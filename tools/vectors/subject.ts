@@ -72,7 +72,6 @@ const FEATURES: readonly Feature[] = [
   'adx',
   'aes',
   'pclmulqdq',
-  'mmx',
   'clflushopt',
   'clwb',
 ];

@@ -167,6 +167,8 @@ const EXTENDED1_EDX: FeatureBits = [
   ...LEAF1_EDX.filter(([bit]) => (bit <= 17 && bit !== 11) || bit === 23 || bit === 24),
   [11, 'syscall'],
   [20, 'nx'],
+  // AMD's extensions to MMX, which are those of SSE.
+  [22, 'sse'],
   [26, 'page1gb'],
   [27, 'rdtscp'],
   [29, 'lm'],
@@ -341,7 +343,7 @@ function brandRegisters({ brand }: CpuProfile, part: number): CpuidLeaf {
   return { eax: word(brand, at), ebx: word(brand, at + 4), ecx: word(brand, at + 8), edx: word(brand, at + 12) };
 }
 
-/** Integer and SSE2 code, SVM with nested paging; x87 and MMX arithmetic, SSE3 and later vectors are not reported. */
+/** Integer, x87, MMX and SSE2 code, SVM with nested paging; SSE3 and later vectors are not reported. */
 export const BASE_PROFILE: CpuProfile = {
   name: 'vmtape-base',
   vendor: 'AuthenticAMD',
@@ -350,6 +352,7 @@ export const BASE_PROFILE: CpuProfile = {
   model: 1,
   stepping: 2,
   features: new Set<Feature>([
+    'mmx',
     'sse',
     'sse2',
     'cx16',

@@ -80,9 +80,9 @@ function rounded(
   fits: (value: bigint) => boolean,
   env: X87Environment,
 ): bigint | undefined {
-  const isFinite = x.kind === 'zero' || x.kind === 'denormal' || x.kind === 'normal';
+  const isNumber = x.kind === 'zero' || x.kind === 'denormal' || x.kind === 'normal';
   // 2^64 and above fits nowhere, and need not be written out.
-  if (isFinite && x.exponent <= 0) {
+  if (isNumber && x.exponent <= 0) {
     const { significand, inexact, up } = roundTo({ ...x, sticky: false }, -x.exponent, rounding);
     const value = x.negative ? -significand : significand;
     if (fits(value)) {

@@ -12,6 +12,8 @@ import { IO_INSTRUCTIONS } from './io.js';
 import { LEGACY_INSTRUCTIONS } from './legacy.js';
 import { LOGIC_INSTRUCTIONS } from './logic.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from './misc.js';
+import { MMX_INSTRUCTIONS } from './mmx.js';
+import { MMX_CONVERSION_INSTRUCTIONS } from './mmx-convert.js';
 import { MOVE_INSTRUCTIONS } from './move.js';
 import { SEGMENT_INSTRUCTIONS } from './segment.js';
 import { SHIFT_INSTRUCTIONS } from './shift.js';
@@ -27,6 +29,7 @@ import { STRING_INSTRUCTIONS } from './string.js';
 import { SVM_INSTRUCTIONS } from './svm.js';
 import { SYSTEM_INSTRUCTIONS } from './system.js';
 import { X87_ARITHMETIC_INSTRUCTIONS } from './x87-arith.js';
+import { X87_ENVIRONMENT_INSTRUCTIONS } from './x87-environment.js';
 import { X87_MOVE_INSTRUCTIONS } from './x87-move.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
@@ -55,7 +58,10 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SVM_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
+  ...X87_ENVIRONMENT_INSTRUCTIONS,
   ...X87_MOVE_INSTRUCTIONS,
   ...X87_ARITHMETIC_INSTRUCTIONS,
+  ...MMX_INSTRUCTIONS,
+  ...MMX_CONVERSION_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
 ];
