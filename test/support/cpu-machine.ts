@@ -25,6 +25,7 @@ import { SYSTEM_INSTRUCTIONS } from '../../src/machine/isa/system.js';
 import { X87_ARITHMETIC_INSTRUCTIONS } from '../../src/machine/isa/x87-arith.js';
 import { X87_ENVIRONMENT_INSTRUCTIONS } from '../../src/machine/isa/x87-environment.js';
 import { X87_MOVE_INSTRUCTIONS } from '../../src/machine/isa/x87-move.js';
+import { X87_TRANSCENDENTAL_INSTRUCTIONS } from '../../src/machine/isa/x87-transcendental.js';
 import {
   CR0,
   CR4,
@@ -52,6 +53,7 @@ const INSTRUCTIONS = [
   ...X87_ENVIRONMENT_INSTRUCTIONS,
   ...X87_MOVE_INSTRUCTIONS,
   ...X87_ARITHMETIC_INSTRUCTIONS,
+  ...X87_TRANSCENDENTAL_INSTRUCTIONS,
   ...MMX_INSTRUCTIONS,
   ...MMX_CONVERSION_INSTRUCTIONS,
   ...MISCELLANEOUS_INSTRUCTIONS,

@@ -13,7 +13,16 @@ import { CR0, CR4, fprSlot, R, type Slot, xmmSlot } from '../layout/cpu-state.js
 import { uN } from '../units.js';
 import type { Instruction } from './instruction.js';
 import { memoryAt, operandAt, readIn, writeIn } from './system-operands.js';
-import { controlWord, physicalRegister, requireX87, withSummary } from './x87-unit.js';
+import {
+  controlWord,
+  packPointer,
+  physicalRegister,
+  pointerOffset,
+  pointerSelector,
+  requireX87,
+  Status,
+  withSummary,
+} from './x87-unit.js';
 
 /** Exception flags, DAZ, masks, rounding, FZ; the MXCSR_MASK of the FXSAVE image. */
 const MXCSR_BITS = 0xffffn;
@@ -65,27 +74,34 @@ function imageOperand(context: SystemContext, access: number): MemoryOperand {
 const xmmCount = (tx: Transaction): number => (is64Bit(tx) ? 16 : 8);
 const highHalf = (slot: Slot): Slot => (slot + 1) as Slot;
 
-/**
- * Bits of an error pointer in the image: 64 with REX.W, else 32, and outside 64-bit mode a selector above them. The
- * pointers are always carried (CPUID Fn8000_0008_EBX[RstrFpErrPtrs]).
- */
-const pointerBits = ({ tx, insn }: SystemContext): number => (insn.rexW ? 64 : is64Bit(tx) ? 32 : 48);
+/** The error pointers as 64 bits with REX.W, else as 32 bits and a selector. */
+function packedForImage(pointer: bigint, rexW: boolean): bigint {
+  const offset = pointerOffset(pointer);
+  return rexW ? offset : uN(32, offset) | (pointerSelector(pointer) << 32n);
+}
+const unpackedFromImage = (field: bigint, rexW: boolean): bigint =>
+  rexW ? packPointer(field, 0n) : packPointer(uN(32, field), uN(16, field >> 32n));
 
+/**
+ * FOP and the error pointers are written always, but are zeros unless an unmasked exception is pending; FXRSTOR always
+ * loads them (CPUID Fn8000_0008_EBX[RstrFpErrPtrs]).
+ */
 const FXSAVE = systemInstruction({
   mnemonic: 'FXSAVE',
   source: 'APM vol.4, FXSAVE',
   forms: ['NP 0F AE /0: M'],
   system(context) {
-    const { tx } = context;
+    const { tx, insn } = context;
     const memory = imageOperand(context, Access.WRITE);
     const put = (offset: number, size: number, value: bigint): void =>
       writeIn(context, memory, offset, size, uN(8 * size, value));
     const fsw = tx.get(R.fsw);
-    const pointer = (slot: Slot): bigint => uN(pointerBits(context), tx.get(slot));
+    const isPending = (fsw & Status.SUMMARY) !== 0n;
+    const pointer = (slot: Slot): bigint => (isPending ? packedForImage(tx.get(slot), insn.rexW) : 0n);
     put(Image.FCW, 2, tx.get(R.fcw));
     put(Image.FSW, 2, fsw);
     put(Image.FTW, 2, tx.get(R.ftw));
-    put(Image.FOP, 2, tx.get(R.fop));
+    put(Image.FOP, 2, isPending ? tx.get(R.fop) : 0n);
     put(Image.FIP, 8, pointer(R.fip));
     put(Image.FDP, 8, pointer(R.fdp));
     put(Image.MXCSR, 4, tx.get(R.mxcsr));
@@ -108,20 +124,19 @@ const FXRSTOR = systemInstruction({
   source: 'APM vol.4, FXRSTOR',
   forms: ['NP 0F AE /1: M'],
   system(context) {
-    const { tx } = context;
+    const { tx, insn } = context;
     const memory = imageOperand(context, Access.READ);
     const take = (offset: number, size: number): bigint => readIn(context, memory, offset, size);
     const mxcsr = take(Image.MXCSR, 4);
     if ((mxcsr & ~MXCSR_BITS) !== 0n) throw generalProtection();
     const fcw = controlWord(take(Image.FCW, 2));
     const fsw = withSummary(take(Image.FSW, 2), fcw);
-    const pointerBytes = pointerBits(context) / 8;
     tx.set(R.fcw, fcw);
     tx.set(R.fsw, fsw);
     tx.set(R.ftw, take(Image.FTW, 1));
     tx.set(R.fop, take(Image.FOP, 2) & 0x7ffn);
-    tx.set(R.fip, take(Image.FIP, pointerBytes));
-    tx.set(R.fdp, take(Image.FDP, pointerBytes));
+    tx.set(R.fip, unpackedFromImage(take(Image.FIP, 8), insn.rexW));
+    tx.set(R.fdp, unpackedFromImage(take(Image.FDP, 8), insn.rexW));
     tx.set(R.mxcsr, mxcsr);
     for (let index = 0; index < 8; index++) {
       const slot = fprSlot(physicalRegister(fsw, index));

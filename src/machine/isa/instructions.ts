@@ -31,6 +31,7 @@ import { SYSTEM_INSTRUCTIONS } from './system.js';
 import { X87_ARITHMETIC_INSTRUCTIONS } from './x87-arith.js';
 import { X87_ENVIRONMENT_INSTRUCTIONS } from './x87-environment.js';
 import { X87_MOVE_INSTRUCTIONS } from './x87-move.js';
+import { X87_TRANSCENDENTAL_INSTRUCTIONS } from './x87-transcendental.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
@@ -61,6 +62,7 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...X87_ENVIRONMENT_INSTRUCTIONS,
   ...X87_MOVE_INSTRUCTIONS,
   ...X87_ARITHMETIC_INSTRUCTIONS,
+  ...X87_TRANSCENDENTAL_INSTRUCTIONS,
   ...MMX_INSTRUCTIONS,
   ...MMX_CONVERSION_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,

@@ -2,7 +2,8 @@
  * x87 arithmetic and comparison. Source: APM vol.1 §6.4.3 Arithmetic, §6.4.5 Comparison and Test; APM vol.5.
  *
  * Integer operands are converted exactly, so FIADD and its kin are FADD with another operand. Codes and flags that the
- * manual leaves undefined stay as they were; C1 is cleared by what does not set it.
+ * manual leaves undefined stay as they were; C1 is cleared by what does not set it. DC /2, DC /3 and DE /2 with registers
+ * are reserved there; AMD processors execute them as FCOM and FCOMP.
  */
 import type { SystemContext } from '../cpu/system-context.js';
 import type { MemoryOperand } from '../decode/decoded.js';
@@ -214,8 +215,12 @@ function setFlags({ tx }: SystemContext, relation: Relation): void {
 }
 
 const COMPARISONS = [
-  comparison({ mnemonic: 'FCOM', forms: ['D8 /2: Md', 'DC /2: Mq', 'D8 /2: STi'] }),
-  comparison({ mnemonic: 'FCOMP', forms: ['D8 /3: Md', 'DC /3: Mq', 'D8 /3: STi'], pops: 1 }),
+  comparison({ mnemonic: 'FCOM', forms: ['D8 /2: Md', 'DC /2: Mq', 'D8 /2: STi', 'DC /2: STi'] }),
+  comparison({
+    mnemonic: 'FCOMP',
+    forms: ['D8 /3: Md', 'DC /3: Mq', 'D8 /3: STi', 'DC /3: STi', 'DE /2: STi'],
+    pops: 1,
+  }),
   comparison({ mnemonic: 'FCOMPP', forms: ['DE D9:'], pops: 2, other: (unit) => operandOrEmpty(unit, 1) }),
   comparison({ mnemonic: 'FICOM', forms: ['DA /2: Md', 'DE /2: Mw'], isInteger: true }),
   comparison({ mnemonic: 'FICOMP', forms: ['DA /3: Md', 'DE /3: Mw'], isInteger: true, pops: 1 }),

@@ -18,7 +18,10 @@ import type { Instruction } from './instruction.js';
 import { memoryAt, operandAt } from './system-operands.js';
 import {
   controlWord,
+  packPointer,
   physicalRegister,
+  pointerOffset,
+  pointerSelector,
   readPhysical,
   requireNoX87Error,
   requireX87,
@@ -168,8 +171,8 @@ class EnvironmentImage {
 
   /** Real and virtual-8086 mode: a linear address, bits 15:0 and the rest from bit 12 on; else offset and selector. */
   private pointerFields(pointer: bigint): PointerFields {
-    const offset = uN(32, pointer);
-    const selector = (pointer >> 32n) & 0xffffn;
+    const offset = pointerOffset(pointer);
+    const selector = pointerSelector(pointer);
     if (!this.linear) return { low: uN(this.fieldBits, offset), high: selector };
     const address = uN(32, offset + (selector << 4n));
     const rest = this.fieldBits === 32 ? address >> 16n : (address >> 16n) & 15n;
@@ -177,8 +180,8 @@ class EnvironmentImage {
   }
 
   private pointer({ low, high }: PointerFields): bigint {
-    if (!this.linear) return low | ((high & 0xffffn) << 32n);
-    return (low & 0xffffn) | (((high >> 12n) & 0xffffn) << 16n);
+    if (!this.linear) return packPointer(low, uN(16, high));
+    return packPointer(uN(16, low) | (uN(16, high >> 12n) << 16n), 0n);
   }
 
   private putField(index: number, value: bigint): void {

@@ -3,6 +3,8 @@
  * Constants, §6.4.6 Stack Management, §6.4.7 No Operation; APM vol.5.
  *
  * Loads convert, then push; stores convert, write, then pop. A store that an unmasked exception stops writes nothing.
+ * Encodings that the manual reserves and AMD processors execute all the same are here, too: FSTP as D9 /3, DF /2 and
+ * DF /3, FXCH as DD /1 and DF /1, and FENI, FDISI and FSETPM of older units, which do nothing.
  */
 import type { SystemContext } from '../cpu/system-context.js';
 import { F32, F64, F80, type Unpacked } from '../fp/format.js';
@@ -118,7 +120,7 @@ const STORES = [
   }),
   memoryStore({
     mnemonic: 'FSTP',
-    forms: ['D9 /3: Md', 'DD /3: Mq', 'DB /7: Mt', 'DD /3: STi'],
+    forms: ['D9 /3: Md', 'DD /3: Mq', 'DB /7: Mt', 'DD /3: STi', 'D9 /3: STi', 'DF /2: STi', 'DF /3: STi'],
     pops: true,
     convert: floatStore,
   }),
@@ -141,7 +143,7 @@ const STORES = [
 
 // Registers
 
-const FXCH = x87Instruction('FXCH', ['D9 /1: STi'], (unit, context) => {
+const FXCH = x87Instruction('FXCH', ['D9 /1: STi', 'DD /1: STi', 'DF /1: STi'], (unit, context) => {
   const other = stackOperand(context, 0);
   const isMissing = unit.isEmpty(0) || unit.isEmpty(other);
   if (isMissing && !unit.underflows()) return;
@@ -186,5 +188,5 @@ export const X87_MOVE_INSTRUCTIONS: readonly Instruction[] = [
   }),
   x87Instruction('FINCSTP', ['D9 F7:'], (unit) => unit.rotate(1)),
   x87Instruction('FDECSTP', ['D9 F6:'], (unit) => unit.rotate(-1)),
-  x87Instruction('FNOP', ['D9 D0:'], () => {}),
+  x87Instruction('FNOP', ['D9 D0:', 'DB E0:', 'DB E1:', 'DB E4:'], () => {}),
 ];

@@ -6,10 +6,9 @@
  *
  * An unmasked exception is only noted: it sets ES, and the next waiting instruction raises #MF. IE, DE and ZE leave the
  * stack as it was; OE, UE and PE do not, unless the destination is memory. The tag word is kept as in the FXSAVE image:
- * one bit for each physical register, set when it is not empty. The instruction pointer has its selector in bits 47:32
- * outside 64-bit mode, the data pointer likewise, as the FXSAVE image has them.
+ * one bit for each physical register, set when it is not empty. FIP and FDP are offsets of 48 bits, as long as canonical
+ * addresses are, with the selector of the segment in bits 63:48.
  */
-import { is64Bit } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import type { Transaction } from '../cpu/transaction.js';
 import type { DecodedOperand, MemoryOperand } from '../decode/decoded.js';
@@ -68,6 +67,15 @@ export function requireNoX87Error(tx: Transaction): void {
 /** Physical number of ST(index). */
 export const physicalRegister = (fsw: bigint, index: number): number =>
   (Number((fsw & Status.TOP) >> TOP_SHIFT) + index) & 7;
+
+const POINTER_BITS = 48;
+
+/** FIP and FDP as the register file has them. */
+export const packPointer = (offset: bigint, selector: bigint): bigint =>
+  uN(POINTER_BITS, offset) | (selector << BigInt(POINTER_BITS));
+/** The offset of such a pointer, canonical. */
+export const pointerOffset = (pointer: bigint): bigint => uN(64, BigInt.asIntN(POINTER_BITS, pointer));
+export const pointerSelector = (pointer: bigint): bigint => pointer >> BigInt(POINTER_BITS);
 
 const highHalf = (slot: Slot): Slot => (slot + 1) as Slot;
 
@@ -222,13 +230,9 @@ export class X87Unit {
     const { tx, context, memory } = this;
     const { insn, ops } = context;
     tx.set(R.fop, BigInt(((insn.opcode & 7) << 8) | insn.modrm));
-    tx.set(R.fip, this.pointer(Segment.CS, ownRip(context)));
-    if (memory !== undefined) tx.set(R.fdp, this.pointer(memory.segment, ops.address(memory)));
-  }
-
-  private pointer(segment: number, offset: bigint): bigint {
-    if (is64Bit(this.tx)) return offset;
-    return uN(32, offset) | ((this.tx.get(segmentSlot(segment)) & 0xffffn) << 32n);
+    const selector = (segment: number): bigint => tx.get(segmentSlot(segment)) & 0xffffn;
+    tx.set(R.fip, packPointer(ownRip(context), selector(Segment.CS)));
+    if (memory !== undefined) tx.set(R.fdp, packPointer(ops.address(memory), selector(memory.segment)));
   }
 }
 
