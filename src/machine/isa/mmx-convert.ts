@@ -2,8 +2,9 @@
  * Conversions between MMX registers and floating-point numbers in XMM registers.
  * Source: APM vol.1 §5.6.4 Data Conversion (64-bit media), APM vol.5 and vol.4, CVTPI2PS and its kin.
  *
- * They are checked as SSE instructions first, then as MMX ones. The lanes that an operation of `Ops.float` has too many
- * are zeros, which raise nothing.
+ * They are checked as SSE instructions first, then as MMX ones; those that read memory and write an XMM register have
+ * nothing to do with MMX registers, as AMD processors see it. The lanes that an operation of `Ops.float` has too many are
+ * zeros, which raise nothing.
  */
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { requireSse } from './fpu-control.js';
@@ -26,10 +27,10 @@ const conversion = ({ mnemonic, form, feature, operation }: Conversion): Instruc
     feature,
     system(context) {
       requireSse(context.tx);
-      requireMmx(context.tx);
-      const result = context.ops.float(operation, readSource(context), 0n);
-      writeOperand(context, 0, result);
-      enterMmx(context.tx);
+      const isMmx = context.insn.operands.some(({ kind }) => kind === 'mmx');
+      if (isMmx) requireMmx(context.tx);
+      writeOperand(context, 0, context.ops.float(operation, readSource(context), 0n));
+      if (isMmx) enterMmx(context.tx);
       context.plain();
     },
   });

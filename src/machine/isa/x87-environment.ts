@@ -64,6 +64,9 @@ const FNSTSW = control('FNSTSW', ['DD /7: Mw'], (context) =>
 
 const FNSTSW_AX = control('FNSTSW', ['DF E0:'], ({ tx, ops }) => ops.writeGpr(0, 16, tx.get(R.fsw)));
 
+/** FENI, FDISI and FSETPM of older units: AMD processors execute them as nothing. */
+const RESERVED = control('FNENI', ['DB E0:', 'DB E1:', 'DB E4:'], () => {});
+
 const FLDCW = control('FLDCW', ['D9 /5: Mw'], (context) => {
   const { tx, ops } = context;
   requireNoX87Error(tx);
@@ -259,6 +262,7 @@ export const X87_ENVIRONMENT_INSTRUCTIONS: readonly Instruction[] = [
   FNSTCW,
   FNSTSW,
   FNSTSW_AX,
+  RESERVED,
   FLDCW,
   FWAIT,
   FNSTENV,

@@ -3,8 +3,8 @@
  * Constants, §6.4.6 Stack Management, §6.4.7 No Operation; APM vol.5.
  *
  * Loads convert, then push; stores convert, write, then pop. A store that an unmasked exception stops writes nothing.
- * Encodings that the manual reserves and AMD processors execute all the same are here, too: FSTP as D9 /3, DF /2 and
- * DF /3, FXCH as DD /1 and DF /1, and FENI, FDISI and FSETPM of older units, which do nothing.
+ * Encodings that the manual reserves and AMD processors execute all the same are here, too: FSTP as DF /2 and DF /3, FXCH
+ * as DD /1 and DF /1, and D9 /3, an FSTP that does not mind an empty register.
  */
 import type { SystemContext } from '../cpu/system-context.js';
 import { F32, F64, F80, type Unpacked } from '../fp/format.js';
@@ -120,7 +120,7 @@ const STORES = [
   }),
   memoryStore({
     mnemonic: 'FSTP',
-    forms: ['D9 /3: Md', 'DD /3: Mq', 'DB /7: Mt', 'DD /3: STi', 'D9 /3: STi', 'DF /2: STi', 'DF /3: STi'],
+    forms: ['D9 /3: Md', 'DD /3: Mq', 'DB /7: Mt', 'DD /3: STi', 'DF /2: STi', 'DF /3: STi'],
     pops: true,
     convert: floatStore,
   }),
@@ -186,7 +186,11 @@ export const X87_MOVE_INSTRUCTIONS: readonly Instruction[] = [
     unit.free(stackOperand(context, 0));
     unit.pop();
   }),
+  x87Instruction('FSTPNCE', ['D9 /3: STi'], (unit, context) => {
+    if (!unit.isEmpty(0)) unit.set(stackOperand(context, 0), unit.bits(0));
+    unit.pop();
+  }),
   x87Instruction('FINCSTP', ['D9 F7:'], (unit) => unit.rotate(1)),
   x87Instruction('FDECSTP', ['D9 F6:'], (unit) => unit.rotate(-1)),
-  x87Instruction('FNOP', ['D9 D0:', 'DB E0:', 'DB E1:', 'DB E4:'], () => {}),
+  x87Instruction('FNOP', ['D9 D0:'], () => {}),
 ];
