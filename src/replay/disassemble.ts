@@ -152,6 +152,8 @@ function operandText(operand: DecodedOperand, insn: DecodedInstruction, rip: big
       return SEGMENT_NAMES[operand.number] ?? `segment ${operand.number}`;
     case 'xmm':
       return `xmm${operand.number}`;
+    case 'st':
+      return `st(${operand.number})`;
     case 'mmx':
       return `mm${operand.number}`;
     case 'control':

@@ -19,9 +19,15 @@ import { FAR_INSTRUCTIONS } from '../../src/machine/isa/far.js';
 import { FPU_CONTROL_INSTRUCTIONS } from '../../src/machine/isa/fpu-control.js';
 import { IO_INSTRUCTIONS } from '../../src/machine/isa/io.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from '../../src/machine/isa/misc.js';
+import { MMX_INSTRUCTIONS } from '../../src/machine/isa/mmx.js';
+import { MMX_CONVERSION_INSTRUCTIONS } from '../../src/machine/isa/mmx-convert.js';
 import { SEGMENT_INSTRUCTIONS } from '../../src/machine/isa/segment.js';
 import { SYSTEM_INSTRUCTIONS } from '../../src/machine/isa/system.js';
 import { TRANSLATION_INSTRUCTIONS } from '../../src/machine/isa/translation.js';
+import { X87_ARITHMETIC_INSTRUCTIONS } from '../../src/machine/isa/x87-arith.js';
+import { X87_ENVIRONMENT_INSTRUCTIONS } from '../../src/machine/isa/x87-environment.js';
+import { X87_MOVE_INSTRUCTIONS } from '../../src/machine/isa/x87-move.js';
+import { X87_TRANSCENDENTAL_INSTRUCTIONS } from '../../src/machine/isa/x87-transcendental.js';
 import {
   CR0,
   CR4,
@@ -48,6 +54,12 @@ const INSTRUCTIONS = [
   ...TRANSLATION_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
+  ...X87_ENVIRONMENT_INSTRUCTIONS,
+  ...X87_MOVE_INSTRUCTIONS,
+  ...X87_ARITHMETIC_INSTRUCTIONS,
+  ...X87_TRANSCENDENTAL_INSTRUCTIONS,
+  ...MMX_INSTRUCTIONS,
+  ...MMX_CONVERSION_INSTRUCTIONS,
   ...MISCELLANEOUS_INSTRUCTIONS,
 ];
 

@@ -72,8 +72,6 @@ const FEATURES: readonly Feature[] = [
   'adx',
   'aes',
   'pclmulqdq',
-  'mmx',
-  'x87',
   'clflushopt',
   'clwb',
 ];

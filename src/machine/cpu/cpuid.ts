@@ -185,6 +185,8 @@ const EXTENDED1_EDX: FeatureBits = [
   ...LEAF1_EDX.filter(([bit]) => (bit <= 17 && bit !== 11) || bit === 23 || bit === 24),
   [11, 'syscall'],
   [20, 'nx'],
+  // AMD's extensions to MMX, which are those of SSE.
+  [22, 'sse'],
   [26, 'page1gb'],
   [27, 'rdtscp'],
   [29, 'lm'],
@@ -373,7 +375,7 @@ function brandRegisters({ brand }: CpuProfile, part: number): CpuidLeaf {
   return { eax: word(brand, at), ebx: word(brand, at + 4), ecx: word(brand, at + 8), edx: word(brand, at + 12) };
 }
 
-/** Integer and SSE2 code, SVM with nested paging; x87 and MMX arithmetic, SSE3 and later vectors are not reported. */
+/** All that this machine has. */
 export const BASE_PROFILE: CpuProfile = {
   name: 'vmtape-base',
   vendor: 'AuthenticAMD',
@@ -382,8 +384,15 @@ export const BASE_PROFILE: CpuProfile = {
   model: 1,
   stepping: 2,
   features: new Set<Feature>([
+    'mmx',
     'sse',
     'sse2',
+    'sse3',
+    'ssse3',
+    'sse4.1',
+    'sse4.2',
+    'aes',
+    'pclmulqdq',
     'cx16',
     'popcnt',
     'abm',

@@ -18,7 +18,7 @@ const amongBase = (...features: readonly Feature[]): ReadonlySet<Feature> =>
 const systemWithout = (...features: readonly SystemFeature[]): ReadonlySet<SystemFeature> =>
   new Set([...BASE_PROFILE.system].filter((feature) => !features.includes(feature)));
 
-const SSE3_TIMES: readonly Feature[] = ['x87', 'mmx', 'sse', 'sse2', 'sse3', 'cx16', '3dnowprefetch', 'svm'];
+const SSE3_TIMES: readonly Feature[] = ['mmx', 'sse', 'sse2', 'sse3', 'cx16', '3dnowprefetch', 'svm'];
 const ZEN_2: readonly Feature[] = [
   ...SSE3_TIMES,
   ...([

@@ -266,6 +266,10 @@ export class Decoder {
         return memory === undefined ? { kind: 'mmx', number: rm & 7, width } : { ...memory, width };
       case 'N':
         return { kind: 'mmx', number: rm & 7, width };
+      case 'ST':
+        return { kind: 'st', number: 0, width: 80 };
+      case 'STi':
+        return { kind: 'st', number: modrm & 7, width: 80 };
       case 'S':
         // CS can be read but not loaded; numbers above GS do not exist.
         return (reg & 7) > Segment.GS ? undefined : { kind: 'segment', number: reg & 7, width: 16 };
@@ -454,6 +458,8 @@ function widthOf(size: string, operandSize: 16 | 32 | 64, rexW: boolean): number
     case 'q':
     case 'sd':
       return 64;
+    case 't':
+      return 80;
     case 'dq':
     case 'ps':
     case 'pd':

@@ -43,9 +43,9 @@ export interface FarOperand extends Operand {
   readonly offset: bigint;
 }
 
-/** XMM, MMX, segment, control and debug registers. */
+/** XMM, MMX, x87 stack, segment, control and debug registers. */
 export interface NumberedOperand extends Operand {
-  readonly kind: 'xmm' | 'mmx' | 'segment' | 'control' | 'debug';
+  readonly kind: 'xmm' | 'mmx' | 'st' | 'segment' | 'control' | 'debug';
   readonly number: number;
 }
 

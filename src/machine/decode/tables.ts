@@ -54,7 +54,9 @@ export interface DecodeTables {
 const FORM = /^(?<code>[^:]*):(?<operands>[^[]*)(?<attributes>(\[[a-z0-9]+\]\s*)*)$/;
 const ATTRIBUTES = new Set(['lock', 'cr8', 'd64', 'f64', 'i64', 'o64', 'prot', 'rep', 'b', 'b0', 'w0', 'w1']);
 /** Operand codes without a size letter. */
-const FIXED_OPERANDS = new Set(['AL', 'rAX', 'CL', 'DX', '1', 'M', 'eAX', 'XMM0']);
+const FIXED_OPERANDS = new Set(['AL', 'rAX', 'CL', 'DX', '1', 'M', 'eAX', 'XMM0', 'ST', 'STi']);
+/** Addressing of register operands that ModRM.rm names. */
+const REGISTER_ONLY = new Set(['R', 'U', 'N', 'STi']);
 
 /** @throws InvariantError naming the form that is malformed or stands on another's encoding. */
 export function buildTables(instructions: readonly Instruction[]): DecodeTables {
@@ -115,7 +117,7 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
     ? 'ignored'
     : operands.some(({ addressing }) => addressing === 'M')
       ? 'memory'
-      : operands.some(({ addressing }) => addressing === 'R' || addressing === 'U' || addressing === 'N')
+      : operands.some(({ addressing }) => REGISTER_ONLY.has(addressing))
         ? 'register'
         : 'any';
   return {

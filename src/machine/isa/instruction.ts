@@ -19,8 +19,8 @@ export type Width = 8 | 16 | 32 | 64;
 
 /** One operand, as the decoder knows it. Which register, which address: see `decode/decode.ts`. */
 export interface Operand {
-  readonly kind: 'gpr' | 'mem' | 'imm' | 'rel' | 'xmm' | 'mmx' | 'segment' | 'control' | 'debug' | 'far';
-  /** Bits read or written: 8..64 for integers; for memory vectors 32, 64 or 128. */
+  readonly kind: 'gpr' | 'mem' | 'imm' | 'rel' | 'xmm' | 'mmx' | 'st' | 'segment' | 'control' | 'debug' | 'far';
+  /** Bits read or written: 8..64 for integers; for memory vectors 32, 64 or 128; for x87 values up to 80. */
   readonly width: number;
 }
 
@@ -316,7 +316,6 @@ export type Feature =
   | 'clwb'
   | 'svm'
   | 'mmx'
-  | 'x87'
   | 'avx'
   | 'fsgsbase'
   | 'monitor'

@@ -13,6 +13,8 @@ import { IO_INSTRUCTIONS } from './io.js';
 import { LEGACY_INSTRUCTIONS } from './legacy.js';
 import { LOGIC_INSTRUCTIONS } from './logic.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from './misc.js';
+import { MMX_INSTRUCTIONS } from './mmx.js';
+import { MMX_CONVERSION_INSTRUCTIONS } from './mmx-convert.js';
 import { MOVE_INSTRUCTIONS } from './move.js';
 import { PROCESSOR_VALUE_INSTRUCTIONS } from './processor-values.js';
 import { SEGMENT_INSTRUCTIONS } from './segment.js';
@@ -31,6 +33,10 @@ import { STRING_INSTRUCTIONS } from './string.js';
 import { SVM_INSTRUCTIONS } from './svm.js';
 import { SYSTEM_INSTRUCTIONS } from './system.js';
 import { TRANSLATION_INSTRUCTIONS } from './translation.js';
+import { X87_ARITHMETIC_INSTRUCTIONS } from './x87-arith.js';
+import { X87_ENVIRONMENT_INSTRUCTIONS } from './x87-environment.js';
+import { X87_MOVE_INSTRUCTIONS } from './x87-move.js';
+import { X87_TRANSCENDENTAL_INSTRUCTIONS } from './x87-transcendental.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
@@ -63,5 +69,11 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...TRANSLATION_INSTRUCTIONS,
   ...PROCESSOR_VALUE_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
+  ...X87_ENVIRONMENT_INSTRUCTIONS,
+  ...X87_MOVE_INSTRUCTIONS,
+  ...X87_ARITHMETIC_INSTRUCTIONS,
+  ...X87_TRANSCENDENTAL_INSTRUCTIONS,
+  ...MMX_INSTRUCTIONS,
+  ...MMX_CONVERSION_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
 ];

@@ -225,10 +225,10 @@ describe('CPUID (APM vol.3 appendix E)', () => {
   });
 
   it('reports what the machine has, and nothing that it lacks', () => {
-    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x40e2_2008, edx: 0x070b_fbff });
+    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x42fa_220b, edx: 0x078b_fbff });
     expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x219c_0589, ecx: 0x40_0004, edx: 0 });
     expect(cpuid(7, 1)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
-    expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x2000_0175, edx: 0x2d13_fbff });
+    expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x2000_0175, edx: 0x2dd3_fbff });
     expect(cpuid(0x8000_0008).eax).toBe(0x3028);
     expect(cpuid(0x8000_000a)).toEqual({ eax: 1, ebx: 64, ecx: 0, edx: 0x4203_94ff });
     expect(cpuid(0x8000_0007).edx).toBe(0x100);
@@ -351,11 +351,11 @@ describe('x87 and SSE control (APM vol.2 §8.2.7 #NM, §8.2.16 #MF, §11.4.4)', 
   it('FXSAVE and FXRSTOR carry everything, ST registers by stack order', () => {
     const cpu = long().set({
       rbx: BigInt(DATA),
-      fsw: 0x3800n,
+      fsw: 0xb884n,
       ftw: 0x80n,
       fop: 0x123n,
       fip: 0x1_2345_6789n,
-      fcw: 0x37fn,
+      fcw: 0x37bn,
     });
     const vectors: Slot[] = [];
     for (let slot = R.fpr0 as number; slot < R.xmm0; slot += 2) {
@@ -375,6 +375,24 @@ describe('x87 and SSE control (APM vol.2 §8.2.7 #NM, §8.2.16 #MF, §11.4.4)', 
     for (let slot = R.fcw as number; slot <= R.xmm15High; slot++) cpu.registers[slot as Slot] = 0n;
     expect(faultOf(cpu.run(0x48, 0x0f, 0xae, 0x0b))).toBe('none');
     expect([...(cpu.registers as BigUint64Array)].slice(R.fcw)).toEqual(before.slice(R.fcw));
+  });
+
+  it('FXSAVE writes zeros for the error pointers while no exception is pending (CPUID RstrFpErrPtrs)', () => {
+    const cpu = long().set({ rbx: BigInt(DATA), fcw: 0x37fn, fsw: 4n, fop: 0x123n, fip: 5n, fdp: 6n });
+    cpu
+      .write(DATA + 6, 2, 0xffffn)
+      .write(DATA + 8, 8, ~0n)
+      .write(DATA + 16, 8, ~0n);
+    cpu.run(0x48, 0x0f, 0xae, 0x03);
+    expect([cpu.read(DATA + 6, 2), cpu.read(DATA + 8, 8), cpu.read(DATA + 16, 8)]).toEqual([0n, 0n, 0n]);
+  });
+
+  it('without REX.W the image has 32-bit pointers with selectors', () => {
+    const cpu = long().set({ rbx: BigInt(DATA), fcw: 0x37bn, fsw: 0x8084n, fip: 0x0033_1234_5678_9abcn });
+    cpu.run(0x0f, 0xae, 0x03);
+    expect(cpu.read(DATA + 8, 8)).toBe(0x33_5678_9abcn);
+    cpu.run(0x0f, 0xae, 0x0b);
+    expect(cpu.get('fip')).toBe(0x0033_0000_5678_9abcn);
   });
 
   it('need an image aligned to 16 bytes, and a valid MXCSR in it', () => {
