@@ -33,6 +33,15 @@ export type CpuEvent =
     }
   /** A control-plane instruction changed system state: far transfers, segment and table loads, IRET, SYSCALL, STI … */
   | { readonly type: 'cpu.system'; readonly mnemonic: string; readonly registers: RegisterDelta }
+  /** A hardware task switch; by an event, with its vector and error code. A fault that the incoming task begins with follows. */
+  | {
+      readonly type: 'cpu.task-switched';
+      readonly selector: number;
+      readonly cause: 'jump' | 'call' | 'return' | 'event';
+      readonly vector: number | null;
+      readonly errorCode: number | null;
+      readonly registers: RegisterDelta;
+    }
   /** MOV to CRn or DRn, LMSW, CLTS, XSETBV. */
   | {
       readonly type: 'cpu.control';
@@ -90,7 +99,12 @@ export type SvmEvent =
   | { readonly type: 'svm.gif'; readonly set: boolean; readonly registers: RegisterDelta }
   | { readonly type: 'svm.vmload'; readonly vmcb: number; readonly words: VmcbDelta; readonly registers: RegisterDelta }
   | { readonly type: 'svm.vmsave'; readonly vmcb: number; readonly words: VmcbDelta; readonly registers: RegisterDelta }
-  | { readonly type: 'svm.invlpga'; readonly linear: bigint; readonly asid: number; readonly registers: RegisterDelta };
+  | { readonly type: 'svm.invlpga'; readonly linear: bigint; readonly asid: number; readonly registers: RegisterDelta }
+  /**
+   * Ahead of a VMRUN: software changed fields whose clean bits are set, and the processor goes on with what it has cached.
+   * `ignored`: what memory says instead.
+   */
+  | { readonly type: 'svm.stale'; readonly vmcb: number; readonly clean: number; readonly ignored: VmcbDelta };
 
 export type MachineWideEvent =
   /** The image was loaded; registers are those that the boot protocol prescribes. */
@@ -144,6 +158,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'cpu.woke': ['registers'],
   'cpu.pended': ['what', 'registers'],
   'cpu.shutdown': ['registers'],
+  'cpu.task-switched': ['selector', 'cause', 'vector', 'errorCode', 'registers'],
   'svm.vmrun': ['vmcb', 'asid', 'words', 'registers'],
   'svm.vmexit': ['vmcb', 'code', 'info1', 'info2', 'intInfo', 'words', 'registers'],
   'svm.injected': ['kind', 'vector', 'errorCode', 'registers'],
@@ -151,6 +166,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'svm.vmload': ['vmcb', 'words', 'registers'],
   'svm.vmsave': ['vmcb', 'words', 'registers'],
   'svm.invlpga': ['linear', 'asid', 'registers'],
+  'svm.stale': ['vmcb', 'clean', 'ignored'],
   'input.boot': ['imageDigest', 'commandLine', 'registers'],
   'input.serial': ['data'],
   'input.clock': ['unixSeconds'],

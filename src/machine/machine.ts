@@ -7,8 +7,10 @@
  */
 import { bootMultiboot } from './boot/multiboot.js';
 import { checkConfig, type MachineConfig } from './config.js';
-import { type CpuProfile, cpuProfile } from './cpu/cpuid.js';
-import { Processor, type ProcessorHost } from './cpu/processor.js';
+import type { CpuProfile } from './cpu/cpuid.js';
+import { Processor } from './cpu/processor.js';
+import type { ProcessorHost } from './cpu/processor-host.js';
+import { cpuProfile } from './cpu/profiles.js';
 import {
   type CpuSignal,
   cpuInterruptPending,
@@ -106,7 +108,7 @@ export class Machine implements ProcessorHost {
     this.memory = new PhysicalMemory(config.ramBytes);
     this.engine = new Engine(this.memory, INSTRUCTIONS, { instructions: profile.features, ...pagingFeatures(profile) });
     const initial = initialState(config);
-    this.state = { ...initial, vcpus: [{ registers: this.engine.registers }] };
+    this.state = { ...initial, vcpus: [{ registers: this.engine.registers, msrs: {} }] };
     for (let slot = 0; slot < SLOT_COUNT; slot++) {
       this.engine.registers[slot as Slot] = initial.vcpus[0]?.registers[slot as Slot] as bigint;
       this.engine.syncShadow(slot as Slot);
@@ -379,6 +381,10 @@ export class Machine implements ProcessorHost {
 
   tscMoved(base: bigint): void {
     this.apply(decideTscMoved(this.state.devices, 0, base, this.now));
+  }
+
+  storedMsr(msr: number): bigint {
+    return this.state.vcpus[0]?.msrs[msr] ?? 0n;
   }
 
   drawEntropy(): bigint {

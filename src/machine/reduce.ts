@@ -6,8 +6,9 @@
  */
 import { isDraft } from 'immer';
 import type { MachineConfig } from './config.js';
-import { cpuProfile } from './cpu/cpuid.js';
+import { cpuProfile } from './cpu/profiles.js';
 import { resetRegisters } from './cpu/reset.js';
+import { isStoredMsr, type StoredMsrs } from './cpu/stored-msrs.js';
 import {
   type DeviceEvent,
   type DevicesState,
@@ -24,6 +25,8 @@ import { u64 } from './units.js';
 
 export interface VcpuState {
   readonly registers: Registers;
+  /** Model-specific registers without a slot. */
+  readonly msrs: StoredMsrs;
 }
 
 export interface MachineState {
@@ -47,7 +50,7 @@ export function initialState(config: MachineConfig): MachineState {
   const devices = initialDevices(config);
   handOver(devices);
   return {
-    vcpus: Array.from({ length: config.vcpus }, () => ({ registers: [...registers] as Registers })),
+    vcpus: Array.from({ length: config.vcpus }, () => ({ registers: [...registers] as Registers, msrs: {} })),
     devices,
     vmcbs: {},
     skippedNanoseconds: 0,
@@ -64,16 +67,20 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'cpu.interrupt':
     case 'cpu.system':
     case 'cpu.control':
-    case 'cpu.msr':
     case 'cpu.halted':
     case 'cpu.woke':
     case 'cpu.pended':
     case 'cpu.shutdown':
+    case 'cpu.task-switched':
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':
     case 'input.boot':
       applyDelta(registersOf(state, vcpu), event.registers);
+      return;
+    case 'cpu.msr':
+      applyDelta(registersOf(state, vcpu), event.registers);
+      if (isStoredMsr(event.msr)) (state.vcpus[vcpu] as VcpuState).msrs[event.msr] = event.value;
       return;
     case 'svm.vmrun':
     case 'svm.vmexit':
@@ -100,6 +107,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
+    case 'svm.stale': // the copy of the VMCB stays as it is: that is the point
       return;
     default:
       reduceDevices(state.devices, event satisfies DeviceEvent);

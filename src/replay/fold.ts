@@ -65,7 +65,9 @@ export function stateDifferences(first: MachineState, second: MachineState): rea
   const differences: StateDifference[] = [];
   const vcpus = Math.max(first.vcpus.length, second.vcpus.length);
   for (let vcpu = 0; vcpu < vcpus; vcpu++) {
-    registerDifferences(`vcpu ${vcpu}`, first.vcpus[vcpu]?.registers, second.vcpus[vcpu]?.registers, differences);
+    const [a, b] = [first.vcpus[vcpu], second.vcpus[vcpu]];
+    registerDifferences(`vcpu ${vcpu}`, a?.registers, b?.registers, differences);
+    dataDifferences(`vcpu ${vcpu} msrs`, a?.msrs, b?.msrs, differences);
   }
   for (const address of new Set([...Object.keys(first.vmcbs), ...Object.keys(second.vmcbs)])) {
     vmcbDifferences(`vmcb ${hex(Number(address))}`, first.vmcbs[address], second.vmcbs[address], differences);

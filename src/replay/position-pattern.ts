@@ -103,7 +103,7 @@ function eventMatcher(reader: JournalReader, text: string, kind: string, detail:
 function detailsOf(event: MachineEvent): readonly string[] {
   if (event.type === 'svm.vmexit') return [exitName(event.code), `0x${event.code.toString(16)}`];
   const details: string[] = [];
-  if ('vector' in event) {
+  if ('vector' in event && event.vector !== null) {
     const name = event.type === 'cpu.exception' ? VECTOR_NAMES[event.vector] : undefined;
     details.push(String(event.vector), `0x${event.vector.toString(16)}`);
     if (name !== undefined) details.push(name.toLowerCase(), name.toLowerCase().replace('#', ''));

@@ -42,7 +42,7 @@ export function stateDigests({ state, retired, memory }: DigestedMachine): Recor
 
 function cpuDigest({ vcpus }: MachineState): Uint8Array {
   const hash = createHash('sha256');
-  for (const { registers } of vcpus) hash.update(registerBytes(registers));
+  for (const { registers, msrs } of vcpus) hash.update(registerBytes(registers)).update(canonicalBytes(msrs));
   return plain(hash.digest());
 }
 

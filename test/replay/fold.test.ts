@@ -29,7 +29,7 @@ describe('a fold', () => {
     const state = foldTape(reader).state;
     const other = foldTape(reader).state;
     const [vmcb] = Object.keys(other.vmcbs);
-    (other.vcpus[0] as { registers: bigint[] }).registers[0] = 0x1234n;
+    (other.vcpus[0]?.registers as bigint[])[0] = 0x1234n;
     other.devices.uart.scr = 7;
     other.skippedNanoseconds = 5;
     if (vmcb !== undefined) other.vmcbs[vmcb] = new Uint32Array(1024);

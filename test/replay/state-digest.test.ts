@@ -39,14 +39,15 @@ describe('state digests', () => {
     const state = initialState(CONFIG);
     const reordered = {
       ...state,
-      vcpus: [{ registers: BigUint64Array.from(state.vcpus[0]?.registers as unknown as bigint[]) }],
+      vcpus: [{ registers: BigUint64Array.from(state.vcpus[0]?.registers as unknown as bigint[]), msrs: {} }],
       devices: Object.fromEntries(Object.entries(state.devices).reverse()),
     } as unknown as MachineState;
     expect(stateDigests(machineWith(reordered))).toEqual(stateDigests(machineWith(state)));
   });
 
   it.each<[string, (state: MachineState) => void]>([
-    ['cpu', ({ vcpus }) => ((vcpus[0] as { registers: bigint[] }).registers[R.xmm15] = 1n)],
+    ['cpu', ({ vcpus }) => ((vcpus[0]?.registers as bigint[])[R.xmm15] = 1n)],
+    ['cpu', ({ vcpus }) => Object.assign(vcpus[0]?.msrs ?? {}, { '1024': 1n })],
     ['vmcb', ({ vmcbs }) => (vmcbs['28672'] = new Uint32Array(1024))],
     ['devices', ({ devices }) => (devices.uart.scr = 1)],
     ['machine', (state) => (state.skippedNanoseconds = 1)],

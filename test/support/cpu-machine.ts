@@ -12,6 +12,7 @@ import { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
 import type { MachineEvent } from '../../src/machine/events.js';
 import { GuestFault, pageFault } from '../../src/machine/faults.js';
+import { CACHE_INSTRUCTIONS } from '../../src/machine/isa/cache.js';
 import { CONTROL_INSTRUCTIONS } from '../../src/machine/isa/control.js';
 import { Evaluator } from '../../src/machine/isa/evaluate.js';
 import { FAR_INSTRUCTIONS } from '../../src/machine/isa/far.js';
@@ -22,6 +23,7 @@ import { MMX_INSTRUCTIONS } from '../../src/machine/isa/mmx.js';
 import { MMX_CONVERSION_INSTRUCTIONS } from '../../src/machine/isa/mmx-convert.js';
 import { SEGMENT_INSTRUCTIONS } from '../../src/machine/isa/segment.js';
 import { SYSTEM_INSTRUCTIONS } from '../../src/machine/isa/system.js';
+import { TRANSLATION_INSTRUCTIONS } from '../../src/machine/isa/translation.js';
 import { X87_ARITHMETIC_INSTRUCTIONS } from '../../src/machine/isa/x87-arith.js';
 import { X87_ENVIRONMENT_INSTRUCTIONS } from '../../src/machine/isa/x87-environment.js';
 import { X87_MOVE_INSTRUCTIONS } from '../../src/machine/isa/x87-move.js';
@@ -47,7 +49,9 @@ const INSTRUCTIONS = [
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
+  ...CACHE_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
+  ...TRANSLATION_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
   ...X87_ENVIRONMENT_INSTRUCTIONS,
@@ -133,17 +137,22 @@ export class CpuMachine {
   readonly events: MachineEvent[] = [];
   readonly flushes: TlbFlush[] = [];
   readonly ports: string[] = [];
+  /** What WRMSR wrote, by number. */
+  readonly msrs = new Map<number, bigint>();
   readonly missingPages = new Set<number>();
   /** Answers of `readPort`, in order. */
   readonly portInput: bigint[] = [];
   apicBase = 0xfee0_0900n;
   taskPriority = 0n;
+  /** What the last instruction left to be delivered. */
+  faultAfter: GuestFault | undefined;
   tsc = 1_000_000n;
 
   constructor(readonly profile: CpuProfile = BASE_PROFILE) {
     const host: TransactionHost = {
       registers: this.registers,
       memory: this.memory,
+      profile,
       translate: (_tx, linear, access) => this.translate(linear, access),
       readDevice: () => 0n,
       writeDevice: () => {},
@@ -280,6 +289,7 @@ export class CpuMachine {
   run(...bytes: readonly number[]): Ended {
     this.tx.abort();
     this.flushes.length = 0;
+    this.faultAfter = undefined;
     const insn = this.decode(bytes);
     if (insn === undefined) return this.ended(new GuestFault(6));
     let event: MachineEvent | 'plain' | undefined;
@@ -308,6 +318,7 @@ export class CpuMachine {
     const delta = this.tx.delta();
     event ??= make === undefined ? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: delta } : make(delta);
     this.commit();
+    if (event !== 'plain' && event.type === 'cpu.msr') this.msrs.set(event.msr, event.value);
     return { kind: 'done', event };
   }
 
@@ -355,6 +366,8 @@ export class CpuMachine {
       now: nanoseconds(0),
       vcpu: 0,
       vmcbShadow: { knownWords: () => undefined },
+      nestedAddress: (gPA) => gPA,
+      writeTrap: () => {},
       cpuidLeaf: (leaf, subleaf) =>
         cpuidLeaf(this.profile, leaf, subleaf, { apicId: 0, processors: 1, apicEnabled: true, osxsave: false }),
       intercept: (name, info) => {
@@ -368,6 +381,9 @@ export class CpuMachine {
       interceptIo: (access: PortAccess) => {
         if (!interceptRequested((slot) => this.registers[slot] as bigint, 'IOIO_PROT')) return;
         throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), 0n, true);
+      },
+      faultAfter: (fault) => {
+        this.faultAfter = fault;
       },
       state: (event) => this.events.push(event),
       flushTlb: (flush) => this.flushes.push(flush),
@@ -387,6 +403,7 @@ export class CpuMachine {
       writeTaskPriority: (value) => {
         this.taskPriority = value;
       },
+      storedMsr: (msr) => this.msrs.get(msr) ?? 0n,
       drawEntropy: () => 0x0123_4567_89ab_cdefn,
       readTsc: () => this.tsc,
       writeTsc: (value) => {

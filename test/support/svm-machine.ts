@@ -51,6 +51,7 @@ export class SvmMachine {
     const host: TransactionHost = {
       registers: this.registers,
       memory: this.memory,
+      profile,
       translate: (_tx, linear) => sPA(Number(linear)),
       readDevice: () => 0n,
       writeDevice: () => {},

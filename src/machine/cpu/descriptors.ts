@@ -156,6 +156,11 @@ export function markBusy(tx: Transaction, descriptor: Descriptor): number {
   return descriptor.attributes | 0x2;
 }
 
+/** Clears the busy bit of a TSS, in memory. */
+export function markAvailable(tx: Transaction, { raw, address }: Descriptor): void {
+  tx.writeLinear(u64(address + 5n), 1, (raw >> 40n) & 0xffn & ~0x2n, Access.IMPLICIT);
+}
+
 function writeType(tx: Transaction, { raw, address }: Descriptor, bits: number): void {
   const byte = ((raw >> 40n) & 0xffn) | BigInt(bits);
   tx.writeLinear(u64(address + 5n), 1, byte, Access.IMPLICIT);

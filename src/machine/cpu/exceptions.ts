@@ -5,7 +5,6 @@
  * Interrupt Control Transfers, §8.8 Virtual-8086 Mode Interrupt Control Transfers, §8.9 Long-Mode Interrupt Control
  * Transfers.
  */
-import { UnsupportedError } from '../errors.js';
 import { GuestFault, generalProtection, Vector } from '../faults.js';
 import { Activity, Boundary, decodeDelta, Flag, gprSlot, R, Segment, type Slot } from '../layout/cpu-state.js';
 import { isCanonical, u64, uN } from '../units.js';
@@ -23,12 +22,14 @@ import {
   packSegment,
   readDescriptor,
   readTss,
+  SystemType,
   selectorError,
   setNull,
 } from './descriptors.js';
 import { cplOf, isLongMode, isProtected, isVirtual8086, type SlotReader } from './mode.js';
 import { checkStackSegment, invalidTss, loadParagraph, segmentNotPresent } from './segments.js';
 import { Stack } from './stack.js';
+import { switchTask, type TaskSwitched } from './task-switch.js';
 import { Access, type Transaction } from './transaction.js';
 
 /** Something that interrupts the instruction stream. */
@@ -44,6 +45,8 @@ export interface GuestEvent {
   readonly linear?: bigint | undefined;
   /** What #DB adds to DR6. */
   readonly dr6?: bigint | undefined;
+  /** An NMI that blocks no further ones: an injected or a virtual one (APM vol.2 §15.20, §15.21.10). */
+  readonly unblocking?: true | undefined;
   /** RIP to save, where it is not the current one: after INT n, INT3, INTO, INT1. */
   readonly nextRip?: bigint | undefined;
 }
@@ -90,11 +93,17 @@ export type Recognise = (event: GuestEvent, during: GuestEvent | undefined) => v
  * Delivers `event`, and after it what its delivery raises, until one reaches its handler or the processor shuts down.
  * The transaction then holds the effects of the event returned, the CR2 and DR6 of those before it, and the registers that
  * the caller had set; so it does when `recognise` throws. A NestedPageFault passes through: `recognise` was told of the event that it interrupts.
- * @returns the event that was delivered, or 'shutdown'.
+ * @param after an event whose delivery is over, but for the fault that it left in the task that it switched to.
+ * @returns the event that was delivered, and how, or 'shutdown'.
  */
-export function deliverEvent(tx: Transaction, event: GuestEvent, recognise: Recognise): GuestEvent | 'shutdown' {
+export function deliverEvent(
+  tx: Transaction,
+  event: GuestEvent,
+  recognise: Recognise,
+  after?: GuestEvent,
+): Delivered | 'shutdown' {
   const kept = new Map(decodeDelta(tx.delta()));
-  let during: GuestEvent | undefined;
+  let during = after;
   let next = event;
   for (;;) {
     if (next.vector === Vector.DB && next.dr6 !== undefined) keep(tx, kept, recordDebug(tx, next.dr6));
@@ -111,8 +120,7 @@ export function deliverEvent(tx: Transaction, event: GuestEvent, recognise: Reco
       }
     }
     try {
-      deliver(tx, next);
-      return next;
+      return { event: next, task: deliver(tx, next) };
     } catch (fault) {
       if (!(fault instanceof GuestFault)) throw fault;
       tx.abort();
@@ -121,6 +129,13 @@ export function deliverEvent(tx: Transaction, event: GuestEvent, recognise: Reco
       next = eventOfFault(fault);
     }
   }
+}
+
+/** An event that reached its handler. */
+export interface Delivered {
+  readonly event: GuestEvent;
+  /** The task switch that took it there, if its gate is a task gate. */
+  readonly task: TaskSwitched | undefined;
 }
 
 function keep(tx: Transaction, kept: Map<Slot, bigint>, changes: Iterable<readonly [Slot, bigint]>): void {
@@ -138,26 +153,29 @@ const FAULTS: ReadonlySet<number> = new Set([
 
 /**
  * Transfers control to the handler of one event. All of it is in the transaction.
+ * @returns the task switch that it took; a fault in the incoming task is still to be delivered.
  * @throws GuestFault when the delivery itself faults; the caller aborts and combines.
- * @throws UnsupportedError for a task gate.
+ * @throws VmExit when L1 intercepts task switches.
  */
-export function deliver(tx: Transaction, event: GuestEvent): void {
+export function deliver(tx: Transaction, event: GuestEvent): TaskSwitched | undefined {
   const frame: Frame = {
     rip: event.nextRip ?? tx.get(R.rip),
     rflags: savedFlags(tx, event),
     ext: isSoftware(event) ? 0 : 1,
   };
+  let task: TaskSwitched | undefined;
   if (!isProtected(tx)) deliverReal(tx, event, frame);
   else if (isLongMode(tx)) deliverLong(tx, event, frame);
-  else deliverLegacy(tx, event, frame);
+  else task = deliverLegacy(tx, event, frame);
   const before = tx.get(R.boundary);
   let boundary = before & ~TRANSIENT;
   // A data breakpoint in the shadow of MOV SS outlives INT n and INT3: it traps at their handler (kvm-unit-tests, debug).
   if (isSoftware(event) && (before & Boundary.DEBUG_SHADOW) !== 0n)
     boundary |= before & (0xfn << Boundary.BREAKPOINTS_SHIFT);
-  if (event.type === 'nmi') boundary |= Boundary.NMI_BLOCKED;
+  if (event.type === 'nmi' && event.unblocking !== true) boundary |= Boundary.NMI_BLOCKED;
   tx.set(R.boundary, boundary);
   tx.set(R.activity, Activity.RUNNING);
+  return task;
 }
 
 /** What belongs to the interrupted instruction stream and ends with it. */
@@ -197,6 +215,8 @@ function deliverReal(tx: Transaction, event: GuestEvent, frame: Frame): void {
 }
 
 interface Gate {
+  /** The selector is that of a TSS; the rest means nothing. */
+  readonly isTask: boolean;
   readonly selector: number;
   readonly offset: bigint;
   /** Bytes of each pushed item: 2, 4 or 8. */
@@ -220,10 +240,10 @@ function readGate(tx: Transaction, event: GuestEvent, ext: number): Gate {
   if (!known) throw generalProtection(errorCode);
   if (isSoftware(event) && Number((low >> 45n) & 3n) < cplOf(tx)) throw generalProtection(errorCode);
   if (((low >> 47n) & 1n) === 0n) throw segmentNotPresent(errorCode);
-  if (type === 5) throw new UnsupportedError(`vector ${event.vector} goes through a task gate: hardware task switches`);
   const wide = type >= 0xe;
   const high = long ? tx.readLinear(u64(linear + 8n), 8, Access.IMPLICIT) & 0xffff_ffffn : 0n;
   return {
+    isTask: type === SystemType.TASK_GATE,
     selector: Number((low >> 16n) & 0xffffn),
     offset: (low & 0xffffn) | (wide ? (low >> 32n) & 0xffff_0000n : 0n) | (high << 32n),
     size: long ? 8 : wide ? 4 : 2,
@@ -276,8 +296,13 @@ function deliverLong(tx: Transaction, event: GuestEvent, frame: Frame): void {
 }
 
 /** Source: APM vol.2 §8.7 Legacy Protected-Mode Interrupt Control Transfers, §8.8 from virtual-8086 mode. */
-function deliverLegacy(tx: Transaction, event: GuestEvent, frame: Frame): void {
+function deliverLegacy(tx: Transaction, event: GuestEvent, frame: Frame): TaskSwitched | undefined {
   const gate = readGate(tx, event, frame.ext);
+  if (gate.isTask) {
+    const byInstruction = event.nextRip !== undefined;
+    const { errorCode } = event;
+    return switchTask(tx, { cause: 'event', selector: gate.selector, errorCode, byInstruction, ...frame });
+  }
   const { descriptor, cpl } = readHandler(tx, gate, frame.ext);
   const fromVirtual8086 = isVirtual8086(tx);
   if (fromVirtual8086 && cpl !== 0) throw generalProtection(selectorError(gate.selector, frame.ext));
@@ -303,6 +328,7 @@ function deliverLegacy(tx: Transaction, event: GuestEvent, frame: Frame): void {
   if (newStack !== undefined) loadDescriptor(tx, Segment.SS, newStack.selector, newStack.descriptor);
   enterHandler(tx, gate, descriptor, cpl);
   stack.commit();
+  return undefined;
 }
 
 export interface InnerStack {

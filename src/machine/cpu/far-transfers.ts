@@ -1,13 +1,12 @@
 /**
  * Far control transfers by JMP, CALL and RET: to code segments, through call gates, back to outer levels.
  * Source: APM vol.2 §4.11 Control-Transfer Privilege Checks, §6.1 Fast System Calls aside; APM vol.3 JMP (Far),
- * CALL (Far), RET (Far). Hardware task switches (§12.3) are not modelled: they raise UnsupportedError, after their
- * checks and their intercept.
+ * CALL (Far), RET (Far); task switches: task-switch.ts.
  */
-import { UnsupportedError } from '../errors.js';
 import { generalProtection } from '../faults.js';
-import { gprSlot, R, Segment } from '../layout/cpu-state.js';
+import { Flag, gprSlot, R, Segment } from '../layout/cpu-state.js';
 import { isCanonical, uN } from '../units.js';
+import { currentAsid } from './control-registers.js';
 import {
   Attribute,
   type Descriptor,
@@ -32,6 +31,7 @@ import { cplOf, hasParagraphs, isLongMode } from './mode.js';
 import { checkStackSegment, dropInnerSegments, invalidTss, loadParagraph, segmentNotPresent } from './segments.js';
 import { Stack } from './stack.js';
 import type { SystemContext } from './system-context.js';
+import { switchTask, type TaskSwitched } from './task-switch.js';
 import type { Transaction } from './transaction.js';
 
 /** Where a far transfer goes, and the operand size that it has. */
@@ -49,7 +49,11 @@ export function farJump(context: SystemContext, target: FarTarget): void {
   }
   const descriptor = readTarget(tx, target.selector);
   if (isSystem(descriptor)) {
-    const gate = readCallGate(context, descriptor, target.selector, 'jump');
+    if (isTask(tx, descriptor)) {
+      goToTask(context, descriptor, target.selector, 'jump');
+      return;
+    }
+    const gate = readCallGate(tx, descriptor, target.selector, 'jump');
     enterCode(tx, gate.selector, gate.descriptor, gate.offset, cplOf(tx));
     return;
   }
@@ -72,7 +76,8 @@ export function farCall(context: SystemContext, target: FarTarget): void {
   }
   const descriptor = readTarget(tx, target.selector);
   if (isSystem(descriptor)) {
-    callThroughGate(context, readCallGate(context, descriptor, target.selector, 'call'), returnCs, returnRip);
+    if (isTask(tx, descriptor)) goToTask(context, descriptor, target.selector, 'call');
+    else callThroughGate(tx, readCallGate(tx, descriptor, target.selector, 'call'), returnCs, returnRip);
     return;
   }
   checkDirectTarget(tx, descriptor, target.selector);
@@ -229,18 +234,15 @@ interface CallGate {
 }
 
 /** Source: APM vol.2 §4.7.5, §4.8.4 Gate Descriptors; §4.11.2 Control Transfers Through Call Gates. */
-function readCallGate(context: SystemContext, gate: Descriptor, selector: number, how: 'call' | 'jump'): CallGate {
-  const { tx } = context;
+function readCallGate(tx: Transaction, gate: Descriptor, selector: number, how: 'call' | 'jump'): CallGate {
   const long = isLongMode(tx);
   const cpl = cplOf(tx);
   const error = selectorError(selector);
   const type = typeOf(gate);
   const isCallGate = type === SystemType.CALL_GATE || (!long && type === SystemType.CALL_GATE16);
-  const isTask = !long && [SystemType.TASK_GATE, SystemType.TSS, SystemType.TSS16].includes(type as 5 | 9 | 1);
-  if (!isCallGate && !isTask) throw generalProtection(error);
+  if (!isCallGate) throw generalProtection(error);
   if (dplOf(gate) < Math.max(cpl, rplOf(selector))) throw generalProtection(error);
   if (!isPresent(gate)) throw segmentNotPresent(error);
-  if (isTask) return switchTask(context, gate, selector, how);
 
   const { raw } = gate;
   const wide = type === SystemType.CALL_GATE;
@@ -266,8 +268,7 @@ function readCallGate(context: SystemContext, gate: Descriptor, selector: number
   };
 }
 
-function callThroughGate(context: SystemContext, gate: CallGate, returnCs: bigint, returnRip: bigint): void {
-  const { tx } = context;
+function callThroughGate(tx: Transaction, gate: CallGate, returnCs: bigint, returnRip: bigint): void {
   const cpl = cplOf(tx);
   const inner = !isConforming(gate.descriptor) && dplOf(gate.descriptor) < cpl;
   if (!inner) {
@@ -319,23 +320,38 @@ function callInnerLegacy(tx: Transaction, gate: CallGate, cpl: number, returnCs:
   stack.commit();
 }
 
-/** Bits of EXITINFO2 of a task-switch #VMEXIT (APM vol.2 §15.14.1 Task Switch Intercept). */
-export const TaskSwitchInfo = { IRET: 1n << 36n, JUMP: 1n << 38n, ERROR_CODE: 1n << 44n, RF: 1n << 48n } as const;
+/** The tail of every instruction that switched tasks. */
+export function endInTask(context: SystemContext, { selector, cause, fault }: TaskSwitched): void {
+  context.outcome((registers) => ({
+    type: 'cpu.task-switched',
+    selector,
+    cause,
+    vector: null,
+    errorCode: null,
+    registers,
+  }));
+  context.flushTlb({ scope: 'non-global', asid: currentAsid(context.tx) });
+  if (fault !== undefined) context.faultAfter(fault);
+}
 
-/** The checks of a task switch by JMP or CALL, its intercept, and there it ends. */
-function switchTask(context: SystemContext, gate: Descriptor, selector: number, how: 'call' | 'jump'): never {
+const TASKS: ReadonlySet<number> = new Set([SystemType.TASK_GATE, SystemType.TSS, SystemType.TSS16]);
+
+const isTask = (tx: Transaction, descriptor: Descriptor): boolean => !isLongMode(tx) && TASKS.has(typeOf(descriptor));
+
+/** JMP or CALL to an available TSS, or through a task gate (APM vol.2 §12.3.2 Switching Tasks, §12.3.3 Task Gates). */
+function goToTask(context: SystemContext, target: Descriptor, selector: number, cause: 'call' | 'jump'): void {
   const { tx } = context;
-  const byGate = typeOf(gate) === SystemType.TASK_GATE;
-  const tssSelector = byGate ? Number((gate.raw >> 16n) & 0xffffn) : selector;
-  if ((tssSelector & 4) !== 0) throw generalProtection(selectorError(tssSelector));
-  const tss = byGate ? readDescriptor(tx, tssSelector, generalProtection) : gate;
-  const available = isSystem(tss) && [SystemType.TSS, SystemType.TSS16].includes(typeOf(tss) as 9 | 1);
-  if (!available) throw generalProtection(selectorError(tssSelector));
-  if (!isPresent(tss)) throw segmentNotPresent(selectorError(tssSelector));
-  if (tss.limit < (typeOf(tss) === SystemType.TSS ? 0x67 : 0x2b)) throw invalidTss(selectorError(tssSelector));
-  context.intercept('TASK_SWITCH', {
-    info1: BigInt(tssSelector),
-    info2: how === 'jump' ? TaskSwitchInfo.JUMP : 0n,
+  const error = selectorError(selector);
+  if (dplOf(target) < Math.max(cplOf(tx), rplOf(selector))) throw generalProtection(error);
+  if (!isPresent(target)) throw segmentNotPresent(error);
+  const byGate = typeOf(target) === SystemType.TASK_GATE;
+  const switched = switchTask(tx, {
+    cause,
+    selector: byGate ? Number((target.raw >> 16n) & 0xffffn) : selector,
+    rip: tx.get(R.rip),
+    rflags: tx.get(R.rflags) & ~Flag.RF,
+    ext: 0,
+    byInstruction: true,
   });
-  throw new UnsupportedError(`${how} to the task-state segment ${tssSelector.toString(16)}h: hardware task switches`);
+  endInTask(context, switched);
 }

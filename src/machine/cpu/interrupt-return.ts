@@ -2,12 +2,14 @@
  * IRET in all modes: to the same and to outer levels, to virtual-8086 mode, within real mode.
  * Source: APM vol.3 IRET, IRETD, IRETQ; APM vol.2 §8.6.2, §8.7.4, §8.8, §8.9.5 Interrupt Returns.
  */
-import { UnsupportedError } from '../errors.js';
 import { generalProtection } from '../faults.js';
 import { Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { IntControl } from '../layout/vmcb.js';
+import { hasVirtualNmis } from '../svm/injection.js';
 import { uN } from '../units.js';
 import { Attribute, packSegment, readTss, setSegment } from './descriptors.js';
 import {
+  endInTask,
   enterCode,
   jumpToParagraph,
   loadReturnStack,
@@ -15,13 +17,14 @@ import {
   readReturnTarget,
   returnOutwards,
   setStackPointer,
-  TaskSwitchInfo,
 } from './far-transfers.js';
 import { cplOf, hasParagraphs, ioplOf, is64Bit, isLongMode, isVirtual8086 } from './mode.js';
 import { invalidTss, VIRTUAL_8086_ATTRIBUTES } from './segments.js';
 import { Stack } from './stack.js';
 import type { SystemContext } from './system-context.js';
+import { switchTask } from './task-switch.js';
 import type { Transaction } from './transaction.js';
+import { poppedFlags, virtualizesFlags } from './virtual-8086.js';
 
 /** RFLAGS bits that programs may always change by IRET and POPF. */
 const ALWAYS = Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.TF | Flag.DF | Flag.OF | Flag.NT;
@@ -29,7 +32,7 @@ const BEYOND_16 = Flag.AC | Flag.ID;
 
 /**
  * RFLAGS after POPF or IRET: IOPL changes at CPL 0 only, IF where CPL allows it; 16-bit operands keep bits 63:16.
- * @param extra bits that this instruction may change besides: RF for IRET.
+ * @param extra bits that this instruction may change besides, with 32 and 64 bits: RF for IRET.
  */
 export function mergeFlags(tx: Transaction, popped: bigint, width: 16 | 32 | 64, extra: bigint): bigint {
   const cpl = cplOf(tx);
@@ -46,29 +49,37 @@ export function interruptReturn(context: SystemContext, width: 16 | 32 | 64): vo
   else if ((tx.get(R.rflags) & Flag.NT) !== 0n) returnToTask(context);
   else if (is64Bit(tx)) returnFrom64Bit(tx, width);
   else returnFromLegacy(tx, width);
-  tx.set(R.boundary, tx.get(R.boundary) & ~Boundary.NMI_BLOCKED);
+  // A guest with virtual NMIs has a mask of its own (APM vol.2 §15.21.10 NMI Virtualization).
+  if (hasVirtualNmis(tx)) tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
+  else tx.set(R.boundary, tx.get(R.boundary) & ~Boundary.NMI_BLOCKED);
 }
 
 function returnToParagraph(tx: Transaction, width: 16 | 32 | 64): void {
-  if (isVirtual8086(tx) && ioplOf(tx) !== 3) throw generalProtection();
+  const virtual = virtualizesFlags(tx, width);
+  if (isVirtual8086(tx) && ioplOf(tx) !== 3 && !virtual) throw generalProtection();
   const size = width / 8;
   const stack = Stack.current(tx);
   const offset = stack.pop(size);
   const selector = Number(stack.pop(size) & 0xffffn);
-  const flags = mergeFlags(tx, stack.pop(size), width, Flag.RF);
+  const popped = stack.pop(size);
+  const flags = virtual ? poppedFlags(tx.get(R.rflags), popped) : mergeFlags(tx, popped, width, Flag.RF);
   jumpToParagraph(tx, { selector, offset, width });
   tx.set(R.rflags, flags);
   stack.commit();
 }
 
 /** RFLAGS.NT: the back link of the TSS names the task to return to; long mode has no tasks. */
-function returnToTask(context: SystemContext): never {
+function returnToTask(context: SystemContext): void {
   const { tx } = context;
   if (isLongMode(tx)) throw generalProtection();
-  const link = readTss(tx, invalidTss, 0, 2, 0);
-  context.intercept('TASK_SWITCH', { info1: link, info2: TaskSwitchInfo.IRET });
-  throw new UnsupportedError(`IRET to the task-state segment ${link.toString(16)}h: hardware task switches`);
+  const selector = Number(readTss(tx, invalidTss, 0, 2, 0));
+  const rflags = tx.get(R.rflags) & ~Flag.RF;
+  const rip = tx.get(R.rip);
+  endInTask(context, switchTask(tx, { cause: 'return', selector, rip, rflags, ext: 0, byInstruction: true }));
 }
+
+/** IRET changes RF, and at CPL 0 VIF and VIP (APM vol.3, IRET). */
+const returnedFlags = (tx: Transaction): bigint => (cplOf(tx) === 0 ? Flag.RF | Flag.VIF | Flag.VIP : Flag.RF);
 
 /** In 64-bit mode five items are always popped. */
 function returnFrom64Bit(tx: Transaction, width: 16 | 32 | 64): void {
@@ -80,7 +91,7 @@ function returnFrom64Bit(tx: Transaction, width: 16 | 32 | 64): void {
   const pointer = stack.pop(size);
   const stackSelector = Number(stack.pop(size) & 0xffffn);
   const { descriptor, cpl } = readReturnTarget(tx, selector);
-  const flags = mergeFlags(tx, popped, width, Flag.RF);
+  const flags = mergeFlags(tx, popped, width, returnedFlags(tx));
   if (cpl !== cplOf(tx)) {
     returnOutwards(tx, selector, descriptor, offset, stackSelector, pointer, 0);
     tx.set(R.rflags, flags);
@@ -106,7 +117,7 @@ function returnFromLegacy(tx: Transaction, width: 16 | 32 | 64): void {
     return;
   }
   const { descriptor, cpl } = readReturnTarget(tx, selector);
-  const flags = mergeFlags(tx, popped, width, Flag.RF);
+  const flags = mergeFlags(tx, popped, width, returnedFlags(tx));
   if (cpl !== cplOf(tx)) {
     const pointer = stack.pop(size);
     const stackSelector = Number(stack.pop(size) & 0xffffn);

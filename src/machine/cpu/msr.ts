@@ -6,16 +6,26 @@
 import { type GuestFault, generalProtection } from '../faults.js';
 import { EFER, R, type RegisterName, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { isCanonical } from '../units.js';
-import { VM_CR_SVMDIS, writeEfer } from './control-registers.js';
+import { HWCR_SMM_LOCK, VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
+import { DEBUG_CTL_DEFINED } from './debug.js';
 import type { MsrRow } from './msr-row.js';
 import { MTRR_CAP, MTRR_ROWS } from './mtrr.js';
+import {
+  MACHINE_CHECK_BANKS,
+  MACHINE_CHECK_MASKS,
+  PERFORMANCE_COUNTER,
+  PERFORMANCE_SELECT,
+  SMM_ADDR,
+  SMM_MASK,
+} from './stored-msrs.js';
 import type { SystemContext } from './system-context.js';
 
 type Check = (value: bigint, context: SystemContext) => boolean;
 
 const gp = (): GuestFault => generalProtection();
 const LOW_WORD = 0xffff_ffffn;
+const ALL_ONES = 0xffff_ffff_ffff_ffffn;
 
 /** A register that holds what was written; `allows` refuses with #GP, `mask` are the bits that exist. */
 function storage(
@@ -60,6 +70,29 @@ const inert = (msr: number, count: number, name: string, source: string, value =
   write: () => true,
 });
 
+/** Registers that are kept by number; `mask` are the bits that exist. */
+const stored = (
+  { msr, count }: { readonly msr: number; readonly count: number },
+  name: string,
+  source: string,
+  rule: {
+    readonly exists?: MsrRow['exists'];
+    readonly allows?: (context: SystemContext, value: bigint, index: number) => boolean;
+    readonly mask?: bigint;
+  } = {},
+): MsrRow => ({
+  msr,
+  count,
+  name,
+  source,
+  exists: rule.exists,
+  read: (context, index) => context.storedMsr(msr + index) & (rule.mask ?? ALL_ONES),
+  write(context, value, index) {
+    if (rule.allows?.(context, value, index) === false) throw gp();
+    return true;
+  },
+});
+
 const canonical: Check = (value) => isCanonical(value);
 const within =
   (bits: bigint): Check =>
@@ -82,16 +115,46 @@ function patSlot({ tx }: SystemContext): Slot {
   return nested ? R.guestPat : R.pat;
 }
 
-/** What RDTSC and MSR 10h show: a guest's offset is added (APM vol.2 §15.5.1, TSC_OFFSET). */
+/** Fraction bits of TSC_RATIO. */
+const TSC_RATIO_FRACTION = 32n;
+
+/**
+ * What RDTSC and MSR 10h show: in a guest the counter is scaled, then the offset is added (APM vol.2 §15.5.1 Basic
+ * Operation, Control Bits; §15.30.5 TSC Ratio MSR).
+ */
 export function guestTsc(context: SystemContext): bigint {
   const { tx } = context;
-  const offset = (tx.get(R.svmMode) & SvmMode.GUEST) === 0n ? 0n : tx.get(R.tscOffset);
-  return BigInt.asUintN(64, context.readTsc() + offset);
+  const tsc = context.readTsc();
+  if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n) return tsc;
+  return BigInt.asUintN(64, ((tsc * tx.get(R.tscRatio)) >> TSC_RATIO_FRACTION) + tx.get(R.tscOffset));
 }
 
 /** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */
 const VM_CR_BITS = 0x1fn;
-const VM_CR_LOCK = 1n << 3n;
+
+/** The key that takes VM_CR.LOCK back; reads as zero (APM vol.2 §15.31.1 SVM_KEY MSR). */
+const SVM_KEY: MsrRow = {
+  msr: 0xc001_0118,
+  name: 'SVM_KEY',
+  source: 'APM vol.2 §15.31.1 SVM_KEY MSR (C001_0118h)',
+  exists: ({ svm }) => svm.has('svm-lock'),
+  read: () => 0n,
+  write({ tx }, value) {
+    const vmCr = tx.get(R.vmCr);
+    if ((vmCr & VM_CR_LOCK) === 0n) tx.set(R.svmKey, value);
+    else if (value !== 0n && value === tx.get(R.svmKey)) tx.set(R.vmCr, vmCr & ~VM_CR_LOCK);
+    return true;
+  },
+};
+
+/** HWCR.SmmLock stays once it is set: there is no SMM_KEY here (APM vol.2 §15.32.1 SmmLock Bit). */
+const HWCR: MsrRow = {
+  ...storage(0xc001_0015, 'hwcr', 'HWCR', 'APM vol.2 §3.2.10 Hardware Configuration Register'),
+  write({ tx }, value) {
+    tx.set(R.hwcr, value | (tx.get(R.hwcr) & HWCR_SMM_LOCK));
+    return true;
+  },
+};
 
 const VM_CR: MsrRow = {
   msr: 0xc001_0114,
@@ -104,7 +167,8 @@ const VM_CR: MsrRow = {
     const locked = (old & VM_CR_LOCK) === 0n ? 0n : VM_CR_LOCK | VM_CR_SVMDIS;
     const next = (value & ~locked) | (old & locked);
     if ((value & ~VM_CR_BITS) !== 0n) throw gp();
-    if ((next & VM_CR_SVMDIS) !== 0n && (tx.get(R.efer) & EFER.SVME) !== 0n) throw gp();
+    // Regardless of LOCK: what was asked for counts, not what a locked register would become.
+    if ((value & VM_CR_SVMDIS) !== 0n && (tx.get(R.efer) & EFER.SVME) !== 0n) throw gp();
     tx.set(R.vmCr, next);
     return true;
   },
@@ -115,8 +179,26 @@ const SYSCFG_BITS = 0x7c_0000n;
 const MCG_CAP_CONTROL_PRESENT = 1n << 8n;
 /** MCG_STATUS: RIPV, EIPV, MCIP. */
 const MCG_STATUS_BITS = 7n;
-/** DebugCtl: LBR, BTF and the pin controls. */
-const DEBUG_CTL_BITS = 0x3fn;
+/** HWCR.McStatusWrEn: MCi_STATUS takes any value. */
+const MC_STATUS_WRITABLE = 1n << 18n;
+const TSEG_BITS = 0x000f_ffff_fffe_0000n;
+/** TE and AE. */
+const TSEG_ENABLES = 3n;
+/** Under HWCR.SmmLock the registers of SMM can no longer be written. */
+const smmUnlocked = ({ tx }: SystemContext): boolean => (tx.get(R.hwcr) & HWCR_SMM_LOCK) === 0n;
+
+const COUNTER_BITS = (1n << 48n) - 1n;
+
+/**
+ * MCi_CTL enables all error sources or none, for a bank here has no others; MCi_STATUS can only be cleared
+ * (APM vol.2 §9.3.2.1, §9.3.2.2). No error is ever reported.
+ */
+function allowsMachineCheck({ tx }: SystemContext, value: bigint, index: number): boolean {
+  const register = index % 4;
+  if (register === 0) return value === 0n || value === ALL_ONES;
+  return register !== 1 || value === 0n || (tx.get(R.hwcr) & MC_STATUS_WRITABLE) !== 0n;
+}
+
 const LFENCE_SERIALIZING = 1n << 1n;
 
 const ROWS: readonly MsrRow[] = [
@@ -157,7 +239,9 @@ const ROWS: readonly MsrRow[] = [
   }),
   storage(0x17b, 'mcgCtl', 'MCG_CTL', 'APM vol.2 §9.3.1.3 Machine-Check Control Register'),
   storage(0x1a0, 'miscEnable', 'MISC_ENABLE', 'storage for software that expects it; no AMD processor defines it'),
-  storage(0x1d9, 'debugCtl', 'DebugCtl', 'APM vol.2 §13.1.1.7 Debug-Control MSR', { allows: within(DEBUG_CTL_BITS) }),
+  storage(0x1d9, 'debugCtl', 'DebugCtl', 'APM vol.2 §13.1.1.7 Debug-Control MSR', {
+    allows: within(DEBUG_CTL_DEFINED),
+  }),
   ...(['lastBranchFrom', 'lastBranchTo', 'lastIntFrom', 'lastIntTo'] as const).map((slot, index) =>
     readOnly(0x1db + index, slot, 'APM vol.2 §13.1.1.8 Control-Transfer Breakpoint Features', ({ tx }) =>
       tx.get(R[slot]),
@@ -175,16 +259,12 @@ const ROWS: readonly MsrRow[] = [
       return true;
     },
   },
-  {
-    // No error source is modelled: the registers of a bank are there and stay clear.
-    msr: 0x400,
-    count: 4 * 32,
-    name: 'MCi_CTL, MCi_STATUS, MCi_ADDR, MCi_MISC',
-    source: 'APM vol.2 §9.3.2 Error-Reporting Register Banks',
-    exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks,
-    read: () => 0n,
-    write: () => true,
-  },
+  stored(
+    MACHINE_CHECK_BANKS,
+    'MCi_CTL, MCi_STATUS, MCi_ADDR, MCi_MISC',
+    'APM vol.2 §9.3.2 Error-Reporting Register Banks',
+    { exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks, allows: allowsMachineCheck },
+  ),
   {
     msr: 0x800,
     count: 0x100,
@@ -201,6 +281,7 @@ const ROWS: readonly MsrRow[] = [
     read: ({ tx }) => tx.get(R.efer),
     write(context, value) {
       writeEfer(context, value, eferMask(context.profile));
+      context.writeTrap('EFER_WRITE_TRAP', context.tx.get(R.efer));
       return true;
     },
   },
@@ -219,28 +300,45 @@ const ROWS: readonly MsrRow[] = [
     ...storage(0xc000_0103, 'tscAux', 'TSC_AUX', 'APM vol.3, RDTSCP', { mask: LOW_WORD }),
     exists: ({ features }) => features.has('rdtscp') || features.has('rdpid'),
   },
-  inert(0xc001_0000, 8, 'PerfEvtSel0-3, PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
+  {
+    ...storage(0xc000_0104, 'tscRatio', 'TSC_RATIO', 'APM vol.2 §15.30.5 TSC Ratio MSR (C000_0104h)', {
+      allows: within((1n << 40n) - 1n),
+    }),
+    exists: ({ svm }) => svm.has('tsc-ratio'),
+  },
+  stored(PERFORMANCE_SELECT, 'PerfEvtSel0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
+  stored(PERFORMANCE_COUNTER, 'PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted', {
+    mask: COUNTER_BITS,
+  }),
   storage(0xc001_0010, 'syscfg', 'SYSCFG', 'APM vol.2 §3.2.1 System Configuration Register', {
     allows: within(LOW_WORD),
     mask: SYSCFG_BITS,
   }),
-  storage(0xc001_0015, 'hwcr', 'HWCR', 'APM vol.2 §3.2.10 Hardware Configuration Register'),
-  {
-    msr: 0xc001_0044,
-    count: 32,
-    name: 'MCi_CTL_MASK',
-    source: 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers',
+  HWCR,
+  stored(MACHINE_CHECK_MASKS, 'MCi_CTL_MASK', 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers', {
     exists: ({ machineCheckBanks }, index) => index < machineCheckBanks,
-    read: () => 0n,
-    write: () => true,
-  },
+  }),
+  storage(0xc001_0111, 'smBase', 'SMM_BASE', 'APM vol.2 §10.2.2 SMBASE Register; BKDG of the family, MSR C001_0111', {
+    allows: (value, context) => (value & ~LOW_WORD) === 0n && smmUnlocked(context),
+  }),
+  stored(SMM_ADDR, 'SMM_ADDR', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
+    allows: smmUnlocked,
+    mask: TSEG_BITS,
+  }),
+  stored(SMM_MASK, 'SMM_MASK', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
+    allows: smmUnlocked,
+    mask: TSEG_BITS | TSEG_ENABLES,
+  }),
   VM_CR,
+  SVM_KEY,
   {
     ...storage(0xc001_0117, 'vmHsavePA', 'VM_HSAVE_PA', 'APM vol.2 §15.30.4 VM_HSAVE_PA MSR (C001_0117h)', {
       allows: (value, { profile }) => (value & 0xfffn) === 0n && value >> BigInt(profile.physicalAddressBits) === 0n,
     }),
     exists: hasSvm,
   },
+  inert(0xc001_001f, 1, 'NB_CFG', 'BKDG of the family, MSRC001_001F Northbridge Configuration'),
+  inert(0xc001_1020, 4, 'LS_CFG, IC_CFG, DC_CFG, BU_CFG', 'BKDG of the family, MSRC001_1020 to MSRC001_1023'),
   inert(0xc001_1029, 1, 'DE_CFG', 'Software Techniques for Managing Speculation, LFENCE', LFENCE_SERIALIZING),
 ];
 

@@ -161,11 +161,11 @@ function loadDataSegment(tx: Transaction, number: number, selector: number): voi
   loadDescriptor(tx, number, selector, descriptor);
 }
 
-const isReadable = (descriptor: Descriptor): boolean =>
+export const isReadable = (descriptor: Descriptor): boolean =>
   isData(descriptor) || (isCode(descriptor) && (descriptor.attributes & Attribute.READABLE) !== 0);
 
 /** Privilege: conforming code is open to all, else DPL must not be below CPL or RPL. */
-const isVisible = (descriptor: Descriptor, selector: number, cpl: number): boolean =>
+export const isVisible = (descriptor: Descriptor, selector: number, cpl: number): boolean =>
   isConforming(descriptor) || dplOf(descriptor) >= Math.max(cpl, rplOf(selector));
 
 /**

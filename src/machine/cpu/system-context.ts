@@ -4,6 +4,7 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { MachineEvent } from '../events.js';
+import type { GuestFault } from '../faults.js';
 import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
 import type { RegisterDelta } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
@@ -48,8 +49,15 @@ export interface SystemContext {
    * @throws VmExit
    */
   intercept(name: InterceptName, info?: { readonly info1?: bigint; readonly info2?: bigint }): void;
+  /** The exit of a write trap follows when the instruction is complete. @param value what was written. */
+  writeTrap(name: InterceptName, value: bigint): void;
   /** As `intercept('MSR_PROT')`, by the MSR permission map. */
   interceptMsr(msr: number, write: boolean): void;
+  /**
+   * sPA of a page that a guest names by its guest-physical address, for an access of its processor.
+   * @throws NestedPageFault
+   */
+  nestedAddress(gPA: number, write: boolean): number;
   /** As `intercept('IOIO_PROT')`, by the I/O permission map. */
   interceptIo(access: PortAccess): void;
 
@@ -57,6 +65,8 @@ export interface SystemContext {
   outcome(make: (registers: RegisterDelta) => MachineEvent): void;
   /** The instruction is plain: its effect belongs to the run it stands in. */
   plain(): void;
+  /** The instruction stands, and `fault` is delivered after it: in the task that it switched to. */
+  faultAfter(fault: GuestFault): void;
   /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */
   state(event: MachineEvent): void;
   flushTlb(flush: TlbFlush): void;
@@ -73,6 +83,8 @@ export interface SystemContext {
   /** Task priority as CR8 sees it, 0..15. */
   readTaskPriority(): bigint;
   writeTaskPriority(value: bigint): void;
+  /** What was written to an MSR that only stores (`stored-msrs.ts`). */
+  storedMsr(msr: number): bigint;
   /** The next value of the machine's random numbers. */
   drawEntropy(): bigint;
   /** Time-stamp counter at this instruction, before any guest offset. */

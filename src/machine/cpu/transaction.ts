@@ -19,6 +19,7 @@ import { putWord32 } from '../layout/little-endian.js';
 import { keep, room } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
+import type { CpuProfile } from './cpuid.js';
 
 /** How memory is accessed; bits of `access`. */
 export const Access = {
@@ -36,6 +37,8 @@ export interface TransactionHost {
   /** The register file where it lies in memory. */
   readonly registers: RegisterFile;
   readonly memory: PhysicalMemory;
+  /** What the processor is: which bits of tables exist. */
+  readonly profile: CpuProfile;
   /**
    * @param linear canonical address within one page. @param access bits of `Access`.
    * @throws GuestFault #PF, or NestedPageFault.

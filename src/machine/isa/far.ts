@@ -7,9 +7,10 @@ import { packSegment, setSegment } from '../cpu/descriptors.js';
 import { type GuestEvent, SoftwareEvent } from '../cpu/exceptions.js';
 import { type FarTarget, farCall, farJump, farReturn } from '../cpu/far-transfers.js';
 import { interruptReturn } from '../cpu/interrupt-return.js';
-import { cplOf, ioplOf, is64Bit, isLongMode, isProtected, isVirtual8086 } from '../cpu/mode.js';
+import { cplOf, is64Bit, isLongMode, isProtected, isVirtual8086 } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import type { Transaction } from '../cpu/transaction.js';
+import { interruptInside } from '../cpu/virtual-8086.js';
 import { generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { EFER, Flag, gprSlot, R, Segment, segmentSlot } from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
@@ -69,7 +70,7 @@ const INT = systemInstruction({
     const { tx, ops } = context;
     const vector = Number(ops.read(operandAt(context, 0)));
     context.intercept('INTn', { info1: BigInt(vector) });
-    if (isVirtual8086(tx) && ioplOf(tx) < 3) throw generalProtection();
+    if (isVirtual8086(tx) && interruptInside(tx, vector)) return;
     raise(tx, 'software', vector);
   },
 });

@@ -1,19 +1,22 @@
 /**
  * What is left of the control plane: identification, interrupt flag, flags as a whole, waiting, caches and barriers,
  * random numbers.
- * Source: APM vol.3, CPUID, HLT, CLI, STI, PUSHF, POPF, INVD, WBINVD, MONITOR, MWAIT, PAUSE, RSM, RDRAND, RDSEED, CLAC,
+ * Source: APM vol.3, CPUID, HLT, CLI, STI, PUSHF, POPF, MONITOR, MWAIT, PAUSE, RSM, RDRAND, RDSEED, CLAC,
  * STAC, LFENCE, MFENCE, SFENCE, CLFLUSH.
  */
 import { mergeFlags } from '../cpu/interrupt-return.js';
 import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
+import { resume } from '../cpu/smm.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
-import { Access } from '../cpu/transaction.js';
+import { Access, type Transaction } from '../cpu/transaction.js';
+import { ownsVirtualInterrupts, poppedFlags, shownFlags, virtualizesFlags } from '../cpu/virtual-8086.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { virtualEventPending } from '../svm/injection.js';
+import { pausePasses } from '../svm/pause-filter.js';
 import { u64 } from '../units.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
-import { one } from './operands.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
 
 const CPUID = systemInstruction({
@@ -39,14 +42,20 @@ const HLT = systemInstruction({
   system(context) {
     requireCpl0(context);
     context.intercept('HLT');
+    if (!virtualEventPending(context.tx)) context.intercept('IDLE_HLT');
     context.tx.set(R.activity, Activity.HALTED);
     context.outcome((registers) => ({ type: 'cpu.halted', registers }));
   },
 });
 
-/** @throws GuestFault #GP(0) when CPL is above IOPL; CPL is 0 in real mode and 3 in virtual-8086 mode. */
-function requireIopl({ tx }: SystemContext): void {
-  if (cplOf(tx) > ioplOf(tx)) throw generalProtection();
+/**
+ * The flag that CLI and STI act on. CPL is 0 in real mode and 3 in virtual-8086 mode.
+ * @throws GuestFault #GP(0) when CPL is above IOPL and there is no virtual flag.
+ */
+function interruptFlag(tx: Transaction): bigint {
+  if (cplOf(tx) <= ioplOf(tx)) return Flag.IF;
+  if (ownsVirtualInterrupts(tx)) return Flag.VIF;
+  throw generalProtection();
 }
 
 const CLI = systemInstruction({
@@ -55,8 +64,7 @@ const CLI = systemInstruction({
   forms: ['FA:'],
   system(context) {
     const { tx } = context;
-    requireIopl(context);
-    tx.set(R.rflags, tx.get(R.rflags) & ~Flag.IF);
+    tx.set(R.rflags, tx.get(R.rflags) & ~interruptFlag(tx));
     context.plain();
   },
 });
@@ -75,14 +83,20 @@ const STI = systemInstruction({
   forms: ['FB:'],
   system(context) {
     const { tx } = context;
-    requireIopl(context);
+    const flag = interruptFlag(tx);
     const rflags = tx.get(R.rflags);
+    if (flag === Flag.VIF) {
+      if ((rflags & Flag.VIP) !== 0n) throw generalProtection();
+      tx.set(R.rflags, rflags | Flag.VIF);
+      context.plain();
+      return;
+    }
     if ((rflags & Flag.IF) === 0n) tx.set(R.boundary, tx.get(R.boundary) | Boundary.INTERRUPT_SHADOW);
     stateFlags(context, rflags | Flag.IF);
   },
 });
 
-/** Virtual-8086 mode needs IOPL 3 for the flags as a whole. */
+/** Virtual-8086 mode needs IOPL 3, or virtual interrupts, for the flags as a whole. */
 function requireFlagAccess({ tx }: SystemContext): void {
   if (isVirtual8086(tx) && ioplOf(tx) < 3) throw generalProtection();
 }
@@ -95,10 +109,11 @@ const PUSHF = systemInstruction({
   forms: ['9C: [d64]'],
   interceptedFirst: 'PUSHF',
   system(context) {
-    requireFlagAccess(context);
     const width = flagsWidth(context);
     const rflags = context.tx.get(R.rflags) & ~(Flag.VM | Flag.RF);
-    context.ops.push(width, BigInt.asUintN(width, rflags));
+    const virtual = virtualizesFlags(context.tx, width);
+    if (!virtual) requireFlagAccess(context);
+    context.ops.push(width, BigInt.asUintN(width, virtual ? shownFlags(rflags) : rflags));
     context.plain();
   },
 });
@@ -110,97 +125,84 @@ const POPF = systemInstruction({
   interceptedFirst: 'POPF',
   system(context) {
     const { tx, ops } = context;
-    requireFlagAccess(context);
     const width = flagsWidth(context);
+    const virtual = virtualizesFlags(tx, width);
+    if (!virtual) requireFlagAccess(context);
     const popped = ops.peek(width, 0);
     ops.moveStack(BigInt(width / 8));
-    stateFlags(context, mergeFlags(tx, popped, width, 0n) & ~Flag.RF);
+    if (virtual) stateFlags(context, poppedFlags(tx.get(R.rflags), popped));
+    else stateFlags(context, mergeFlags(tx, popped, width, 0n) & ~Flag.RF);
   },
 });
 
-/** There are no caches: nothing is invalidated. */
-const INVD = systemInstruction({
-  mnemonic: 'INVD',
-  source: 'APM vol.3, INVD',
-  forms: ['0F 08:'],
-  system(context) {
-    requireCpl0(context);
-    context.intercept('INVD');
-    context.plain();
-  },
-});
-
-const WBINVD = systemInstruction({
-  mnemonic: 'WBINVD',
-  source: 'APM vol.3, WBINVD, WBNOINVD',
-  forms: ['0F 09:'],
-  system(context) {
-    requireCpl0(context);
-    context.intercept('WBINVD');
-    context.plain();
-  },
-});
-
-/** Both need CPL 0, and have no extensions that ECX could name (CPUID Fn0000_0005_ECX). */
-function requireMonitor({ tx, ops }: SystemContext): void {
-  if (cplOf(tx) !== 0) throw invalidOpcode();
-  if (ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
+/** Neither has extensions that ECX could name (CPUID Fn0000_0005_ECX), and only MONITORX and MWAITX are for programs. */
+function requireMonitor({ tx, ops }: SystemContext, extensions: bigint, everyone: boolean): void {
+  if (!everyone && cplOf(tx) !== 0) throw invalidOpcode();
+  if ((ops.readGpr(Gpr.RCX, 32) & ~extensions) !== 0n) throw generalProtection();
 }
 
-const MONITOR = systemInstruction({
-  mnemonic: 'MONITOR',
-  source: 'APM vol.3, MONITOR',
-  forms: ['0F 01 C8:'],
-  feature: 'monitor',
-  system(context) {
-    const { tx, ops, insn } = context;
-    requireMonitor(context);
-    const segment = insn.segmentOverride ?? Segment.DS;
-    const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
-    tx.readLinear(linear, 1, accessAt(cplOf(tx)));
-    context.intercept('MONITOR');
-    tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
-  },
-});
+const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
+  systemInstruction({
+    mnemonic,
+    source: `APM vol.3, ${mnemonic}`,
+    forms: [form],
+    feature,
+    system(context) {
+      const { tx, ops, insn } = context;
+      requireMonitor(context, 0n, feature === 'mwaitx');
+      const segment = insn.segmentOverride ?? Segment.DS;
+      const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
+      tx.readLinear(linear, 1, accessAt(cplOf(tx)));
+      context.intercept('MONITOR');
+      tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
+    },
+  });
 
-/** Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. */
-const MWAIT = systemInstruction({
-  mnemonic: 'MWAIT',
-  source: 'APM vol.3, MWAIT',
-  forms: ['0F 01 C9:'],
-  feature: 'monitor',
-  system(context) {
-    const { tx } = context;
-    requireMonitor(context);
-    const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
-    if (armed) context.intercept('MWAIT_ARMED');
-    context.intercept('MWAIT');
-    if (!armed) return;
-    tx.set(R.monitorAddress, 0n);
-    tx.set(R.activity, Activity.MWAIT);
-    context.outcome((registers) => ({ type: 'cpu.halted', registers }));
-  },
-});
+/** ECX of MWAITX: end at an interrupt though it is masked, and end when EBX ticks of the counter have passed. */
+const MWAITX_INTERRUPT = 1n;
+const MWAITX_TIMER = 2n;
+
+/**
+ * Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. A wait that
+ * a timer or a masked interrupt may end is over at once, which it may be for any reason.
+ */
+const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
+  systemInstruction({
+    mnemonic,
+    source: `APM vol.3, ${mnemonic}`,
+    forms: [form],
+    feature,
+    system(context) {
+      const { tx, ops } = context;
+      const extended = feature === 'mwaitx';
+      requireMonitor(context, extended ? MWAITX_INTERRUPT | MWAITX_TIMER : 0n, extended);
+      const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
+      if (armed) context.intercept('MWAIT_ARMED');
+      context.intercept('MWAIT');
+      if (!armed) return;
+      tx.set(R.monitorAddress, 0n);
+      if (ops.readGpr(Gpr.RCX, 32) !== 0n) return;
+      tx.set(R.activity, Activity.MWAIT);
+      context.outcome((registers) => ({ type: 'cpu.halted', registers }));
+    },
+  });
 
 const PAUSE = systemInstruction({
   mnemonic: 'PAUSE',
   source: 'APM vol.3, PAUSE',
   forms: ['F3 90:'],
-  interceptedFirst: 'PAUSE',
   system(context) {
+    if (!pausePasses(context)) context.intercept('PAUSE');
     context.plain();
   },
 });
 
-/** There is no system-management mode to leave. */
 const RSM = systemInstruction({
   mnemonic: 'RSM',
   source: 'APM vol.3, RSM',
   forms: ['0F AA:'],
   interceptedFirst: 'RSM',
-  system() {
-    throw invalidOpcode();
-  },
+  system: resume,
 });
 
 const random = (mnemonic: string, form: string, feature: 'rdrand' | 'rdseed'): Instruction =>
@@ -242,19 +244,12 @@ const barrier = (mnemonic: string, digit: number): Instruction =>
     semantics: () => {},
   });
 
-/** Without caches it only has the faults of a one-byte read. */
-const CLFLUSH = instruction({
-  mnemonic: 'CLFLUSH',
-  source: 'APM vol.3, CLFLUSH',
-  forms: ['NP 0F AE /7: Mb'],
-  evaluatorOnly: true,
-  semantics: (ops, insn) => {
-    ops.read(one(insn));
-  },
-});
-
 export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
-  ...[CPUID, HLT, CLI, STI, PUSHF, POPF, INVD, WBINVD, MONITOR, MWAIT, PAUSE, RSM],
+  ...[CPUID, HLT, CLI, STI, PUSHF, POPF, PAUSE, RSM],
+  monitor('MONITOR', '0F 01 C8:', 'monitor'),
+  monitor('MONITORX', '0F 01 FA:', 'mwaitx'),
+  monitorWait('MWAIT', '0F 01 C9:', 'monitor'),
+  monitorWait('MWAITX', '0F 01 FB:', 'mwaitx'),
   random('RDRAND', '0F C7 /6: Rv', 'rdrand'),
   random('RDSEED', '0F C7 /7: Rv', 'rdseed'),
   accessCheck('CLAC', 'NP 0F 01 CA:', false),
@@ -262,5 +257,4 @@ export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
   barrier('LFENCE', 5),
   barrier('MFENCE', 6),
   barrier('SFENCE', 7),
-  CLFLUSH,
 ];

@@ -49,16 +49,19 @@ export const REGISTER_NAMES = [
   ] as const),
   ...(['mtrrFix64K0', 'mtrrFix16K0', 'mtrrFix16K1', 'mtrrFix4K0', 'mtrrFix4K1', 'mtrrFix4K2', 'mtrrFix4K3'] as const),
   ...(['mtrrFix4K4', 'mtrrFix4K5', 'mtrrFix4K6', 'mtrrFix4K7', 'xss', 'specCtrl'] as const),
+  // System-management mode (APM vol.2 §10.2.2 SMBASE Register)
+  ...(['smBase'] as const),
   // What the next instruction boundary must know: see PENDING_*, HALTED … below
   ...(['activity', 'boundary', 'monitorAddress'] as const),
   // SVM (APM vol.2 §15): mode, the processor's copy of the running VMCB's controls, the host state behind the guest
   ...(['svmMode', 'vmcb', 'interceptCr', 'interceptDr', 'interceptExceptions', 'intercept3', 'intercept4'] as const),
   ...(['intercept5', 'pauseFilter', 'iopmBase', 'msrpmBase', 'tscOffset', 'guestAsid', 'intControl'] as const),
   ...(['nestedControl', 'nestedCr3', 'virtExt', 'guestPat', 'exitIntInfo', 'tscRatio'] as const),
-  ...(['eventInjection', 'eventNextRip'] as const),
+  ...(['eventInjection', 'eventNextRip', 'lastPause', 'svmKey'] as const),
   ...(['hostEs', 'hostEsBase', 'hostCs', 'hostCsBase', 'hostSs', 'hostSsBase', 'hostDs', 'hostDsBase'] as const),
   ...(['hostGdtrLimit', 'hostGdtrBase', 'hostIdtrLimit', 'hostIdtrBase'] as const),
   ...(['hostEfer', 'hostCr0', 'hostCr3', 'hostCr4', 'hostRflags', 'hostRip', 'hostRsp', 'hostRax'] as const),
+  ...(['hostDebugCtl', 'hostLastBranchFrom', 'hostLastBranchTo', 'hostLastIntFrom', 'hostLastIntTo'] as const),
   // x87 and SSE (APM vol.1 §4, §6); ST registers in physical order, two slots each: significand, sign and exponent
   ...(['fcw', 'fsw', 'ftw', 'fop', 'fip', 'fdp', 'mxcsr'] as const),
   ...(['fpr0', 'fpr0High', 'fpr1', 'fpr1High', 'fpr2', 'fpr2High', 'fpr3', 'fpr3High'] as const),
@@ -129,6 +132,10 @@ export const Boundary = {
   SMI_PENDING: 1n << 6n,
   /** Data breakpoint hits DR0..DR3 of the last instruction, as DR6 bits 3:0 at bits 11:8. */
   BREAKPOINTS_SHIFT: 8n,
+  /** System-management mode: SMIs and INITs wait. */
+  IN_SMM: 1n << 15n,
+  /** What RSM puts back: bits 11:0 of the interrupted program, and its CPL in bits 13:12; from bit 16 on. */
+  SMM_SHIFT: 16n,
 } as const;
 
 /** Bits of `svmMode`. */

@@ -19,9 +19,10 @@ export function nmiAllowed(cpu: SlotReader): boolean {
   return gifSet(cpu) && (cpu.get(R.boundary) & held) === 0n;
 }
 
-/** INIT and external SMI wait for GIF alone. */
-export const initAllowed = (cpu: SlotReader): boolean => gifSet(cpu);
-export const smiAllowed = (cpu: SlotReader): boolean => gifSet(cpu);
+/** INIT and external SMI wait for GIF, and for the end of system-management mode (APM vol.2 §10.3.3). */
+export const initAllowed = (cpu: SlotReader): boolean => gifSet(cpu) && !inSmm(cpu);
+export const smiAllowed = (cpu: SlotReader): boolean => gifSet(cpu) && !inSmm(cpu);
+const inSmm = (cpu: SlotReader): boolean => (cpu.get(R.boundary) & Boundary.IN_SMM) !== 0n;
 
 /** Matches of breakpoint registers are ignored and discarded while GIF is clear; single steps are not. */
 export const breakpointsDiscarded = (cpu: SlotReader): boolean => !gifSet(cpu);

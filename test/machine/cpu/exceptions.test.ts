@@ -1,7 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { DR7, recordDebug } from '../../../src/machine/cpu/debug.js';
-import { combine, deliver, deliverEvent, type GuestEvent } from '../../../src/machine/cpu/exceptions.js';
-import { UnsupportedError } from '../../../src/machine/errors.js';
+import {
+  combine,
+  type Delivered,
+  deliver,
+  deliverEvent,
+  type GuestEvent,
+} from '../../../src/machine/cpu/exceptions.js';
 import { Boundary, Flag, R } from '../../../src/machine/layout/cpu-state.js';
 import { exceptionIntercept, INTERCEPTS } from '../../../src/machine/svm/intercepts.js';
 import { VmExit } from '../../../src/machine/svm/vmexit-request.js';
@@ -127,11 +132,6 @@ describe('delivery in legacy protected mode (APM vol.2 §8.7)', () => {
     expect(faultOf(cpu.attempt((tx) => deliver(tx, { type: 'external', vector: 13 })))).toBe('#GP(19)');
   });
 
-  it('names hardware task switches as unsupported', () => {
-    const cpu = machine(0x85);
-    expect(() => cpu.attempt((tx) => deliver(tx, { type: 'external', vector: 13 }))).toThrow(UnsupportedError);
-  });
-
   const errors: readonly (readonly [string, (cpu: CpuMachine) => void, GuestEvent['type'], string])[] = [
     ['a vector past the limit', (cpu) => cpu.set({ idtrLimit: 8n * 13n + 6n }), 'external', '#GP(6b)'],
     ['a gate of a wrong type', (cpu) => cpu.write(IDT + 104 + 5, 1, 0x89n), 'external', '#GP(6b)'],
@@ -228,13 +228,13 @@ describe('delivery with what it raises', () => {
   };
   const run = (cpu: CpuMachine, event: GuestEvent) => {
     const seen: string[] = [];
-    let result: GuestEvent | 'shutdown' | undefined;
+    let result: Delivered | 'shutdown' | undefined;
     cpu.attempt((tx) => {
       result = deliverEvent(tx, event, (next, during) =>
         seen.push(`${next.vector} during ${during?.vector ?? 'none'}`),
       );
     });
-    return { result: result === 'shutdown' ? result : result?.vector, seen };
+    return { result: result === 'shutdown' ? result : result?.event.vector, seen };
   };
 
   it('writes CR2 of a page fault', () => {

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { UnsupportedError } from '../../../src/machine/errors.js';
 import { Boundary, CR0, EFER, Flag } from '../../../src/machine/layout/cpu-state.js';
 import {
   CpuMachine,
@@ -148,13 +147,6 @@ describe('call gates (APM vol.2 §4.11.2 Control Transfers Through Call Gates)',
       .describe(SPARE, gate(Sel.CODE, TARGET, 0xec));
     expect(faultOf(cpu.run(...jump(SPARE | 3, 0)))).toBe('#GP(8)');
   });
-
-  it('names task switches as unsupported, after their checks and their intercept (§15.14.1)', () => {
-    const cpu = new CpuMachine().protectedMode().describe(SPARE, descriptor(0x6000, 0x67, 0x89, 0));
-    expect(() => cpu.run(...jump(SPARE, 0))).toThrow(UnsupportedError);
-    expect(faultOf(cpu.intercepting('TASK_SWITCH').run(...jump(SPARE, 0)))).toBe('exit 7d');
-    expect(faultOf(cpu.describe(SPARE, descriptor(0x6000, 0x66, 0x89, 0)).run(...jump(SPARE, 0)))).toBe('#TS(58)');
-  });
 });
 
 describe('RETF (APM vol.3 RET (Far))', () => {
@@ -248,15 +240,9 @@ describe('IRET (APM vol.3 IRET; APM vol.2 §8.9.5)', () => {
     expect(faultOf(stacked(new CpuMachine().longMode(), 8, ...items).run(...IRETQ))).toBe(expected);
   });
 
-  it('refuses NT in long mode, and names task returns as unsupported elsewhere', () => {
+  it('refuses NT in long mode', () => {
     const cpu = new CpuMachine().longMode().set({ rflags: Flag.NT | 2n });
     expect(faultOf(cpu.run(...IRETQ))).toBe('#GP(0)');
-    expect(() =>
-      new CpuMachine()
-        .protectedMode()
-        .set({ rflags: Flag.NT | 2n })
-        .run(...IRET),
-    ).toThrow(UnsupportedError);
   });
 
   it('keeps IOPL and IF at CPL 3', () => {

@@ -40,7 +40,7 @@ describe('priority at an instruction boundary (APM vol.2 §8.5, table 8-8)', () 
 
   it('delivers what VMRUN injects before everything else (§15.20)', () => {
     expect(due({ boundary: EVERYTHING, eventInjection: 0x8000_0020n })).toEqual({ kind: 'injection' });
-    expect(eventOfInjection({ type: 4, vector: 0x80, errorCode: undefined, nextRip: 5n })).toEqual({
+    expect(eventOfInjection({ type: 4, vector: 0x80, errorCode: undefined, nextRip: 5n }, 3n)).toEqual({
       type: 'software',
       vector: 0x80,
       errorCode: undefined,
@@ -73,7 +73,7 @@ describe('what holds an event back', () => {
     ['a data breakpoint while GIF is clear', { boundary: 1n << 8n, svmMode: 0n }, false, undefined],
     ['an instruction breakpoint', BREAKPOINT, false, 'debug'],
     ['an instruction breakpoint under RF', { ...BREAKPOINT, rflags: Flag.RF }, false, undefined],
-    ['an instruction breakpoint after MOV SS', { ...BREAKPOINT, boundary: Boundary.DEBUG_SHADOW }, false, undefined],
+    ['an instruction breakpoint after MOV SS', { ...BREAKPOINT, boundary: Boundary.DEBUG_SHADOW }, false, 'debug'],
     ['an instruction breakpoint while halted', { ...BREAKPOINT, activity: Activity.HALTED }, false, undefined],
     ['INTR while halted', { rflags: Flag.IF, activity: Activity.HALTED }, true, 'external'],
     ['INTR in shutdown', { rflags: Flag.IF, activity: Activity.SHUTDOWN }, true, undefined],

@@ -123,13 +123,42 @@ describe('registers with a meaning of their own', () => {
     ]);
   });
 
-  it('performance counters read zero and drop writes; so do machine-check banks, as many as MCG_CAP says', () => {
+  it('performance counters hold 48 bits, and RDPMC reads them (§13.2.1)', () => {
     const cpu = long();
-    expect(wrmsr(cpu, 0xc001_0004, 5n)).toBe('none');
-    expect(rdmsr(cpu, 0xc001_0004)).toBe(0n);
+    wrmsr(cpu, 0xc001_0005, 0xffff_1234_5678_9abcn);
+    wrmsr(cpu, 0xc001_0001, 0x53_0076n);
+    expect([rdmsr(cpu, 0xc001_0005), rdmsr(cpu, 0xc001_0001)]).toEqual([0x1234_5678_9abcn, 0x53_0076n]);
+    cpu.set({ rcx: 1n }).run(0x0f, 0x33);
+    expect([cpu.get('rdx'), cpu.get('rax')]).toEqual([0x1234n, 0x5678_9abcn]);
+    expect(faultOf(cpu.set({ rcx: 4n }).run(0x0f, 0x33))).toBe('#GP(0)');
+  });
+
+  it('machine-check banks are as many as MCG_CAP says (§9.3.2)', () => {
+    const cpu = long();
     const banks = Number((rdmsr(cpu, 0x179) as bigint) & 0xffn);
-    expect(wrmsr(cpu, 0x400 + 4 * banks - 1, 5n)).toBe('none');
-    expect(wrmsr(cpu, 0x400 + 4 * banks, 5n)).toBe('#GP(0)');
+    const last = 0x400 + 4 * (banks - 1);
+    for (const [register, value] of [0xffff_ffff_ffff_ffffn, 0n, 5n, NON_CANONICAL].entries()) {
+      expect(wrmsr(cpu, last + register, value)).toBe('none');
+      expect(rdmsr(cpu, last + register)).toBe(value);
+    }
+    expect([wrmsr(cpu, last + 4, 0n), rdmsr(cpu, last + 4)]).toEqual(['#GP(0)', '#GP(0)']);
+    expect([wrmsr(cpu, 0xc001_0044, 5n), rdmsr(cpu, 0xc001_0044)]).toEqual(['none', 5n]);
+  });
+
+  it('MCi_CTL takes all or none, and MCi_STATUS only zero without HWCR.McStatusWrEn (§9.3.2.1, §9.3.2.2)', () => {
+    const cpu = long();
+    expect([wrmsr(cpu, 0x400, 5n), wrmsr(cpu, 0x401, 1n)]).toEqual(['#GP(0)', '#GP(0)']);
+    cpu.registers[R.hwcr] = 1n << 18n;
+    expect([wrmsr(cpu, 0x401, 1n), rdmsr(cpu, 0x401)]).toEqual(['none', 1n]);
+  });
+
+  it('SMM_ADDR and SMM_MASK hold their ranges until HWCR.SmmLock (§10.2.5)', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0112, 0x7fff_ffffn);
+    wrmsr(cpu, 0xc001_0113, 0xfff_ff80_0003n);
+    expect([rdmsr(cpu, 0xc001_0112), rdmsr(cpu, 0xc001_0113)]).toEqual([0x7ffe_0000n, 0xfff_ff80_0003n]);
+    cpu.registers[R.hwcr] = 1n;
+    expect(wrmsr(cpu, 0xc001_0112, 0n)).toBe('#GP(0)');
   });
 
   it("a guest's time-stamp counter has its offset, the counter itself not (§15.5.1)", () => {
