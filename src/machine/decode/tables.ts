@@ -8,7 +8,7 @@
  * Attributes: [lock] LOCK is allowed with a memory destination; [cr8] LOCK makes CR0 mean CR8; [d64] 64-bit operand size by default in 64-bit mode;
  * [f64] always 64 bits there; [i64] invalid in 64-bit mode; [o64] only there; [prot] #UD in real and virtual-8086 mode;
  * [rep] repeated by REP prefixes; [b] an operand size of 8 bits that no operand shows; [w0] [w1] by REX.W or VEX.W;
- * [b0] without REX.B.
+ * [b0] without REX.B. Operand codes beyond appendix A: ST and STi, x87 registers; size t, 80 bits.
  *
  * Invariant: no two forms stand on one encoding; building the tables fails otherwise.
  */

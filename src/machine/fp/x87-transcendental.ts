@@ -6,9 +6,11 @@
  *
  * The manual bounds the error and leaves the last bit to the implementation. Here results are the true value, computed to
  * far more bits than the register has, and rounded once by the rounding control; precision control has no effect.
- * Arguments of trigonometric functions are reduced by the true π, not by one of 66 bits. Results of operands outside the
- * range of F2XM1 and FYL2XP1 are undefined in the manual: F2XM1 gives the operand, FYL2XP1 takes the logarithm where there
- * is one, else it gives the operand, too. Whatever is no special case raises PE. Both were seen on an AMD processor.
+ * Angles are reduced by π cut to 66 bits, as processors do: the sine of a large angle is that of the reduced one.
+ *
+ * Results of operands outside the range of F2XM1 and FYL2XP1 are undefined in the manual: F2XM1 gives the operand, FYL2XP1
+ * takes the logarithm where there is one, else it gives the operand, too. Whatever is no special case raises PE. So an AMD
+ * processor was seen to do, whose results are at most one unit of the last place away from these.
  *
  * Invariants: as in `x87.ts`. A result that is not exactly representable is never exact before rounding either.
  */
@@ -69,6 +71,9 @@ const LARGEST_ANGLE_EXPONENT = 63;
 export const isAngleTooLarge = (x: Unpacked): boolean =>
   (x.kind === 'normal' || x.kind === 'denormal') && leadingExponent(x) >= LARGEST_ANGLE_EXPONENT;
 
+/** The π that processors reduce angles by, 66 bits of it. */
+const REDUCTION_PI = 0xc90f_daa2_2168_c234_cn << BigInt(FRACTION_BITS - 66);
+
 interface Angle {
   readonly sine: bigint;
   readonly cosine: bigint;
@@ -80,7 +85,7 @@ function angle(x: Unpacked): Angle {
   const leading = leadingExponent(x);
   const bits = workingBits(leading);
   const magnitude = shift(x.significand, bits + x.exponent);
-  const quarterTurn = PI / 2n; // in FRACTION_BITS, which are `bits` wherever it is used
+  const quarterTurn = REDUCTION_PI / 2n; // in FRACTION_BITS, which are `bits` wherever it is used
   const quadrant = leading < 0 ? 0n : (magnitude + quarterTurn / 2n) / quarterTurn;
   const rest = magnitude - quadrant * quarterTurn;
   const reduced = sineAndCosine(absolute(rest), bits);

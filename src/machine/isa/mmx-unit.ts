@@ -30,9 +30,9 @@ export function enterMmx(tx: Transaction): void {
   tx.set(R.fsw, tx.get(R.fsw) & ~Status.TOP);
 }
 
-export const readMmx = (tx: Transaction, number: number): bigint => tx.get(fprSlot(number));
+const readMmx = (tx: Transaction, number: number): bigint => tx.get(fprSlot(number));
 
-export function writeMmx(tx: Transaction, number: number, value: bigint): void {
+function writeMmx(tx: Transaction, number: number, value: bigint): void {
   const slot = fprSlot(number);
   tx.set(slot, uN(64, value));
   tx.set((slot + 1) as Slot, SIGN_AND_EXPONENT);

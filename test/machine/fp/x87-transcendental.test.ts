@@ -37,19 +37,19 @@ function compute(
   return { bits, flags: env.flags };
 }
 
-/** Function, rounding control, operands (y before x), and the true value rounded, computed with 600 bits elsewhere. */
+/** Function, rounding control, operands (y before x), and the true value rounded, computed with 600 bits elsewhere. Angles reduced by π of 66 bits. */
 const TRUE_VALUES: readonly (readonly [string, number, readonly bigint[], bigint])[] = [
-  ['sine', 2, [0x400395c92e064713b9aan], 0xbffc8102f8fc28dec7fen],
+  ['sine', 2, [0x400395c92e064713b9aan], 0xbffc8102f8fc28dec7fcn],
   ['sine', 2, [0x3fe9eb5c6fce326f1a50n], 0x3fe9eb5c6fce3266d047n],
   ['sine', 2, [0xbfba97252629a548fc29n], 0xbfba97252629a548fc28n],
   ['sine', 3, [0x3682ec99f192c66175ban], 0x3682ec99f192c66175b9n],
   ['sine', 2, [0x3ffdae28e496e9cf1bedn], 0x3ffdaad21061e5a57bacn],
   ['sine', 1, [0xbffdd7758b0debebaa21n], 0xbffdd127f00202dc3ccfn],
-  ['sine', 1, [0x4038a8d7cf76b4af2fe3n], 0xbffed8e28fed99dda597n],
+  ['sine', 1, [0x4038a8d7cf76b4af2fe3n], 0xbffed8eb14e106fd8f03n],
   ['sine', 2, [0x4002b77200246bbf7718n], 0xbffee44500fc3fddc8b9n],
-  ['cosine', 1, [0x400fd9b3369a1205f7c1n], 0x3ffd926b524513a915f2n],
-  ['cosine', 0, [0xc002b1bebea65ac2d27fn], 0x3ffbe7f002db84e23f26n],
-  ['cosine', 3, [0x4039a13773611c2b87afn], 0x3ffec351236cd639cb8bn],
+  ['cosine', 1, [0x400fd9b3369a1205f7c1n], 0x3ffd926b524513a929c3n],
+  ['cosine', 0, [0xc002b1bebea65ac2d27fn], 0x3ffbe7f002db84e23f28n],
+  ['cosine', 3, [0x4039a13773611c2b87afn], 0x3ffec33d552459266510n],
   ['cosine', 1, [0x3fe3be06f131b1a300e6n], 0x3ffefffffffffffffee5n],
   ['cosine', 3, [0x3fd9d10b4bb8ee14fd3an], 0x3ffeffffffffffffffffn],
   ['cosine', 2, [0x3ff5d5e041ad74091282n], 0x3ffeffffe9aa221b70bbn],
@@ -58,10 +58,10 @@ const TRUE_VALUES: readonly (readonly [string, number, readonly bigint[], bigint
   ['tangent', 1, [0xbfebb123522346a72449n], 0xbfebb12352234718394dn],
   ['tangent', 1, [0xc000df213629e6a61749n], 0xbffdb7e37953f9e907ecn],
   ['tangent', 0, [0x3fafe500000000000000n], 0x3fafe500000000000000n],
-  ['tangent', 0, [0xc002e0baa8a504573235n], 0xc002ae3101030739a153n],
-  ['tangent', 0, [0xc004887ac0e30e450a4cn], 0x3ffdef911de32dd844a9n],
+  ['tangent', 0, [0xc002e0baa8a504573235n], 0xc002ae3101030739a156n],
+  ['tangent', 0, [0xc004887ac0e30e450a4cn], 0x3ffdef911de32dd844a7n],
   ['tangent', 2, [0xbfbcf539ea5c3bf3fb2cn], 0xbfbcf539ea5c3bf3fb2cn],
-  ['tangent', 1, [0xc03ba1caec0c9c777031n], 0x40008a6cb103100dc43an],
+  ['tangent', 1, [0xc03ba1caec0c9c777031n], 0x400089bedc10f724a66fn],
   ['tangent', 0, [0x40018668aac8fa8c132bn], 0x3fffe3b40929f6257019n],
   ['arctangentOf', 0, [0xc048f7550573fd7737fcn, 0x4013b6da7f37d1c542ban], 0xbfffc90fdaa22168bf40n],
   ['arctangentOf', 0, [0xbfc793ab7918cb57d16bn, 0xc057dd8ece0e5f00ae7fn], 0xc000c90fdaa22168c235n],
@@ -118,6 +118,7 @@ describe('transcendental functions', () => {
     ['sine', [MINUS], MINUS, 0],
     ['sine', [INFINITY], INDEFINITE, IE],
     ['sine', [DENORMAL], DENORMAL, DE | UE | PE],
+    ['sine', [PI], 0xbfbf_8000_0000_0000_0000n, PE],
     ['cosine', [MINUS], ONE, 0],
     ['tangent', [MINUS], MINUS, 0],
     ['powerOfTwoLessOne', [MINUS | ONE], MINUS | HALF, PE],
