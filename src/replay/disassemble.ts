@@ -103,7 +103,8 @@ const RENAMED: Readonly<Record<string, string>> = {
   JCXZ_64: 'jrcxz',
 };
 /** Their memory operand is an address, or has a size of its own. */
-const WITHOUT_SIZE = /^(LEA|INVLPG|LGDT|LIDT|SGDT|SIDT|FXSAVE|FXRSTOR|PREFETCH.*|CLFLUSH|CMPXCHG8B|CMPXCHG16B)$/;
+const WITHOUT_SIZE =
+  /^(LEA|INVLPG|LGDT|LIDT|SGDT|SIDT|FXSAVE|FXRSTOR|XSAVE.*|XRSTOR.*|PREFETCH.*|CLFLUSH|CMPXCHG8B|CMPXCHG16B)$/;
 
 /** @param rip of the instruction, for targets of branches. */
 export function instructionText(insn: DecodedInstruction, rip: bigint): string {

@@ -12,14 +12,8 @@ import { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
 import type { MachineEvent } from '../../src/machine/events.js';
 import { GuestFault, pageFault } from '../../src/machine/faults.js';
-import { CONTROL_INSTRUCTIONS } from '../../src/machine/isa/control.js';
 import { Evaluator } from '../../src/machine/isa/evaluate.js';
-import { FAR_INSTRUCTIONS } from '../../src/machine/isa/far.js';
-import { FPU_CONTROL_INSTRUCTIONS } from '../../src/machine/isa/fpu-control.js';
-import { IO_INSTRUCTIONS } from '../../src/machine/isa/io.js';
-import { MISCELLANEOUS_INSTRUCTIONS } from '../../src/machine/isa/misc.js';
-import { SEGMENT_INSTRUCTIONS } from '../../src/machine/isa/segment.js';
-import { SYSTEM_INSTRUCTIONS } from '../../src/machine/isa/system.js';
+import { INSTRUCTIONS } from '../../src/machine/isa/instructions.js';
 import {
   CR0,
   CR4,
@@ -36,16 +30,6 @@ import { INTERCEPTS, type InterceptName, interceptRequested } from '../../src/ma
 import { ioExitInfo, type PortAccess } from '../../src/machine/svm/permission-maps.js';
 import { VmExit } from '../../src/machine/svm/vmexit-request.js';
 import { nanoseconds, type SPA, sPA } from '../../src/machine/units.js';
-
-const INSTRUCTIONS = [
-  ...FAR_INSTRUCTIONS,
-  ...IO_INSTRUCTIONS,
-  ...SEGMENT_INSTRUCTIONS,
-  ...CONTROL_INSTRUCTIONS,
-  ...SYSTEM_INSTRUCTIONS,
-  ...FPU_CONTROL_INSTRUCTIONS,
-  ...MISCELLANEOUS_INSTRUCTIONS,
-];
 
 export const GDT = 0x1000;
 export const IDT = 0x2000;
@@ -344,7 +328,13 @@ export class CpuMachine {
       vcpu: 0,
       vmcbShadow: { knownWords: () => undefined },
       cpuidLeaf: (leaf, subleaf) =>
-        cpuidLeaf(this.profile, leaf, subleaf, { apicId: 0, processors: 1, apicEnabled: true, osxsave: false }),
+        cpuidLeaf(this.profile, leaf, subleaf, {
+          apicId: 0,
+          processors: 1,
+          apicEnabled: true,
+          osxsave: (this.get('cr4') & CR4.OSXSAVE) !== 0n,
+          xcr0: this.get('xcr0'),
+        }),
       intercept: (name, info) => {
         if (!interceptRequested((slot) => this.registers[slot] as bigint, name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);

@@ -4,10 +4,10 @@
  * Source: APM vol.3 and vol.5, FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FNOP, FWAIT,
  * EMMS; APM vol.2 §11.4.4 Saving SSE, MMX, and x87 State, FXSAVE and FXRSTOR Instructions; §8.2.7 #NM, §8.2.16 #MF.
  */
-import { is64Bit } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
+import { FCW_INIT, highHalf, vectorCount } from '../cpu/xstate.js';
 import type { MemoryOperand } from '../decode/decoded.js';
 import { UnsupportedError } from '../errors.js';
 import { deviceNotAvailable, GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
@@ -24,9 +24,8 @@ const EXCEPTION_FLAGS = 0x80ffn;
 /** FCW bits 6 and 12:8 and 5:0 are kept; bit 6 reads as one. */
 const CONTROL_BITS = 0x1f3fn;
 const CONTROL_ONE = 0x40n;
-const FCW_INIT = 0x37fn;
 /** Exception flags, DAZ, masks, rounding, FZ; the MXCSR_MASK of the FXSAVE image. */
-const MXCSR_BITS = 0xffffn;
+export const MXCSR_BITS = 0xffffn;
 
 /** x87 instructions: #NM when the unit is absent or belongs to another task. */
 function requireX87(tx: Transaction): void {
@@ -149,7 +148,18 @@ const STMXCSR = systemInstruction({
 });
 
 /** Offsets in the 512-byte image (APM vol.2 figures 11-9 and 11-10). */
-const Image = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, MXCSR_MASK: 28, ST: 32, XMM: 160 } as const;
+export const Image = {
+  FCW: 0,
+  FSW: 2,
+  FTW: 4,
+  FOP: 6,
+  FIP: 8,
+  FDP: 16,
+  MXCSR: 24,
+  MXCSR_MASK: 28,
+  ST: 32,
+  XMM: 160,
+} as const;
 const IMAGE_BYTES = 512;
 
 /** @throws GuestFault #NM; #GP(0) when the image is not aligned to 16 bytes or not wholly inside its segment. */
@@ -163,38 +173,82 @@ function imageOperand(context: SystemContext, access: number): MemoryOperand {
 
 /** ST(i) stands in the physical register TOP + i. */
 const stackSlot = (fsw: bigint, index: number): Slot => fprSlot((Number((fsw >> 11n) & 7n) + index) & 7);
-const xmmCount = (tx: Transaction): number => (is64Bit(tx) ? 16 : 8);
-const highHalf = (slot: Slot): Slot => (slot + 1) as Slot;
+
+/** Writes and reads bytes of an image in memory. */
+export type Put = (offset: number, size: number, value: bigint) => void;
+export type Take = (offset: number, size: number) => bigint;
 
 /** The error pointers are always carried (CPUID Fn8000_0008_EBX[RstrFpErrPtrs]); as 64 bits with REX.W, else 32. */
+export function saveX87({ tx, insn }: SystemContext, put: Put): void {
+  const fsw = tx.get(R.fsw);
+  const pointer = insn.rexW ? uN.bind(undefined, 64) : uN.bind(undefined, 32);
+  put(Image.FCW, 2, tx.get(R.fcw));
+  put(Image.FSW, 2, fsw);
+  put(Image.FTW, 2, tx.get(R.ftw));
+  put(Image.FOP, 2, tx.get(R.fop));
+  put(Image.FIP, 8, pointer(tx.get(R.fip)));
+  put(Image.FDP, 8, pointer(tx.get(R.fdp)));
+  for (let index = 0; index < 8; index++) {
+    const slot = stackSlot(fsw, index);
+    put(Image.ST + 16 * index, 8, tx.get(slot));
+    put(Image.ST + 16 * index + 8, 8, tx.get(highHalf(slot)));
+  }
+}
+
+export function loadX87({ tx, insn }: SystemContext, take: Take): void {
+  const fcw = (take(Image.FCW, 2) & CONTROL_BITS) | CONTROL_ONE;
+  const fsw = withSummary(take(Image.FSW, 2), fcw);
+  const pointerBytes = insn.rexW ? 8 : 4;
+  tx.set(R.fcw, fcw);
+  tx.set(R.fsw, fsw);
+  tx.set(R.ftw, take(Image.FTW, 1));
+  tx.set(R.fop, take(Image.FOP, 2) & 0x7ffn);
+  tx.set(R.fip, take(Image.FIP, pointerBytes));
+  tx.set(R.fdp, take(Image.FDP, pointerBytes));
+  for (let index = 0; index < 8; index++) {
+    const slot = stackSlot(fsw, index);
+    tx.set(slot, take(Image.ST + 16 * index, 8));
+    tx.set(highHalf(slot), take(Image.ST + 16 * index + 8, 2));
+  }
+}
+
+export function saveMxcsr({ tx }: SystemContext, put: Put): void {
+  put(Image.MXCSR, 4, tx.get(R.mxcsr));
+  put(Image.MXCSR_MASK, 4, MXCSR_BITS);
+}
+
+/** @throws GuestFault #GP(0) when a reserved bit is set. */
+export function takeMxcsr(take: Take): bigint {
+  const mxcsr = take(Image.MXCSR, 4);
+  if ((mxcsr & ~MXCSR_BITS) !== 0n) throw generalProtection();
+  return mxcsr;
+}
+
+/** As many 128-bit registers as the mode has, in a row from `offset` on; `slotOf` gives the low slot of each. */
+export function saveVectors(tx: Transaction, put: Put, offset: number, slotOf: (number: number) => Slot): void {
+  for (let number = 0; number < vectorCount(tx); number++) {
+    put(offset + 16 * number, 8, tx.get(slotOf(number)));
+    put(offset + 16 * number + 8, 8, tx.get(highHalf(slotOf(number))));
+  }
+}
+
+export function loadVectors(tx: Transaction, take: Take, offset: number, slotOf: (number: number) => Slot): void {
+  for (let number = 0; number < vectorCount(tx); number++) {
+    tx.set(slotOf(number), take(offset + 16 * number, 8));
+    tx.set(highHalf(slotOf(number)), take(offset + 16 * number + 8, 8));
+  }
+}
+
 const FXSAVE = systemInstruction({
   mnemonic: 'FXSAVE',
   source: 'APM vol.4, FXSAVE',
   forms: ['NP 0F AE /0: M'],
   system(context) {
-    const { tx, insn } = context;
     const memory = imageOperand(context, Access.WRITE);
-    const put = (offset: number, size: number, value: bigint): void =>
-      writeIn(context, memory, offset, size, uN(8 * size, value));
-    const fsw = tx.get(R.fsw);
-    const pointer = insn.rexW ? uN.bind(undefined, 64) : uN.bind(undefined, 32);
-    put(Image.FCW, 2, tx.get(R.fcw));
-    put(Image.FSW, 2, fsw);
-    put(Image.FTW, 2, tx.get(R.ftw));
-    put(Image.FOP, 2, tx.get(R.fop));
-    put(Image.FIP, 8, pointer(tx.get(R.fip)));
-    put(Image.FDP, 8, pointer(tx.get(R.fdp)));
-    put(Image.MXCSR, 4, tx.get(R.mxcsr));
-    put(Image.MXCSR_MASK, 4, MXCSR_BITS);
-    for (let index = 0; index < 8; index++) {
-      const slot = stackSlot(fsw, index);
-      put(Image.ST + 16 * index, 8, tx.get(slot));
-      put(Image.ST + 16 * index + 8, 8, tx.get(highHalf(slot)));
-    }
-    for (let number = 0; number < xmmCount(tx); number++) {
-      put(Image.XMM + 16 * number, 8, tx.get(xmmSlot(number)));
-      put(Image.XMM + 16 * number + 8, 8, tx.get(highHalf(xmmSlot(number))));
-    }
+    const put: Put = (offset, size, value) => writeIn(context, memory, offset, size, uN(8 * size, value));
+    saveX87(context, put);
+    saveMxcsr(context, put);
+    saveVectors(context.tx, put, Image.XMM, xmmSlot);
     context.plain();
   },
 });
@@ -204,30 +258,12 @@ const FXRSTOR = systemInstruction({
   source: 'APM vol.4, FXRSTOR',
   forms: ['NP 0F AE /1: M'],
   system(context) {
-    const { tx, insn } = context;
+    const { tx } = context;
     const memory = imageOperand(context, Access.READ);
-    const take = (offset: number, size: number): bigint => readIn(context, memory, offset, size);
-    const mxcsr = take(Image.MXCSR, 4);
-    if ((mxcsr & ~MXCSR_BITS) !== 0n) throw generalProtection();
-    const fcw = (take(Image.FCW, 2) & CONTROL_BITS) | CONTROL_ONE;
-    const fsw = withSummary(take(Image.FSW, 2), fcw);
-    const pointerBytes = insn.rexW ? 8 : 4;
-    tx.set(R.fcw, fcw);
-    tx.set(R.fsw, fsw);
-    tx.set(R.ftw, take(Image.FTW, 1));
-    tx.set(R.fop, take(Image.FOP, 2) & 0x7ffn);
-    tx.set(R.fip, take(Image.FIP, pointerBytes));
-    tx.set(R.fdp, take(Image.FDP, pointerBytes));
-    tx.set(R.mxcsr, mxcsr);
-    for (let index = 0; index < 8; index++) {
-      const slot = stackSlot(fsw, index);
-      tx.set(slot, take(Image.ST + 16 * index, 8));
-      tx.set(highHalf(slot), take(Image.ST + 16 * index + 8, 2));
-    }
-    for (let number = 0; number < xmmCount(tx); number++) {
-      tx.set(xmmSlot(number), take(Image.XMM + 16 * number, 8));
-      tx.set(highHalf(xmmSlot(number)), take(Image.XMM + 16 * number + 8, 8));
-    }
+    const take: Take = (offset, size) => readIn(context, memory, offset, size);
+    tx.set(R.mxcsr, takeMxcsr(take));
+    loadX87(context, take);
+    loadVectors(tx, take, Image.XMM, xmmSlot);
     context.plain();
   },
 });

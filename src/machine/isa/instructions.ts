@@ -26,6 +26,7 @@ import { STACK_INSTRUCTIONS } from './stack.js';
 import { STRING_INSTRUCTIONS } from './string.js';
 import { SVM_INSTRUCTIONS } from './svm.js';
 import { SYSTEM_INSTRUCTIONS } from './system.js';
+import { XSAVE_INSTRUCTIONS } from './xsave.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
@@ -53,5 +54,6 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SVM_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
+  ...XSAVE_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
 ];

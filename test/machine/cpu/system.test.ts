@@ -225,7 +225,7 @@ describe('CPUID (APM vol.3 appendix E)', () => {
   });
 
   it('reports what the machine has, and nothing that it lacks', () => {
-    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x40e0_2008, edx: 0x070b_fbfd });
+    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x44e0_2008, edx: 0x070b_fbfd });
     expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x14_0188, ecx: 4, edx: 0 });
     expect(cpuid(7, 1)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
     expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x125, edx: 0x2d13_fbfd });
@@ -236,7 +236,7 @@ describe('CPUID (APM vol.3 appendix E)', () => {
 
   it('is silent about unknown leaves, hypervisor leaves among them', () => {
     expect(cpuid(0x4000_0000)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
-    expect(cpuid(0xd)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
+    expect(cpuid(0xe)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
   });
 });
 
