@@ -372,7 +372,7 @@ function brandRegisters({ brand }: CpuProfile, part: number): CpuidLeaf {
   return { eax: word(brand, at), ebx: word(brand, at + 4), ecx: word(brand, at + 8), edx: word(brand, at + 12) };
 }
 
-/** Integer and SSE2 code, SVM with nested paging; x87 and MMX arithmetic, SSE3 and later vectors are not reported. */
+/** Integer, SSE2 and AVX code, SVM with nested paging; x87 and MMX arithmetic, SSE3 to SSE4 are not reported. */
 export const BASE_PROFILE: CpuProfile = {
   name: 'vmtape-base',
   vendor: 'AuthenticAMD',
@@ -402,6 +402,10 @@ export const BASE_PROFILE: CpuProfile = {
     'xsaveopt',
     'xsavec',
     'xsaves',
+    'avx',
+    'avx2',
+    'fma',
+    'f16c',
   ]),
   system: new Set<SystemFeature>([
     'fpu',

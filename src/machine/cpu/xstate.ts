@@ -6,8 +6,9 @@
  * Invariant: AVX is the only component behind the header, so it has the same offset in the standard and the compacted
  * format.
  */
+import { deviceNotAvailable, invalidOpcode } from '../faults.js';
 import type { Feature } from '../isa/instruction.js';
-import { fprSlot, R, type Slot, xmmSlot, ymmSlot } from '../layout/cpu-state.js';
+import { CR0, CR4, fprSlot, R, type Slot, xmmSlot, ymmSlot } from '../layout/cpu-state.js';
 import { is64Bit, type SlotReader } from './mode.js';
 
 /** Bits of XCR0 and XSTATE_BV. */
@@ -20,6 +21,19 @@ export const AVX_STATE = { offset: XSAVE_HEADER_END, bytes: 256 } as const;
 /** Bits that XCR0 may have. */
 export const xcr0Mask = ({ features }: { readonly features: ReadonlySet<Feature> }): bigint =>
   XState.X87 | XState.SSE | (features.has('avx') ? XState.AVX : 0n);
+
+/** Instruction sets that need AVX state to be enabled. */
+export const AVX_FEATURES: ReadonlySet<Feature> = new Set<Feature>(['avx', 'avx2', 'fma', 'f16c']);
+
+/** Whether the operating system has enabled AVX state; CR0.EM and CR4.OSFXSR say nothing about it. */
+export const isAvxEnabled = (cpu: SlotReader): boolean =>
+  (cpu.get(R.cr4) & CR4.OSXSAVE) !== 0n && (~cpu.get(R.xcr0) & (XState.SSE | XState.AVX)) === 0n;
+
+/** What every AVX instruction asks first. @throws GuestFault #UD, #NM. Source: APM vol.4 §2.3 Instruction Exceptions. */
+export function requireAvx(cpu: SlotReader): void {
+  if (!isAvxEnabled(cpu)) throw invalidOpcode();
+  if ((cpu.get(R.cr0) & CR0.TS) !== 0n) throw deviceNotAvailable();
+}
 
 /** Bytes of a save area with these components. */
 export const areaBytes = (components: bigint): number =>

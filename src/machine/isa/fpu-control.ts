@@ -25,7 +25,7 @@ const EXCEPTION_FLAGS = 0x80ffn;
 const CONTROL_BITS = 0x1f3fn;
 const CONTROL_ONE = 0x40n;
 /** Exception flags, DAZ, masks, rounding, FZ; the MXCSR_MASK of the FXSAVE image. */
-export const MXCSR_BITS = 0xffffn;
+const MXCSR_BITS = 0xffffn;
 
 /** x87 instructions: #NM when the unit is absent or belongs to another task. */
 function requireX87(tx: Transaction): void {
@@ -123,15 +123,20 @@ const EMMS = systemInstruction({
   },
 });
 
+/** @throws GuestFault #GP(0) when a reserved bit is set. */
+export function loadMxcsr(context: SystemContext): void {
+  const value = context.ops.read(operandAt(context, 0));
+  if ((value & ~MXCSR_BITS) !== 0n) throw generalProtection();
+  context.tx.set(R.mxcsr, value);
+}
+
 const LDMXCSR = systemInstruction({
   mnemonic: 'LDMXCSR',
   source: 'APM vol.4, LDMXCSR',
   forms: ['NP 0F AE /2: Md'],
   system(context) {
     requireSse(context.tx);
-    const value = context.ops.read(operandAt(context, 0));
-    if ((value & ~MXCSR_BITS) !== 0n) throw generalProtection();
-    context.tx.set(R.mxcsr, value);
+    loadMxcsr(context);
     context.plain();
   },
 });

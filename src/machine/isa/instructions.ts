@@ -1,5 +1,10 @@
 /** All instructions, in one list: what the decoder knows, and what docs/generated tells about. */
 import { ARITHMETIC_INSTRUCTIONS } from './arith.js';
+import { AVX_DERIVED_INSTRUCTIONS } from './avx.js';
+import { AVX_FLOAT_INSTRUCTIONS } from './avx-float.js';
+import { AVX_MEMORY_INSTRUCTIONS } from './avx-memory.js';
+import { AVX_PERMUTE_INSTRUCTIONS } from './avx-permute.js';
+import { AVX_STATE_INSTRUCTIONS } from './avx-state.js';
 import { BIT_INSTRUCTIONS } from './bits.js';
 import { BMI_INSTRUCTIONS } from './bmi.js';
 import { BRANCH_INSTRUCTIONS } from './branch.js';
@@ -48,6 +53,11 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SSE_FLOAT_INSTRUCTIONS,
   ...SSE_STRING_INSTRUCTIONS,
   ...SSE_CRYPTO_INSTRUCTIONS,
+  ...AVX_DERIVED_INSTRUCTIONS,
+  ...AVX_PERMUTE_INSTRUCTIONS,
+  ...AVX_MEMORY_INSTRUCTIONS,
+  ...AVX_FLOAT_INSTRUCTIONS,
+  ...AVX_STATE_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,

@@ -2,6 +2,7 @@
  * Vectors: XMM registers and memory as v128 locals, and the lane-wise operations, each one WebAssembly instruction.
  */
 import type { Operand, VectorMask, VectorOperation, VectorShift } from '../isa/instruction.js';
+import { R } from '../layout/cpu-state.js';
 import { MemoryEmitter } from './emit-memory.js';
 import { NotCompiled, UOP, type V, type X } from './emit-values.js';
 import { Op } from './module.js';
@@ -33,6 +34,27 @@ export abstract class VectorEmitter extends MemoryEmitter {
     code.simd(SIMD.I64X2_EXTRACT_LANE).op(0);
     this.storeWidth(operand.width);
   }
+  /** The upper halves of the YMM registers stand apart from the lower ones, in the same order. */
+  writeWhole(operand: Operand, value: X): void {
+    const { code } = this;
+    if (operand.kind !== 'xmm' || operand.width > 128)
+      throw new NotCompiled(`writes ${operand.width} bits as a vector`);
+    code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand)).get(value).simdMemory(SIMD.STORE);
+    code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand)).v128(0n);
+    code.simdMemory(SIMD.STORE, 8 * (R.ymm0 - R.xmm0));
+  }
+  halfOf(): X {
+    throw new NotCompiled('256-bit vectors');
+  }
+  joinHalves(): X {
+    throw new NotCompiled('256-bit vectors');
+  }
+  elementAt(): Operand {
+    throw new NotCompiled('vectors of indices');
+  }
+  jointly(action: () => void): void {
+    action();
+  }
   readVectorAligned(operand: Operand): X {
     this.requireAligned(operand);
     return this.readVector(operand);
@@ -42,7 +64,7 @@ export abstract class VectorEmitter extends MemoryEmitter {
     this.writeVector(operand, value);
   }
   protected requireAligned(operand: Operand): void {
-    if (operand.kind !== 'mem' || operand.width !== 128) return;
+    if (operand.kind !== 'mem' || operand.width < 128) return;
     const address = this.effective();
     this.code.get(address).i64(15n).op(Op.I64_AND, Op.I64_EQZ, Op.I32_EQZ);
     this.assistWhen(this.truth());
@@ -85,6 +107,9 @@ export abstract class VectorEmitter extends MemoryEmitter {
     return this.vectorResult();
   }
   float(): X {
+    throw new NotCompiled('floating point');
+  }
+  fused(): X {
     throw new NotCompiled('floating point');
   }
   readVectorForWrite(): X {

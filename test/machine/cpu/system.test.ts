@@ -225,8 +225,8 @@ describe('CPUID (APM vol.3 appendix E)', () => {
   });
 
   it('reports what the machine has, and nothing that it lacks', () => {
-    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x44e0_2008, edx: 0x070b_fbfd });
-    expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x14_0188, ecx: 4, edx: 0 });
+    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x74e0_3008, edx: 0x070b_fbfd });
+    expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x14_01a8, ecx: 4, edx: 0 });
     expect(cpuid(7, 1)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
     expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x125, edx: 0x2d13_fbfd });
     expect(cpuid(0x8000_0008).eax).toBe(0x3028);

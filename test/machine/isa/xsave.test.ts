@@ -4,7 +4,6 @@ import { BASE_PROFILE, type CpuProfile, cpuidLeaf } from '../../../src/machine/c
 import { CR0, CR4, type RegisterName } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine, DATA, faultOf } from '../../support/cpu-machine.js';
 
-const PROFILE: CpuProfile = { ...BASE_PROFILE, features: new Set([...BASE_PROFILE.features, 'avx']) };
 const [X87, SSE, AVX] = [1n, 2n, 4n];
 const ALL = X87 | SSE | AVX;
 const COMPACTED = 1n << 63n;
@@ -25,7 +24,7 @@ const RESTORES = ['xrstor', 'xrstors'] as const;
 
 /** A processor whose states are all initial, and an area full of garbage with an empty header at RDI. */
 function machine(registers: Partial<Record<RegisterName, bigint>> = {}, requested = ALL): CpuMachine {
-  const cpu = new CpuMachine(PROFILE).longMode();
+  const cpu = new CpuMachine().longMode();
   cpu.set({ cr4: CR4.PAE | CR4.OSXSAVE | CR4.OSFXSR, xcr0: ALL, rdi: BigInt(DATA), rax: requested, rdx: 0n });
   cpu.set({ fcw: 0x37fn, fsw: 0n, ftw: 0n, mxcsr: 0x1f80n });
   for (let at = 0; at < 1024; at += 8) cpu.write(DATA + at, 8, at >= 512 && at < 576 ? 0n : GARBAGE);
@@ -236,7 +235,7 @@ describe('XCR0 and XGETBV (APM vol.3, XGETBV, XSETBV)', () => {
 });
 
 describe('CPUID Fn0000_000D', () => {
-  const leaf = (subleaf: number, xcr0: bigint, profile = PROFILE) => {
+  const leaf = (subleaf: number, xcr0: bigint, profile = BASE_PROFILE) => {
     const { eax, ebx, ecx, edx } = cpuidLeaf(profile, 0xd, subleaf, {
       apicId: 0,
       processors: 1,
@@ -264,8 +263,8 @@ describe('CPUID Fn0000_000D', () => {
 
   it('says nothing of what a profile lacks', () => {
     const without = (...lacking: readonly string[]): CpuProfile => ({
-      ...PROFILE,
-      features: new Set([...PROFILE.features].filter((feature) => !lacking.includes(feature))),
+      ...BASE_PROFILE,
+      features: new Set([...BASE_PROFILE.features].filter((feature) => !lacking.includes(feature))),
     });
     expect(leaf(0, 3n, without('avx'))).toEqual([3, 576, 576, 0]);
     expect(leaf(2, 3n, without('avx'))).toEqual([0, 0, 0, 0]);
