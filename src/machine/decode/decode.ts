@@ -366,15 +366,17 @@ export class Decoder {
    */
   private vectorIndexed(
     memory: MemoryOperand,
-    { modrm, rex, vexRegister }: Encoding,
+    { modrm, rex, vexRegister, vexL, opcode }: Encoding,
     addressWidth: number,
     width: number,
   ): MemoryOperand | undefined {
-    const vectorIndex = this.sibIndex;
+    const number = this.sibIndex;
     const destination = ((modrm >> 3) & 7) | ((rex & 4) << 1);
-    if (addressWidth === 16 || vectorIndex === undefined) return undefined;
-    if (new Set([vectorIndex, destination, vexRegister]).size < 3) return undefined;
-    return { ...memory, width, index: NO_REGISTER, vectorIndex };
+    if (addressWidth === 16 || number === undefined) return undefined;
+    if (new Set([number, destination, vexRegister]).size < 3) return undefined;
+    // Odd opcodes have indices of 64 bits, even ones of 32: of those four suffice for quadwords.
+    const isWide = vexL === 1 && ((opcode & 1) !== 0 || width === 32);
+    return { ...memory, width, index: NO_REGISTER, vectorIndex: { number, width: isWide ? 256 : 128 } };
   }
 
   /** 16-bit addressing: APM vol.3 table A-34. */

@@ -22,7 +22,7 @@ export interface MemoryOperand extends Operand {
   /** Sign-extended. For RIP-relative addresses relative to the next instruction. */
   readonly displacement: bigint;
   /** VSIB: the vector register that holds the indices; `index` is none then. */
-  readonly vectorIndex?: number;
+  readonly vectorIndex?: { readonly number: number; readonly width: 128 | 256 };
   /** Segment register by number (Segment.ES …), prefixes and defaults applied. */
   readonly segment: number;
 }

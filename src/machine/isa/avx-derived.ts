@@ -201,7 +201,7 @@ export function derive(sse: PlainInstruction, derivation: Derivation, forms = ss
       forms: forms.map((form) => vexForm(form, one, derivation)),
       feature: one === 'L1' ? wide : feature,
       ...(APART.has(sse.feature) ? { alsoFeature: sse.feature as Feature } : {}),
-      evaluatorOnly: sse.evaluatorOnly === true || one === 'L1',
+      evaluatorOnly: sse.evaluatorOnly === true,
       semantics: vexSemantics(sse.semantics, derivation),
     }),
   );

@@ -10,7 +10,7 @@ import { testBits } from './sse-int-later.js';
 import { elementsOf, halvesOf, vectorOf } from './vector-parts.js';
 
 const avx = (mnemonic: string, forms: readonly string[], feature: Feature, semantics: Semantics): Instruction =>
-  instruction({ mnemonic, source: `APM vol.4, ${mnemonic}`, forms, feature, evaluatorOnly: true, semantics });
+  instruction({ mnemonic, source: `APM vol.4, ${mnemonic}`, forms, feature, semantics });
 
 /** A form in both vector lengths; `x` stands for the size of whole vectors. */
 const bothLengths = (code: string, operands: string): readonly string[] => [
@@ -18,19 +18,19 @@ const bothLengths = (code: string, operands: string): readonly string[] => [
   `VEX.L1 ${code}: ${operands.replaceAll('x', 'qq')}`,
 ];
 
+const LANES = { 8: 'i8x16', 16: 'i16x8', 32: 'i32x4', 64: 'i64x2' } as const;
+
 /** One element in all places of the destination. */
-const broadcast = (mnemonic: string, width: number, rows: readonly (readonly [Feature, ...string[]])[]) =>
+const broadcast = (
+  mnemonic: string,
+  width: 8 | 16 | 32 | 64 | 128,
+  rows: readonly (readonly [Feature, ...string[]])[],
+): readonly Instruction[] =>
   rows.map(([feature, ...forms]) =>
     avx(mnemonic, forms, feature, (ops, insn) => {
       const [destination, source] = two(insn);
-      const value = ops.readVector(source);
-      const quads = width === 128 ? [ops.lane64(value, 0), ops.lane64(value, 1)] : [ops.lane64(value, 0)];
-      const elementWidth = Math.min(width, 64);
-      const count = destination.width / elementWidth;
-      const elements = Array.from({ length: count }, (_, index) =>
-        ops.truncate(elementWidth, quads[index % quads.length] as (typeof quads)[0]),
-      );
-      writeResult(ops, destination, vectorOf(ops, elements, elementWidth));
+      const half = width === 128 ? ops.readVector(source) : ops.splat(LANES[width], ops.read(source));
+      ops.writeWhole(destination, destination.width === 256 ? ops.joinHalves(half, half) : half);
     }),
   );
 

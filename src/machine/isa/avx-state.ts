@@ -3,13 +3,23 @@
  * Source: APM vol.4, VZEROALL, VZEROUPPER, VLDMXCSR, VSTMXCSR.
  */
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
-import { highHalf, requireAvx, vectorCount } from '../cpu/xstate.js';
-import { R, xmmSlot, ymmSlot } from '../layout/cpu-state.js';
+import { requireAvx } from '../cpu/xstate.js';
+import { R } from '../layout/cpu-state.js';
 import { loadMxcsr } from './fpu-control.js';
-import type { Instruction } from './instruction.js';
+import { type Instruction, instruction } from './instruction.js';
 import { operandAt } from './system-operands.js';
 
-const avx = (mnemonic: string, form: string, execute: (context: SystemContext) => void): Instruction =>
+/** Registers that the mode does not have keep their values. */
+const clearing = (mnemonic: string, form: string, part: 'all' | 'upper'): Instruction =>
+  instruction({
+    mnemonic,
+    source: `APM vol.4, ${mnemonic}`,
+    forms: [form],
+    feature: 'avx',
+    semantics: (ops) => ops.clearVectors(part),
+  });
+
+const control = (mnemonic: string, form: string, execute: (context: SystemContext) => void): Instruction =>
   systemInstruction({
     mnemonic,
     source: `APM vol.4, ${mnemonic}`,
@@ -22,21 +32,11 @@ const avx = (mnemonic: string, form: string, execute: (context: SystemContext) =
     },
   });
 
-/** Registers that the mode does not have keep their values. */
-function clear({ tx }: SystemContext, lower: boolean): void {
-  for (let number = 0; number < vectorCount(tx); number++) {
-    for (const slot of lower ? [xmmSlot(number), ymmSlot(number)] : [ymmSlot(number)]) {
-      tx.set(slot, 0n);
-      tx.set(highHalf(slot), 0n);
-    }
-  }
-}
-
 export const AVX_STATE_INSTRUCTIONS: readonly Instruction[] = [
-  avx('VZEROUPPER', 'VEX.L0 0F 77:', (context) => clear(context, false)),
-  avx('VZEROALL', 'VEX.L1 0F 77:', (context) => clear(context, true)),
-  avx('VLDMXCSR', 'VEX.L0 0F AE /2: Md', loadMxcsr),
-  avx('VSTMXCSR', 'VEX.L0 0F AE /3: Md', (context) =>
+  clearing('VZEROUPPER', 'VEX.L0 0F 77:', 'upper'),
+  clearing('VZEROALL', 'VEX.L1 0F 77:', 'all'),
+  control('VLDMXCSR', 'VEX.L0 0F AE /2: Md', loadMxcsr),
+  control('VSTMXCSR', 'VEX.L0 0F AE /3: Md', (context) =>
     context.ops.write(operandAt(context, 0), context.tx.get(R.mxcsr)),
   ),
 ];

@@ -5,7 +5,7 @@
 import { dataHits } from '../cpu/debug.js';
 import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
-import { AVX_FEATURES, requireAvx } from '../cpu/xstate.js';
+import { AVX_FEATURES, requireAvx, vectorCount } from '../cpu/xstate.js';
 import { NO_REGISTER, RIP_BASE } from '../decode/decode.js';
 import type {
   DecodedInstruction,
@@ -488,6 +488,12 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const low = this.quads(xmmSlot(number));
     return width === 128 ? low : low | (this.quads(ymmSlot(number)) << 128n);
   }
+  clearVectors(part: 'all' | 'upper'): void {
+    for (let number = 0; number < vectorCount(this.tx); number++) {
+      if (part === 'all') this.setQuads(xmmSlot(number), 0n);
+      this.setQuads(ymmSlot(number), 0n);
+    }
+  }
   /** The slot and the next one. */
   private quads(slot: Slot): bigint {
     return this.tx.get(slot) | (this.tx.get((slot + 1) as Slot) << 64n);
@@ -543,7 +549,7 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const memory = operand as MemoryOperand;
     invariant(memory.vectorIndex !== undefined, `${this.current.mnemonic}: an operand without a vector of indices`);
     const at = number * indexWidth;
-    const slot = at < 128 ? xmmSlot(memory.vectorIndex) : ymmSlot(memory.vectorIndex);
+    const slot = at < 128 ? xmmSlot(memory.vectorIndex.number) : ymmSlot(memory.vectorIndex.number);
     const index = BigInt.asIntN(indexWidth, this.quads(slot) >> BigInt(at % 128));
     return this.displaced(operand, index << BigInt(memory.scale), width);
   }

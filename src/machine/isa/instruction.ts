@@ -80,7 +80,7 @@ export const Gpr = { RAX: 0, RCX: 1, RDX: 2, RBX: 3, RSP: 4, RBP: 5, RSI: 6, RDI
 
 /**
  * The vocabulary. `V` is an integer of up to 64 bits, always zero-extended from its width; `C` is a truth value; `X` is
- * a 128-bit vector, or one of 256 bits where no code is compiled. Over bigints these are bigint, boolean, bigint; over WebAssembly they are locals.
+ * a vector of 128 or 256 bits; where nothing is said, operations take those of 128. Over bigints these are bigint, boolean, bigint; over WebAssembly they are locals.
  */
 export interface Ops<V, C, X> {
   constant(value: bigint): V;
@@ -211,7 +211,9 @@ export interface Ops<V, C, X> {
   /** As readVectorAligned, but faults as the write will. Must be followed by `writeVectorAligned` of the same operand. */
   readVectorForWrite(operand: Operand): X;
   vectorConstant(value: bigint): X;
-  /** A half of a 256-bit vector, and both together. Only the evaluator has such vectors. */
+  /** Clears all vector registers that the mode has, or bits 255:128 of them. */
+  clearVectors(part: 'all' | 'upper'): void;
+  /** A half of a 256-bit vector, and both together. */
   halfOf(a: X, half: 0 | 1): X;
   joinHalves(low: X, high: X): X;
   /** Element `number` of a memory operand with a vector of indices, each of `indexWidth` bits; `width` bits wide. */
