@@ -15,7 +15,7 @@ import { is64Bit, type SlotReader } from './mode.js';
 export const XState = { X87: 1n << 0n, SSE: 1n << 1n, AVX: 1n << 2n } as const;
 
 /** Bytes of the legacy region with the header behind it. */
-export const XSAVE_HEADER_END = 576;
+const XSAVE_HEADER_END = 576;
 export const AVX_STATE = { offset: XSAVE_HEADER_END, bytes: 256 } as const;
 
 /** Bits that XCR0 may have. */

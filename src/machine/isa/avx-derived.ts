@@ -161,7 +161,7 @@ const WIDER: Readonly<Record<string, string>> = { w: 'd', d: 'q', q: 'dq', dq: '
  * `66 0F FC /r: Vdq, Wdq` → `VEX.L1 66 0F FC /r: Vqq, Hqq, Wqq`. Shifts by an immediate byte, whose only vector operand
  * is in ModRM.rm, have their destination in VEX.vvvv.
  */
-export function vexForm(form: string, length: 'L0' | 'L1' | 'LIG', shape: Shape): string {
+function vexForm(form: string, length: 'L0' | 'L1' | 'LIG', shape: Shape): string {
   const [code = '', list = ''] = form.split(':');
   const operands = list.split(',').map((operand, index) => {
     const isKept = length !== 'L1' || (index === 0 ? shape.packsResult === true : shape.sources === 'same');
