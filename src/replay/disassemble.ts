@@ -103,7 +103,8 @@ const RENAMED: Readonly<Record<string, string>> = {
   JCXZ_64: 'jrcxz',
 };
 /** Their memory operand is an address, or has a size of its own. */
-const WITHOUT_SIZE = /^(LEA|INVLPG|LGDT|LIDT|SGDT|SIDT|FXSAVE|FXRSTOR|PREFETCH.*|CLFLUSH|CMPXCHG8B|CMPXCHG16B)$/;
+const WITHOUT_SIZE =
+  /^(LEA|INVLPG|LGDT|LIDT|SGDT|SIDT|FXSAVE|FXRSTOR|XSAVE.*|XRSTOR.*|PREFETCH.*|CLFLUSH|CMPXCHG8B|CMPXCHG16B)$/;
 
 /** @param rip of the instruction, for targets of branches. */
 export function instructionText(insn: DecodedInstruction, rip: bigint): string {
@@ -151,7 +152,7 @@ function operandText(operand: DecodedOperand, insn: DecodedInstruction, rip: big
     case 'segment':
       return SEGMENT_NAMES[operand.number] ?? `segment ${operand.number}`;
     case 'xmm':
-      return `xmm${operand.number}`;
+      return vectorName(operand.number, operand.width);
     case 'st':
       return `st(${operand.number})`;
     case 'mmx':
@@ -162,6 +163,8 @@ function operandText(operand: DecodedOperand, insn: DecodedInstruction, rip: big
       return `dr${operand.number}`;
   }
 }
+
+const vectorName = (number: number, width: number): string => `${width === 256 ? 'y' : 'x'}mm${number}`;
 
 /** MOV CRn and MOV DRn: the mode alone says how wide they are. */
 const movesSystemRegister = ({ operands }: DecodedInstruction): boolean =>
@@ -182,6 +185,7 @@ const SIZE_NAMES: Readonly<Record<number, string>> = {
   64: 'qword ',
   80: 'tbyte ',
   128: 'xmmword ',
+  256: 'ymmword ',
 };
 
 function memoryText(operand: MemoryOperand, insn: DecodedInstruction, rip: bigint): string {
@@ -194,6 +198,10 @@ function memoryText(operand: MemoryOperand, insn: DecodedInstruction, rip: bigin
   const terms: string[] = [];
   if (base !== NO_REGISTER) terms.push(gprName(base, insn.addressWidth));
   if (index !== NO_REGISTER) terms.push(`${gprName(index, insn.addressWidth)}${scale === 0 ? '' : `*${1 << scale}`}`);
+  if (operand.vectorIndex !== undefined) {
+    const index = vectorName(operand.vectorIndex.number, operand.vectorIndex.width);
+    terms.push(`${index}${scale === 0 ? '' : `*${1 << scale}`}`);
+  }
   if (terms.length === 0) return `${size}${segment}[${hex(BigInt.asUintN(insn.addressWidth, displacement))}]`;
   return `${size}${segment}[${terms.join('+')}${displacement === 0n ? '' : signedText(displacement)}]`;
 }

@@ -9,7 +9,10 @@ import { type Tier, Workbench } from '../../src/machine/workbench.js';
 import { type Bits, CODE, encode, prepareMemory, Random, randomRegisters } from '../support/random-instructions.js';
 
 const RAM_BYTES = 0x100000;
-const FEATURES: readonly Feature[] = ['sse3', 'ssse3', 'sse4.1', 'sse4.2', 'adx', 'aes', 'pclmulqdq'];
+const FEATURES: readonly Feature[] = [
+  ...(['sse3', 'ssse3', 'sse4.1', 'sse4.2', 'adx', 'aes', 'pclmulqdq'] as const),
+  ...(['avx', 'avx2', 'fma', 'f16c'] as const),
+];
 const RUNS = { numRuns: 2 };
 
 const benches: Readonly<Record<Tier, Workbench>> = {

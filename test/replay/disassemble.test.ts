@@ -43,6 +43,10 @@ describe('an instruction in Intel syntax', () => {
     ['0f 23 f8', 'mov dr7, rax'],
     ['8e d8', 'mov ds, ax'],
     ['66 0f 6f 00', 'movdqa xmm0, xmmword [rax]'],
+    ['c5 ec 58 0b', 'vaddps ymm1, ymm2, ymmword [rbx]'],
+    ['c4 c3 7d 19 d1 01', 'vextractf128 xmm9, ymm2, 0x1'],
+    ['c4 e2 ed 90 4c 98 10', 'vpgatherdq ymm1, qword [rax+xmm3*4+0x10], ymm2'],
+    ['c4 e2 6d 92 0c 1b', 'vgatherdps ymm1, dword [rbx+ymm3], ymm2'],
     ['e6 f4', 'out 0xf4, al'],
     ['48 d1 e0', 'shl rax, 0x1'],
   ])('%s is %s', (code, expected) => {

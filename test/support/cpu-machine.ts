@@ -12,22 +12,8 @@ import { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
 import type { MachineEvent } from '../../src/machine/events.js';
 import { GuestFault, pageFault } from '../../src/machine/faults.js';
-import { CACHE_INSTRUCTIONS } from '../../src/machine/isa/cache.js';
-import { CONTROL_INSTRUCTIONS } from '../../src/machine/isa/control.js';
 import { Evaluator } from '../../src/machine/isa/evaluate.js';
-import { FAR_INSTRUCTIONS } from '../../src/machine/isa/far.js';
-import { FPU_CONTROL_INSTRUCTIONS } from '../../src/machine/isa/fpu-control.js';
-import { IO_INSTRUCTIONS } from '../../src/machine/isa/io.js';
-import { MISCELLANEOUS_INSTRUCTIONS } from '../../src/machine/isa/misc.js';
-import { MMX_INSTRUCTIONS } from '../../src/machine/isa/mmx.js';
-import { MMX_CONVERSION_INSTRUCTIONS } from '../../src/machine/isa/mmx-convert.js';
-import { SEGMENT_INSTRUCTIONS } from '../../src/machine/isa/segment.js';
-import { SYSTEM_INSTRUCTIONS } from '../../src/machine/isa/system.js';
-import { TRANSLATION_INSTRUCTIONS } from '../../src/machine/isa/translation.js';
-import { X87_ARITHMETIC_INSTRUCTIONS } from '../../src/machine/isa/x87-arith.js';
-import { X87_ENVIRONMENT_INSTRUCTIONS } from '../../src/machine/isa/x87-environment.js';
-import { X87_MOVE_INSTRUCTIONS } from '../../src/machine/isa/x87-move.js';
-import { X87_TRANSCENDENTAL_INSTRUCTIONS } from '../../src/machine/isa/x87-transcendental.js';
+import { INSTRUCTIONS } from '../../src/machine/isa/instructions.js';
 import {
   CR0,
   CR4,
@@ -44,24 +30,6 @@ import { INTERCEPTS, type InterceptName, interceptRequested } from '../../src/ma
 import { ioExitInfo, type PortAccess } from '../../src/machine/svm/permission-maps.js';
 import { VmExit } from '../../src/machine/svm/vmexit-request.js';
 import { nanoseconds, type SPA, sPA } from '../../src/machine/units.js';
-
-const INSTRUCTIONS = [
-  ...FAR_INSTRUCTIONS,
-  ...IO_INSTRUCTIONS,
-  ...SEGMENT_INSTRUCTIONS,
-  ...CACHE_INSTRUCTIONS,
-  ...CONTROL_INSTRUCTIONS,
-  ...TRANSLATION_INSTRUCTIONS,
-  ...SYSTEM_INSTRUCTIONS,
-  ...FPU_CONTROL_INSTRUCTIONS,
-  ...X87_ENVIRONMENT_INSTRUCTIONS,
-  ...X87_MOVE_INSTRUCTIONS,
-  ...X87_ARITHMETIC_INSTRUCTIONS,
-  ...X87_TRANSCENDENTAL_INSTRUCTIONS,
-  ...MMX_INSTRUCTIONS,
-  ...MMX_CONVERSION_INSTRUCTIONS,
-  ...MISCELLANEOUS_INSTRUCTIONS,
-];
 
 export const GDT = 0x1000;
 export const IDT = 0x2000;
@@ -369,7 +337,13 @@ export class CpuMachine {
       nestedAddress: (gPA) => gPA,
       writeTrap: () => {},
       cpuidLeaf: (leaf, subleaf) =>
-        cpuidLeaf(this.profile, leaf, subleaf, { apicId: 0, processors: 1, apicEnabled: true, osxsave: false }),
+        cpuidLeaf(this.profile, leaf, subleaf, {
+          apicId: 0,
+          processors: 1,
+          apicEnabled: true,
+          osxsave: (this.get('cr4') & CR4.OSXSAVE) !== 0n,
+          xcr0: this.get('xcr0'),
+        }),
       intercept: (name, info) => {
         if (!interceptRequested((slot) => this.registers[slot] as bigint, name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);

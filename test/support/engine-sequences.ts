@@ -108,10 +108,13 @@ function legacyBytes({ prefix, map }: Form, shape: Shape): number[] {
   return [...bytes, ...(MAP_BYTES[map] ?? [])];
 }
 
-function vexBytes({ prefix, map }: Form, shape: Shape, bits: Bits, random: Random): number[] {
-  const register = bits === 64 ? random.below(16) : 8 + random.below(8);
+/** VEX.vvvv is all ones where the form has no operand in it. */
+function vexBytes({ prefix, map, vexL, operands }: Form, shape: Shape, bits: Bits, random: Random): number[] {
+  const hasRegister = operands.some(({ addressing }) => addressing === 'H' || addressing === 'B');
+  const register = !hasRegister ? 15 : bits === 64 ? random.below(16) : 8 + random.below(8);
+  const l = (vexL ?? random.below(2)) << 2;
   const prefixes = [...(shape.addressSizePrefix ? [0x67] : []), 0xc4, 0xe0 | map];
-  return [...prefixes, (((shape.rex ?? 0) & 8) << 4) | (register << 3) | VEX_PREFIXES.indexOf(prefix)];
+  return [...prefixes, (((shape.rex ?? 0) & 8) << 4) | (register << 3) | l | VEX_PREFIXES.indexOf(prefix)];
 }
 
 /** ModRM, SIB and displacement of an operand near the pointers of `tameRegisters`; pointers are rBX, rBP, rSI and rDI. */
@@ -182,6 +185,8 @@ export function tameRegisters(bits: Bits, random: Random): Values {
   for (let register = 0; register < 16; register++) {
     values[`xmm${register}` as 'xmm0'] = random.next64();
     values[`xmm${register}High` as 'xmm0High'] = random.next64();
+    values[`ymm${register}` as 'ymm0'] = random.next64();
+    values[`ymm${register}High` as 'ymm0High'] = random.next64();
   }
   return values;
 }

@@ -44,7 +44,8 @@ export function encode(form: Form, bits: Bits, random: Random): Uint8Array {
   if (form.fixedModRM !== undefined) bytes.push(form.fixedModRM);
   else if (form.hasModRM) {
     const mod = inMemory ? random.below(3) : 3;
-    bytes.push((mod << 6) | ((form.digit ?? random.below(8)) << 3) | random.below(8));
+    const hasVectorIndex = form.operands.some(({ addressing }) => addressing === 'Y');
+    bytes.push((mod << 6) | ((form.digit ?? random.below(8)) << 3) | (hasVectorIndex ? 4 : random.below(8)));
   }
   while (bytes.length < 15) bytes.push(random.oneIn(4) ? random.pick(INTERESTING_BYTES) : random.below(256));
   return Uint8Array.from(bytes);
@@ -65,11 +66,15 @@ function legacyBytes({ prefix, attributes, map }: Form, bits: Bits, inMemory: bo
   return [...bytes, ...(MAP_BYTES[map] ?? [])];
 }
 
-function vexBytes({ prefix, map }: Form, bits: Bits, random: Random): number[] {
+/** VEX.vvvv is all ones where the form has no operand in it. */
+function vexBytes({ prefix, map, vexL, attributes, operands }: Form, bits: Bits, random: Random): number[] {
   const extensions = bits === 64 ? random.below(8) : 7;
-  const register = bits === 64 ? random.below(16) : 8 + random.below(8);
+  const hasRegister = operands.some(({ addressing }) => addressing === 'H' || addressing === 'B');
+  const register = !hasRegister ? 15 : bits === 64 ? random.below(16) : 8 + random.below(8);
   const pp = ['NP', '66', 'F3', 'F2'].indexOf(prefix);
-  return [0xc4, (extensions << 5) | map, (random.below(2) << 7) | (register << 3) | pp];
+  const w = attributes.has('w1') ? 1 : attributes.has('w0') ? 0 : random.below(2);
+  const l = vexL ?? random.below(2);
+  return [0xc4, (extensions << 5) | map, (w << 7) | (register << 3) | (l << 2) | pp];
 }
 
 const PAGE_TABLES = { PML4: 0x1000, PDPT: 0x2000, PD: 0x3000 };
@@ -104,7 +109,10 @@ export function randomRegisters(bits: Bits, random: Random): bigint[] {
     slots[R.rsp] = BigInt(STACK + random.below(0x1000));
     slots[R.rbp] = BigInt(STACK + random.below(0x1000));
   }
-  for (let half = 0; half < 32; half++) slots[R.xmm0 + half] = random.next64();
+  for (let half = 0; half < 32; half++) {
+    slots[R.xmm0 + half] = random.next64();
+    slots[R.ymm0 + half] = random.next64();
+  }
   slots[R.rip] = BigInt(CODE[bits]);
   slots[R.rflags] = 2n | (random.next64() & 0xcd5n);
   slots[R.mxcsr] = 0x1f80n;
@@ -112,7 +120,8 @@ export function randomRegisters(bits: Bits, random: Random): bigint[] {
   const long = bits === 64;
   slots[R.cr0] = CR0.PE | CR0.ET | CR0.NE | (long ? CR0.PG : 0n);
   slots[R.cr3] = BigInt(PAGE_TABLES.PML4);
-  slots[R.cr4] = CR4.OSFXSR | CR4.OSXMMEXCPT | (long ? CR4.PAE : 0n);
+  slots[R.xcr0] = 7n;
+  slots[R.cr4] = CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.OSXSAVE | (long ? CR4.PAE : 0n);
   slots[R.efer] = long ? EFER.LME | EFER.LMA : 0n;
   slots[R.dr6] = 0xffff_0ff0n;
   slots[R.dr7] = 0x400n;

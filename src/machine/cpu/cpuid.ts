@@ -7,6 +7,7 @@
 import { invariant } from '../errors.js';
 import type { Feature } from '../isa/instruction.js';
 import { CR4, EFER } from '../layout/cpu-state.js';
+import { AVX_STATE, areaBytes, XState, xcr0Mask } from './xstate.js';
 
 /** The four registers that CPUID returns; unsigned 32-bit numbers. */
 export interface CpuidLeaf {
@@ -106,6 +107,7 @@ export interface CpuidDynamic {
   readonly apicEnabled: boolean;
   /** CR4.OSXSAVE. */
   readonly osxsave: boolean;
+  readonly xcr0: bigint;
 }
 
 const ZERO_LEAF: CpuidLeaf = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
@@ -118,6 +120,7 @@ const LEAF1_ECX: FeatureBits = [
   [1, 'pclmulqdq'],
   [3, 'monitor'],
   [9, 'ssse3'],
+  [12, 'fma'],
   [13, 'cx16'],
   [17, 'pcid'],
   [19, 'sse4.1'],
@@ -128,6 +131,7 @@ const LEAF1_ECX: FeatureBits = [
   [25, 'aes'],
   [26, 'xsave'],
   [28, 'avx'],
+  [29, 'f16c'],
   [30, 'rdrand'],
 ];
 const LEAF1_EDX: FeatureBits = [
@@ -157,6 +161,7 @@ const LEAF1_EDX: FeatureBits = [
 const LEAF7_EBX: FeatureBits = [
   [0, 'fsgsbase'],
   [3, 'bmi1'],
+  [5, 'avx2'],
   [7, 'smep'],
   [8, 'bmi2'],
   [10, 'invpcid'],
@@ -170,6 +175,13 @@ const LEAF7_EBX: FeatureBits = [
 const LEAF7_ECX: FeatureBits = [
   [2, 'umip'],
   [22, 'rdpid'],
+];
+/** XGETBV with ECX = 1 came with XSAVEC. */
+const LEAFD_1_EAX: FeatureBits = [
+  [0, 'xsaveopt'],
+  [1, 'xsavec'],
+  [2, 'xsavec'],
+  [3, 'xsaves'],
 ];
 const EXTENDED1_ECX: FeatureBits = [
   [0, 'lahf64'],
@@ -209,7 +221,7 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
   [30, 'idle-hlt'],
 ];
 
-const HIGHEST_LEAF = 0xb;
+const HIGHEST_LEAF = 0xd;
 const HIGHEST_EXTENDED_LEAF = 0x8000_0021;
 /** LFENCE is always serializing. A null selector does not clear the segment base (bit 6 is clear). */
 const EXTENDED21_EAX = 1 << 2;
@@ -239,6 +251,8 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
         : ZERO_LEAF;
     case 0xb:
       return topology(profile, subleaf, dynamic);
+    case 0xd:
+      return extendedState(profile, subleaf, dynamic);
     case 0x8000_0000:
       return { eax: HIGHEST_EXTENDED_LEAF, ...vendorRegisters(profile) };
     case 0x8000_0001:
@@ -336,6 +350,23 @@ function topology(profile: CpuProfile, subleaf: number, dynamic: CpuidDynamic): 
   }
 }
 
+/** XSAVE: what there is, how large the areas are, and the place of each state. There are no supervisor states. */
+function extendedState(profile: CpuProfile, subleaf: number, { xcr0 }: CpuidDynamic): CpuidLeaf {
+  if (!profile.features.has('xsave')) return ZERO_LEAF;
+  const possible = xcr0Mask(profile);
+  switch (subleaf) {
+    case 0:
+      return { eax: Number(possible), ebx: areaBytes(xcr0), ecx: areaBytes(possible), edx: 0 };
+    case 1:
+      return { ...ZERO_LEAF, eax: report(LEAFD_1_EAX, profile), ebx: areaBytes(xcr0) };
+    case 2:
+      if ((possible & XState.AVX) === 0n) return ZERO_LEAF;
+      return { ...ZERO_LEAF, eax: AVX_STATE.bytes, ebx: AVX_STATE.offset };
+    default:
+      return ZERO_LEAF;
+  }
+}
+
 /** Bits of the APIC id that number the processors: the ceiling of log2. */
 const apicIdBits = ({ processors }: CpuidDynamic): number => 32 - Math.clz32(processors - 1);
 
@@ -420,6 +451,14 @@ export const BASE_PROFILE: CpuProfile = {
     'clwb',
     'wbnoinvd',
     'mwaitx',
+    'xsave',
+    'xsaveopt',
+    'xsavec',
+    'xsaves',
+    'avx',
+    'avx2',
+    'fma',
+    'f16c',
   ]),
   system: new Set<SystemFeature>([
     'fpu',

@@ -275,6 +275,11 @@ const ROWS: readonly MsrRow[] = [
     write: (context, value, index) => context.writeApicRegister(index, value),
   },
   {
+    // No supervisor state exists: none can be enabled.
+    ...storage(0xda0, 'xss', 'XSS', 'APM vol.2 §11.5.8 Extended Supervisor State, XSS MSR', { allows: within(0n) }),
+    exists: ({ features }) => features.has('xsaves'),
+  },
+  {
     msr: 0xc000_0080,
     name: 'EFER',
     source: 'APM vol.2 §3.1.7 Extended Feature Enable Register (EFER)',

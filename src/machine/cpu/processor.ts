@@ -16,6 +16,7 @@ import type { SystemInstruction } from '../isa/instruction.js';
 import {
   Activity,
   Boundary,
+  CR4,
   Flag,
   R,
   type RegisterDelta,
@@ -568,7 +569,8 @@ export class Processor implements TransactionHost, SystemContext {
       apicId: this.vcpu,
       processors: 1,
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
-      osxsave: (this.tx.get(R.cr4) & (1n << 18n)) !== 0n,
+      osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
+      xcr0: this.tx.get(R.xcr0),
     });
   }
 

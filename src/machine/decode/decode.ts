@@ -47,6 +47,8 @@ interface Encoding {
   vex: boolean;
   vexL: number;
   vexRegister: number;
+  /** VEX.vvvv is not 1111b: it must be where the form has no operand in it. */
+  hasVexRegister: boolean;
   vexPrefix: number;
   map: number;
   opcode: number;
@@ -57,6 +59,8 @@ export class Decoder {
   readonly tables: DecodeTables;
   private bytes: Uint8Array = new Uint8Array(0);
   private at = 0;
+  /** Index field of the SIB byte with its extension: a vector register to some. */
+  private sibIndex: number | undefined;
 
   constructor(
     instructions: Parameters<typeof buildTables>[0],
@@ -103,6 +107,7 @@ export class Decoder {
       vex: false,
       vexL: 0,
       vexRegister: 0,
+      hasVexRegister: false,
       vexPrefix: 0,
       map: 0,
       opcode: 0,
@@ -132,7 +137,7 @@ export class Decoder {
       } else break;
       byte = this.next8();
     }
-    if ((byte === 0xc4 || byte === 0xc5) && this.isVex(mode)) return this.vexPrefix(byte, encoding);
+    if ((byte === 0xc4 || byte === 0xc5) && this.isVex(mode)) return this.vexPrefix(byte, encoding, mode);
     if (byte === 0x0f) {
       byte = this.next8();
       if (byte === 0x38 || byte === 0x3a) {
@@ -150,7 +155,7 @@ export class Decoder {
   }
 
   /** Source: APM vol.3 §1.8 XOP/VEX prefixes. VEX after 66, F2, F3, LOCK or REX is #UD. */
-  private vexPrefix(byte: number, encoding: Encoding): Encoding | undefined {
+  private vexPrefix(byte: number, encoding: Encoding, mode: CodeMode): Encoding | undefined {
     if (encoding.operandSizePrefix || encoding.repeat !== 0 || encoding.lock || encoding.hasRex) return undefined;
     encoding.vex = true;
     const first = this.next8();
@@ -162,8 +167,10 @@ export class Decoder {
       encoding.map = first & 0x1f;
       if (encoding.map < 1 || encoding.map > 3) return undefined;
     } else encoding.map = 1;
-    encoding.rex = 0x40 | rex;
-    encoding.vexRegister = (~last >> 3) & 15;
+    // Outside 64-bit mode there are eight registers.
+    encoding.rex = 0x40 | (mode.bits === 64 ? rex : rex & 0b1000);
+    encoding.vexRegister = (~last >> 3) & (mode.bits === 64 ? 15 : 7);
+    encoding.hasVexRegister = (~last & 0x78) !== 0;
     encoding.vexL = (last >> 2) & 1;
     encoding.vexPrefix = last & 3;
     encoding.opcode = this.next8();
@@ -175,14 +182,17 @@ export class Decoder {
     if (form.fixedModRM !== undefined && form.fixedModRM !== encoding.modrm) return false;
     if (form.mod === 'memory' && encoding.modrm >= 0xc0) return false;
     if (form.mod === 'register' && form.hasModRM && encoding.modrm < 0xc0) return false;
-    if (form.vex && form.vexL !== undefined && form.vexL !== encoding.vexL) return false;
+    if (form.vexL !== undefined && form.vexL !== encoding.vexL) return false;
+    if (encoding.hasVexRegister && !form.operands.some(({ addressing }) => addressing === 'B' || addressing === 'H')) {
+      return false;
+    }
     const { attributes } = form;
     if (mode.bits === 64 ? attributes.has('i64') : attributes.has('o64')) return false;
     if (mode.real && attributes.has('prot')) return false;
     const w = (encoding.rex & 8) !== 0;
     if ((attributes.has('w0') && w) || (attributes.has('w1') && !w)) return false;
     if (attributes.has('b0') && (encoding.rex & 1) !== 0) return false;
-    if (form.feature !== undefined && !this.features.has(form.feature)) return false;
+    if (!form.features.every((feature) => this.features.has(feature))) return false;
     return form.prefix === 'any' || form.prefix === mandatoryPrefix(encoding);
   }
 
@@ -234,7 +244,8 @@ export class Decoder {
     mode: CodeMode,
   ): DecodedOperand | undefined {
     const { modrm, rex } = encoding;
-    const width = widthOf(code.size, operandSize, (rex & 8) !== 0);
+    // VEX.W, which legacy modes have too, makes no 64-bit operands there.
+    const width = widthOf(code.size, operandSize, (rex & 8) !== 0 && mode.bits === 64);
     const reg = ((modrm >> 3) & 7) | ((rex & 4) << 1);
     const rm = (modrm & 7) | ((rex & 1) << 3);
     switch (code.addressing) {
@@ -260,6 +271,10 @@ export class Decoder {
         return { kind: 'xmm', number: rm, width };
       case 'H':
         return { kind: 'xmm', number: encoding.vexRegister, width };
+      case 'L':
+        return { kind: 'xmm', number: (this.next8() >> 4) & (mode.bits === 64 ? 15 : 7), width };
+      case 'Y':
+        return memory === undefined ? undefined : this.vectorIndexed(memory, encoding, addressWidth, width);
       case 'P':
         return { kind: 'mmx', number: reg & 7, width };
       case 'Q':
@@ -350,6 +365,25 @@ export class Decoder {
     return { kind: 'mem', width: 0, ...operand, segment: encoding.segment ?? byDefault };
   }
 
+  /**
+   * VSIB: the index is a vector register. It, the destination and the mask (VEX.vvvv) must be three registers.
+   * Source: APM vol.4 §1.3.3 Memory Operands with VSIB Addressing.
+   */
+  private vectorIndexed(
+    memory: MemoryOperand,
+    { modrm, rex, vexRegister, vexL, opcode }: Encoding,
+    addressWidth: number,
+    width: number,
+  ): MemoryOperand | undefined {
+    const number = this.sibIndex;
+    const destination = ((modrm >> 3) & 7) | ((rex & 4) << 1);
+    if (addressWidth === 16 || number === undefined) return undefined;
+    if (new Set([number, destination, vexRegister]).size < 3) return undefined;
+    // Odd opcodes have indices of 64 bits, even ones of 32: of those four suffice for quadwords.
+    const isWide = vexL === 1 && ((opcode & 1) !== 0 || width === 32);
+    return { ...memory, width, index: NO_REGISTER, vectorIndex: { number, width: isWide ? 256 : 128 } };
+  }
+
   /** 16-bit addressing: APM vol.3 table A-34. */
   private address16(modrm: number) {
     const mod = modrm >> 6;
@@ -369,10 +403,12 @@ export class Decoder {
     let index = NO_REGISTER;
     let scale = 0;
     let bare = false;
+    this.sibIndex = undefined;
     if ((modrm & 7) === 4) {
       const sib = this.next8();
       scale = sib >> 6;
       index = ((sib >> 3) & 7) | ((rex & 2) << 2);
+      this.sibIndex = index;
       if (index === 4) index = NO_REGISTER;
       base = (sib & 7) | ((rex & 1) << 3);
       bare = mod === 0 && (sib & 7) === 5;
@@ -463,8 +499,9 @@ function widthOf(size: string, operandSize: 16 | 32 | 64, rexW: boolean): number
     case 'dq':
     case 'ps':
     case 'pd':
-    case 'x':
       return 128;
+    case 'qq':
+      return 256;
     case 'y':
       return rexW ? 64 : 32;
     case 'z':

@@ -21,6 +21,8 @@ export interface MemoryOperand extends Operand {
   readonly scale: number;
   /** Sign-extended. For RIP-relative addresses relative to the next instruction. */
   readonly displacement: bigint;
+  /** VSIB: the vector register that holds the indices; `index` is none then. */
+  readonly vectorIndex?: { readonly number: number; readonly width: 128 | 256 };
   /** Segment register by number (Segment.ES …), prefixes and defaults applied. */
   readonly segment: number;
 }
@@ -43,7 +45,7 @@ export interface FarOperand extends Operand {
   readonly offset: bigint;
 }
 
-/** XMM, MMX, x87 stack, segment, control and debug registers. */
+/** XMM (YMM when 256 bits wide), MMX, x87 stack, segment, control and debug registers. */
 export interface NumberedOperand extends Operand {
   readonly kind: 'xmm' | 'mmx' | 'st' | 'segment' | 'control' | 'debug';
   readonly number: number;

@@ -2,7 +2,10 @@
  * Opcode maps, built from the forms that instruction descriptions declare. The notation is that of APM vol.3 appendix A
  * "Opcode and Operand Encodings":
  *
- *     [VEX.LZ|VEX.L0|VEX.L1] [NP|66|F3|F2] [0F|0F 38|0F 3A] OP[+r] [FIXED] [/digit|/r]: operands [attributes]
+ *     [VEX.LZ|VEX.L0|VEX.L1|VEX.LIG] [NP|66|F3|F2] [0F|0F 38|0F 3A] OP[+r] [FIXED] [/digit|/r]: operands [attributes]
+ *
+ * VEX.LIG takes any vector length. Two operands go beyond the manual's letters: `L` is a vector register in bits 7:4 of
+ * an immediate byte, `Y` memory with a vector of indices (VSIB).
  *
  * `FIXED` is a whole ModRM byte (`0F 01 D8`). Without a prefix word a form takes any prefix, 66 being the operand size.
  * Attributes: [lock] LOCK is allowed with a memory destination; [cr8] LOCK makes CR0 mean CR8; [d64] 64-bit operand size by default in 64-bit mode;
@@ -42,7 +45,8 @@ export interface Form {
   readonly mod: 'any' | 'register' | 'memory' | 'ignored';
   readonly operands: readonly OperandCode[];
   readonly attributes: ReadonlySet<string>;
-  readonly feature: Feature | undefined;
+  /** All of them must be there. */
+  readonly features: readonly Feature[];
 }
 
 export interface DecodeTables {
@@ -115,7 +119,7 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
   const ignoresMod = operands.some(({ addressing }) => addressing === 'C' || addressing === 'D');
   const mod = ignoresMod
     ? 'ignored'
-    : operands.some(({ addressing }) => addressing === 'M')
+    : operands.some(({ addressing }) => addressing === 'M' || addressing === 'Y')
       ? 'memory'
       : operands.some(({ addressing }) => REGISTER_ONLY.has(addressing))
         ? 'register'
@@ -136,7 +140,7 @@ function parseForm(id: number, instruction: Instruction, text: string): Form {
     mod,
     operands,
     attributes,
-    feature: instruction.feature,
+    features: [instruction.feature, instruction.alsoFeature].filter((feature) => feature !== undefined),
   };
 }
 

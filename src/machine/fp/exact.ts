@@ -16,8 +16,8 @@ interface Finite {
   readonly significand: bigint;
 }
 
-/** Bits of the widest significand of any format, and the guard bits kept above a far smaller addend. */
-const WIDEST_SIGNIFICAND = 64;
+/** Bits of the widest significand, that of a product in double-extended precision, and the guard bits kept above a far smaller addend. */
+const WIDEST_SIGNIFICAND = 128;
 const GUARD_BITS = 4;
 
 export function addExact(x: Finite, y: Finite): Exact {
@@ -32,7 +32,10 @@ export function addExact(x: Finite, y: Finite): Exact {
   return { negative, exponent: low.exponent, significand: negative ? -sum : sum, sticky: false };
 }
 
-/** Adds or subtracts something below the lowest guard bit. `high` is normal, as only normal values lie so far up. */
+/**
+ * Adds or subtracts something below the lowest guard bit. `high` has as many bits as what it is rounded to: only normal
+ * values and products with one lie so far up, but for the addend of a product that is lost below all denormals.
+ */
 function addFar(high: Finite, sameSign: boolean): Exact {
   const guarded = high.significand << BigInt(GUARD_BITS);
   return {

@@ -92,6 +92,8 @@ export function floatFormat(
   };
 }
 
+/** Half precision: a storage format, converted to and from single precision (F16C). */
+export const F16 = floatFormat('f16', 5, 10);
 /** Single precision. */
 export const F32 = floatFormat('f32', 8, 23);
 /** Double precision. */

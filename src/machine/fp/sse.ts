@@ -15,6 +15,7 @@
 import { addExact, divideExact, multiplyExact, squareRootExact } from './exact.js';
 import {
   convertNaN,
+  F16,
   F32,
   F64,
   type FloatFormat,
@@ -42,8 +43,8 @@ import {
 } from './rounding.js';
 
 export type Relation = 'less' | 'equal' | 'greater' | 'unordered';
-/** Predicates of CMPPS and relatives by their imm8: EQ, LT, LE, UNORD, NEQ, NLT, NLE, ORD. */
-export type ComparePredicate = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7;
+/** Predicates of CMPPS and relatives by their imm8, 0 to 31; SSE has the first eight. */
+export type ComparePredicate = number;
 export type IntegerWidth = 32 | 64;
 
 type Unary = (a: bigint, env: FloatEnvironment) => bigint;
@@ -57,6 +58,8 @@ export interface FloatArithmetic {
   readonly mul: Binary;
   readonly div: Binary;
   readonly sqrt: Unary;
+  /** FMA: x·y + z with one rounding. */
+  readonly fused: (operands: readonly [bigint, bigint, bigint], signs: FusedSigns, env: FloatEnvironment) => bigint;
   readonly min: Binary;
   readonly max: Binary;
   /** CMPccxx: all ones or zero. */
@@ -75,6 +78,12 @@ export interface FloatArithmetic {
   readonly round: (a: bigint, imm8: number, env: FloatEnvironment) => bigint;
 }
 
+/** Which terms of x·y + z change their sign. */
+export interface FusedSigns {
+  readonly negatesProduct: boolean;
+  readonly subtracts: boolean;
+}
+
 /** What an operation returns when an unmasked exception ends it before there is a result. */
 const NO_RESULT = 0n;
 
@@ -90,12 +99,14 @@ function arithmetic(format: FloatFormat, shortcuts: Shortcuts): FloatArithmetic 
     mul: (a, b, env) => shortcuts.mul(a, b, env) ?? product(format, read(a, env), read(b, env), env),
     div: (a, b, env) => shortcuts.div(a, b, env) ?? quotient(format, read(a, env), read(b, env), env),
     sqrt: (a, env) => squareRoot(format, read(a, env), env),
+    fused: ([x, y, z], signs, env) => fusedSum(format, [read(x, env), read(y, env), read(z, env)], signs, env),
     min: (a, b, env) => select(format, 'less', read(a, env), read(b, env), env),
     max: (a, b, env) => select(format, 'greater', read(a, env), read(b, env), env),
     compare: (predicate, a, b, env) => {
-      const { holds, signalsQNaN } = PREDICATES[predicate];
-      const relation = relate(format, read(a, env), read(b, env), signalsQNaN, env);
-      return holds(relation) ? (1n << BigInt(format.width)) - 1n : 0n;
+      const { holds, signalsQNaN } = PREDICATES[predicate & 15] as Predicate;
+      // The upper sixteen differ from the lower ones in what a QNaN raises.
+      const relation = relate(format, read(a, env), read(b, env), signalsQNaN !== (predicate & 16) > 0, env);
+      return holds.includes(relation) ? (1n << BigInt(format.width)) - 1n : 0n;
     },
     comi: (a, b, env) => relate(format, read(a, env), read(b, env), true, env),
     ucomi: (a, b, env) => relate(format, read(a, env), read(b, env), false, env),
@@ -131,6 +142,21 @@ export function forElements(
   const stopped = (own.flags & ~own.masks & PRE_COMPUTATION) !== 0;
   env.flags |= stopped ? own.flags & ~POST_COMPUTATION : own.flags;
   return results;
+}
+
+/** VCVTPH2PS: always exact; a denormal raises nothing and stays what it is. */
+export function halfToSingle(a: bigint, env: FloatEnvironment): bigint {
+  const x = unpack(F16, a);
+  return x.kind === 'denormal' ? roundPack(F32, { ...x, sticky: false }, env) : convert(F16, F32, x, env);
+}
+
+/** VCVTPS2PH: imm8 bits 0–1 rounding mode, bit 2 MXCSR.RC instead; results are never flushed to zero. */
+export function singleToHalf(a: bigint, env: FloatEnvironment, imm8: number): bigint {
+  const rounding = (imm8 & 4) !== 0 ? env.rounding : ((imm8 & 3) as RoundingMode);
+  const own = { ...env, rounding, ftz: false };
+  const result = convert(F32, F16, operand(F32, a, env), own);
+  env.flags |= own.flags;
+  return result;
 }
 
 /** Unpacks a source operand; with DAZ a denormal is a zero of its sign from here on. */
@@ -181,6 +207,35 @@ function product(format: FloatFormat, x: Unpacked, y: Unpacked, env: FloatEnviro
   if (infinite) return infinity(format, negative);
   if (zeroFactor) return zero(format, negative);
   return roundPack(format, multiplyExact(x, y), env);
+}
+
+/**
+ * The addition of an exact product. The first NaN of multiplicand, multiplier and addend wins, and an invalid product
+ * raises nothing beside it.
+ * Source: APM vol.1 §4.4.8 (NaN Results), §4.12 Fused Multiply-Add; APM vol.4, VFMADDPD.
+ */
+function fusedSum(
+  format: FloatFormat,
+  [x, y, z]: readonly [Unpacked, Unpacked, Unpacked],
+  { negatesProduct, subtracts }: FusedSigns,
+  env: FloatEnvironment,
+): bigint {
+  const nan = [x, y, z].find(isNaNKind);
+  if (nan !== undefined) {
+    if ([x, y, z].some(({ kind }) => kind === 'snan')) env.flags |= IE;
+    return quiet(format, nan.bits);
+  }
+  const infinite = x.kind === 'infinity' || y.kind === 'infinity';
+  const negative = (x.negative !== y.negative) !== negatesProduct;
+  const addendNegative = z.negative !== subtracts;
+  if (infinite && (x.kind === 'zero' || y.kind === 'zero')) return invalid(format, env);
+  if (infinite && z.kind === 'infinity' && negative !== addendNegative) return invalid(format, env);
+  if (stopsOnDenormal(x, y, env) || stopsOnDenormal(z, z, env)) return NO_RESULT;
+  if (infinite) return infinity(format, negative);
+  if (z.kind === 'infinity') return infinity(format, addendNegative);
+  const exact = addExact({ ...multiplyExact(x, y), negative }, { ...z, negative: addendNegative });
+  if (exact.significand !== 0n) return roundPack(format, exact, env);
+  return zero(format, negative === addendNegative ? negative : env.rounding === DOWN);
 }
 
 function quotient(format: FloatFormat, x: Unpacked, y: Unpacked, env: FloatEnvironment): bigint {
@@ -235,16 +290,32 @@ function orderKey(format: FloatFormat, x: Unpacked): bigint {
   return x.negative ? format.signMask - x.bits : x.bits;
 }
 
-const PREDICATES: Record<ComparePredicate, { holds: (relation: Relation) => boolean; signalsQNaN: boolean }> = {
-  0: { holds: (relation) => relation === 'equal', signalsQNaN: false },
-  1: { holds: (relation) => relation === 'less', signalsQNaN: true },
-  2: { holds: (relation) => relation === 'less' || relation === 'equal', signalsQNaN: true },
-  3: { holds: (relation) => relation === 'unordered', signalsQNaN: false },
-  4: { holds: (relation) => relation !== 'equal', signalsQNaN: false },
-  5: { holds: (relation) => relation !== 'less', signalsQNaN: true },
-  6: { holds: (relation) => relation !== 'less' && relation !== 'equal', signalsQNaN: true },
-  7: { holds: (relation) => relation !== 'unordered', signalsQNaN: false },
-};
+interface Predicate {
+  readonly holds: readonly Relation[];
+  readonly signalsQNaN: boolean;
+}
+
+const predicate = (signalsQNaN: boolean, ...holds: readonly Relation[]): Predicate => ({ holds, signalsQNaN });
+
+/** Source: APM vol.4, VCMPPD, table of comparison predicates. */
+const PREDICATES: readonly Predicate[] = [
+  predicate(false, 'equal'), // EQ
+  predicate(true, 'less'), // LT
+  predicate(true, 'less', 'equal'), // LE
+  predicate(false, 'unordered'), // UNORD
+  predicate(false, 'less', 'greater', 'unordered'), // NEQ
+  predicate(true, 'equal', 'greater', 'unordered'), // NLT
+  predicate(true, 'greater', 'unordered'), // NLE
+  predicate(false, 'less', 'equal', 'greater'), // ORD
+  predicate(false, 'equal', 'unordered'), // EQ_UQ
+  predicate(true, 'less', 'unordered'), // NGE
+  predicate(true, 'less', 'equal', 'unordered'), // NGT
+  predicate(false), // FALSE
+  predicate(false, 'less', 'greater'), // NEQ_OQ
+  predicate(true, 'equal', 'greater'), // GE
+  predicate(true, 'greater'), // GT
+  predicate(false, 'less', 'equal', 'greater', 'unordered'), // TRUE
+];
 
 /** Rounds to a two's complement integer; what does not fit is invalid and gives the integer indefinite value. */
 function toInteger(x: Unpacked, width: IntegerWidth, rounding: RoundingMode, env: FloatEnvironment): bigint {

@@ -20,6 +20,7 @@ import { cplOf } from '../cpu/mode.js';
 import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
 import { PERFORMANCE_COUNTER, PERFORMANCE_COUNTERS } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
+import { statesInUse, XState, xcr0Mask } from '../cpu/xstate.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { CR0, CR4, R } from '../layout/cpu-state.js';
 import { crRead, crWrite, crWriteTrap, drRead, drWrite } from '../svm/intercepts.js';
@@ -234,20 +235,23 @@ function requireXsave({ tx }: SystemContext): void {
   if ((tx.get(R.cr4) & CR4.OSXSAVE) === 0n) throw invalidOpcode();
 }
 
+/** ECX = 1: the enabled states that are in use. */
 const XGETBV = systemInstruction({
   mnemonic: 'XGETBV',
   source: 'APM vol.3, XGETBV',
   forms: ['NP 0F 01 D0:'],
   system(context) {
     requireXsave(context);
-    if (context.ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
-    writePair(context, context.tx.get(R.xcr0));
+    const { tx, ops, profile } = context;
+    const register = ops.readGpr(Gpr.RCX, 32);
+    if (register > 1n || (register === 1n && !profile.features.has('xsavec'))) throw generalProtection();
+    const xcr0 = tx.get(R.xcr0);
+    writePair(context, register === 0n ? xcr0 : xcr0 & statesInUse(tx));
     context.plain();
   },
 });
 
-/** x87, SSE and, where the profile has it, AVX state. */
-const xcr0Mask = ({ profile }: SystemContext): bigint => (profile.features.has('avx') ? 7n : 3n);
+const AVX_NEEDS_SSE = XState.AVX | XState.SSE;
 
 /** Only the #UD of a clear CR4.OSXSAVE comes before the intercept. */
 const XSETBV = systemInstruction({
@@ -259,7 +263,8 @@ const XSETBV = systemInstruction({
     context.intercept('XSETBV');
     requireCpl0(context);
     const value = readPair(context);
-    const illegal = (value & 1n) === 0n || (value & ~xcr0Mask(context)) !== 0n || (value & 6n) === 4n;
+    const illegal =
+      (value & 1n) === 0n || (value & ~xcr0Mask(context.profile)) !== 0n || (value & AVX_NEEDS_SSE) === XState.AVX;
     if (context.ops.readGpr(Gpr.RCX, 32) !== 0n || illegal) throw generalProtection();
     context.tx.set(R.xcr0, value);
     stateControl(context, 'xcr0', value);

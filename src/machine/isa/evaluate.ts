@@ -5,20 +5,41 @@
 import { dataHits } from '../cpu/debug.js';
 import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
+import { AVX_FEATURES, requireAvx, vectorCount } from '../cpu/xstate.js';
 import { NO_REGISTER, RIP_BASE } from '../decode/decode.js';
-import type { DecodedInstruction, DecodedOperand, MemoryOperand, RelativeOperand } from '../decode/decoded.js';
+import type {
+  DecodedInstruction,
+  DecodedOperand,
+  MemoryOperand,
+  NumberedOperand,
+  RelativeOperand,
+} from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import { GuestFault, Vector } from '../faults.js';
-import { ARITHMETIC_FLAGS, CR0, CR4, Flag, gprSlot, R, Segment, segmentSlot, xmmSlot } from '../layout/cpu-state.js';
+import type { FloatEnvironment } from '../fp/rounding.js';
+import {
+  ARITHMETIC_FLAGS,
+  CR0,
+  CR4,
+  Flag,
+  gprSlot,
+  R,
+  Segment,
+  type Slot,
+  segmentSlot,
+  xmmSlot,
+  ymmSlot,
+} from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
 import { addFlags, conditionHolds, resultFlags, subFlags } from './flags.js';
-import { floatOperation } from './float.js';
+import { floatEnvironment, floatOperation, fusedOperation, raiseFloat } from './float.js';
 import type {
   ArithmeticFlag,
   ConditionCode,
   FaultName,
   Feature,
   FloatOperation,
+  FusedOperation,
   Operand,
   Ops,
   PlainInstruction,
@@ -39,6 +60,7 @@ const FLAG_BITS: Readonly<Record<ArithmeticFlag, bigint>> = {
 
 const ATTRIBUTE_BIG = 1n << 26n; // bit 10 (D/B) of the attributes, at bits 31:16 of a segment word
 const MASK64 = (1n << 64n) - 1n;
+const MASK128 = (1n << 128n) - 1n;
 
 /** Instruction sets that need SSE state to be enabled. Source: APM vol.2 §11.3 XSAVE, §3.1.3 CR4.OSFXSR. */
 export const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
@@ -60,6 +82,8 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
 
   private watching = false;
   private hits = 0n;
+  /** Environments of the floating-point operations that raise together; undefined when each does for itself. */
+  private joint: FloatEnvironment[] | undefined;
 
   constructor(readonly tx: Transaction) {}
 
@@ -82,6 +106,7 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     this.begin(insn);
     const instruction = insn.instruction as PlainInstruction;
     if (instruction.feature !== undefined && SSE_FEATURES.has(instruction.feature)) this.requireSse();
+    if (instruction.feature !== undefined && AVX_FEATURES.has(instruction.feature)) requireAvx(this.tx);
     if (insn.rep === 'none') {
       instruction.semantics(this, insn);
       return;
@@ -458,9 +483,24 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const decoded = operand as DecodedOperand;
     if (decoded.kind === 'mem') return this.loadAt(decoded.segment, this.offset(decoded), decoded.width, false);
     invariant(decoded.kind === 'xmm', `${this.current.mnemonic}: a vector operand of kind ${decoded.kind}`);
-    const slot = xmmSlot(decoded.number);
-    const low = this.tx.get(slot);
-    return decoded.width <= 64 ? uN(decoded.width, low) : low | (this.tx.get((slot + 1) as typeof slot) << 64n);
+    const { number, width } = decoded;
+    if (width <= 64) return uN(width, this.tx.get(xmmSlot(number)));
+    const low = this.quads(xmmSlot(number));
+    return width === 128 ? low : low | (this.quads(ymmSlot(number)) << 128n);
+  }
+  clearVectors(part: 'all' | 'upper'): void {
+    for (let number = 0; number < vectorCount(this.tx); number++) {
+      if (part === 'all') this.setQuads(xmmSlot(number), 0n);
+      this.setQuads(ymmSlot(number), 0n);
+    }
+  }
+  /** The slot and the next one. */
+  private quads(slot: Slot): bigint {
+    return this.tx.get(slot) | (this.tx.get((slot + 1) as Slot) << 64n);
+  }
+  private setQuads(slot: Slot, value: bigint): void {
+    this.tx.set(slot, value & MASK64);
+    this.tx.set((slot + 1) as Slot, (value >> 64n) & MASK64);
   }
   writeVector(operand: Operand, value: bigint): void {
     const decoded = operand as DecodedOperand;
@@ -469,14 +509,20 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
       return;
     }
     invariant(decoded.kind === 'xmm', `${this.current.mnemonic}: a vector operand of kind ${decoded.kind}`);
-    const slot = xmmSlot(decoded.number);
-    if (decoded.width < 64) {
-      const mask = (1n << BigInt(decoded.width)) - 1n;
+    const { number, width } = decoded;
+    const slot = xmmSlot(number);
+    if (width <= 64) {
+      const mask = (1n << BigInt(width)) - 1n;
       this.tx.set(slot, (this.tx.get(slot) & ~mask) | (value & mask));
       return;
     }
-    this.tx.set(slot, value & MASK64);
-    if (decoded.width === 128) this.tx.set((slot + 1) as typeof slot, value >> 64n);
+    this.setQuads(slot, value);
+    if (width === 256) this.setQuads(ymmSlot(number), value >> 128n);
+  }
+  writeWhole(operand: Operand, value: bigint): void {
+    const { number, width } = operand as NumberedOperand;
+    this.setQuads(xmmSlot(number), value);
+    this.setQuads(ymmSlot(number), width === 256 ? value >> 128n : 0n);
   }
   readVectorAligned(operand: Operand): bigint {
     this.requireAligned(operand);
@@ -488,9 +534,24 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
   }
   private requireAligned(operand: Operand): void {
     const decoded = operand as DecodedOperand;
-    if (decoded.kind !== 'mem' || decoded.width !== 128) return;
-    const linear = checkSegment(this.tx, decoded.segment, this.offset(decoded), 16, Access.READ);
-    if ((linear & 15n) !== 0n) this.fault('GP');
+    if (decoded.kind !== 'mem' || decoded.width < 128) return;
+    const bytes = decoded.width / 8;
+    const linear = checkSegment(this.tx, decoded.segment, this.offset(decoded), bytes, Access.READ);
+    if ((linear & BigInt(bytes - 1)) !== 0n) this.fault('GP');
+  }
+  halfOf(a: bigint, half: 0 | 1): bigint {
+    return half === 0 ? a & MASK128 : a >> 128n;
+  }
+  joinHalves(low: bigint, high: bigint): bigint {
+    return low | (high << 128n);
+  }
+  elementAt(operand: Operand, number: number, indexWidth: 32 | 64, width: number): Operand {
+    const memory = operand as MemoryOperand;
+    invariant(memory.vectorIndex !== undefined, `${this.current.mnemonic}: an operand without a vector of indices`);
+    const at = number * indexWidth;
+    const slot = at < 128 ? xmmSlot(memory.vectorIndex.number) : ymmSlot(memory.vectorIndex.number);
+    const index = BigInt.asIntN(indexWidth, this.quads(slot) >> BigInt(at % 128));
+    return this.displaced(operand, index << BigInt(memory.scale), width);
   }
   vectorConstant(value: bigint): bigint {
     return value;
@@ -526,7 +587,27 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     return this.readVector(operand);
   }
   float(operation: FloatOperation, a: bigint, b: bigint, immediate = 0n): bigint {
-    return floatOperation(this.tx, operation, a, b, immediate);
+    return this.floating((env) => floatOperation(env, operation, a, b, immediate));
+  }
+  fused(operation: FusedOperation, x: bigint, y: bigint, z: bigint): bigint {
+    return this.floating((env) => fusedOperation(env, operation, x, y, z));
+  }
+  private floating(compute: (env: FloatEnvironment) => bigint): bigint {
+    const env = floatEnvironment(this.tx);
+    const result = compute(env);
+    if (this.joint === undefined) raiseFloat(this.tx, [env]);
+    else this.joint.push(env);
+    return result;
+  }
+  jointly(action: () => void): void {
+    const joint: FloatEnvironment[] = [];
+    this.joint = joint;
+    try {
+      action();
+    } finally {
+      this.joint = undefined;
+    }
+    raiseFloat(this.tx, joint);
   }
   vectorFromLow(value: bigint): bigint {
     return value;

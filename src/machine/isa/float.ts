@@ -7,19 +7,20 @@
 import type { Transaction } from '../cpu/transaction.js';
 import { GuestFault, Vector } from '../faults.js';
 import { reciprocalEstimate, reciprocalSqrtEstimate } from '../fp/estimate.js';
-import type { FloatEnvironment, RoundingMode } from '../fp/rounding.js';
+import { type FloatEnvironment, PRE_COMPUTATION, type RoundingMode } from '../fp/rounding.js';
 import {
-  type ComparePredicate,
   double,
   doubleToSingle,
   type FloatArithmetic,
   forElements,
+  halfToSingle,
   type Relation,
   single,
   singleToDouble,
+  singleToHalf,
 } from '../fp/sse.js';
 import { CR4, Flag, R } from '../layout/cpu-state.js';
-import type { FloatOperation } from './instruction.js';
+import type { FloatOperation, FusedOperation } from './instruction.js';
 import { fromLanes, lanesOf } from './vector-lanes.js';
 
 const MXCSR_DAZ = 1 << 6;
@@ -27,28 +28,33 @@ const MXCSR_FTZ = 1 << 15;
 const MXCSR_MASKS_SHIFT = 7;
 const MXCSR_ROUNDING_SHIFT = 13;
 
-/** @throws GuestFault #XF, or #UD while the operating system has not said that it handles #XF. */
-export function floatOperation(
-  tx: Transaction,
-  operation: FloatOperation,
-  a: bigint,
-  b: bigint,
-  immediate: bigint,
-): bigint {
+/** Rounding, masks and treatment of denormals as MXCSR says; no flags yet. */
+export function floatEnvironment(tx: Transaction): FloatEnvironment {
   const mxcsr = Number(tx.get(R.mxcsr));
-  const env: FloatEnvironment = {
+  return {
     rounding: ((mxcsr >> MXCSR_ROUNDING_SHIFT) & 3) as RoundingMode,
     daz: (mxcsr & MXCSR_DAZ) !== 0,
     ftz: (mxcsr & MXCSR_FTZ) !== 0,
     masks: (mxcsr >> MXCSR_MASKS_SHIFT) & 0x3f,
     flags: 0,
   };
-  const result = compute(operation, a, b, Number(immediate), env);
-  if (env.flags === 0) return result;
-  const flagged = BigInt(mxcsr | env.flags);
-  if ((env.flags & ~env.masks) === 0) {
+}
+
+/**
+ * Raises what the parts of one instruction have raised. An unmasked pre-computation exception of one part keeps the
+ * others from computing.
+ * @throws GuestFault #XF, or #UD while the operating system has not said that it handles #XF.
+ */
+export function raiseFloat(tx: Transaction, parts: readonly FloatEnvironment[]): void {
+  let flags = parts.reduce((all, part) => all | part.flags, 0);
+  if (flags === 0) return;
+  const stopped = parts.some((part) => (part.flags & ~part.masks & PRE_COMPUTATION) !== 0);
+  if (stopped && parts.length > 1) flags &= PRE_COMPUTATION;
+  const mxcsr = Number(tx.get(R.mxcsr));
+  const flagged = BigInt(mxcsr | flags);
+  if ((flags & ~(mxcsr >> MXCSR_MASKS_SHIFT) & 0x3f) === 0) {
     tx.set(R.mxcsr, flagged);
-    return result;
+    return;
   }
   tx.setBeforeFault(R.mxcsr, flagged);
   throw new GuestFault((tx.get(R.cr4) & CR4.OSXMMEXCPT) !== 0n ? Vector.XF : Vector.UD);
@@ -64,10 +70,17 @@ const SHAPES = {
 type Shape = keyof typeof SHAPES;
 const isShape = (text: string): text is Shape => text in SHAPES;
 
-function compute(operation: FloatOperation, a: bigint, b: bigint, immediate: number, env: FloatEnvironment): bigint {
+export function floatOperation(
+  env: FloatEnvironment,
+  operation: FloatOperation,
+  a: bigint,
+  b: bigint,
+  control: bigint,
+): bigint {
+  const immediate = Number(control);
   const [shape, name] = operation.split('.') as [string, string];
   const conversion = CONVERSIONS[operation];
-  if (conversion !== undefined) return convert(conversion, a, env);
+  if (conversion !== undefined) return convert(conversion, a, immediate, env);
   if (!isShape(shape)) throw new Error(`unknown floating-point operation ${operation}`);
   const { arithmetic, width, count } = SHAPES[shape];
   const x = lanesOf(a, width);
@@ -88,7 +101,7 @@ function compute(operation: FloatOperation, a: bigint, b: bigint, immediate: num
     case 'sqrt':
       return each((value, _other, own) => arithmetic.sqrt(value, own));
     case 'compare':
-      return each((p, q, own) => arithmetic.compare((immediate & 7) as ComparePredicate, p, q, own));
+      return each((p, q, own) => arithmetic.compare(immediate, p, q, own));
     case 'round':
       return each((value, _other, own) => arithmetic.round(value, immediate, own));
     case 'comi':
@@ -108,6 +121,35 @@ function compute(operation: FloatOperation, a: bigint, b: bigint, immediate: num
     default:
       throw new Error(`unknown floating-point operation ${operation}`);
   }
+}
+
+/** Lanes that alternate: `maddsub` adds in the odd ones, `msubadd` in the even ones. */
+export function fusedOperation(
+  env: FloatEnvironment,
+  operation: FusedOperation,
+  a: bigint,
+  b: bigint,
+  c: bigint,
+): bigint {
+  const [shape, name] = operation.split('.') as [Shape, string];
+  const { arithmetic, width, count } = SHAPES[shape];
+  const [x, y, z] = [lanesOf(a, width), lanesOf(b, width), lanesOf(c, width)];
+  const negatesProduct = name.startsWith('n');
+  const subtracts = (index: number): boolean => {
+    if (name === 'maddsub') return index % 2 === 0;
+    if (name === 'msubadd') return index % 2 === 1;
+    return name.endsWith('sub');
+  };
+  return fromLanes(
+    forElements(count, env, (index, own) =>
+      arithmetic.fused(
+        [x[index] as bigint, y[index] as bigint, z[index] as bigint],
+        { negatesProduct, subtracts: subtracts(index) },
+        own,
+      ),
+    ),
+    width,
+  );
 }
 
 /** COMISx: unordered sets all three. Source: APM vol.4, COMISS. */
@@ -163,14 +205,19 @@ interface Conversion {
   readonly from: number;
   readonly to: number;
   readonly count: number;
-  readonly element: (value: bigint, env: FloatEnvironment) => bigint;
+  readonly element: (value: bigint, env: FloatEnvironment, immediate: number) => bigint;
 }
 
 /** Lanes of the result beyond `count` are zero. */
-function convert({ from, to, count, element }: Conversion, a: bigint, env: FloatEnvironment): bigint {
+function convert(
+  { from, to, count, element }: Conversion,
+  a: bigint,
+  immediate: number,
+  env: FloatEnvironment,
+): bigint {
   const lanes = lanesOf(a, from);
   return fromLanes(
-    forElements(count, env, (index, own) => element(lanes[index] as bigint, own)),
+    forElements(count, env, (index, own) => element(lanes[index] as bigint, own, immediate)),
     to,
   );
 }
@@ -183,6 +230,8 @@ const conversion = (from: number, to: number, count: number, element: Conversion
 });
 
 const CONVERSIONS: Readonly<Partial<Record<FloatOperation, Conversion>>> = {
+  'f32x4.promote_f16x4': conversion(16, 32, 4, halfToSingle),
+  'f16x4.demote_f32x4': conversion(32, 16, 4, singleToHalf),
   'f64x2.promote_low_f32x4': conversion(32, 64, 2, singleToDouble),
   'f32x4.demote_f64x2': conversion(64, 32, 2, doubleToSingle),
   'f64.promote_f32': conversion(32, 64, 1, singleToDouble),

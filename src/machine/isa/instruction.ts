@@ -20,7 +20,7 @@ export type Width = 8 | 16 | 32 | 64;
 /** One operand, as the decoder knows it. Which register, which address: see `decode/decode.ts`. */
 export interface Operand {
   readonly kind: 'gpr' | 'mem' | 'imm' | 'rel' | 'xmm' | 'mmx' | 'st' | 'segment' | 'control' | 'debug' | 'far';
-  /** Bits read or written: 8..64 for integers; for memory vectors 32, 64 or 128; for x87 values up to 80. */
+  /** Bits read or written: 8..64 for integers; for vectors 32 to 256; for x87 values up to 80. */
   readonly width: number;
 }
 
@@ -80,7 +80,7 @@ export const Gpr = { RAX: 0, RCX: 1, RDX: 2, RBX: 3, RSP: 4, RBP: 5, RSI: 6, RDI
 
 /**
  * The vocabulary. `V` is an integer of up to 64 bits, always zero-extended from its width; `C` is a truth value; `X` is
- * a 128-bit vector. Over bigints these are bigint, boolean, bigint; over WebAssembly they are locals.
+ * a vector of 128 or 256 bits; where nothing is said, operations take those of 128. Over bigints these are bigint, boolean, bigint; over WebAssembly they are locals.
  */
 export interface Ops<V, C, X> {
   constant(value: bigint): V;
@@ -199,16 +199,25 @@ export interface Ops<V, C, X> {
   /** Moves rSI or rDI by the element, by DF. */
   advance(register: 'source' | 'destination', width: number): void;
 
-  // 128-bit vectors (XMM registers and memory). Operand widths of 32 and 64 read the low part, zero-extended.
+  // Vectors (XMM and YMM registers and memory). Operand widths of 32 and 64 read the low part, zero-extended.
   readVector(operand: Operand): X;
-  /** Writes the low `operand.width` bits; an XMM destination keeps its other bits. */
+  /** Writes the low `operand.width` bits; a register keeps its other bits. */
   writeVector(operand: Operand, value: X): void;
-  /** As readVector, but a 128-bit memory operand must be aligned to 16 bytes, else #GP. */
+  /** Writes a whole vector register: 128 bits, or 256 when it is so wide, and zeros above them. */
+  writeWhole(operand: Operand, value: X): void;
+  /** As readVector, but a memory operand of 128 or 256 bits must be aligned to its size, else #GP. */
   readVectorAligned(operand: Operand): X;
   writeVectorAligned(operand: Operand, value: X): void;
   /** As readVectorAligned, but faults as the write will. Must be followed by `writeVectorAligned` of the same operand. */
   readVectorForWrite(operand: Operand): X;
   vectorConstant(value: bigint): X;
+  /** Clears all vector registers that the mode has, or bits 255:128 of them. */
+  clearVectors(part: 'all' | 'upper'): void;
+  /** A half of a 256-bit vector, and both together. */
+  halfOf(a: X, half: 0 | 1): X;
+  joinHalves(low: X, high: X): X;
+  /** Element `number` of a memory operand with a vector of indices, each of `indexWidth` bits; `width` bits wide. */
+  elementAt(operand: Operand, number: number, indexWidth: 32 | 64, width: number): Operand;
   /** A lane-wise operation, named as WebAssembly names it: `i8x16.add`, `v128.xor`, `i16x8.narrow_i32x4_s` … */
   vector(operation: VectorOperation, a: X, b?: X): X;
   /** Shifts all lanes by a count below the lane width. */
@@ -230,6 +239,10 @@ export interface Ops<V, C, X> {
    * them is unmasked. Always software, see `fp/`; compiled code leaves it to the evaluator.
    */
   float(operation: FloatOperation, a: X, b: X, immediate?: V): X;
+  /** x·y + z with one rounding, or with signs changed; the NaN that results is that of `x`, else `y`, else `z`. */
+  fused(operation: FusedOperation, x: X, y: X, z: X): X;
+  /** Runs `action`; what its floating-point operations raise is raised after it, as by one operation. */
+  jointly(action: () => void): void;
 
   /** Raises an exception that is no memory fault. Compiled code leaves it to the evaluator. */
   fault(vector: FaultName): void;
@@ -274,6 +287,9 @@ export type FloatOperation =
   /** Estimates: no flags, no exceptions. */
   | `${'f32x4' | 'f32'}.${'rcp' | 'rsqrt'}`
   /** Conversions to a format, named as in WebAssembly; `toInt` rounds by MXCSR, `truncate` towards zero. */
+  | 'f32x4.promote_f16x4'
+  /** By the rounding control in `immediate`. */
+  | 'f16x4.demote_f32x4'
   | 'f64x2.promote_low_f32x4'
   | 'f32x4.demote_f64x2'
   | 'f64.promote_f32'
@@ -284,6 +300,11 @@ export type FloatOperation =
   | `i32x4.${'toInt' | 'truncate'}_f32x4`
   | `i32x4.${'toInt' | 'truncate'}_f64x2`
   | `${'i32' | 'i64'}.${'toInt' | 'truncate'}_${'f32' | 'f64'}`;
+
+/** Names as in FMA: the product negated (`n`), the addend subtracted (`sub`), both alternating from the odd lanes on. */
+export type FusedOperation =
+  | `${'f32x4' | 'f64x2' | 'f32' | 'f64'}.${'madd' | 'msub' | 'nmadd' | 'nmsub'}`
+  | `${'f32x4' | 'f64x2'}.${'maddsub' | 'msubadd'}`;
 
 /** A function that means the instruction, whatever `Ops` it is given. */
 export type Semantics = <V, C, X>(ops: Ops<V, C, X>, insn: Static) => void;
@@ -317,9 +338,15 @@ export type Feature =
   | 'svm'
   | 'mmx'
   | 'avx'
+  | 'avx2'
+  | 'fma'
+  | 'f16c'
   | 'fsgsbase'
   | 'monitor'
   | 'xsave'
+  | 'xsaveopt'
+  | 'xsavec'
+  | 'xsaves'
   | 'invpcid'
   | 'rdpid'
   | 'smap'
@@ -339,6 +366,8 @@ export interface InstructionSpec {
    */
   readonly forms: readonly string[];
   readonly feature?: Feature;
+  /** Another one that must be there, too: AVX forms of AES. */
+  readonly alsoFeature?: Feature;
 }
 
 export interface PlainInstruction extends InstructionSpec {

@@ -1,5 +1,10 @@
 /** All instructions, in one list: what the decoder knows, and what docs/generated tells about. */
 import { ARITHMETIC_INSTRUCTIONS } from './arith.js';
+import { AVX_DERIVED_INSTRUCTIONS } from './avx.js';
+import { AVX_FLOAT_INSTRUCTIONS } from './avx-float.js';
+import { AVX_MEMORY_INSTRUCTIONS } from './avx-memory.js';
+import { AVX_PERMUTE_INSTRUCTIONS } from './avx-permute.js';
+import { AVX_STATE_INSTRUCTIONS } from './avx-state.js';
 import { BIT_INSTRUCTIONS } from './bits.js';
 import { BMI_INSTRUCTIONS } from './bmi.js';
 import { BRANCH_INSTRUCTIONS } from './branch.js';
@@ -37,6 +42,7 @@ import { X87_ARITHMETIC_INSTRUCTIONS } from './x87-arith.js';
 import { X87_ENVIRONMENT_INSTRUCTIONS } from './x87-environment.js';
 import { X87_MOVE_INSTRUCTIONS } from './x87-move.js';
 import { X87_TRANSCENDENTAL_INSTRUCTIONS } from './x87-transcendental.js';
+import { XSAVE_INSTRUCTIONS } from './xsave.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
@@ -60,6 +66,11 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SSE_CRYPTO_INSTRUCTIONS,
   ...SHA_INSTRUCTIONS,
   ...SSE4A_INSTRUCTIONS,
+  ...AVX_DERIVED_INSTRUCTIONS,
+  ...AVX_PERMUTE_INSTRUCTIONS,
+  ...AVX_MEMORY_INSTRUCTIONS,
+  ...AVX_FLOAT_INSTRUCTIONS,
+  ...AVX_STATE_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
@@ -75,5 +86,6 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...X87_TRANSCENDENTAL_INSTRUCTIONS,
   ...MMX_INSTRUCTIONS,
   ...MMX_CONVERSION_INSTRUCTIONS,
+  ...XSAVE_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
 ];

@@ -89,6 +89,7 @@ function controlled(
   feature: Feature,
   operation: FloatOperation,
   operands: 'binary' | 'unary',
+  controls = 0xffn,
 ): Instruction {
   return instruction({
     mnemonic,
@@ -100,14 +101,23 @@ function controlled(
       const [destination, source, immediate] = three(insn);
       const b = ops.readVectorAligned(source);
       const a = operands === 'binary' ? ops.readVector(destination) : b;
-      ops.writeVector(destination, ops.float(operation, a, b, ops.read(immediate)));
+      ops.writeVector(destination, ops.float(operation, a, b, ops.and(ops.read(immediate), ops.constant(controls))));
     },
   });
 }
 
-const COMPARISONS = SHAPES.map(({ suffix, prefix, size, lanes, feature }) =>
-  controlled(`CMP${suffix}`, `${prefix} 0F C2 /r: V${size}, W${size}, Ib`, feature, `${lanes}.compare`, 'binary'),
-);
+/** @param predicates mask of the immediate byte: 7 for SSE, 31 for AVX. */
+export const comparisons = (predicates: bigint): readonly Instruction[] =>
+  SHAPES.map(({ suffix, prefix, size, lanes, feature }) =>
+    controlled(
+      `CMP${suffix}`,
+      `${prefix} 0F C2 /r: V${size}, W${size}, Ib`,
+      feature,
+      `${lanes}.compare`,
+      'binary',
+      predicates,
+    ),
+  );
 
 const ROUNDING = [
   controlled('ROUNDPS', '66 0F 3A 08 /r: Vdq, Wdq, Ib', 'sse4.1', 'f32x4.round', 'unary'),
@@ -198,7 +208,7 @@ export const SSE_FLOAT_INSTRUCTIONS: readonly Instruction[] = [
   ...SQUARE_ROOTS,
   ...ESTIMATES,
   ...HORIZONTAL,
-  ...COMPARISONS,
+  ...comparisons(7n),
   ...ROUNDING,
   ...DOT_PRODUCTS,
   ...FLAG_COMPARISONS,

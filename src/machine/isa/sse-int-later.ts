@@ -5,6 +5,7 @@
 import { type Instruction, instruction, type Ops, type VectorOperation } from './instruction.js';
 import { two } from './operands.js';
 import { evenDwords, lanewise, vectorInstruction } from './sse-int.js';
+import { areZero, halvesOf } from './vector-parts.js';
 
 const LANEWISE = [
   ...lanewise('sse4.1', [
@@ -140,7 +141,27 @@ const EXTEND = (
   ),
 );
 
-/** ZF: no bit in common; CF: no bit of the source is clear in the destination. The other flags are cleared. */
+/** ZF: no bit in common; CF: no bit of the source `b` is clear in `a`. The other flags are cleared. */
+export function testBits<V, C, X>(ops: Ops<V, C, X>, a: readonly X[], b: readonly X[]): void {
+  const combined = (operation: (first: X, second: X) => X): readonly X[] =>
+    a.map((half, index) => operation(half, b[index] as X));
+  ops.setArithmeticFlags(ops.constant(0n));
+  ops.setFlag(
+    'zf',
+    areZero(
+      ops,
+      combined((first, second) => ops.vector('v128.and', first, second)),
+    ),
+  );
+  ops.setFlag(
+    'cf',
+    areZero(
+      ops,
+      combined((first, second) => ops.vector('v128.andnot', second, first)),
+    ),
+  );
+}
+
 const PTEST = instruction({
   mnemonic: 'PTEST',
   source: 'APM vol.4, PTEST',
@@ -148,12 +169,11 @@ const PTEST = instruction({
   feature: 'sse4.1',
   semantics(ops, insn) {
     const [destination, source] = two(insn);
-    const b = ops.readVectorAligned(source);
-    const a = ops.readVector(destination);
-    const isEmpty = (value: typeof a) => ops.isZero(ops.or(ops.lane64(value, 0), ops.lane64(value, 1)));
-    ops.setArithmeticFlags(ops.constant(0n));
-    ops.setFlag('zf', isEmpty(ops.vector('v128.and', a, b)));
-    ops.setFlag('cf', isEmpty(ops.vector('v128.andnot', b, a)));
+    testBits(
+      ops,
+      halvesOf(ops, destination, ops.readVector(destination)),
+      halvesOf(ops, source, ops.readVectorAligned(source)),
+    );
   },
 });
 

@@ -7,6 +7,7 @@
  */
 import { Gpr, type Instruction, instruction, type Ops, type Static, type VectorMask } from './instruction.js';
 import { two } from './operands.js';
+import { halvesOf } from './vector-parts.js';
 
 function copy<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
   const [destination, source] = two(insn);
@@ -235,7 +236,14 @@ const GENERAL_MOVES: readonly Instruction[] = [
   }),
 ];
 
-const signMask = (mnemonic: string, form: string, feature: 'sse' | 'sse2', operation: VectorMask): Instruction =>
+/** @param lanes of 128 bits. */
+const signMask = (
+  mnemonic: string,
+  form: string,
+  feature: 'sse' | 'sse2',
+  operation: VectorMask,
+  lanes: bigint,
+): Instruction =>
   instruction({
     mnemonic,
     source: `APM vol.4, ${mnemonic}`,
@@ -243,14 +251,18 @@ const signMask = (mnemonic: string, form: string, feature: 'sse' | 'sse2', opera
     feature,
     semantics(ops, insn) {
       const [destination, source] = two(insn);
-      ops.write(destination, ops.vectorMask(operation, ops.readVector(source)));
+      const masks = halvesOf(ops, source, ops.readVector(source)).map((half) => ops.vectorMask(operation, half));
+      ops.write(
+        destination,
+        masks.reduceRight((upper, lower) => ops.or(ops.shl(64, upper, ops.constant(lanes)), lower)),
+      );
     },
   });
 
 const SIGN_MASKS: readonly Instruction[] = [
-  signMask('MOVMSKPS', 'NP 0F 50 /r: Gd, Udq', 'sse', 'i32x4.bitmask'),
-  signMask('MOVMSKPD', '66 0F 50 /r: Gd, Udq', 'sse2', 'i64x2.bitmask'),
-  signMask('PMOVMSKB', '66 0F D7 /r: Gd, Udq', 'sse2', 'i8x16.bitmask'),
+  signMask('MOVMSKPS', 'NP 0F 50 /r: Gd, Udq', 'sse', 'i32x4.bitmask', 4n),
+  signMask('MOVMSKPD', '66 0F 50 /r: Gd, Udq', 'sse2', 'i64x2.bitmask', 2n),
+  signMask('PMOVMSKB', '66 0F D7 /r: Gd, Udq', 'sse2', 'i8x16.bitmask', 16n),
 ];
 
 /** Bytes whose mask byte has its sign set go to seg:rDI; the others are neither written nor checked. */

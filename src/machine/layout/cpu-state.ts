@@ -70,6 +70,11 @@ export const REGISTER_NAMES = [
   ...(['xmm4', 'xmm4High', 'xmm5', 'xmm5High', 'xmm6', 'xmm6High', 'xmm7', 'xmm7High'] as const),
   ...(['xmm8', 'xmm8High', 'xmm9', 'xmm9High', 'xmm10', 'xmm10High', 'xmm11', 'xmm11High'] as const),
   ...(['xmm12', 'xmm12High', 'xmm13', 'xmm13High', 'xmm14', 'xmm14High', 'xmm15', 'xmm15High'] as const),
+  // AVX (APM vol.1 §4.2.1): the upper halves of the YMM registers, whose lower halves are the XMM registers
+  ...(['ymm0', 'ymm0High', 'ymm1', 'ymm1High', 'ymm2', 'ymm2High', 'ymm3', 'ymm3High'] as const),
+  ...(['ymm4', 'ymm4High', 'ymm5', 'ymm5High', 'ymm6', 'ymm6High', 'ymm7', 'ymm7High'] as const),
+  ...(['ymm8', 'ymm8High', 'ymm9', 'ymm9High', 'ymm10', 'ymm10High', 'ymm11', 'ymm11High'] as const),
+  ...(['ymm12', 'ymm12High', 'ymm13', 'ymm13High', 'ymm14', 'ymm14High', 'ymm15', 'ymm15High'] as const),
 ] as const;
 
 export type RegisterName = (typeof REGISTER_NAMES)[number];
@@ -100,6 +105,8 @@ export type RegisterFile = Registers & Pick<BigUint64Array, 'buffer' | 'byteOffs
 export const gprSlot = (number: number): Slot => number as Slot;
 /** Low slot of XMM register `number`; the high half follows it. */
 export const xmmSlot = (number: number): Slot => (R.xmm0 + 2 * number) as Slot;
+/** Slot of bits 191:128 of YMM register `number`; bits 255:192 follow it. */
+export const ymmSlot = (number: number): Slot => (R.ymm0 + 2 * number) as Slot;
 /** Low slot of physical x87 register `number`; sign and exponent follow it. */
 export const fprSlot = (number: number): Slot => (R.fpr0 + 2 * number) as Slot;
 

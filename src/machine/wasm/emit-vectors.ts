@@ -1,37 +1,81 @@
 /**
- * Vectors: XMM registers and memory as v128 locals, and the lane-wise operations, each one WebAssembly instruction.
+ * Vectors: XMM registers and memory as v128 locals, YMM registers as two of them, and the lane-wise operations, each one
+ * WebAssembly instruction.
  */
 import type { Operand, VectorMask, VectorOperation, VectorShift } from '../isa/instruction.js';
+import { R, slotAddress, xmmSlot, ymmSlot } from '../layout/cpu-state.js';
 import { MemoryEmitter } from './emit-memory.js';
 import { NotCompiled, UOP, type V, type X } from './emit-values.js';
 import { Op } from './module.js';
 import { SIMD } from './simd.js';
 
 export abstract class VectorEmitter extends MemoryEmitter {
+  /** The upper halves of 256-bit vectors by the lower ones, which stand for the whole. */
+  private readonly upperHalves = new Map<X, X>();
+
   readVector(operand: Operand): X {
-    const { code } = this;
-    if (operand.kind === 'xmm') {
-      code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
-    } else if (operand.kind === 'mem') {
-      code.get(this.translate(this.effective(), operand.width / 8, false));
-    } else throw new NotCompiled(`a vector operand of kind ${operand.kind}`);
-    code.simdMemory(loadOpcode(operand.width));
-    return this.vectorResult();
+    const address = this.vectorAddress(operand, false);
+    const load = (offset: number): X => {
+      this.code.get(address).simdMemory(loadOpcode(Math.min(operand.width, 128)), offset);
+      return this.vectorResult();
+    };
+    const low = load(0);
+    if (operand.width === 256) this.upperHalves.set(low, load(upperOffset(operand)));
+    return low;
   }
   writeVector(operand: Operand, value: X): void {
     const { code } = this;
-    if (operand.kind === 'xmm') {
-      code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
-    } else if (operand.kind === 'mem') {
-      code.get(this.translate(this.effective(), operand.width / 8, true));
-    } else throw new NotCompiled(`a vector operand of kind ${operand.kind}`);
-    code.get(value);
-    if (operand.width === 128) {
-      code.simdMemory(SIMD.STORE);
+    const address = this.vectorAddress(operand, true);
+    if (operand.width < 128) {
+      code.get(address).get(value).simd(SIMD.I64X2_EXTRACT_LANE).op(0);
+      this.storeWidth(operand.width);
       return;
     }
-    code.simd(SIMD.I64X2_EXTRACT_LANE).op(0);
-    this.storeWidth(operand.width);
+    code.get(address).get(value).simdMemory(SIMD.STORE);
+    if (operand.width < 256) return;
+    code.get(address).get(this.halfOf(value, 1)).simdMemory(SIMD.STORE, upperOffset(operand));
+  }
+  writeWhole(operand: Operand, value: X): void {
+    const { code } = this;
+    if (operand.kind !== 'xmm') throw new NotCompiled(`a whole vector register of kind ${operand.kind}`);
+    const upper = operand.width === 256 ? this.halfOf(value, 1) : this.vectorConstant(0n);
+    const address = this.vectorAddress(operand, true);
+    code.get(address).get(value).simdMemory(SIMD.STORE);
+    code.get(address).get(upper).simdMemory(SIMD.STORE, upperOffset(operand));
+  }
+  /** Where the operand lies in the memory, as a local. */
+  private vectorAddress(operand: Operand, write: boolean): number {
+    if (operand.kind === 'mem') return this.translate(this.effective(), operand.width / 8, write);
+    if (operand.kind !== 'xmm') throw new NotCompiled(`a vector operand of kind ${operand.kind}`);
+    this.code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+    return this.truth();
+  }
+  clearVectors(part: 'all' | 'upper'): void {
+    const { code } = this;
+    const zero = this.vectorConstant(0n);
+    for (let number = 0; number < (this.current.long ? 16 : 8); number++) {
+      for (const slot of part === 'all' ? [xmmSlot(number), ymmSlot(number)] : [ymmSlot(number)]) {
+        code.i32(slotAddress(slot)).get(zero).simdMemory(SIMD.STORE);
+      }
+    }
+  }
+  halfOf(a: X, half: 0 | 1): X {
+    if (half === 0) return a;
+    const upper = this.upperHalves.get(a);
+    if (upper === undefined) throw new NotCompiled('the upper half of a 128-bit vector');
+    return upper;
+  }
+  joinHalves(low: X, high: X): X {
+    this.code.get(low);
+    const whole = this.vectorResult();
+    this.upperHalves.set(whole, high);
+    return whole;
+  }
+  elementAt(): Operand {
+    throw new NotCompiled('vectors of indices');
+  }
+  jointly(action: () => void): void {
+    action();
   }
   readVectorAligned(operand: Operand): X {
     this.requireAligned(operand);
@@ -42,9 +86,12 @@ export abstract class VectorEmitter extends MemoryEmitter {
     this.writeVector(operand, value);
   }
   protected requireAligned(operand: Operand): void {
-    if (operand.kind !== 'mem' || operand.width !== 128) return;
+    if (operand.kind !== 'mem' || operand.width < 128) return;
     const address = this.effective();
-    this.code.get(address).i64(15n).op(Op.I64_AND, Op.I64_EQZ, Op.I32_EQZ);
+    this.code
+      .get(address)
+      .i64(BigInt(operand.width / 8 - 1))
+      .op(Op.I64_AND, Op.I64_EQZ, Op.I32_EQZ);
     this.assistWhen(this.truth());
   }
   vectorConstant(value: bigint): X {
@@ -87,6 +134,9 @@ export abstract class VectorEmitter extends MemoryEmitter {
   float(): X {
     throw new NotCompiled('floating point');
   }
+  fused(): X {
+    throw new NotCompiled('floating point');
+  }
   readVectorForWrite(): X {
     throw new NotCompiled('vector read-modify-write');
   }
@@ -104,6 +154,9 @@ export abstract class VectorEmitter extends MemoryEmitter {
     return this.vectorResult();
   }
 }
+
+/** Where bits 255:128 lie: behind the lower half in memory; among the registers they stand apart, in the same order. */
+const upperOffset = ({ kind }: Operand): number => (kind === 'mem' ? 16 : slotAddress(R.ymm0) - slotAddress(R.xmm0));
 
 function loadOpcode(width: number): number {
   switch (width) {

@@ -6,6 +6,7 @@
 import type { SlotReader } from '../cpu/mode.js';
 import { checkSegment, isAllowed } from '../cpu/segments.js';
 import { Access } from '../cpu/transaction.js';
+import { AVX_FEATURES, isAvxEnabled } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
 import { GuestFault } from '../faults.js';
@@ -68,11 +69,13 @@ const Mode = {
   NO_SSE: 32,
   /** A guest runs: instructions that an intercept may stop go to the control plane. */
   GUEST: 64,
+  /** AVX instructions fault. */
+  NO_AVX: 128,
   /** Not part of a block's key, but of who may enter it. */
-  USER: 128,
+  USER: 256,
 } as const;
 const DECODE_MASK = Mode.USER - 1;
-const MODE_BITS = 8;
+const MODE_BITS = 9;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
 const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
@@ -279,6 +282,7 @@ export class Engine {
     const long = (get(R.efer) & EFER.LMA) !== 0n && (cs & CODE_LONG) !== 0n;
     const real = (cr0 & CR0.PE) === 0n || (rflags & Flag.VM) !== 0n;
     const sse = (cr0 & (CR0.EM | CR0.TS)) === 0n && (get(R.cr4) & CR4.OSFXSR) !== 0n;
+    const avx = isAvxEnabled({ get }) && (cr0 & CR0.TS) === 0n;
     const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
     const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
@@ -290,6 +294,7 @@ export class Engine {
         (real ? Mode.REAL : 0) |
         ((get(R.ss) & CODE_BIG) !== 0n ? Mode.STACK32 : 0) |
         (sse ? 0 : Mode.NO_SSE) |
+        (avx ? 0 : Mode.NO_AVX) |
         (guest ? Mode.GUEST : 0) |
         (user ? Mode.USER : 0),
       asid: guest ? Number(get(R.guestAsid)) : 0,
@@ -504,7 +509,9 @@ export class Engine {
 
   private mayCompile(insn: DecodedInstruction): boolean {
     const { feature } = insn.instruction;
-    return (this.mode & Mode.NO_SSE) === 0 || feature === undefined || !SSE_FEATURES.has(feature);
+    if (feature === undefined) return true;
+    if ((this.mode & Mode.NO_SSE) !== 0 && SSE_FEATURES.has(feature)) return false;
+    return (this.mode & Mode.NO_AVX) === 0 || !AVX_FEATURES.has(feature);
   }
 
   /** A relative branch within the page jumps to its target's block directly, once that is decoded. */
@@ -539,7 +546,7 @@ const CONTEXT_SLOTS: readonly Slot[] = [
   // First those that tell most contexts apart.
   ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
   ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
-  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer],
+  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0],
 ];
 const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
 const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;

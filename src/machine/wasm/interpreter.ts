@@ -31,7 +31,7 @@ import { ExitReason, Uop } from './uop.js';
 
 const HANDLER_TYPE = { parameters: [ValueType.I32], results: [ValueType.I32] };
 /** Most handlers that can exist; table slots are cheap. */
-const TABLE_SIZE = 8192;
+const TABLE_SIZE = 16_384;
 
 /** Handlers that belong to no instruction. */
 export const Handler = {

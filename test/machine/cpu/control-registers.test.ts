@@ -22,7 +22,7 @@ describe('MOV to control registers: what is refused (APM vol.2 §3.1 System-Cont
     ['CR4.PAE cleared in long mode', 'long', 4, 0n, '#GP(0)'],
     ['CR4.PCIDE in legacy mode', 'legacy', 4, CR4.PCIDE, '#GP(0)'],
     ['CR4.LA57', 'long', 4, CR4.PAE | CR4.LA57, '#GP(0)'],
-    ['CR4.OSXSAVE without XSAVE', 'long', 4, CR4.PAE | CR4.OSXSAVE, '#GP(0)'],
+    ['CR4.PKE without protection keys', 'long', 4, CR4.PAE | CR4.PKE, '#GP(0)'],
     ['CR4 with a reserved bit', 'long', 4, CR4.PAE | (1n << 15n), '#GP(0)'],
     ['CR4 of all that the profile has', 'long', 4, 0x30_0ffcn, 'none'],
     ['CR8 above 15', 'long', 8, 16n, '#GP(0)'],
