@@ -322,7 +322,10 @@ export class Processor implements TransactionHost, SystemContext {
     if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
     // Another task, or the program that an SMI interrupted: RF and TF are its own.
     if (insn.mnemonic === 'RSM' || (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr))) return;
-    if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
+    const repeats = insn.rep !== 'none' && tx.get(R.rip) === this.get(R.rip);
+    if ((before & Flag.RF) !== 0n && !repeats && !/^(IRET|POPF)/.test(insn.mnemonic)) {
+      tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
+    }
     const hits = this.ops.watchHits;
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
     const steps = ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;

@@ -48,6 +48,41 @@ describe('single step over SYSCALL and SYSRET (APM vol.3 SYSCALL; kvm-unit-tests
   });
 });
 
+describe('RFLAGS.RF (APM vol.2 §3.1.6 RFLAGS Register, §13.1.3.1 Instruction Breakpoints)', () => {
+  const breakpoint = { dr0: at(CODE), dr7: 0x401n };
+
+  it('holds off a breakpoint on a repeated instruction until its last iteration', () => {
+    const copying = { rflags: 2n | Flag.RF, rcx: 3n, rsi: at(DATA), rdi: at(DATA + 64) };
+    const live = new LiveMachine(`f3a4 ${HLT}`, { ...breakpoint, ...copying });
+    live.run();
+    expect([live.vectors, live.get('rcx'), live.get('rflags')]).toEqual([[], 0n, 2n]);
+  });
+
+  it('is clear behind the instruction', () => {
+    const live = new LiveMachine(`90 ebfd ${HLT}`, { ...breakpoint, rflags: 2n | Flag.RF });
+    live.run();
+    expect(live.vectors).toEqual([Vector.DB]);
+    expect(live.pushedRip).toBe(at(CODE));
+  });
+});
+
+describe('data breakpoints on the stack of a far transfer (APM vol.2 §13.1.3.2 Data and I/O Breakpoints)', () => {
+  it('are hit by RETF', () => {
+    const live = new LiveMachine(`cb ${HLT}`, { rsp: at(DATA), dr0: at(DATA), dr7: 0x000f_0401n });
+    live.write(DATA, (8n << 32n) | at(CODE + 1)).run();
+    expect(live.vectors).toEqual([Vector.DB]);
+    expect(live.get('dr6') & 1n).toBe(1n);
+  });
+});
+
+describe('ENTER (APM vol.3 ENTER)', () => {
+  it('ends with the check of a write at the final stack pointer', () => {
+    const live = new LiveMachine(HLT, { ...USER_SEGMENTS, rip: at(USER), rsp: 0x100n }).put(USER, 'c8000200 f4');
+    live.run();
+    expect([live.vectors, live.get('cr2')]).toEqual([[Vector.PF], 0xffff_ffff_ffff_fef8n]);
+  });
+});
+
 describe('loading a null selector (APM vol.2 §4.5.1 Segment Registers; AMD keeps the base)', () => {
   it('of FS and GS leaves their bases', () => {
     const live = new LiveMachine('31c0 8ee0 8ee8 f4', { fsBase: 0x1234_5678_9000n, gsBase: 0xffff_8000_0000_0000n });
