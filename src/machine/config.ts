@@ -2,7 +2,7 @@
  * What a machine is made of. Together with the boot image and the inputs it determines a session (law 2); it stands in
  * the tape's header as plain data.
  */
-import { cpuProfile } from './cpu/cpuid.js';
+import { cpuProfile } from './cpu/profiles.js';
 import { InputError } from './errors.js';
 import { MAX_RAM_BYTES, WASM_PAGE_BYTES } from './layout/linear-memory.js';
 
@@ -10,7 +10,7 @@ export interface MachineConfig {
   /** Guest RAM from sPA 0. */
   readonly ramBytes: number;
   readonly vcpus: number;
-  /** Name of the CPU profile (`cpu/cpuid.ts`). */
+  /** Name of the CPU profile (`cpu/profiles.ts`). */
   readonly cpu: string;
   /** Virtual nanoseconds that pass with each retired instruction (docs/adr/0004-virtual-time.md). */
   readonly nanosecondsPerInstruction: number;

@@ -99,7 +99,12 @@ export type SvmEvent =
   | { readonly type: 'svm.gif'; readonly set: boolean; readonly registers: RegisterDelta }
   | { readonly type: 'svm.vmload'; readonly vmcb: number; readonly words: VmcbDelta; readonly registers: RegisterDelta }
   | { readonly type: 'svm.vmsave'; readonly vmcb: number; readonly words: VmcbDelta; readonly registers: RegisterDelta }
-  | { readonly type: 'svm.invlpga'; readonly linear: bigint; readonly asid: number; readonly registers: RegisterDelta };
+  | { readonly type: 'svm.invlpga'; readonly linear: bigint; readonly asid: number; readonly registers: RegisterDelta }
+  /**
+   * Ahead of a VMRUN: software changed fields whose clean bits are set, and the processor goes on with what it has cached.
+   * `ignored`: what memory says instead.
+   */
+  | { readonly type: 'svm.stale'; readonly vmcb: number; readonly clean: number; readonly ignored: VmcbDelta };
 
 export type MachineWideEvent =
   /** The image was loaded; registers are those that the boot protocol prescribes. */
@@ -161,6 +166,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'svm.vmload': ['vmcb', 'words', 'registers'],
   'svm.vmsave': ['vmcb', 'words', 'registers'],
   'svm.invlpga': ['linear', 'asid', 'registers'],
+  'svm.stale': ['vmcb', 'clean', 'ignored'],
   'input.boot': ['imageDigest', 'commandLine', 'registers'],
   'input.serial': ['data'],
   'input.clock': ['unixSeconds'],

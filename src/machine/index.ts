@@ -3,8 +3,9 @@
  */
 
 export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
-export { CPU_PROFILES, type CpuProfile } from './cpu/cpuid.js';
+export type { CpuProfile } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
+export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export { InputError, InvariantError, invariant, UnsupportedError } from './errors.js';

@@ -7,8 +7,10 @@
  */
 import { bootMultiboot } from './boot/multiboot.js';
 import { checkConfig, type MachineConfig } from './config.js';
-import { type CpuProfile, cpuProfile } from './cpu/cpuid.js';
-import { Processor, type ProcessorHost } from './cpu/processor.js';
+import type { CpuProfile } from './cpu/cpuid.js';
+import { Processor } from './cpu/processor.js';
+import type { ProcessorHost } from './cpu/processor-host.js';
+import { cpuProfile } from './cpu/profiles.js';
 import {
   type CpuSignal,
   cpuInterruptPending,

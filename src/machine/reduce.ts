@@ -6,7 +6,7 @@
  */
 import { isDraft } from 'immer';
 import type { MachineConfig } from './config.js';
-import { cpuProfile } from './cpu/cpuid.js';
+import { cpuProfile } from './cpu/profiles.js';
 import { resetRegisters } from './cpu/reset.js';
 import { isStoredMsr, type StoredMsrs } from './cpu/stored-msrs.js';
 import {
@@ -107,6 +107,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
+    case 'svm.stale': // the copy of the VMCB stays as it is: that is the point
       return;
     default:
       reduceDevices(state.devices, event satisfies DeviceEvent);

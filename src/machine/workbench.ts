@@ -6,7 +6,8 @@
  * the last exception.
  */
 import { BASE_PROFILE, type CpuProfile } from './cpu/cpuid.js';
-import { Processor, type ProcessorHost } from './cpu/processor.js';
+import { Processor } from './cpu/processor.js';
+import type { ProcessorHost } from './cpu/processor-host.js';
 import { invariant } from './errors.js';
 import type { MachineEvent } from './events.js';
 import type { Feature } from './isa/instruction.js';

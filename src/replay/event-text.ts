@@ -56,6 +56,8 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'svm.vmload': ({ vmcb, words }) => `VMLOAD vmcb=${hex(vmcb)}${vmcbText('changed', words)}`,
   'svm.vmsave': ({ vmcb, words }) => `VMSAVE vmcb=${hex(vmcb)}${vmcbText('wrote', words)}`,
   'svm.invlpga': ({ linear, asid }) => `INVLPGA ${hex(linear)} asid=${asid}`,
+  'svm.stale': ({ vmcb, clean, ignored }) =>
+    `clean bits ${hex(clean)} of vmcb=${hex(vmcb)} are wrong:${vmcbText('ignored', ignored)}`,
   'input.boot': ({ imageDigest, commandLine }) =>
     `input: boot of image ${imageDigest.slice(0, 12)}, command line ${JSON.stringify(commandLine)}`,
   'input.serial': ({ data }) => `input: serial ${bytesText(data)}`,
@@ -116,8 +118,8 @@ function deltaText(delta: RegisterDelta): string {
 
 const LISTED_FIELDS = 6;
 
-/** @param verb what happened to the fields: software changed them before, or the processor wrote them now. */
-function vmcbText(verb: 'changed' | 'wrote', words: Uint8Array): string {
+/** @param verb what happened to the fields: software changed them before, the processor wrote them now, or did not look. */
+function vmcbText(verb: 'changed' | 'wrote' | 'ignored', words: Uint8Array): string {
   const names = [...decodeVmcbDelta(words)].flatMap(([word]): readonly string[] => {
     const fields = vmcbFieldsOfWord(word);
     return fields.length === 0 ? [`+${hex(word * 8)}`] : fields;

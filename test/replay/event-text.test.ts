@@ -34,6 +34,10 @@ describe('an event is one line', () => {
       },
       '#VMEXIT cpuid info1=0x0 info2=0x10 vmcb=0x7000 wrote [exitCode]',
     ],
+    [
+      { type: 'svm.stale', vmcb: 0x7000, clean: 0x20, ignored: encodeVmcbDelta([[W.cr0, 1n]]) },
+      'clean bits 0x20 of vmcb=0x7000 are wrong: ignored [cr0]',
+    ],
     [{ type: 'svm.injected', kind: 3, vector: 13, errorCode: 0, registers: NONE }, 'injected exception #GP error=0x0'],
     [
       { type: 'input.boot', imageDigest: '0123456789abcdef', commandLine: 'a "b"', registers: NONE },
@@ -69,7 +73,14 @@ describe('an event is one line', () => {
 
   it('for every type that there is', () => {
     for (const [type, fields] of Object.entries(EVENT_FIELDS)) {
-      const samples: Record<string, unknown> = { registers, words: NONE, data: [], mnemonic: 'X', what: 'nmi' };
+      const samples: Record<string, unknown> = {
+        registers,
+        words: NONE,
+        ignored: NONE,
+        data: [],
+        mnemonic: 'X',
+        what: 'nmi',
+      };
       const values = fields.map((name) => [name, samples[name] ?? (/code|info|value|linear/i.test(name) ? 0n : 0)]);
       const event = {
         type,

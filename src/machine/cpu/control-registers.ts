@@ -7,7 +7,7 @@
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { CR0, CR4, EFER, R, type RegisterName, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
 import { taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
-import { crWrite } from '../svm/intercepts.js';
+import { crWrite, crWriteTrap } from '../svm/intercepts.js';
 import { sPA } from '../units.js';
 import { type CpuProfile, cr4Mask } from './cpuid.js';
 import { DR6, DR7 } from './debug.js';
@@ -44,6 +44,7 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   tx.set(R.efer, long ? efer | EFER.LMA : efer & ~EFER.LMA);
   if (paged && !long && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(tx, tx.get(R.cr3));
   if (((old ^ cr0) & (CR0.PG | CR0.WP | CR0.PE)) !== 0n) flushAddressSpace(context);
+  context.writeTrap(crWriteTrap(0), cr0);
   stateControl(context, 'cr0', cr0);
 }
 
@@ -57,28 +58,36 @@ function checkCr0(tx: Transaction, value: bigint, old: bigint): void {
     if ((tx.get(R.cr4) & CR4.PAE) === 0n) throw generalProtection();
     if ((attributesOf(tx.get(segmentSlot(Segment.CS))) & Attribute.LONG) !== 0) throw generalProtection();
   }
-  if (!has(CR0.PG) && paging && is64Bit(tx)) throw generalProtection();
+  if (!has(CR0.PG) && paging && (is64Bit(tx) || (tx.get(R.cr4) & CR4.PCIDE) !== 0n)) throw generalProtection();
 }
 
 export function writeCr2(context: SystemContext, value: bigint, info1: bigint): void {
   context.intercept(crWrite(2), { info1 });
   context.tx.set(R.cr2, value);
+  context.writeTrap(crWriteTrap(2), value);
   stateControl(context, 'cr2', value);
 }
 
-export function writeCr3(context: SystemContext, value: bigint, info1: bigint): void {
+/** With PCIDs bit 63 of the source asks to keep the translations of the new one. They may go all the same, and do. */
+const KEEP_TRANSLATIONS = 1n << 63n;
+
+export function writeCr3(context: SystemContext, source: bigint, info1: bigint): void {
   const { tx } = context;
+  const value = (tx.get(R.cr4) & CR4.PCIDE) === 0n ? source : source & ~KEEP_TRANSLATIONS;
   if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) throw generalProtection();
   context.intercept(crWrite(3), { info1 });
   const paged = (tx.get(R.cr0) & CR0.PG) !== 0n;
   if (paged && !isLongMode(tx) && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(tx, value);
   tx.set(R.cr3, value);
   context.flushTlb({ scope: 'non-global', asid: currentAsid(tx) });
+  context.writeTrap(crWriteTrap(3), value);
   stateControl(context, 'cr3', value);
 }
 
+/** CR3 bits that hold the process context identifier (APM vol.2 §5.5.1). */
+const PCID_BITS = 0xfffn;
 /** CR4 bits whose change drops translations (APM vol.2 §5.5.3). */
-const CR4_PAGING = CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP;
+const CR4_PAGING = CR4.PCIDE | CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP;
 /** CR4 bits whose change reloads the page-directory pointers. */
 const CR4_PAE_RELOAD = CR4.PSE | CR4.PAE | CR4.PGE;
 
@@ -87,11 +96,14 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   const old = tx.get(R.cr4);
   if ((value & ~cr4Mask(context.profile)) !== 0n) throw generalProtection();
   if (isLongMode(tx) && (value & CR4.PAE) === 0n) throw generalProtection();
+  const startsPcids = (value & ~old & CR4.PCIDE) !== 0n;
+  if (startsPcids && (!isLongMode(tx) || (tx.get(R.cr3) & PCID_BITS) !== 0n)) throw generalProtection();
   context.intercept(crWrite(4), { info1 });
   tx.set(R.cr4, value);
   const pae = (tx.get(R.cr0) & CR0.PG) !== 0n && !isLongMode(tx) && (value & CR4.PAE) !== 0n;
   if (pae && ((old ^ value) & CR4_PAE_RELOAD) !== 0n) loadPdptes(tx, tx.get(R.cr3));
   if (((old ^ value) & CR4_PAGING) !== 0n) flushAddressSpace(context);
+  context.writeTrap(crWriteTrap(4), value);
   stateControl(context, 'cr4', value);
 }
 
@@ -102,6 +114,7 @@ export function writeCr8(context: SystemContext, value: bigint, info1: bigint): 
   const { physical, intControl } = taskPriorityWrite(context.tx, value);
   if (physical) context.writeTaskPriority(value);
   if (intControl !== undefined) context.tx.set(R.intControl, intControl);
+  context.writeTrap(crWriteTrap(8), value);
   stateControl(context, 'cr8', value);
 }
 
@@ -149,6 +162,10 @@ export function writeEfer(context: SystemContext, value: bigint, writable: bigin
 
 /** VM_CR.SVMDIS: SVM is disabled and EFER.SVME must be zero (APM vol.2 §15.30.1 VM_CR MSR). */
 export const VM_CR_SVMDIS = 1n << 4n;
+/** HWCR.SmmLock: SMIs cannot be intercepted (APM vol.2 §15.32.1 SmmLock Bit). */
+export const HWCR_SMM_LOCK = 1n << 0n;
+/** VM_CR.LOCK: SVMDIS cannot be changed. */
+export const VM_CR_LOCK = 1n << 3n;
 
 /** Says that the instruction's event is `cpu.control`. */
 export function stateControl(context: SystemContext, register: string, value: bigint): void {

@@ -1,6 +1,7 @@
 /**
  * CPU profiles: what the processor says it is (CPUID), which instruction sets it decodes, and which control bits exist.
- * A profile is data; one of them is `vmtape-base`, which reports what this machine has and nothing else.
+ * A profile is data; `vmtape-base` is the one that reports what this machine has and nothing else, `profiles.ts` has the
+ * others.
  * Source: APM vol.3 appendix E Obtaining Processor Information Via the CPUID Instruction.
  */
 import { invariant } from '../errors.js';
@@ -42,8 +43,10 @@ export type SystemFeature =
   | 'page1gb'
   | 'lm'
   | 'lahf64'
+  | 'alt-mov-cr8'
   | 'smep'
   | 'umip'
+  | 'pcid'
   | 'invariant-tsc';
 
 /** Features of SVM, CPUID Fn8000_000A EDX. */
@@ -57,7 +60,17 @@ export type SvmFeature =
   | 'flush-by-asid'
   | 'decode-assists'
   | 'pause-filter'
-  | 'pause-filter-threshold';
+  | 'pause-filter-threshold'
+  | 'vmload-virtualization'
+  | 'vgif'
+  | 'gmet'
+  | 'vnmi'
+  | 'idle-hlt';
+
+/** Where processors do other than the manual says (docs/fidelity.md). */
+export type CpuQuirk =
+  /** Matches of breakpoint registers are delivered while GIF is clear; APM vol.2 §15.17 has them discarded. */
+  'breakpoints-ignore-gif';
 
 export interface CpuProfile {
   readonly name: string;
@@ -73,6 +86,7 @@ export interface CpuProfile {
   readonly features: ReadonlySet<Feature>;
   readonly system: ReadonlySet<SystemFeature>;
   readonly svm: ReadonlySet<SvmFeature>;
+  readonly quirks: ReadonlySet<CpuQuirk>;
   /** Number of address space identifiers, the host's 0 included. */
   readonly asids: number;
   readonly physicalAddressBits: number;
@@ -105,6 +119,7 @@ const LEAF1_ECX: FeatureBits = [
   [3, 'monitor'],
   [9, 'ssse3'],
   [13, 'cx16'],
+  [17, 'pcid'],
   [19, 'sse4.1'],
   [20, 'sse4.2'],
   [21, 'x2apic'],
@@ -159,6 +174,7 @@ const LEAF7_ECX: FeatureBits = [
 const EXTENDED1_ECX: FeatureBits = [
   [0, 'lahf64'],
   [2, 'svm'],
+  [4, 'alt-mov-cr8'],
   [5, 'abm'],
   [6, 'sse4a'],
   [8, '3dnowprefetch'],
@@ -184,14 +200,26 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
   [7, 'decode-assists'],
   [10, 'pause-filter'],
   [12, 'pause-filter-threshold'],
+  [15, 'vmload-virtualization'],
+  [16, 'vgif'],
+  [17, 'gmet'],
+  [25, 'vnmi'],
+  [30, 'idle-hlt'],
 ];
 
 const HIGHEST_LEAF = 0xb;
 const HIGHEST_EXTENDED_LEAF = 0x8000_0021;
 /** LFENCE is always serializing. A null selector does not clear the segment base (bit 6 is clear). */
 const EXTENDED21_EAX = 1 << 2;
+const EXTENDED8_EBX: FeatureBits = [
+  [0, 'clzero'],
+  [4, 'rdpru'],
+  [9, 'wbnoinvd'],
+];
 /** FXSAVE and FXRSTOR always carry the x87 error pointers. */
-const EXTENDED8_EBX = 1 << 2;
+const X87_POINTERS = 1 << 2;
+/** RDPRU reads MPERF and APERF, numbers 0 and 1. */
+const RDPRU_MAXIMUM = 1 << 16;
 
 /** @param subleaf ECX. */
 export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dynamic: CpuidDynamic): CpuidLeaf {
@@ -234,9 +262,9 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
     case 0x8000_0008:
       return {
         eax: (profile.linearAddressBits << 8) | profile.physicalAddressBits,
-        ebx: EXTENDED8_EBX,
+        ebx: report(EXTENDED8_EBX, profile) | X87_POINTERS,
         ecx: (apicIdBits(dynamic) << 12) | (dynamic.processors - 1),
-        edx: 0,
+        edx: profile.features.has('rdpru') ? RDPRU_MAXIMUM : 0,
       };
     case 0x8000_000a:
       if (!profile.features.has('svm')) return ZERO_LEAF;
@@ -265,6 +293,7 @@ export function cr4Mask({ features, system }: CpuProfile): bigint {
     (has('sse') ? CR4.OSXMMEXCPT : 0n) |
     (has('umip') ? CR4.UMIP : 0n) |
     (has('fsgsbase') ? CR4.FSGSBASE : 0n) |
+    (has('pcid') ? CR4.PCIDE : 0n) |
     (has('xsave') ? CR4.OSXSAVE : 0n) |
     (has('smep') ? CR4.SMEP : 0n) |
     (has('smap') ? CR4.SMAP : 0n)
@@ -370,6 +399,18 @@ export const BASE_PROFILE: CpuProfile = {
     'svm',
     'monitor',
     '3dnowprefetch',
+    'sse4a',
+    'sha',
+    'adx',
+    'fsgsbase',
+    'invpcid',
+    'rdpid',
+    'rdpru',
+    'clzero',
+    'clflushopt',
+    'clwb',
+    'wbnoinvd',
+    'mwaitx',
   ]),
   system: new Set<SystemFeature>([
     'fpu',
@@ -397,22 +438,33 @@ export const BASE_PROFILE: CpuProfile = {
     'page1gb',
     'lm',
     'lahf64',
+    'alt-mov-cr8',
     'smep',
     'umip',
+    'pcid',
     'invariant-tsc',
   ]),
-  svm: new Set<SvmFeature>(['np', 'nrips', 'flush-by-asid', 'decode-assists']),
+  svm: new Set<SvmFeature>([
+    'np',
+    'lbr-virtualization',
+    'svm-lock',
+    'nrips',
+    'tsc-ratio',
+    'vmcb-clean',
+    'flush-by-asid',
+    'decode-assists',
+    'pause-filter',
+    'pause-filter-threshold',
+    'vmload-virtualization',
+    'vgif',
+    'gmet',
+    'vnmi',
+    'idle-hlt',
+  ]),
+  quirks: new Set<CpuQuirk>(['breakpoints-ignore-gif']),
   asids: 64,
   physicalAddressBits: 40,
   linearAddressBits: 48,
   patchLevel: 0x0800_1250,
   machineCheckBanks: 6,
 };
-
-/** All profiles that there are. */
-export const CPU_PROFILES: readonly CpuProfile[] = [BASE_PROFILE];
-
-const PROFILES: ReadonlyMap<string, CpuProfile> = new Map(CPU_PROFILES.map((profile) => [profile.name, profile]));
-
-/** The profile of that name, or undefined. */
-export const cpuProfile = (name: string): CpuProfile | undefined => PROFILES.get(name);

@@ -31,6 +31,10 @@ export const DR7 = {
   ONE: 1n << 10n,
 } as const;
 
+/** DebugCtl bits (APM vol.2 §13.1.1.7 Debug-Control MSR): LBR and BTF; the pin controls are storage. */
+export const DEBUG_CTL = { LBR: 1n << 0n, BTF: 1n << 1n } as const;
+export const DEBUG_CTL_DEFINED = 0x3fn;
+
 /** What a breakpoint watches: R/W field of DR7. */
 const Watch = { EXECUTE: 0, WRITE: 1, IO: 2, ACCESS: 3 } as const;
 /** Bytes by LEN field: 1, 2, 8, 4. */

@@ -45,6 +45,8 @@ export interface GuestEvent {
   readonly linear?: bigint | undefined;
   /** What #DB adds to DR6. */
   readonly dr6?: bigint | undefined;
+  /** An NMI that blocks no further ones: an injected or a virtual one (APM vol.2 §15.20, §15.21.10). */
+  readonly unblocking?: true | undefined;
   /** RIP to save, where it is not the current one: after INT n, INT3, INTO, INT1. */
   readonly nextRip?: bigint | undefined;
 }
@@ -170,7 +172,7 @@ export function deliver(tx: Transaction, event: GuestEvent): TaskSwitched | unde
   // A data breakpoint in the shadow of MOV SS outlives INT n and INT3: it traps at their handler (kvm-unit-tests, debug).
   if (isSoftware(event) && (before & Boundary.DEBUG_SHADOW) !== 0n)
     boundary |= before & (0xfn << Boundary.BREAKPOINTS_SHIFT);
-  if (event.type === 'nmi') boundary |= Boundary.NMI_BLOCKED;
+  if (event.type === 'nmi' && event.unblocking !== true) boundary |= Boundary.NMI_BLOCKED;
   tx.set(R.boundary, boundary);
   tx.set(R.activity, Activity.RUNNING);
   return task;

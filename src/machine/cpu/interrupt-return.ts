@@ -4,6 +4,8 @@
  */
 import { generalProtection } from '../faults.js';
 import { Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { IntControl } from '../layout/vmcb.js';
+import { hasVirtualNmis } from '../svm/injection.js';
 import { uN } from '../units.js';
 import { Attribute, packSegment, readTss, setSegment } from './descriptors.js';
 import {
@@ -47,7 +49,9 @@ export function interruptReturn(context: SystemContext, width: 16 | 32 | 64): vo
   else if ((tx.get(R.rflags) & Flag.NT) !== 0n) returnToTask(context);
   else if (is64Bit(tx)) returnFrom64Bit(tx, width);
   else returnFromLegacy(tx, width);
-  tx.set(R.boundary, tx.get(R.boundary) & ~Boundary.NMI_BLOCKED);
+  // A guest with virtual NMIs has a mask of its own (APM vol.2 §15.21.10 NMI Virtualization).
+  if (hasVirtualNmis(tx)) tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
+  else tx.set(R.boundary, tx.get(R.boundary) & ~Boundary.NMI_BLOCKED);
 }
 
 function returnToParagraph(tx: Transaction, width: 16 | 32 | 64): void {

@@ -5,6 +5,7 @@
  * Interrupt and Local APIC Support; RFLAGS.RF and the shadow of MOV SS: §13.1.3 Using Breakpoints.
  */
 import { invariant } from '../errors.js';
+import { Vector } from '../faults.js';
 import { Activity, Boundary, Flag, R } from '../layout/cpu-state.js';
 import { breakpointsDiscarded, initAllowed, nmiAllowed, smiAllowed } from '../svm/gif.js';
 import {
@@ -13,9 +14,11 @@ import {
   pendingInjection,
   physicalInterruptsAllowed,
   virtualInterruptDue,
+  virtualNmiDue,
 } from '../svm/injection.js';
 import { type InterceptName, interceptRequested } from '../svm/intercepts.js';
 import { u64, uN } from '../units.js';
+import { HWCR_SMM_LOCK } from './control-registers.js';
 import { breakpointsEnabled, DR6, executionHits } from './debug.js';
 import type { GuestEvent } from './exceptions.js';
 import { is64Bit, type SlotReader } from './mode.js';
@@ -23,6 +26,8 @@ import { is64Bit, type SlotReader } from './mode.js';
 export interface BoundaryInputs {
   /** An interrupt controller asserts INTR. */
   readonly externalPending: boolean;
+  /** The processor discards matches of breakpoint registers while GIF is clear, as the manual has it. */
+  readonly discardsBreakpoints?: boolean;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
   readonly intercepted?: (name: InterceptName) => boolean;
 }
@@ -41,11 +46,11 @@ export type Due =
   | { readonly kind: 'nmi' }
   /** INTR: acknowledge it and deliver its vector. */
   | { readonly kind: 'external' }
+  /** V_NMI: clear it, set V_NMI_MASK and deliver an NMI. */
+  | { readonly kind: 'virtual-nmi' }
   /** V_IRQ: clear it and deliver V_INTR_VECTOR. */
   | { readonly kind: 'virtual' };
 
-/** HWCR.SmmLock: the intercept of SMIs is ignored (APM vol.2 §15.13.3). */
-const SMM_LOCK = 1n << 0n;
 /** VM_CR.R_INIT. */
 const REDIRECT_INIT = 1n << 1n;
 
@@ -58,7 +63,8 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
 
   if (pendingInjection(cpu) !== undefined) return { kind: 'injection' };
   if ((boundary & Boundary.SMI_PENDING) !== 0n && smiAllowed(cpu)) {
-    return (cpu.get(R.hwcr) & SMM_LOCK) === 0n ? unless('SMI', { kind: 'smi' }) : { kind: 'smi' };
+    // Under HWCR.SmmLock the intercept is ignored (APM vol.2 §15.13.3 SMI Intercept, §15.32 SMM-Lock).
+    return (cpu.get(R.hwcr) & HWCR_SMM_LOCK) === 0n ? unless('SMI', { kind: 'smi' }) : { kind: 'smi' };
   }
   if ((boundary & Boundary.INIT_PENDING) !== 0n && initAllowed(cpu)) {
     const redirected = (cpu.get(R.vmCr) & REDIRECT_INIT) !== 0n;
@@ -66,23 +72,25 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   }
   const activity = cpu.get(R.activity);
   if (activity === Activity.WAIT_FOR_SIPI) return undefined;
-  const traps = debugTraps(cpu);
+  const discard = inputs.discardsBreakpoints !== false && breakpointsDiscarded(cpu);
+  const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
   if ((boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu)) return unless('NMI', { kind: 'nmi' });
   if (activity === Activity.SHUTDOWN) return undefined;
   if (inputs.externalPending && physicalInterruptsAllowed(cpu)) return unless('INTR', { kind: 'external' });
+  if (virtualNmiDue(cpu)) return { kind: 'virtual-nmi' };
   if (virtualInterruptDue(cpu)) return unless('VINTR', { kind: 'virtual' });
-  const hits = activity === Activity.RUNNING ? instructionBreakpoints(cpu) : 0n;
+  const hits = activity === Activity.RUNNING && !discard ? instructionBreakpoints(cpu) : 0n;
   return hits === 0n ? undefined : { kind: 'debug', dr6: hits };
 }
 
 /** Traps of the last instruction, as DR6 bits. They wait in the shadow of MOV SS. */
-function debugTraps(cpu: SlotReader): bigint {
+function debugTraps(cpu: SlotReader, discard: boolean): bigint {
   const boundary = cpu.get(R.boundary);
   if ((boundary & Boundary.DEBUG_SHADOW) !== 0n) return 0n;
   const step = (boundary & Boundary.SINGLE_STEP) !== 0n ? DR6.BS : 0n;
   const hits = (boundary >> Boundary.BREAKPOINTS_SHIFT) & DR6.BREAKPOINTS;
-  return step | (breakpointsDiscarded(cpu) ? 0n : hits);
+  return step | (discard ? 0n : hits);
 }
 
 /**
@@ -90,7 +98,7 @@ function debugTraps(cpu: SlotReader): bigint {
  * does not, on AMD processors (kvm-unit-tests, emulator).
  */
 function instructionBreakpoints(cpu: SlotReader): bigint {
-  if (!breakpointsEnabled(cpu) || breakpointsDiscarded(cpu)) return 0n;
+  if (!breakpointsEnabled(cpu)) return 0n;
   if ((cpu.get(R.rflags) & Flag.RF) !== 0n) return 0n;
   const rip = cpu.get(R.rip);
   const linear = is64Bit(cpu) ? u64(rip) : uN(32, cpu.get(R.csBase) + rip);
@@ -104,9 +112,14 @@ const TYPE_OF_INJECTION: Readonly<Record<number, GuestEvent['type']>> = {
   [EventType.SOFTWARE]: 'software',
 };
 
-/** An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20). */
-export function eventOfInjection({ type, vector, errorCode, nextRip }: PendingInjection): GuestEvent {
+/**
+ * An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20).
+ * @param rip what vectors 3 and 4 return to when nRIP does not say: they are INT3 and INTO, which the gate's DPL is for.
+ */
+export function eventOfInjection({ type, vector, errorCode, nextRip }: PendingInjection, rip: bigint): GuestEvent {
   const kind = TYPE_OF_INJECTION[type];
   invariant(kind !== undefined, 'VMRUN let an event of a reserved type pass');
-  return { type: kind, vector, errorCode, nextRip };
+  const trap = kind === 'exception' && (vector === Vector.BP || vector === Vector.OF);
+  const returnTo = trap ? (nextRip ?? rip) : nextRip;
+  return { type: kind, vector, errorCode, nextRip: returnTo, ...(kind === 'nmi' ? { unblocking: true } : {}) };
 }

@@ -6,8 +6,9 @@
 import { type GuestFault, generalProtection } from '../faults.js';
 import { EFER, R, type RegisterName, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { isCanonical } from '../units.js';
-import { VM_CR_SVMDIS, writeEfer } from './control-registers.js';
+import { HWCR_SMM_LOCK, VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
+import { DEBUG_CTL_DEFINED } from './debug.js';
 import type { MsrRow } from './msr-row.js';
 import { MTRR_CAP, MTRR_ROWS } from './mtrr.js';
 import {
@@ -114,16 +115,46 @@ function patSlot({ tx }: SystemContext): Slot {
   return nested ? R.guestPat : R.pat;
 }
 
-/** What RDTSC and MSR 10h show: a guest's offset is added (APM vol.2 §15.5.1, TSC_OFFSET). */
+/** Fraction bits of TSC_RATIO. */
+const TSC_RATIO_FRACTION = 32n;
+
+/**
+ * What RDTSC and MSR 10h show: in a guest the counter is scaled, then the offset is added (APM vol.2 §15.5.1 Basic
+ * Operation, Control Bits; §15.30.5 TSC Ratio MSR).
+ */
 export function guestTsc(context: SystemContext): bigint {
   const { tx } = context;
-  const offset = (tx.get(R.svmMode) & SvmMode.GUEST) === 0n ? 0n : tx.get(R.tscOffset);
-  return BigInt.asUintN(64, context.readTsc() + offset);
+  const tsc = context.readTsc();
+  if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n) return tsc;
+  return BigInt.asUintN(64, ((tsc * tx.get(R.tscRatio)) >> TSC_RATIO_FRACTION) + tx.get(R.tscOffset));
 }
 
 /** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */
 const VM_CR_BITS = 0x1fn;
-const VM_CR_LOCK = 1n << 3n;
+
+/** The key that takes VM_CR.LOCK back; reads as zero (APM vol.2 §15.31.1 SVM_KEY MSR). */
+const SVM_KEY: MsrRow = {
+  msr: 0xc001_0118,
+  name: 'SVM_KEY',
+  source: 'APM vol.2 §15.31.1 SVM_KEY MSR (C001_0118h)',
+  exists: ({ svm }) => svm.has('svm-lock'),
+  read: () => 0n,
+  write({ tx }, value) {
+    const vmCr = tx.get(R.vmCr);
+    if ((vmCr & VM_CR_LOCK) === 0n) tx.set(R.svmKey, value);
+    else if (value !== 0n && value === tx.get(R.svmKey)) tx.set(R.vmCr, vmCr & ~VM_CR_LOCK);
+    return true;
+  },
+};
+
+/** HWCR.SmmLock stays once it is set: there is no SMM_KEY here (APM vol.2 §15.32.1 SmmLock Bit). */
+const HWCR: MsrRow = {
+  ...storage(0xc001_0015, 'hwcr', 'HWCR', 'APM vol.2 §3.2.10 Hardware Configuration Register'),
+  write({ tx }, value) {
+    tx.set(R.hwcr, value | (tx.get(R.hwcr) & HWCR_SMM_LOCK));
+    return true;
+  },
+};
 
 const VM_CR: MsrRow = {
   msr: 0xc001_0114,
@@ -136,7 +167,8 @@ const VM_CR: MsrRow = {
     const locked = (old & VM_CR_LOCK) === 0n ? 0n : VM_CR_LOCK | VM_CR_SVMDIS;
     const next = (value & ~locked) | (old & locked);
     if ((value & ~VM_CR_BITS) !== 0n) throw gp();
-    if ((next & VM_CR_SVMDIS) !== 0n && (tx.get(R.efer) & EFER.SVME) !== 0n) throw gp();
+    // Regardless of LOCK: what was asked for counts, not what a locked register would become.
+    if ((value & VM_CR_SVMDIS) !== 0n && (tx.get(R.efer) & EFER.SVME) !== 0n) throw gp();
     tx.set(R.vmCr, next);
     return true;
   },
@@ -147,16 +179,13 @@ const SYSCFG_BITS = 0x7c_0000n;
 const MCG_CAP_CONTROL_PRESENT = 1n << 8n;
 /** MCG_STATUS: RIPV, EIPV, MCIP. */
 const MCG_STATUS_BITS = 7n;
-/** DebugCtl: LBR, BTF and the pin controls. */
-const DEBUG_CTL_BITS = 0x3fn;
 /** HWCR.McStatusWrEn: MCi_STATUS takes any value. */
 const MC_STATUS_WRITABLE = 1n << 18n;
-/** HWCR.SmmLock: the registers of SMM can no longer be written. */
-const SMM_LOCK = 1n << 0n;
 const TSEG_BITS = 0x000f_ffff_fffe_0000n;
 /** TE and AE. */
 const TSEG_ENABLES = 3n;
-const smmUnlocked = ({ tx }: SystemContext): boolean => (tx.get(R.hwcr) & SMM_LOCK) === 0n;
+/** HWCR.SmmLock: the registers of SMM can no longer be written. */
+const smmUnlocked = ({ tx }: SystemContext): boolean => (tx.get(R.hwcr) & HWCR_SMM_LOCK) === 0n;
 
 const COUNTER_BITS = (1n << 48n) - 1n;
 
@@ -210,7 +239,9 @@ const ROWS: readonly MsrRow[] = [
   }),
   storage(0x17b, 'mcgCtl', 'MCG_CTL', 'APM vol.2 §9.3.1.3 Machine-Check Control Register'),
   storage(0x1a0, 'miscEnable', 'MISC_ENABLE', 'storage for software that expects it; no AMD processor defines it'),
-  storage(0x1d9, 'debugCtl', 'DebugCtl', 'APM vol.2 §13.1.1.7 Debug-Control MSR', { allows: within(DEBUG_CTL_BITS) }),
+  storage(0x1d9, 'debugCtl', 'DebugCtl', 'APM vol.2 §13.1.1.7 Debug-Control MSR', {
+    allows: within(DEBUG_CTL_DEFINED),
+  }),
   ...(['lastBranchFrom', 'lastBranchTo', 'lastIntFrom', 'lastIntTo'] as const).map((slot, index) =>
     readOnly(0x1db + index, slot, 'APM vol.2 §13.1.1.8 Control-Transfer Breakpoint Features', ({ tx }) =>
       tx.get(R[slot]),
@@ -250,6 +281,7 @@ const ROWS: readonly MsrRow[] = [
     read: ({ tx }) => tx.get(R.efer),
     write(context, value) {
       writeEfer(context, value, eferMask(context.profile));
+      context.writeTrap('EFER_WRITE_TRAP', context.tx.get(R.efer));
       return true;
     },
   },
@@ -268,6 +300,12 @@ const ROWS: readonly MsrRow[] = [
     ...storage(0xc000_0103, 'tscAux', 'TSC_AUX', 'APM vol.3, RDTSCP', { mask: LOW_WORD }),
     exists: ({ features }) => features.has('rdtscp') || features.has('rdpid'),
   },
+  {
+    ...storage(0xc000_0104, 'tscRatio', 'TSC_RATIO', 'APM vol.2 §15.30.5 TSC Ratio MSR (C000_0104h)', {
+      allows: within((1n << 40n) - 1n),
+    }),
+    exists: ({ svm }) => svm.has('tsc-ratio'),
+  },
   stored(PERFORMANCE_SELECT, 'PerfEvtSel0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
   stored(PERFORMANCE_COUNTER, 'PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted', {
     mask: COUNTER_BITS,
@@ -276,7 +314,7 @@ const ROWS: readonly MsrRow[] = [
     allows: within(LOW_WORD),
     mask: SYSCFG_BITS,
   }),
-  storage(0xc001_0015, 'hwcr', 'HWCR', 'APM vol.2 §3.2.10 Hardware Configuration Register'),
+  HWCR,
   stored(MACHINE_CHECK_MASKS, 'MCi_CTL_MASK', 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers', {
     exists: ({ machineCheckBanks }, index) => index < machineCheckBanks,
   }),
@@ -292,12 +330,15 @@ const ROWS: readonly MsrRow[] = [
     mask: TSEG_BITS | TSEG_ENABLES,
   }),
   VM_CR,
+  SVM_KEY,
   {
     ...storage(0xc001_0117, 'vmHsavePA', 'VM_HSAVE_PA', 'APM vol.2 §15.30.4 VM_HSAVE_PA MSR (C001_0117h)', {
       allows: (value, { profile }) => (value & 0xfffn) === 0n && value >> BigInt(profile.physicalAddressBits) === 0n,
     }),
     exists: hasSvm,
   },
+  inert(0xc001_001f, 1, 'NB_CFG', 'BKDG of the family, MSRC001_001F Northbridge Configuration'),
+  inert(0xc001_1020, 4, 'LS_CFG, IC_CFG, DC_CFG, BU_CFG', 'BKDG of the family, MSRC001_1020 to MSRC001_1023'),
   inert(0xc001_1029, 1, 'DE_CFG', 'Software Techniques for Managing Speculation, LFENCE', LFENCE_SERIALIZING),
 ];
 

@@ -9,7 +9,7 @@
 import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import type { EndReason, MachineEvent } from '../events.js';
+import type { MachineEvent } from '../events.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
@@ -24,65 +24,40 @@ import {
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
-import { IntControl, type VmcbWords } from '../layout/vmcb.js';
+import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
   EventType,
   encodeEvent,
+  hasVirtualNmis,
   pendingInjection,
   physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
+  withVirtualNmiTaken,
 } from '../svm/injection.js';
+import { instructionBytes } from '../svm/instruction-bytes.js';
 import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
-import type { Engine } from '../wasm/engine.js';
 import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
-import { breakpointsEnabled, DR7 } from './debug.js';
+import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { type Delivered, deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
+import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { is64Bit } from './mode.js';
+import type { ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
-
-/** What the processor needs of the machine around it. */
-export interface ProcessorHost extends VmcbShadow {
-  readonly memory: PhysicalMemory;
-  readonly engine: Engine;
-  readonly profile: CpuProfile;
-  readonly registers: RegisterFile;
-  readonly now: Nanoseconds;
-  readonly externalPending: boolean;
-  stateEvent(event: MachineEvent, retired: 0 | 1): void;
-  countPlain(): void;
-  end(reason: EndReason, status: number): void;
-  /** Acknowledges the pending external interrupt. @returns its vector. */
-  acknowledge(): number;
-  resetDevicesOfVcpu(): void;
-  readDevice(address: SPA, size: number): bigint;
-  writeDevice(address: SPA, size: number, value: bigint): void;
-  readPort(port: number, size: number): bigint;
-  writePort(port: number, size: number, value: bigint): void;
-  readDeviceMsr(msr: number): bigint | 'fault' | undefined;
-  writeDeviceMsr(msr: number, value: bigint): boolean | undefined;
-  readTaskPriority(): bigint;
-  writeTaskPriority(value: bigint): void;
-  readTsc(): bigint;
-  tscMoved(base: bigint): void;
-  drawEntropy(): bigint;
-  storedMsr(msr: number): bigint;
-  knownWords(vmcb: number): VmcbWords | undefined;
-}
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -95,8 +70,12 @@ const INTERRUPT_FLAG = Number(Flag.IF);
 const GUEST_MODE = Number(SvmMode.GUEST);
 const HOST_IF = Number(SvmMode.HOST_IF);
 const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
-const V_IRQ = Number(IntControl.V_IRQ);
+const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
+const LBR = Number(DEBUG_CTL.LBR);
+const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
 const MSR_APIC_BASE = 0x1b;
+/** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
+const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
 
 export class Processor implements TransactionHost, SystemContext {
@@ -105,10 +84,14 @@ export class Processor implements TransactionHost, SystemContext {
   readonly vmcbShadow: VmcbShadow;
   readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
+  /** The instruction's bytes are on their way: a page fault is that of the fetch. */
+  private fetching = false;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
   private readonly flushes: TlbFlush[] = [];
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
+  /** The exit that follows the instruction: a write trap. */
+  private trap: VmExit | undefined;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -174,12 +157,12 @@ export class Processor implements TransactionHost, SystemContext {
     return this.words[2 * slot] as number;
   }
 
-  /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow. */
+  /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow, branch recording. */
   get mustStep(): boolean {
     return (
       (this.word(R.rflags) & STEPPING_FLAGS) !== 0 ||
       (this.word(R.boundary) & TRANSIENT_BITS) !== 0 ||
-      (this.word(R.dr7) & DR7_ENABLES) !== 0
+      ((this.word(R.dr7) & DR7_ENABLES) | (this.word(R.debugCtl) & LBR)) !== 0
     );
   }
 
@@ -191,12 +174,17 @@ export class Processor implements TransactionHost, SystemContext {
   takeDueEvent(): boolean {
     const nothing =
       (this.word(R.boundary) | this.word(R.eventInjection)) === 0 &&
-      ((this.word(R.intControl) & V_IRQ) | (this.word(R.dr7) & DR7_ENABLES)) === 0 &&
+      ((this.word(R.intControl) & VIRTUAL_EVENTS) | (this.word(R.dr7) & DR7_ENABLES)) === 0 &&
       !(this.mayTakeInterrupts && this.machine.externalPending);
     if (nothing) return false;
-    const due = decideBoundary(this.liveRegisters, { externalPending: this.machine.externalPending });
+    const due = decideBoundary(this.liveRegisters, {
+      externalPending: this.machine.externalPending,
+      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
+    });
     if (due === undefined) return false;
     this.tx.abort();
+    this.current = undefined;
+    this.fetching = false;
     this.take(due);
     return true;
   }
@@ -207,8 +195,7 @@ export class Processor implements TransactionHost, SystemContext {
         this.inject();
         return;
       case 'exit':
-        // EXITINFO1 of an SMI: its source is external (APM vol.2 §15.13.3 SMI Intercept).
-        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode, due.intercept === 'SMI' ? 1n : 0n));
+        this.exit(new VmExit(INTERCEPTS[due.intercept].exitCode, due.intercept === 'SMI' ? SMI_EXTERNAL : 0n));
         return;
       case 'debug':
         this.deliver({ type: 'exception', vector: Vector.DB, dr6: due.dr6 }, 0);
@@ -222,6 +209,10 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'external', vector }, 0);
         return;
       }
+      case 'virtual-nmi':
+        this.tx.set(R.intControl, withVirtualNmiTaken(this.tx.get(R.intControl)));
+        this.deliver({ type: 'nmi', vector: Vector.NMI, unblocking: true }, 0, 'virtual', [R.intControl]);
+        return;
       case 'virtual': {
         const vector = virtualInterruptVector(this.tx);
         this.tx.set(R.intControl, withoutVirtualInterrupt(this.tx.get(R.intControl)));
@@ -256,10 +247,16 @@ export class Processor implements TransactionHost, SystemContext {
   private inject(): void {
     const injection = pendingInjection(this.tx);
     invariant(injection !== undefined, 'nothing is to be injected');
-    const event = eventOfInjection(injection);
+    const event = eventOfInjection(injection, this.get(R.rip));
+    const { tx } = this;
     const cleared: readonly Slot[] = [R.eventInjection, R.eventNextRip];
-    for (const slot of cleared) this.tx.set(slot, 0n);
-    this.deliver(event, 0, 'injected', cleared);
+    for (const slot of cleared) tx.set(slot, 0n);
+    if (event.type !== 'nmi' || !hasVirtualNmis(tx)) this.deliver(event, 0, 'injected', cleared);
+    else {
+      // It masks virtual NMIs as a virtual one would (APM vol.2 §15.21.10 NMI Virtualization).
+      tx.set(R.intControl, tx.get(R.intControl) | IntControl.V_NMI_MASK);
+      this.deliver(event, 0, 'injected', [...cleared, R.intControl]);
+    }
   }
 
   // Instructions
@@ -271,10 +268,13 @@ export class Processor implements TransactionHost, SystemContext {
     this.flushes.length = 0;
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
+    this.trap = undefined;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
+      this.fetching = known === undefined;
       const insn = known ?? this.fetch();
+      this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
       // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
@@ -291,6 +291,7 @@ export class Processor implements TransactionHost, SystemContext {
       this.trapAfter(insn, rflags);
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
+      if (this.trap !== undefined) this.exit(this.trap);
     } catch (reason) {
       this.interrupted(reason);
     }
@@ -327,11 +328,21 @@ export class Processor implements TransactionHost, SystemContext {
       tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
     }
     const hits = this.ops.watchHits;
+    const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
-    const steps = ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
+    const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
     if (hits === 0n && !steps) return;
     const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
+  }
+
+  /** Records a branch. @returns whether TF traps behind this instruction. */
+  private watchBranch(insn: DecodedInstruction): boolean {
+    const { tx } = this;
+    const from = this.get(R.rip);
+    const taken = isTakenBranch(tx, insn.mnemonic, this.codeOffset(from + BigInt(insn.length)));
+    if (taken) recordBranch(tx, from);
+    return taken || !stepsBranches(tx);
   }
 
   private complete(insn: DecodedInstruction): void {
@@ -460,6 +471,7 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
+        if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
       }
@@ -492,7 +504,8 @@ export class Processor implements TransactionHost, SystemContext {
       code,
       event.errorCode === undefined ? 0n : BigInt(event.errorCode),
       isPageFault ? (event.linear ?? 0n) : 0n,
-      event.nextRip !== undefined,
+      // INT3, INTO and BOUND (APM vol.2 §15.7.1 State Saved on Exit).
+      event.nextRip !== undefined || event.vector === Vector.BR,
       isPageFault,
     );
   }
@@ -506,7 +519,12 @@ export class Processor implements TransactionHost, SystemContext {
       software: EventType.SOFTWARE,
     };
     const { vector, errorCode } = event;
-    this.tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
+    const { tx } = this;
+    // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
+    if (event.type === 'nmi' && hasVirtualNmis(tx)) {
+      tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
+    }
+    tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
   }
 
   private shutdown(): void {
@@ -524,21 +542,14 @@ export class Processor implements TransactionHost, SystemContext {
     const { tx, machine, current } = this;
     const nextRip =
       exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
-    const bytes = exit.withBytes && current !== undefined ? this.instructionBytes(current) : undefined;
+    const bytes =
+      exit.withBytes && !this.fetching
+        ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
+        : undefined;
     const outcome = decideVmexit(tx, exit, { profile: machine.profile, vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
-  }
-
-  /** Up to 15 bytes from CS:RIP, as far as the instruction's own page goes (APM vol.2 §15.8.4 Nested and Intercepted #PF). */
-  private instructionBytes(insn: DecodedInstruction): Uint8Array {
-    const { engine, memory } = this.machine;
-    const linear = checkSegment(this.tx, Segment.CS, this.get(R.rip), 1, Access.FETCH);
-    const address = engine.translate(linear, this.fetchAccess());
-    if (address < 0) return insn.bytes;
-    const inPage = Math.min(MAX_INSTRUCTION_BYTES, 4096 - (address % 4096));
-    return inPage < insn.length || !memory.isRam(address, inPage) ? insn.bytes : memory.window(address, inPage).slice();
   }
 
   // SystemContext
@@ -565,7 +576,9 @@ export class Processor implements TransactionHost, SystemContext {
 
   intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
     if (!this.requested(name)) return;
-    throw new VmExit(INTERCEPTS[name].exitCode, info.info1 ?? 0n, info.info2 ?? 0n, true);
+    const { exitCode, assisted } = INTERCEPTS[name];
+    const told = assisted !== true || this.profile.svm.has('decode-assists');
+    throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
@@ -574,11 +587,23 @@ export class Processor implements TransactionHost, SystemContext {
     throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
   }
 
+  writeTrap(name: InterceptName, value: bigint): void {
+    if (this.requested(name)) this.trap = new VmExit(INTERCEPTS[name].exitCode, value);
+  }
+
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
     if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), next, true);
+    const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
+    throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
+  }
+
+  nestedAddress(address: number, write: boolean): number {
+    const { engine } = this.machine;
+    const frame = engine.translateNested(address, write ? Access.WRITE : 0);
+    if (frame >= 0) return frame;
+    throw new NestedPageFault(nestedErrorCode(engine.walker.result), BigInt(address));
   }
 
   outcome(make: (registers: RegisterDelta) => MachineEvent): void {

@@ -3,6 +3,7 @@
  * Source: APM vol.2 §14.1 Initial Processor State (table 14-1), §14.1.4 External Initialization Using INIT.
  */
 import { Activity, Boundary, CR0, Flag, R, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
+import { VM_CR_LOCK, VM_CR_SVMDIS } from './control-registers.js';
 import { type CpuProfile, signature } from './cpuid.js';
 import { DR6, DR7 } from './debug.js';
 import { packSegment } from './descriptors.js';
@@ -14,6 +15,8 @@ const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
 /** PAT after RESET (APM vol.2 table 7-9): WB, WT, UC-, UC, twice. */
 const PAT_RESET = 0x0007_0406_0007_0406n;
 const MXCSR_RESET = 0x1f80n;
+/** 1.0 in 8.32 fixed point (APM vol.2 §15.30.5 TSC Ratio MSR). */
+const TSC_RATIO_ONE = 1n << 32n;
 
 /** Registers that RESET and INIT set alike. */
 function common(profile: CpuProfile): [Slot, bigint][] {
@@ -68,6 +71,7 @@ export function resetRegisters(profile: CpuProfile): ReadonlyMap<Slot, bigint> {
     [R.mxcsr, MXCSR_RESET],
     [R.activity, Activity.RUNNING],
     [R.svmMode, SvmMode.GIF],
+    [R.tscRatio, TSC_RATIO_ONE],
   ]);
 }
 
@@ -83,9 +87,13 @@ export function initRegisters(cpu: SlotReader, profile: CpuProfile, waits: boole
     [R.cr0, kept | CR0.ET],
     [R.svmMode, SvmMode.GIF],
     [R.boundary, cpu.get(R.boundary) & Boundary.SMI_PENDING],
+    [R.vmCr, vmCrAfterInit(cpu.get(R.vmCr))],
     [R.activity, waits ? Activity.WAIT_FOR_SIPI : Activity.RUNNING],
   ]);
 }
+
+/** INIT clears SVMDIS unless it is locked (APM vol.2 §15.30.1 VM_CR MSR). */
+const vmCrAfterInit = (vmCr: bigint): bigint => ((vmCr & VM_CR_LOCK) === 0n ? vmCr & ~VM_CR_SVMDIS : vmCr);
 
 /** CS and RIP after a start-up interrupt with `vector` (APM vol.2 §16.5 Interprocessor Interrupts). */
 export function startupRegisters(vector: number): ReadonlyMap<Slot, bigint> {

@@ -49,8 +49,15 @@ export interface SystemContext {
    * @throws VmExit
    */
   intercept(name: InterceptName, info?: { readonly info1?: bigint; readonly info2?: bigint }): void;
+  /** The exit of a write trap follows when the instruction is complete. @param value what was written. */
+  writeTrap(name: InterceptName, value: bigint): void;
   /** As `intercept('MSR_PROT')`, by the MSR permission map. */
   interceptMsr(msr: number, write: boolean): void;
+  /**
+   * sPA of a page that a guest names by its guest-physical address, for an access of its processor.
+   * @throws NestedPageFault
+   */
+  nestedAddress(gPA: number, write: boolean): number;
   /** As `intercept('IOIO_PROT')`, by the I/O permission map. */
   interceptIo(access: PortAccess): void;
 

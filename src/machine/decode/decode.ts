@@ -202,7 +202,8 @@ export class Decoder {
     );
     if (operands.includes(undefined)) return 'invalid';
     const list = operands as DecodedOperand[];
-    if (encoding.lock && !(attributes.has('lock') && list[0]?.kind === 'mem')) return 'invalid';
+    if (encoding.lock && !attributes.has('cr8') && !(attributes.has('lock') && list[0]?.kind === 'mem'))
+      return 'invalid';
     const prefixRepeats = encoding.repeat !== 0 && form.prefix !== 'F2' && form.prefix !== 'F3';
     return {
       instruction: form.instruction,

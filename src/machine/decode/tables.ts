@@ -5,7 +5,7 @@
  *     [VEX.LZ|VEX.L0|VEX.L1] [NP|66|F3|F2] [0F|0F 38|0F 3A] OP[+r] [FIXED] [/digit|/r]: operands [attributes]
  *
  * `FIXED` is a whole ModRM byte (`0F 01 D8`). Without a prefix word a form takes any prefix, 66 being the operand size.
- * Attributes: [lock] LOCK is allowed with a memory destination; [d64] 64-bit operand size by default in 64-bit mode;
+ * Attributes: [lock] LOCK is allowed with a memory destination; [cr8] LOCK makes CR0 mean CR8; [d64] 64-bit operand size by default in 64-bit mode;
  * [f64] always 64 bits there; [i64] invalid in 64-bit mode; [o64] only there; [prot] #UD in real and virtual-8086 mode;
  * [rep] repeated by REP prefixes; [b] an operand size of 8 bits that no operand shows; [w0] [w1] by REX.W or VEX.W;
  * [b0] without REX.B.
@@ -52,7 +52,7 @@ export interface DecodeTables {
 }
 
 const FORM = /^(?<code>[^:]*):(?<operands>[^[]*)(?<attributes>(\[[a-z0-9]+\]\s*)*)$/;
-const ATTRIBUTES = new Set(['lock', 'd64', 'f64', 'i64', 'o64', 'prot', 'rep', 'b', 'b0', 'w0', 'w1']);
+const ATTRIBUTES = new Set(['lock', 'cr8', 'd64', 'f64', 'i64', 'o64', 'prot', 'rep', 'b', 'b0', 'w0', 'w1']);
 /** Operand codes without a size letter. */
 const FIXED_OPERANDS = new Set(['AL', 'rAX', 'CL', 'DX', '1', 'M', 'eAX', 'XMM0']);
 

@@ -1,10 +1,9 @@
 /**
- * Control, debug and extended control registers, the time-stamp counter, model-specific registers, and translations.
- * Source: APM vol.3, MOV CRn, MOV DRn, SMSW, LMSW, CLTS, INVLPG, RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV.
+ * Control, debug and extended control registers, the time-stamp counter, and model-specific registers.
+ * Source: APM vol.3, MOV CRn, MOV DRn, SMSW, LMSW, CLTS, RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV.
  * Where each intercept stands: svm/intercepts.ts.
  */
 import {
-  currentAsid,
   debugName,
   debugRegister,
   debugSlot,
@@ -17,17 +16,17 @@ import {
   writeCr4,
   writeCr8,
 } from '../cpu/control-registers.js';
-import { cplOf, is64Bit } from '../cpu/mode.js';
+import { cplOf } from '../cpu/mode.js';
 import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
 import { PERFORMANCE_COUNTER, PERFORMANCE_COUNTERS } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { CR0, CR4, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
-import { crRead, crWrite, drRead, drWrite } from '../svm/intercepts.js';
-import { isCanonical, u64, uN } from '../units.js';
+import { CR0, CR4, R } from '../layout/cpu-state.js';
+import { crRead, crWrite, crWriteTrap, drRead, drWrite } from '../svm/intercepts.js';
+import { uN } from '../units.js';
 import { Gpr, type Instruction } from './instruction.js';
 import { requireUmip } from './segment.js';
-import { gprAt, memoryAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
+import { gprAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
 
 /** MOV to and from CRn and DRn has 64 bits in 64-bit mode and 32 bits elsewhere, whatever the prefixes. */
 const moveWidth = ({ insn }: SystemContext): 32 | 64 => (insn.long ? 64 : 32);
@@ -36,17 +35,20 @@ const moveInfo = (gpr: number): bigint => (1n << 63n) | BigInt(gpr);
 
 const CONTROL_REGISTERS: ReadonlySet<number> = new Set([0, 2, 3, 4, 8]);
 
+/** LOCK MOV CR0 is how code outside 64-bit mode names CR8 (APM vol.2 §15.21.3 TPR Access in 32-Bit Mode). */
 function controlRegister(context: SystemContext, operand: number): number {
   const number = numberAt(context, operand);
+  const { lock } = context.insn;
+  if (lock && (number !== 0 || !context.profile.system.has('alt-mov-cr8'))) throw invalidOpcode();
   if (!CONTROL_REGISTERS.has(number)) throw invalidOpcode();
   requireCpl0(context);
-  return number;
+  return lock ? 8 : number;
 }
 
 const MOV_FROM_CR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV CRn',
-  forms: ['0F 20 /r: Rd, Cd'],
+  forms: ['0F 20 /r: Rd, Cd [cr8]'],
   system(context) {
     const number = controlRegister(context, 1);
     const gpr = gprAt(context, 0).number;
@@ -60,7 +62,7 @@ const MOV_FROM_CR = systemInstruction({
 const MOV_TO_CR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV CRn',
-  forms: ['0F 22 /r: Cd, Rd'],
+  forms: ['0F 22 /r: Cd, Rd [cr8]'],
   system(context) {
     const number = controlRegister(context, 0);
     const gpr = gprAt(context, 1).number;
@@ -142,25 +144,8 @@ const CLTS = systemInstruction({
     context.intercept(crWrite(0));
     const cr0 = context.tx.get(R.cr0) & ~CR0.TS;
     context.tx.set(R.cr0, cr0);
+    context.writeTrap(crWriteTrap(0), cr0);
     stateControl(context, 'cr0', cr0);
-  },
-});
-
-/** Neither limit nor canonical form of the address is checked. */
-const INVLPG = systemInstruction({
-  mnemonic: 'INVLPG',
-  source: 'APM vol.3, INVLPG',
-  forms: ['0F 01 /7: M'],
-  system(context) {
-    const { tx, ops } = context;
-    requireCpl0(context);
-    const memory = memoryAt(context, 0);
-    const based = !is64Bit(tx) || memory.segment >= Segment.FS;
-    const base = based ? tx.get((segmentSlot(memory.segment) + 1) as Slot) : 0n;
-    const linear = is64Bit(tx) ? u64(base + ops.address(memory)) : uN(32, base + ops.address(memory));
-    context.intercept('INVLPG', { info1: linear });
-    if (isCanonical(linear)) context.flushTlb({ scope: 'page', asid: currentAsid(tx), linear });
-    context.plain();
   },
 });
 
@@ -282,6 +267,6 @@ const XSETBV = systemInstruction({
 });
 
 export const CONTROL_INSTRUCTIONS: readonly Instruction[] = [
-  ...[MOV_FROM_CR, MOV_TO_CR, MOV_FROM_DR, MOV_TO_DR, SMSW, LMSW, CLTS, INVLPG],
+  ...[MOV_FROM_CR, MOV_TO_CR, MOV_FROM_DR, MOV_TO_DR, SMSW, LMSW, CLTS],
   ...[RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV],
 ];

@@ -1,40 +1,67 @@
 /**
  * The instructions of SVM. All but VMMCALL want EFER.SVME and protected mode (#UD), then privilege level 0 (#GP), then an
- * address that can hold a VMCB (#GP); the intercept stands behind these. VMMCALL's stands before everything.
- * Source: APM vol.3 §4 System Instruction Reference; APM vol.2 §15.4 Enabling SVM, §15.9 Instruction Intercepts.
+ * address that can be a VMCB's (#GP); the intercept stands behind these. VMMCALL's stands before everything.
+ *
+ * A guest's STGI and CLGI act on V_GIF where it has one, its VMLOAD and VMSAVE on guest-physical addresses where they are
+ * virtualized; without that they act like the host's.
+ * Source: APM vol.3 §4 System Instruction Reference; APM vol.2 §15.4 Enabling SVM, §15.9 Instruction Intercepts, §15.31
+ * SVM-Lock, §15.33 Nested Virtualization.
  */
 
 import { cplOf, hasParagraphs } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { EFER, R } from '../layout/cpu-state.js';
-import { VMCB_BYTES } from '../layout/vmcb.js';
+import { EFER, R, SvmMode } from '../layout/cpu-state.js';
+import { NestedControl, SegmentWord, VirtExt, VMCB_BYTES } from '../layout/vmcb.js';
 import { setGif } from '../svm/gif.js';
+import { hasVirtualGif, withVirtualGif } from '../svm/injection.js';
+import { INTERCEPTS } from '../svm/intercepts.js';
+import { VmExit } from '../svm/vmexit-request.js';
 import { vmload, vmsave } from '../svm/vmload.js';
 import { vmrun } from '../svm/vmrun.js';
 import { uN } from '../units.js';
 
-/** #UD without SVM or protected mode, #GP(0) above privilege level 0. */
-function requireSvm({ tx }: SystemContext): void {
-  if ((tx.get(R.efer) & EFER.SVME) === 0n || hasParagraphs(tx)) throw invalidOpcode();
+/** #UD without SVM or protected mode, #GP(0) above privilege level 0. @param always SVM need not be enabled. */
+function requireSvm({ tx }: SystemContext, always = false): void {
+  if ((!always && (tx.get(R.efer) & EFER.SVME) === 0n) || hasParagraphs(tx)) throw invalidOpcode();
   if (cplOf(tx) !== 0) throw generalProtection();
 }
 
 /** rAX by the effective address size. */
 const linearOperand = ({ tx, insn }: SystemContext): bigint => uN(insn.addressWidth, tx.get(R.rax));
 
-/**
- * sPA of the VMCB in rAX: #GP(0) when it is not aligned or no valid physical address, and here also when it is not RAM,
- * for a device cannot hold a VMCB.
- */
+/** Physical address of the VMCB in rAX: #GP(0) when it is not aligned or no valid physical address. */
 function vmcbOperand(context: SystemContext): number {
   const address = linearOperand(context);
   if (address % BigInt(VMCB_BYTES) !== 0n || address >> BigInt(context.profile.physicalAddressBits) !== 0n) {
     throw generalProtection();
   }
-  const vmcb = Number(address);
-  if (!context.tx.host.memory.isRam(vmcb, VMCB_BYTES)) throw generalProtection();
+  return Number(address);
+}
+
+/** #GP(0), here, also for an sPA that is not RAM: a device cannot hold a VMCB. */
+function inRam({ tx }: SystemContext, vmcb: number): number {
+  if (!tx.host.memory.isRam(vmcb, VMCB_BYTES)) throw generalProtection();
   return vmcb;
+}
+
+/**
+ * Where a VMLOAD or VMSAVE past its intercept finds its VMCB. A guest's address is guest-physical under
+ * virtualization of the two; the enable bit counts for a 64-bit hypervisor with nested paging, and exits for others.
+ * Source: APM vol.2 §15.33.1 VMSAVE and VMLOAD Virtualization.
+ * @throws VmExit, NestedPageFault
+ */
+function savedStateAt(context: SystemContext, address: number, name: 'VMLOAD' | 'VMSAVE'): number {
+  const { tx } = context;
+  if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n || (tx.get(R.virtExt) & VirtExt.VMLOAD_VMSAVE) === 0n) {
+    return inRam(context, address);
+  }
+  const recognised =
+    (tx.get(R.hostEfer) & EFER.LMA) !== 0n &&
+    (tx.get(R.hostCs) & SegmentWord.LONG) !== 0n &&
+    (tx.get(R.nestedControl) & NestedControl.NP_ENABLE) !== 0n;
+  if (!recognised) throw new VmExit(INTERCEPTS[name].exitCode, 0n, 0n, true);
+  return inRam(context, context.nestedAddress(address, name === 'VMSAVE'));
 }
 
 export const VMRUN = systemInstruction({
@@ -46,7 +73,7 @@ export const VMRUN = systemInstruction({
     requireSvm(context);
     const vmcb = vmcbOperand(context);
     context.intercept('VMRUN');
-    vmrun(context, vmcb);
+    vmrun(context, inRam(context, vmcb));
   },
 });
 
@@ -70,7 +97,7 @@ export const VMLOAD = systemInstruction({
     requireSvm(context);
     const vmcb = vmcbOperand(context);
     context.intercept('VMLOAD');
-    vmload(context, vmcb);
+    vmload(context, savedStateAt(context, vmcb, 'VMLOAD'));
   },
 });
 
@@ -83,20 +110,28 @@ export const VMSAVE = systemInstruction({
     requireSvm(context);
     const vmcb = vmcbOperand(context);
     context.intercept('VMSAVE');
-    vmsave(context, vmcb);
+    vmsave(context, savedStateAt(context, vmcb, 'VMSAVE'));
   },
 });
 
+/** GIF, or the guest's own. */
+function changeGif(context: SystemContext, set: boolean): void {
+  const { tx } = context;
+  if (hasVirtualGif(tx)) tx.set(R.intControl, withVirtualGif(tx.get(R.intControl), set));
+  else setGif(tx, set);
+  context.outcome((registers) => ({ type: 'svm.gif', set, registers }));
+}
+
+/** With SVM-Lock it needs no EFER.SVME. */
 export const STGI = systemInstruction({
   mnemonic: 'STGI',
   source: 'APM vol.3, STGI',
   forms: ['0F 01 DC: '],
   feature: 'svm',
   system(context) {
-    requireSvm(context);
+    requireSvm(context, context.profile.svm.has('svm-lock'));
     context.intercept('STGI');
-    setGif(context.tx, true);
-    context.outcome((registers) => ({ type: 'svm.gif', set: true, registers }));
+    changeGif(context, true);
   },
 });
 
@@ -108,8 +143,7 @@ export const CLGI = systemInstruction({
   system(context) {
     requireSvm(context);
     context.intercept('CLGI');
-    setGif(context.tx, false);
-    context.outcome((registers) => ({ type: 'svm.gif', set: false, registers }));
+    changeGif(context, false);
   },
 });
 

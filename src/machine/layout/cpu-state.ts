@@ -57,10 +57,11 @@ export const REGISTER_NAMES = [
   ...(['svmMode', 'vmcb', 'interceptCr', 'interceptDr', 'interceptExceptions', 'intercept3', 'intercept4'] as const),
   ...(['intercept5', 'pauseFilter', 'iopmBase', 'msrpmBase', 'tscOffset', 'guestAsid', 'intControl'] as const),
   ...(['nestedControl', 'nestedCr3', 'virtExt', 'guestPat', 'exitIntInfo', 'tscRatio'] as const),
-  ...(['eventInjection', 'eventNextRip'] as const),
+  ...(['eventInjection', 'eventNextRip', 'lastPause', 'svmKey'] as const),
   ...(['hostEs', 'hostEsBase', 'hostCs', 'hostCsBase', 'hostSs', 'hostSsBase', 'hostDs', 'hostDsBase'] as const),
   ...(['hostGdtrLimit', 'hostGdtrBase', 'hostIdtrLimit', 'hostIdtrBase'] as const),
   ...(['hostEfer', 'hostCr0', 'hostCr3', 'hostCr4', 'hostRflags', 'hostRip', 'hostRsp', 'hostRax'] as const),
+  ...(['hostDebugCtl', 'hostLastBranchFrom', 'hostLastBranchTo', 'hostLastIntFrom', 'hostLastIntTo'] as const),
   // x87 and SSE (APM vol.1 §4, §6); ST registers in physical order, two slots each: significand, sign and exponent
   ...(['fcw', 'fsw', 'ftw', 'fop', 'fip', 'fdp', 'mxcsr'] as const),
   ...(['fpr0', 'fpr0High', 'fpr1', 'fpr1High', 'fpr2', 'fpr2High', 'fpr3', 'fpr3High'] as const),

@@ -145,6 +145,9 @@ export const NestedControl = {
   ROGPT_ENABLE: 1n << 6n,
 } as const;
 
+/** Bits of virtExt. Source: APM vol.2 §15.23.1, §15.33.1, appendix B. */
+export const VirtExt = { LBR_VIRTUALIZATION: 1n << 0n, VMLOAD_VMSAVE: 1n << 1n } as const;
+
 /** Bits of a segment's attributes within the packed word, at bits 31:16. */
 export const SegmentWord = {
   PRESENT: 1n << 23n,
@@ -169,7 +172,8 @@ export const VMLOAD_WORDS = wordsOf(0x440, 0x460, 0x470, 0x480, 0x490, 0x4a0, 0x
 
 export const emptyVmcbWords = (): VmcbWords => new Uint32Array(VMCB_BYTES / 4);
 
-const DELTA_ENTRY_BYTES = 10;
+/** Word index, then value. */
+export const VMCB_DELTA_ENTRY_BYTES = 10;
 const NOTHING_KNOWN = emptyVmcbWords();
 
 /** Makes one delta after another, words in ascending order, without allocating before the end. */
@@ -180,7 +184,7 @@ export class VmcbDeltaBuilder {
 
   /** Begins a delta of at most as many words as a VMCB has. Nothing else may be built until `finish`. */
   begin(): void {
-    const { slab, at } = room((VMCB_BYTES / 8) * DELTA_ENTRY_BYTES);
+    const { slab, at } = room((VMCB_BYTES / 8) * VMCB_DELTA_ENTRY_BYTES);
     this.slab = slab;
     this.start = at;
     this.end = at;
@@ -193,7 +197,7 @@ export class VmcbDeltaBuilder {
     slab[end + 1] = word >>> 8;
     putWord32(slab, end + 2, low);
     putWord32(slab, end + 6, high);
-    this.end = end + DELTA_ENTRY_BYTES;
+    this.end = end + VMCB_DELTA_ENTRY_BYTES;
   }
 
   /** The delta. */
@@ -234,7 +238,7 @@ export function vmcbChanges(
 
 /** Brings a copy up to date, in place: the reducer's part. */
 export function applyVmcbDelta(words: VmcbWords, delta: VmcbDelta): void {
-  for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) {
+  for (let at = 0; at < delta.length; at += VMCB_DELTA_ENTRY_BYTES) {
     const word = 2 * ((delta[at] as number) | ((delta[at + 1] as number) << 8));
     words[word] = word32At(delta, at + 2);
     words[word + 1] = word32At(delta, at + 6);
@@ -244,7 +248,7 @@ export function applyVmcbDelta(words: VmcbWords, delta: VmcbDelta): void {
 /** Word indices and values of a delta, in order. */
 export function* decodeVmcbDelta(delta: VmcbDelta): Generator<readonly [word: number, value: bigint]> {
   const view = new DataView(delta.buffer, delta.byteOffset, delta.byteLength);
-  for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) {
+  for (let at = 0; at < delta.length; at += VMCB_DELTA_ENTRY_BYTES) {
     yield [view.getUint16(at, true), view.getBigUint64(at + 2, true)];
   }
 }
@@ -252,11 +256,11 @@ export function* decodeVmcbDelta(delta: VmcbDelta): Generator<readonly [word: nu
 /** @param words in any order; the last value of a word counts. */
 export function encodeVmcbDelta(words: Iterable<readonly [word: number, value: bigint]>): VmcbDelta {
   const entries = [...new Map(words)].sort(([a], [b]) => a - b);
-  const delta = new Uint8Array(entries.length * DELTA_ENTRY_BYTES);
+  const delta = new Uint8Array(entries.length * VMCB_DELTA_ENTRY_BYTES);
   const view = new DataView(delta.buffer);
   entries.forEach(([word, value], index) => {
-    view.setUint16(index * DELTA_ENTRY_BYTES, word, true);
-    view.setBigUint64(index * DELTA_ENTRY_BYTES + 2, value, true);
+    view.setUint16(index * VMCB_DELTA_ENTRY_BYTES, word, true);
+    view.setBigUint64(index * VMCB_DELTA_ENTRY_BYTES + 2, value, true);
   });
   return delta;
 }

@@ -5,10 +5,11 @@
  * Nested PDPEs of a PAE host are read on demand, and the low five bits of nCR3 do not count. A gPA beyond what the
  * host's tables can express (4 GiB without long mode) is reported as not present.
  * Source: APM vol.2 §15.25.5 Nested Table Walk, §15.25.6 Nested versus Guest Page Faults, Fault Ordering,
- * §15.25.7 Combining Nested and Guest Attributes.
+ * §15.25.7 Combining Nested and Guest Attributes, §15.25.13 Guest Mode Execute Trap Extension.
  */
 import { Access } from '../cpu/transaction.js';
 import { CR4, EFER, R, type Slot } from '../layout/cpu-state.js';
+import { NestedControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from './memory.js';
 import {
   PageFaultCode,
@@ -27,19 +28,19 @@ export interface PagingFeatures {
 }
 
 /** The nested tables of the guest that runs. */
-export type NestedContext = TableRules;
+export interface NestedContext extends TableRules {
+  /** GMET: U/S bits forbid the guest's supervisor to execute, and say nothing else. */
+  readonly executeTrap: boolean;
+}
 
 /** Bit 32 of EXITINFO1, in the high word: the final translation faulted. */
 export const NESTED_FINAL_HIGH = 1;
 /** Bit 33 of EXITINFO1, in the high word: the walk of the guest's tables did. */
 export const NESTED_TABLES_HIGH = 2;
 
-/** Bit 0 of the control word at VMCB offset 90h, NP_ENABLE. */
-const NP_ENABLE = 1n;
-
 /** The nested tables as VMRUN found them, or undefined when the guest has none. Valid in guest mode only. */
 export function nestedContext(get: (slot: Slot) => bigint, features: PagingFeatures): NestedContext | undefined {
-  if ((get(R.nestedControl) & NP_ENABLE) === 0n) return undefined;
+  if ((get(R.nestedControl) & NestedControl.NP_ENABLE) === 0n) return undefined;
   const efer = get(R.hostEfer);
   const cr4 = get(R.hostCr4);
   const nCR3 = get(R.nestedCr3);
@@ -54,6 +55,7 @@ export function nestedContext(get: (slot: Slot) => bigint, features: PagingFeatu
     reservedHigh: reservedHighWord(mode, features.physicalAddressBits, noExecute),
     reservedLegacyLarge: reservedLegacyLargeBits(features.physicalAddressBits),
     reportsFetch: noExecute || (cr4 & CR4.SMEP) !== 0n,
+    executeTrap: (get(R.nestedControl) & NestedControl.GMET_ENABLE) !== 0n,
   };
 }
 
@@ -92,7 +94,8 @@ export class NestedWalk {
   }
 
   /**
-   * @param gPA any alignment. @param access WRITE and FETCH count; all nested accesses are the user's.
+   * @param gPA any alignment. @param access WRITE and FETCH count; all nested accesses are the user's. Under GMET USER
+   * counts, too: table walks and the guest's user.
    * @returns true when the access is allowed. Accessed and dirty bits are set then.
    */
   translate(context: NestedContext, gPA: number, access: number): boolean {
@@ -100,10 +103,11 @@ export class NestedWalk {
     const write = (access & Access.WRITE) !== 0;
     const fetch = (access & Access.FETCH) !== 0;
     const high = Math.floor(gPA / 0x1_0000_0000);
-    if (high !== 0 && context.mode !== PagingMode.LONG) return this.fault(context, 0, write, fetch);
-    if (!tables.walk(context, gPA >>> 0, high, false)) return this.fault(context, tables.code, write, fetch);
-    if (!tables.user || (write && !tables.writable) || (fetch && !tables.executable)) {
-      return this.fault(context, PageFaultCode.PRESENT, write, fetch);
+    if (high !== 0 && context.mode !== PagingMode.LONG) return this.fault(context, 0, access);
+    if (!tables.walk(context, gPA >>> 0, high, false)) return this.fault(context, tables.code, access);
+    const denied = context.executeTrap ? fetch && tables.user && (access & Access.USER) === 0 : !tables.user;
+    if (denied || (write && !tables.writable) || (fetch && !tables.executable)) {
+      return this.fault(context, PageFaultCode.PRESENT, access);
     }
     tables.markUsed(write);
     this.frame = tables.frame;
@@ -114,12 +118,12 @@ export class NestedWalk {
     return true;
   }
 
-  private fault(context: NestedContext, code: number, write: boolean, fetch: boolean): false {
+  private fault(context: NestedContext, code: number, access: number): false {
     this.errorCode =
       code |
-      PageFaultCode.USER |
-      (write ? PageFaultCode.WRITE : 0) |
-      (fetch && context.reportsFetch ? PageFaultCode.FETCH : 0);
+      (context.executeTrap && (access & Access.USER) === 0 ? 0 : PageFaultCode.USER) |
+      ((access & Access.WRITE) !== 0 ? PageFaultCode.WRITE : 0) |
+      ((access & Access.FETCH) !== 0 && context.reportsFetch ? PageFaultCode.FETCH : 0);
     return false;
   }
 }

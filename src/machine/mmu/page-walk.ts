@@ -123,6 +123,9 @@ export const nestedErrorCode = (result: WalkResult): bigint =>
 export const PAGE_FAULT = -1;
 export const NESTED_PAGE_FAULT = -2;
 
+/** Walks of the guest's tables are user writes. */
+const TABLE_ACCESS = Access.USER | Access.WRITE;
+
 export class PageWalker implements EntryResolver {
   readonly result: WalkResult = {
     fault: 'none',
@@ -172,10 +175,15 @@ export class PageWalker implements EntryResolver {
     return nested === undefined ? result.sPA : this.translateFinally(nested, tables.frame + (low & 0xfff), access);
   }
 
+  /** A guest-physical address alone, as its final translation (APM vol.2 §15.33.1 VMSAVE and VMLOAD Virtualization). */
+  walkNested({ nested }: PagingContext, gPA: number, access: number): number {
+    return nested === undefined ? gPA - (gPA % KIB_4) : this.translateFinally(nested, gPA, access);
+  }
+
   /** Where an entry of the guest's tables lies: a nested user write (APM vol.2 §15.25.5 Nested Table Walk). */
   resolve(gPA: number): number {
     const { nested } = this;
-    if (nested.translate(this.nestedTables as NestedContext, gPA, Access.WRITE)) return nested.frame + (gPA % KIB_4);
+    if (nested.translate(this.nestedTables as NestedContext, gPA, TABLE_ACCESS)) return nested.frame + (gPA % KIB_4);
     return this.nestedFault(gPA, NESTED_TABLES_HIGH);
   }
 

@@ -8,7 +8,7 @@ import { Access } from '../cpu/transaction.js';
 import { R, type Registers, type Slot } from '../layout/cpu-state.js';
 import { offsetIn, PAGE_BYTES } from '../units.js';
 import type { PhysicalMemory } from './memory.js';
-import { PageWalker, type PagingFeatures, pagingContext } from './page-walk.js';
+import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from './page-walk.js';
 
 /** Supervisors may read what execute-only or SMAP would refuse: an observer is nobody's access. */
 const OBSERVER = new Map<Slot, (value: bigint) => bigint>([[R.cr4, (value) => value & ~(1n << 21n)]]);
@@ -24,18 +24,29 @@ export function peekLinear(
   linear: bigint,
   length: number,
 ): Uint8Array {
-  const walker = new PageWalker(withoutWrites(memory));
   const context = pagingContext((slot) => {
     const value = registers[slot] as bigint;
     return OBSERVER.get(slot)?.(value) ?? value;
   }, features);
+  return peekThrough(memory, context, linear, length, Access.READ);
+}
+
+/** The same through known tables, as far as `access` is allowed. */
+export function peekThrough(
+  memory: PhysicalMemory,
+  context: PagingContext,
+  linear: bigint,
+  length: number,
+  access: number,
+): Uint8Array {
+  const walker = new PageWalker(withoutWrites(memory));
   const found = new Uint8Array(length);
   let at = 0;
   while (at < length) {
     const address = BigInt.asUintN(64, linear + BigInt(at));
     const low = Number(address & 0xffff_ffffn) | 0;
     const high = Number(address >> 32n) | 0;
-    const frame = walker.walk(context, low, high, Access.READ);
+    const frame = walker.walk(context, low, high, access);
     const offset = offsetIn(Number(address & 0xfffn));
     const piece = Math.min(length - at, PAGE_BYTES - offset);
     if (frame < 0 || !memory.isRam(frame + offset, piece)) break;
@@ -45,7 +56,7 @@ export function peekLinear(
   return found.subarray(0, at);
 }
 
-/** The same RAM, deaf to what a walk writes. */
+/** The same RAM, deaf to what a walk writes and notes. */
 function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
-  return Object.create(memory, { write32: { value: () => {} } }) as PhysicalMemory;
+  return Object.create(memory, { markEntry: { value: () => {} }, noteTable: { value: () => {} } }) as PhysicalMemory;
 }

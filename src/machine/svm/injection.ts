@@ -1,8 +1,8 @@
 /**
  * Events that cross the world switch: EVENTINJ and EXITINTINFO, and interrupts that the guest has virtually (V_IRQ,
- * V_TPR, V_INTR_MASKING). All functions only look at register slots.
+ * V_TPR, V_INTR_MASKING, V_NMI, V_GIF). All functions only look at register slots.
  * Source: APM vol.2 §15.7.2 Intercepts During IDT Interrupt Delivery, §15.20 Event Injection, §15.21 Interrupt and Local
- * APIC Support.
+ * APIC Support, §15.21.10 NMI Virtualization, §15.33.2 Virtual GIF.
  */
 import type { SlotReader } from '../cpu/mode.js';
 import { Vector } from '../faults.js';
@@ -93,6 +93,18 @@ export function pendingInjection(cpu: SlotReader): PendingInjection | undefined 
 
 const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
 const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
+
+/** A guest runs whose STGI and CLGI act on V_GIF. */
+export const hasVirtualGif = (cpu: SlotReader): boolean =>
+  inGuest(cpu) && (cpu.get(R.intControl) & IntControl.V_GIF_ENABLE) !== 0n;
+
+/** `intControl` after STGI or CLGI of a guest with a virtual GIF. */
+export const withVirtualGif = (intControl: bigint, set: boolean): bigint =>
+  set ? intControl | IntControl.V_GIF : intControl & ~IntControl.V_GIF;
+
+/** GIF, and V_GIF where the guest has one: what holds virtual events back. */
+const virtuallyEnabled = (cpu: SlotReader): boolean =>
+  globallyEnabled(cpu) && (!hasVirtualGif(cpu) || (cpu.get(R.intControl) & IntControl.V_GIF) !== 0n);
 const inShadow = (cpu: SlotReader): boolean => (cpu.get(R.boundary) & Boundary.INTERRUPT_SHADOW) !== 0n;
 
 /** A guest runs whose IF and CR8 are virtual (V_INTR_MASKING). */
@@ -113,12 +125,35 @@ export function physicalInterruptsAllowed(cpu: SlotReader): boolean {
  * Source: APM vol.2 §15.21.4 Injecting Virtual (INTR) Interrupts.
  */
 export function virtualInterruptDue(cpu: SlotReader): boolean {
-  const control = cpu.get(R.intControl);
-  if ((control & IntControl.V_IRQ) === 0n || !inGuest(cpu) || !globallyEnabled(cpu) || inShadow(cpu)) return false;
+  if (!virtualInterruptPending(cpu) || !virtuallyEnabled(cpu) || inShadow(cpu)) return false;
   if ((cpu.get(R.rflags) & Flag.IF) === 0n) return false;
+  const control = cpu.get(R.intControl);
   if ((control & IntControl.V_IGN_TPR) !== 0n) return true;
   return (control & IntControl.V_INTR_PRIO) >> 16n > (control & 0xfn);
 }
+
+const virtualInterruptPending = (cpu: SlotReader): boolean =>
+  inGuest(cpu) && (cpu.get(R.intControl) & IntControl.V_IRQ) !== 0n;
+
+/** The guest's NMIs are virtual: the processor keeps V_NMI and V_NMI_MASK for it. */
+export const hasVirtualNmis = (cpu: SlotReader): boolean =>
+  inGuest(cpu) && (cpu.get(R.intControl) & IntControl.V_NMI_ENABLE) !== 0n;
+
+const virtualNmiPending = (cpu: SlotReader): boolean =>
+  hasVirtualNmis(cpu) && (cpu.get(R.intControl) & IntControl.V_NMI) !== 0n;
+
+/** True when the guest's virtual NMI is recognised now, physical ones aside. No intercept concerns it. */
+export function virtualNmiDue(cpu: SlotReader): boolean {
+  if (!virtualNmiPending(cpu) || !virtuallyEnabled(cpu) || inShadow(cpu)) return false;
+  return (cpu.get(R.intControl) & IntControl.V_NMI_MASK) === 0n;
+}
+
+/** `intControl` once the virtual NMI is taken, before the IDT is read. */
+export const withVirtualNmiTaken = (intControl: bigint): bigint =>
+  (intControl & ~IntControl.V_NMI) | IntControl.V_NMI_MASK;
+
+/** A virtual event waits, whether or not it could be taken: HLT is then not idle (APM vol.2 §15.9, IDLE HLT). */
+export const virtualEventPending = (cpu: SlotReader): boolean => virtualInterruptPending(cpu) || virtualNmiPending(cpu);
 
 export const virtualInterruptVector = (cpu: SlotReader): number =>
   Number((cpu.get(R.intControl) & IntControl.V_INTR_VECTOR) >> 32n);

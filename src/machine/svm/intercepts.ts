@@ -53,6 +53,8 @@ interface Row {
   /** What EXITINFO1 and EXITINFO2 hold; undefined where the manual leaves them undefined, and zero is written. */
   readonly info1?: string;
   readonly info2?: string;
+  /** EXITINFO1 needs DecodeAssists (APM vol.2 §15.8 Decode Assists); it is zero without. */
+  readonly assisted?: true;
 }
 
 const MOV_CR = 'bits 3:0 GPR number, bit 63 set for MOV (decode assists)';
@@ -98,11 +100,11 @@ const NAMED = {
   CPUID: before(18, ExitCode.CPUID),
   RSM: before(19, ExitCode.RSM),
   IRET: before(20, ExitCode.IRET),
-  INTn: before(21, ExitCode.SWINT, 'vector (decode assists)'),
+  INTn: { ...before(21, ExitCode.SWINT, 'vector (decode assists)'), assisted: true },
   INVD: after(22, ExitCode.INVD),
   PAUSE: before(23, ExitCode.PAUSE),
   HLT: after(24, ExitCode.HLT),
-  INVLPG: after(25, ExitCode.INVLPG, 'linear address (decode assists)'),
+  INVLPG: { ...after(25, ExitCode.INVLPG, 'linear address (decode assists)'), assisted: true },
   INVLPGA: after(26, ExitCode.INVLPGA),
   IOIO_PROT: { ...after(27, ExitCode.IOIO, 'kind, size and port of the access'), info2: NEXT_RIP },
   MSR_PROT: after(28, ExitCode.MSR, '0 for RDMSR, 1 for WRMSR'),
@@ -162,6 +164,7 @@ export interface Intercept extends Row {
 
 export const crRead = (register: number): InterceptName => `CR${register as RegisterNumber}_READ`;
 export const crWrite = (register: number): InterceptName => `CR${register as RegisterNumber}_WRITE`;
+export const crWriteTrap = (register: number): InterceptName => `CR${register as RegisterNumber}_WRITE_TRAP`;
 export const drRead = (register: number): InterceptName => `DR${register as RegisterNumber}_READ`;
 export const drWrite = (register: number): InterceptName => `DR${register as RegisterNumber}_WRITE`;
 export const exceptionIntercept = (vector: number): InterceptName => `EXCEPTION_${vector as ExceptionVector}`;
@@ -174,7 +177,7 @@ const WITH_ERROR_CODE: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17,
 
 function numberedRows(): [NumberedName, Row][] {
   const rows: [NumberedName, Row][] = [];
-  const instruction = { kind: 'instruction', stage: 'after-privilege' } as const;
+  const instruction = { kind: 'instruction', stage: 'after-privilege', assisted: true } as const;
   for (const n of REGISTER_NUMBERS) {
     const trap = { kind: 'trap', stage: 'after-memory', info1: 'value written' } as const;
     rows.push(

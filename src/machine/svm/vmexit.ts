@@ -5,7 +5,8 @@
  * The segment registers come back as VMRUN found them, hidden parts included, and no descriptor table is read: the
  * manual leaves that to the implementation (docs/adr/0020). What is left to fail is a PAE host whose page-directory
  * pointers went bad meanwhile: shutdown.
- * Source: APM vol.2 §15.6 #VMEXIT, §15.7.1 State Saved on Exit, §15.8.4 Nested and Intercepted #PF.
+ * Source: APM vol.2 §15.6 #VMEXIT, §15.7.1 State Saved on Exit, §15.8.4 Nested and Intercepted #PF, §15.21.10 NMI
+ * Virtualization, §15.23.1 Hardware Acceleration for LBR Virtualization, §15.33.2 Virtual GIF.
  */
 import type { CpuProfile } from '../cpu/cpuid.js';
 import type { VmcbShadow } from '../cpu/system-context.js';
@@ -30,8 +31,15 @@ import type { PhysicalMemory } from '../mmu/memory.js';
 import { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
 import type { VmExit } from './vmexit-request.js';
-import { BOUNDARY_KEPT, clearInstructionBytes, DR7_ONES, loadPdptes } from './vmrun.js';
-import { legalPdptes, type VmrunRules, vmrunRules } from './vmrun-checks.js';
+import {
+  BOUNDARY_KEPT,
+  BRANCH_RECORD,
+  clearInstructionBytes,
+  DR7_ONES,
+  LBR_VIRTUALIZATION,
+  loadPdptes,
+} from './vmrun.js';
+import { legalPdptes, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRules } from './vmrun-checks.js';
 
 /** What of the exit the caller knows and the request does not. */
 export interface VmexitSite {
@@ -55,8 +63,10 @@ export interface VmexitOutcome {
   readonly hostShutdown: boolean;
 }
 
-/** What the processor writes back of the word at 060h; the rest is the hypervisor's. */
+/** What the processor always writes back of the word at 060h; the rest is the hypervisor's. */
 const INT_CONTROL_SAVED = Number(IntControl.V_TPR | IntControl.V_IRQ);
+const V_GIF = Number(IntControl.V_GIF);
+const V_GIF_ENABLE = Number(IntControl.V_GIF_ENABLE);
 const SHADOW = Number(INTERRUPT_SHADOW);
 const BOUNDARY_SHADOW = Number(Boundary.INTERRUPT_SHADOW);
 const SINGLE_STEP = Number(Boundary.SINGLE_STEP);
@@ -111,9 +121,13 @@ function setReason(
   site: VmexitSite,
   rules: VmrunRules,
 ): void {
-  const kept = lowOf(words, at, W.intControl) & ~INT_CONTROL_SAVED;
-  const saved = registers.low(R.intControl) & INT_CONTROL_SAVED;
-  image.set(W.intControl, kept | saved, highOf(words, at, W.intControl));
+  const intControl = registers.low(R.intControl);
+  const saved =
+    INT_CONTROL_SAVED |
+    ((intControl & V_GIF_ENABLE) === 0 ? 0 : V_GIF) |
+    ((intControl & V_NMI_ENABLE) === 0 ? 0 : V_NMI_BITS);
+  const kept = lowOf(words, at, W.intControl) & ~saved;
+  image.set(W.intControl, kept | (intControl & saved), highOf(words, at, W.intControl));
   const shadow = (registers.low(R.boundary) & BOUNDARY_SHADOW) === 0 ? 0 : SHADOW;
   image.set(W.intShadow, (lowOf(words, at, W.intShadow) & ~SHADOW) | shadow, highOf(words, at, W.intShadow));
   image.setQuad(W.exitCode, exit.code);
@@ -160,7 +174,11 @@ function setGuest(words: Uint32Array, at: number): void {
   save(W.rax, R.rax);
   save(W.cr2, R.cr2);
   if (registers.low(R.nestedControl) !== 0) save(W.gPAT, R.guestPat);
+  if (!virtualizesBranchRecord()) return;
+  for (let index = 0; index < BRANCH_RECORD; index++) save(W.debugCtl + index, (R.debugCtl + index) as Slot);
 }
+
+const virtualizesBranchRecord = (): boolean => (registers.low(R.virtExt) & LBR_VIRTUALIZATION) !== 0;
 
 const lowOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word] as number;
 const highOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word + 1] as number;
@@ -205,6 +223,11 @@ function restoreHost(memory: PhysicalMemory, rules: VmrunRules): boolean {
   registers.copy(R.rax, R.hostRax);
   registers.set(R.cpl, 0);
   registers.set(R.dr7, DR7_ONES);
+  if (virtualizesBranchRecord()) {
+    for (let index = 0; index < BRANCH_RECORD; index++) {
+      registers.copy((R.debugCtl + index) as Slot, (R.hostDebugCtl + index) as Slot);
+    }
+  }
   // To the host VMRUN is one instruction, complete now: with TF set its single-step trap is due.
   const step = (rflags & TF) === 0 ? 0 : SINGLE_STEP;
   registers.set(R.boundary, (registers.low(R.boundary) & BOUNDARY_KEPT) | step);

@@ -2,18 +2,18 @@
  * The consistency checks that VMRUN makes on a VMCB before the guest may run; any of them ends in #VMEXIT(INVALID).
  * Their order cannot be seen by software.
  *
- * What belongs to features that the profile does not offer (SEV, AVIC, shadow stacks, virtual NMI and GIF, LBR
- * virtualization) is not looked at: the processor ignores those bits, as the manual says of GMET. TLB_CONTROL has no
- * illegal values in the manual's list; see `vmrun.ts` for the reserved ones.
+ * What belongs to features that the profile does not offer (SEV, AVIC, shadow stacks …) is not looked at: the processor
+ * ignores those bits, as the manual says of GMET. TLB_CONTROL has no illegal values in the manual's list; see `vmrun.ts`
+ * for the reserved ones.
  * Source: APM vol.2 §15.5.1 Basic Operation, Canonicalization and Consistency Checks; §15.10.1 I/O Permissions Map;
- * §15.11 MSR Intercepts; §15.20 Event Injection; §15.25.3 Enabling Nested Paging; §15.25.4 Nested Paging and
+ * §15.11 MSR Intercepts; §15.20 Event Injection; §15.21.10 NMI Virtualization; §15.25.3 Enabling Nested Paging; §15.25.4 Nested Paging and
  * VMRUN/#VMEXIT.
  */
 import { type CpuProfile, cr4Mask, eferMask } from '../cpu/cpuid.js';
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
-import { RAM_BASE } from '../layout/linear-memory.js';
-import { NestedControl, SegmentWord, VMCB, vmcbQuad, W } from '../layout/vmcb.js';
+import { IntControl, NestedControl, SegmentWord, VirtExt, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { CLEAN_BITS } from './clean-bits.js';
 import { eventInjectionValid } from './injection.js';
 
 /** Why VMRUN failed; for people, the guest sees #VMEXIT(INVALID) alone. */
@@ -23,6 +23,7 @@ export type VmrunRefusal =
   | 'the I/O permission map passes the highest physical address'
   | 'the MSR permission map passes the highest physical address'
   | 'EVENTINJ is illegal'
+  | 'V_NMI_ENABLE is set while the NMI intercept is clear'
   | 'NP_ENABLE is set while host paging is off'
   | 'N_CR3 has MBZ bits set'
   | 'G_PAT has an illegal memory type'
@@ -53,6 +54,13 @@ export interface VmrunRules {
   readonly nextRipSave: boolean;
   readonly decodeAssists: boolean;
   readonly flushByAsid: boolean;
+  /** What exists of the low word at 060h, of those at 090h and 0B8h, and of the high word at 038h. */
+  readonly intControl: number;
+  readonly nestedControl: number;
+  readonly virtExt: number;
+  readonly pauseFilter: number;
+  /** Clean bits that are honoured; 0 without VMCB state caching. */
+  readonly cleanBits: number;
 }
 
 const rulesByProfile = new WeakMap<CpuProfile, VmrunRules>();
@@ -80,7 +88,23 @@ function makeRules(profile: CpuProfile): VmrunRules {
     nextRipSave: profile.svm.has('nrips'),
     decodeAssists: profile.svm.has('decode-assists'),
     flushByAsid: profile.svm.has('flush-by-asid'),
+    intControl:
+      INT_CONTROL |
+      (profile.svm.has('vgif') ? Number(IntControl.V_GIF | IntControl.V_GIF_ENABLE) : 0) |
+      (profile.svm.has('vnmi') ? V_NMI_BITS | V_NMI_ENABLE : 0),
+    nestedControl: (profile.svm.has('np') ? NP : 0) | (profile.svm.has('gmet') ? Number(NestedControl.GMET_ENABLE) : 0),
+    virtExt:
+      (profile.svm.has('lbr-virtualization') ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) |
+      (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
+    pauseFilter: pauseFilterBits(profile),
+    cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
   };
+}
+
+/** Count in bits 31:16, threshold in bits 15:0. */
+function pauseFilterBits({ svm }: CpuProfile): number {
+  if (!svm.has('pause-filter')) return 0;
+  return svm.has('pause-filter-threshold') ? 0xffff_ffff : 0xffff_0000;
 }
 
 const INTERCEPT_VMRUN = 1;
@@ -101,6 +125,8 @@ const NESTED_AT = word32(fields.nestedControl);
 const GPAT_AT = word32(fields.gPAT);
 const CS_AT = word32(fields.cs);
 const EVENT_AT = word32(fields.eventInj);
+const INTERCEPT3_AT = word32(fields.intercept3);
+const INT_CONTROL_AT = word32(fields.intControl);
 
 const NW = Number(CR0.NW);
 const CD = Number(CR0.CD);
@@ -113,33 +139,39 @@ const NP = Number(NestedControl.NP_ENABLE);
 const CODE_LONG = Number(SegmentWord.LONG);
 const CODE_BIG = Number(SegmentWord.BIG);
 const EVENT_VALID = 0x8000_0000;
+const INTERCEPT_NMI = 2;
+/** What every processor with SVM has at 060h. */
+const INT_CONTROL = Number(
+  IntControl.V_TPR | IntControl.V_IRQ | IntControl.V_INTR_PRIO | IntControl.V_IGN_TPR | IntControl.V_INTR_MASKING,
+);
+export const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
+export const V_NMI_BITS = Number(IntControl.V_NMI | IntControl.V_NMI_MASK);
 
 /**
- * @param vmcb sPA of a page in RAM. @param hostCr0 @param hostEfer of the host that executes VMRUN.
- * @returns undefined when the guest may run.
+ * @param words @param at the VMCB: 32-bit words from index `at` on. @param memory for what it points at.
+ * @param hostCr0 @param hostEfer of the host that executes VMRUN. @returns undefined when the guest may run.
  */
 export function vmrunRefusal(
+  words: Uint32Array,
+  at: number,
   memory: PhysicalMemory,
-  vmcb: number,
   rules: VmrunRules,
   hostCr0: bigint,
   hostEfer: bigint,
 ): VmrunRefusal | undefined {
   return (
-    refusedControls(memory, vmcb, rules, (hostCr0 & CR0.PG) !== 0n, (hostEfer & EFER.LMA) !== 0n) ??
-    refusedState(memory, vmcb, rules)
+    refusedControls(words, at, rules, (hostCr0 & CR0.PG) !== 0n, (hostEfer & EFER.LMA) !== 0n) ??
+    refusedState(words, at, memory, rules)
   );
 }
 
 function refusedControls(
-  memory: PhysicalMemory,
-  vmcb: number,
+  words: Uint32Array,
+  at: number,
   rules: VmrunRules,
   hostPaging: boolean,
   hostLongMode: boolean,
 ): VmrunRefusal | undefined {
-  const { words } = memory;
-  const at = (RAM_BASE + vmcb) / 4;
   const read = (word: number): number => words[at + word] as number;
   if ((read(INTERCEPT4_AT) & INTERCEPT_VMRUN) === 0) return 'the VMRUN intercept is clear';
   if (read(ASID_AT) === 0) return 'ASID is 0';
@@ -149,6 +181,9 @@ function refusedControls(
   if (pageAt(read(MSRPM_AT), read(MSRPM_AT + 1)) >= rules.msrpmLimit) {
     return 'the MSR permission map passes the highest physical address';
   }
+  if ((read(INT_CONTROL_AT) & rules.intControl & V_NMI_ENABLE) !== 0 && (read(INTERCEPT3_AT) & INTERCEPT_NMI) === 0) {
+    return 'V_NMI_ENABLE is set while the NMI intercept is clear';
+  }
   if (!rules.nestedPaging || (read(NESTED_AT) & NP) === 0) return undefined;
   if (!hostPaging) return 'NP_ENABLE is set while host paging is off';
   if (hostLongMode && (read(NCR3_AT + 1) & rules.addressHighReserved) !== 0) return 'N_CR3 has MBZ bits set';
@@ -156,9 +191,12 @@ function refusedControls(
   return undefined;
 }
 
-function refusedState(memory: PhysicalMemory, vmcb: number, rules: VmrunRules): VmrunRefusal | undefined {
-  const { words } = memory;
-  const at = (RAM_BASE + vmcb) / 4;
+function refusedState(
+  words: Uint32Array,
+  at: number,
+  memory: PhysicalMemory,
+  rules: VmrunRules,
+): VmrunRefusal | undefined {
   const read = (word: number): number => words[at + word] as number;
   const efer = read(EFER_AT);
   const cr0 = read(CR0_AT);
@@ -184,7 +222,7 @@ function refusedState(memory: PhysicalMemory, vmcb: number, rules: VmrunRules): 
   if ((cr0 & PG) !== 0 && (read(CR3_AT + 1) & rules.addressHighReserved) !== 0) return 'CR3 has MBZ bits set';
   const in64Bit = longMode && (cs & CODE_LONG) !== 0;
   if ((read(EVENT_AT) & EVENT_VALID) !== 0) {
-    const event = memory.quads[vmcbQuad(vmcb) + W.eventInj] as bigint;
+    const event = (BigInt(read(EVENT_AT + 1)) << 32n) | BigInt(read(EVENT_AT));
     if (!eventInjectionValid(event, in64Bit)) return 'EVENTINJ is illegal';
   }
   return undefined;

@@ -4,30 +4,33 @@
  * delivery before its first instruction.
  *
  * The host state stays in the processor, hidden parts of segment registers included (docs/adr/0020); the page at
- * VM_HSAVE_PA is neither read nor written. VMCB clean bits are ignored: everything is loaded every time.
- * Source: APM vol.2 §15.5.1 Basic Operation, §15.16.1 TLB Flush, §15.20 Event Injection, §15.21 Interrupt and Local APIC
- * Support, §15.25.4 Nested Paging and VMRUN/#VMEXIT.
+ * VM_HSAVE_PA is neither read nor written. VMCB clean bits: see clean-bits.ts.
+ * Source: APM vol.2 §15.5.1 Basic Operation, §15.14.4 Pause Intercept Filtering, §15.16.1 TLB Flush, §15.20 Event
+ * Injection, §15.21 Interrupt and Local APIC Support, §15.23.1 Hardware Acceleration for LBR Virtualization, §15.25.4
+ * Nested Paging and VMRUN/#VMEXIT.
  */
+import { DEBUG_CTL_DEFINED } from '../cpu/debug.js';
 import type { SystemContext } from '../cpu/system-context.js';
 import { Boundary, CR0, CR4, EFER, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
 import {
   ALL_WORDS,
   INTERRUPT_SHADOW,
-  IntControl,
   NestedControl,
   SegmentWord,
   TlbControl,
+  VirtExt,
   VMCB,
   vmcbChanges,
   W,
 } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { changedUnderCleanBit, takeCached } from './clean-bits.js';
 import { ExitCode } from './exit-code.js';
 import { EVENT_VALID } from './injection.js';
 import { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
-import { type VmrunRules, vmrunRefusal, vmrunRules } from './vmrun-checks.js';
+import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRefusal, vmrunRules } from './vmrun-checks.js';
 
 // Registers and VMCB are handled as 32-bit halves here: see register-image.ts. Most of what follows fits the low one.
 
@@ -58,12 +61,12 @@ const DR6_ONES = 0xffff_0ff0;
 /** DR7: enables, LE, GE, GD, conditions and lengths; bit 10 reads as one. */
 const DR7_BITS = 0xffff_23ff;
 export const DR7_ONES = 0x400;
-/** What this machine has of the word at 060h: its low half, and the vector in the high one. */
-const INT_CONTROL_BITS = Number(
-  IntControl.V_TPR | IntControl.V_IRQ | IntControl.V_INTR_PRIO | IntControl.V_IGN_TPR | IntControl.V_INTR_MASKING,
-);
 const V_INTR_VECTOR_HIGH = 0xff;
 const NP_ENABLE = Number(NestedControl.NP_ENABLE);
+export const LBR_VIRTUALIZATION = Number(VirtExt.LBR_VIRTUALIZATION);
+/** DebugCtl and the four registers behind it, in registers as in the VMCB. */
+export const BRANCH_RECORD = 5;
+const DEBUG_CTL_BITS = Number(DEBUG_CTL_DEFINED);
 const SEGMENT_BITS = Number(SegmentWord.MASK & 0xffff_ffffn);
 /** What of `boundary` belongs to the processor and not to the instruction stream. */
 export const BOUNDARY_KEPT = Number(
@@ -81,20 +84,32 @@ export function vmrun(context: SystemContext, vmcb: number): void {
   const { tx } = context;
   const { memory } = tx.host;
   const rules = vmrunRules(context.profile);
-  const words = vmcbChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb), ALL_WORDS);
-  const at = (RAM_BASE + vmcb) / 4;
-  const asid = memory.words[at + 2 * W.guestASID] as number;
-  if (vmrunRefusal(memory, vmcb, rules, tx.get(R.cr0), tx.get(R.efer)) !== undefined) {
+  const known = context.vmcbShadow.knownWords(vmcb);
+  let at = (RAM_BASE + vmcb) / 4;
+  let source = memory.words;
+  let words = vmcbChanges(memory, vmcb, known, ALL_WORDS);
+  const clean = lowOf(source, at, W.vmcbClean) & rules.cleanBits;
+  if (clean !== 0 && known !== undefined && changedUnderCleanBit(words, clean) && tx.get(R.vmcb) === BigInt(vmcb)) {
+    const cached = takeCached(known, source, at, words, clean);
+    if (cached.stale.length > 0) {
+      context.state({ type: 'svm.stale', vmcb, clean, ignored: cached.stale });
+      source = cached.words;
+      at = 0;
+      words = cached.changes;
+    }
+  }
+  const asid = lowOf(source, at, W.guestASID);
+  if (vmrunRefusal(source, at, memory, rules, tx.get(R.cr0), tx.get(R.efer)) !== undefined) {
     context.state({ type: 'svm.vmrun', vmcb, asid, words, registers: EMPTY_DELTA });
     refuse(context, vmcb, rules);
     return;
   }
   registers.begin(tx);
   saveHost();
-  loadControls(memory.words, at, vmcb, rules);
-  loadGuest(memory, at, rules);
+  loadControls(source, at, vmcb, rules);
+  loadGuest(source, at, memory, rules);
   registers.finish(tx);
-  flushTlb(context, memory.words[at + 2 * W.guestASID + 1] as number, asid, rules);
+  flushTlb(context, highOf(source, at, W.guestASID), asid, rules);
   context.outcome((delta) => ({ type: 'svm.vmrun', vmcb, asid, words, registers: delta }));
 }
 
@@ -130,15 +145,31 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   load(R.tscOffset, words, at, W.tscOffset);
   registers.set(R.guestAsid, lowOf(words, at, W.guestASID));
   const virtualVector = highOf(words, at, W.intControl) & V_INTR_VECTOR_HIGH;
-  registers.set(R.intControl, lowOf(words, at, W.intControl) & INT_CONTROL_BITS, virtualVector);
+  const intControl = lowOf(words, at, W.intControl) & rules.intControl;
+  const virtualNmis = (intControl & V_NMI_ENABLE) === 0 ? V_NMI_BITS : 0;
+  registers.set(R.intControl, intControl & ~virtualNmis, virtualVector);
+  const filter = highOf(words, at, W.pauseFilterCount) & rules.pauseFilter;
+  registers.set(R.pauseFilter, filter >>> 16, filter);
   registers.set(R.exitIntInfo, 0);
   loadEvent(words, at, rules);
-  const nested = rules.nestedPaging ? lowOf(words, at, W.nestedControl) & NP_ENABLE : 0;
-  registers.set(R.nestedControl, nested);
-  if (nested !== 0) {
+  const nested = lowOf(words, at, W.nestedControl) & rules.nestedControl;
+  registers.set(R.nestedControl, (nested & NP_ENABLE) === 0 ? 0 : nested);
+  if ((nested & NP_ENABLE) !== 0) {
     load(R.nestedCr3, words, at, W.nCR3);
     load(R.guestPat, words, at, W.gPAT);
   }
+  const virtExt = lowOf(words, at, W.virtExt) & rules.virtExt;
+  registers.set(R.virtExt, virtExt);
+  if ((virtExt & LBR_VIRTUALIZATION) !== 0) exchangeBranchRecord(words, at);
+}
+
+/** The host's branch record goes behind the guest (APM vol.2 §15.23.1 Hardware Acceleration for LBR Virtualization). */
+function exchangeBranchRecord(words: Uint32Array, at: number): void {
+  for (let index = 0; index < BRANCH_RECORD; index++) {
+    registers.copy((R.hostDebugCtl + index) as Slot, (R.debugCtl + index) as Slot);
+    load((R.debugCtl + index) as Slot, words, at, W.debugCtl + index);
+  }
+  registers.set(R.debugCtl, lowOf(words, at, W.debugCtl) & DEBUG_CTL_BITS);
 }
 
 /** EVENTINJ, and nRIP as the return address of software events (APM vol.2 §15.20 Event Injection). */
@@ -151,8 +182,7 @@ function loadEvent(words: Uint32Array, at: number, rules: VmrunRules): void {
 }
 
 /** The state that VMRUN loads, made canonical; reserved bits read as they do after any other load. */
-function loadGuest(memory: PhysicalMemory, at: number, rules: VmrunRules): void {
-  const { words } = memory;
+function loadGuest(words: Uint32Array, at: number, memory: PhysicalMemory, rules: VmrunRules): void {
   for (let slot = 0; slot < 8; slot += 2) {
     const word = W.es + slot;
     registers.set((R.es + slot) as Slot, lowOf(words, at, word) & SEGMENT_BITS, highOf(words, at, word));

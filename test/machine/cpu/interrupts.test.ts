@@ -40,7 +40,7 @@ describe('priority at an instruction boundary (APM vol.2 §8.5, table 8-8)', () 
 
   it('delivers what VMRUN injects before everything else (§15.20)', () => {
     expect(due({ boundary: EVERYTHING, eventInjection: 0x8000_0020n })).toEqual({ kind: 'injection' });
-    expect(eventOfInjection({ type: 4, vector: 0x80, errorCode: undefined, nextRip: 5n })).toEqual({
+    expect(eventOfInjection({ type: 4, vector: 0x80, errorCode: undefined, nextRip: 5n }, 3n)).toEqual({
       type: 'software',
       vector: 0x80,
       errorCode: undefined,

@@ -22,7 +22,7 @@ import {
   W,
 } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
-import { SvmMachine, VMCB_AT } from '../../support/svm-machine.js';
+import { SvmMachine, VMCB_AT, withSvm } from '../../support/svm-machine.js';
 
 let machine: SvmMachine;
 type System = (typeof SVM_INSTRUCTIONS)[number]['system'];
@@ -47,7 +47,8 @@ describe('privileges and intercepts (APM vol.2 §15.9 Instruction Intercepts, ta
     ['CLGI', CLGI, 5, ExitCode.CLGI],
   ] as const;
 
-  it.each(privileged)('%s: #UD, then #GP, then the intercept', (_name, { system }, bit, code) => {
+  it.each(privileged)('%s: #UD without SVM-Lock, then #GP, then the intercept', (_name, { system }, bit, code) => {
+    machine = new SvmMachine(withSvm('np', 'nrips'));
     machine.set({ svmMode: SvmMode.GUEST, intercept4: 1n << BigInt(bit), efer: 0n, cpl: 3n });
     expect(raised(system)).toMatchObject({ vector: Vector.UD });
     machine.set({ efer: EFER.SVME });

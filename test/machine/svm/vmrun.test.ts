@@ -48,13 +48,21 @@ describe('exceptions and the intercept, in order (APM vol.2 §15.5.1 Basic Opera
   it.each([
     ['is not aligned', 0x8010n],
     ['is above the physical width', 1n << 40n],
-    ['is not RAM', 0xa_0000n],
-    ['is beyond RAM', 0x8000_0000n],
   ])('raises #GP(0) when rAX %s, before the intercept', (_what, rax) => {
     machine.set({ rax, svmMode: SvmMode.GUEST | SvmMode.GIF, intercept4: 1n });
     const fault = raised();
     expect(fault).toBeInstanceOf(GuestFault);
     expect(fault).toMatchObject({ vector: Vector.GP, errorCode: 0 });
+  });
+
+  it.each([
+    ['is not RAM', 0xa_0000n],
+    ['is beyond RAM', 0x8000_0000n],
+  ])('raises #GP(0) when rAX %s, after the intercept: to L1 the address is another', (_what, rax) => {
+    machine.set({ rax, svmMode: SvmMode.GUEST | SvmMode.GIF, intercept4: 1n });
+    expect((raised() as VmExit).code).toBe(ExitCode.VMRUN);
+    machine.set({ intercept4: 0n });
+    expect(raised()).toMatchObject({ vector: Vector.GP, errorCode: 0 });
   });
 
   it('takes #VMEXIT(VMRUN) in a guest', () => {
@@ -166,14 +174,29 @@ describe('consistency checks (APM vol.2 §15.5.1, Canonicalization and Consisten
     ['RFLAGS reserved bits', undefined, (v) => (v.rflags = ~0n & ((1n << 64n) - 1n))],
     ['a RIP that is not canonical', undefined, (v) => (v.rip = 1n << 60n)],
     ['bits of absent features', undefined, (v) => (v.nestedControl = 0xffn)],
-    ['AVIC and virtual GIF bits', undefined, (v) => (v.intControl = 0xc600_0a00n)],
+    ['AVIC and virtual GIF bits', undefined, (v) => (v.intControl = 0xc200_0a00n)],
+    [
+      'virtual NMIs without the NMI intercept (§15.21.10 NMI Virtualization)',
+      'V_NMI_ENABLE is set while the NMI intercept is clear',
+      (v) => (v.intControl = 1n << 26n),
+    ],
+    [
+      'virtual NMIs with the NMI intercept',
+      undefined,
+      (v) => {
+        v.intControl = 1n << 26n;
+        v.intercept3 = 2;
+      },
+    ],
   ];
 
   it.each(cases)('%s', (_what, refusal, arrange) => {
     arrange(machine.vmcb);
     const rules = vmrunRules(machine.profile);
     const { memory } = machine;
-    expect(vmrunRefusal(memory, VMCB_AT, rules, machine.get('cr0'), machine.get('efer'))).toBe(refusal);
+    expect(
+      vmrunRefusal(memory.words, (RAM_BASE + VMCB_AT) / 4, memory, rules, machine.get('cr0'), machine.get('efer')),
+    ).toBe(refusal);
     expect(vmrun()).toMatchObject({ type: refusal === undefined ? 'svm.vmrun' : 'svm.vmexit' });
   });
 
@@ -347,7 +370,7 @@ describe('the world switch into the guest (APM vol.2 §15.5.1, Loading Guest Sta
     vmcb.iopmBasePA = 0xa000n;
     vmcb.msrpmBasePA = 0xe000n;
     vmcb.tscOffset = 0xffff_ffff_0000_0000n;
-    vmcb.intControl = 0xee_ff1f_ffffn;
+    vmcb.intControl = 0xee_fb1f_ffffn;
     vmrun();
     expect(machine.get('interceptCr')).toBe(0x0001_0008n);
     expect(machine.get('interceptDr')).toBe(0x0002_0004n);
@@ -359,7 +382,7 @@ describe('the world switch into the guest (APM vol.2 §15.5.1, Loading Guest Sta
     expect(machine.get('msrpmBase')).toBe(0xe000n);
     expect(machine.get('tscOffset')).toBe(0xffff_ffff_0000_0000n);
     expect(machine.get('guestAsid')).toBe(5n);
-    expect(machine.get('intControl')).toBe(0xee_011f_01ffn);
+    expect(machine.get('intControl')).toBe(0xee_031f_03ffn);
     expect(machine.get('intControl') & V_INTR_MASKING).toBe(V_INTR_MASKING);
     expect(machine.get('nestedCr3')).toBe(0x2000n);
     expect(machine.get('guestPat')).toBe(0x0007_0406_0007_0406n);

@@ -1,0 +1,39 @@
+/**
+ * What the processor needs of the machine around it: memory, engine, devices, and a place for its events.
+ */
+import type { EndReason, MachineEvent } from '../events.js';
+import type { RegisterFile } from '../layout/cpu-state.js';
+import type { VmcbWords } from '../layout/vmcb.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import type { Nanoseconds, SPA } from '../units.js';
+import type { Engine } from '../wasm/engine.js';
+import type { CpuProfile } from './cpuid.js';
+import type { VmcbShadow } from './system-context.js';
+
+export interface ProcessorHost extends VmcbShadow {
+  readonly memory: PhysicalMemory;
+  readonly engine: Engine;
+  readonly profile: CpuProfile;
+  readonly registers: RegisterFile;
+  readonly now: Nanoseconds;
+  readonly externalPending: boolean;
+  stateEvent(event: MachineEvent, retired: 0 | 1): void;
+  countPlain(): void;
+  end(reason: EndReason, status: number): void;
+  /** Acknowledges the pending external interrupt. @returns its vector. */
+  acknowledge(): number;
+  resetDevicesOfVcpu(): void;
+  readDevice(address: SPA, size: number): bigint;
+  writeDevice(address: SPA, size: number, value: bigint): void;
+  readPort(port: number, size: number): bigint;
+  writePort(port: number, size: number, value: bigint): void;
+  readDeviceMsr(msr: number): bigint | 'fault' | undefined;
+  writeDeviceMsr(msr: number, value: bigint): boolean | undefined;
+  readTaskPriority(): bigint;
+  writeTaskPriority(value: bigint): void;
+  readTsc(): bigint;
+  tscMoved(base: bigint): void;
+  drawEntropy(): bigint;
+  storedMsr(msr: number): bigint;
+  knownWords(vmcb: number): VmcbWords | undefined;
+}

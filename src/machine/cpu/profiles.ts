@@ -1,0 +1,128 @@
+/**
+ * The CPU profiles that there are, and how one is named: `zen-2`, or `zen-2,-svm` for the same processor with nested
+ * virtualization off, where SVM is hidden altogether.
+ *
+ * A profile of a real processor reports of that processor's features those that this machine has, and its identity.
+ * Source: APM vol.3 appendix E Obtaining Processor Information Via the CPUID Instruction, §E.4.9 Function 8000_000Ah—SVM
+ * Features; Revision Guides of the families for what each reports.
+ */
+import type { Feature } from '../isa/instruction.js';
+import { type FeaturePolicy, KVM_POLICY, offeredFeatures, XEN_POLICY } from '../svm/feature-policy.js';
+import { BASE_PROFILE, type CpuProfile, type SvmFeature, type SystemFeature } from './cpuid.js';
+
+/** Of what a processor has, what this machine can do as well. */
+const amongBase = (...features: readonly Feature[]): ReadonlySet<Feature> =>
+  new Set(features.filter((feature) => BASE_PROFILE.features.has(feature)));
+
+/** All system features but some. */
+const systemWithout = (...features: readonly SystemFeature[]): ReadonlySet<SystemFeature> =>
+  new Set([...BASE_PROFILE.system].filter((feature) => !features.includes(feature)));
+
+const SSE3_TIMES: readonly Feature[] = ['x87', 'mmx', 'sse', 'sse2', 'sse3', 'cx16', '3dnowprefetch', 'svm'];
+const ZEN_2: readonly Feature[] = [
+  ...SSE3_TIMES,
+  ...([
+    'rdtscp',
+    'monitor',
+    'popcnt',
+    'abm',
+    'lzcnt',
+    'sse4a',
+    'ssse3',
+    'sse4.1',
+    'sse4.2',
+    'aes',
+    'pclmulqdq',
+  ] as const),
+  ...(['crc32', 'movbe', 'bmi1', 'bmi2', 'adx', 'sha', 'rdrand', 'rdseed', 'smap', 'clflushopt', 'clwb'] as const),
+  ...(['avx', 'fsgsbase', 'xsave', 'rdpid', 'mwaitx', 'clzero'] as const),
+];
+
+/** Revision F of the eighth generation, the first with SVM: no nested paging, no nRIP, nothing to decode with. */
+const K8_F: CpuProfile = {
+  ...BASE_PROFILE,
+  name: 'k8-f',
+  brand: 'AMD Athlon 64 (revision F) as vmtape has it',
+  family: 0x0f,
+  model: 0x41,
+  stepping: 2,
+  features: amongBase(...SSE3_TIMES, 'rdtscp'),
+  system: systemWithout('x2apic', 'page1gb', 'smep', 'umip', 'invariant-tsc'),
+  svm: new Set<SvmFeature>(),
+  quirks: new Set(),
+  asids: 64,
+  patchLevel: 0,
+  machineCheckBanks: 5,
+};
+
+const ZEN_2_SVM: readonly SvmFeature[] = [
+  ...(['np', 'lbr-virtualization', 'svm-lock', 'nrips', 'tsc-ratio', 'vmcb-clean', 'flush-by-asid'] as const),
+  ...(['decode-assists', 'pause-filter', 'pause-filter-threshold', 'vmload-virtualization', 'vgif', 'gmet'] as const),
+];
+
+const ZEN_2_PROFILE: CpuProfile = {
+  ...BASE_PROFILE,
+  name: 'zen-2',
+  brand: 'AMD EPYC 7002 as vmtape has it',
+  family: 0x17,
+  model: 0x31,
+  stepping: 0,
+  features: amongBase(...ZEN_2),
+  system: systemWithout('x2apic'),
+  svm: new Set(ZEN_2_SVM),
+  asids: 0x8000,
+  physicalAddressBits: 48,
+  patchLevel: 0x0830_107a,
+  machineCheckBanks: 23,
+};
+
+const ZEN_4_PROFILE: CpuProfile = {
+  ...ZEN_2_PROFILE,
+  name: 'zen-4',
+  brand: 'AMD EPYC 9004 as vmtape has it',
+  family: 0x19,
+  model: 0x11,
+  stepping: 1,
+  features: amongBase(...ZEN_2, 'invpcid'),
+  system: BASE_PROFILE.system,
+  svm: new Set<SvmFeature>([...ZEN_2_SVM, 'vnmi']),
+  physicalAddressBits: 52,
+  patchLevel: 0x0a10_113e,
+  machineCheckBanks: 32,
+};
+
+/** A processor without SVM: CPUID does not name it, EFER.SVME is reserved, its MSRs and instructions are not there. */
+export const withoutSvm = (profile: CpuProfile): CpuProfile => ({
+  ...profile,
+  name: `${profile.name}${WITHOUT_SVM}`,
+  features: new Set([...profile.features].filter((feature) => feature !== 'svm')),
+  svm: new Set(),
+});
+const WITHOUT_SVM = ',-svm';
+
+/** What L1 sees of `host` under a hypervisor that follows `policy`; without SVM where it offers no nesting. */
+export function nestedProfile(policy: FeaturePolicy, host: CpuProfile, asids: number): CpuProfile {
+  const name = `${policy.hypervisor}-nested`;
+  const svm = offeredFeatures(policy, host.svm);
+  if (svm === undefined) return { ...withoutSvm(host), name };
+  return { ...host, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };
+}
+
+/** KVM names eight ASIDs; Xen hands on the processor's number. */
+const KVM_ASIDS = 8;
+
+export const CPU_PROFILES: readonly CpuProfile[] = [
+  BASE_PROFILE,
+  K8_F,
+  ZEN_2_PROFILE,
+  ZEN_4_PROFILE,
+  nestedProfile(XEN_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
+  nestedProfile(KVM_POLICY, ZEN_4_PROFILE, KVM_ASIDS),
+];
+
+const PROFILES: ReadonlyMap<string, CpuProfile> = new Map(
+  CPU_PROFILES.flatMap((profile) => [profile, withoutSvm(profile)]).map((profile) => [profile.name, profile]),
+);
+
+/** The profile of that name, or undefined. */
+export const cpuProfile = (name: string): CpuProfile | undefined => PROFILES.get(name);
