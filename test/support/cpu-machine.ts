@@ -393,8 +393,18 @@ export function faultOf(ended: Ended): string {
   if (ended.kind === 'done') return 'none';
   if (ended.kind === 'exit') return `exit ${ended.exit.code.toString(16)}`;
   if (ended.kind === 'software') return `${ended.event.type} ${ended.event.vector}`;
-  const name = { 0: 'DE', 1: 'DB', 6: 'UD', 7: 'NM', 10: 'TS', 11: 'NP', 12: 'SS', 13: 'GP', 14: 'PF', 16: 'MF' }[
-    ended.vector
-  ];
+  const name = {
+    0: 'DE',
+    1: 'DB',
+    6: 'UD',
+    7: 'NM',
+    10: 'TS',
+    11: 'NP',
+    12: 'SS',
+    13: 'GP',
+    14: 'PF',
+    16: 'MF',
+    17: 'AC',
+  }[ended.vector];
   return ended.errorCode === undefined ? `#${name}` : `#${name}(${ended.errorCode.toString(16)})`;
 }

@@ -90,10 +90,10 @@ export class Processor implements TransactionHost, SystemContext {
   private fetching = false;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
   private readonly flushes: TlbFlush[] = [];
-  /** The exit that follows the instruction: a write trap. */
-  private trap: VmExit | undefined;
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
+  /** The exit that follows the instruction: a write trap. */
+  private trap: VmExit | undefined;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -269,8 +269,8 @@ export class Processor implements TransactionHost, SystemContext {
     tx.abort();
     this.flushes.length = 0;
     this.makeOutcome = undefined;
-    this.trap = undefined;
     this.pendingFault = undefined;
+    this.trap = undefined;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -292,8 +292,8 @@ export class Processor implements TransactionHost, SystemContext {
       }
       this.trapAfter(insn, rflags);
       this.complete(insn);
-      if (this.trap !== undefined) this.exit(this.trap);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
+      if (this.trap !== undefined) this.exit(this.trap);
     } catch (reason) {
       this.interrupted(reason);
     }
@@ -325,7 +325,10 @@ export class Processor implements TransactionHost, SystemContext {
     if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
     // Another task, or the program that an SMI interrupted: RF and TF are its own.
     if (insn.mnemonic === 'RSM' || (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr))) return;
-    if ((before & Flag.RF) !== 0n && !/^(IRET|POPF)/.test(insn.mnemonic)) tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
+    const repeats = insn.rep !== 'none' && tx.get(R.rip) === this.get(R.rip);
+    if ((before & Flag.RF) !== 0n && !repeats && !/^(IRET|POPF)/.test(insn.mnemonic)) {
+      tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
+    }
     const hits = this.ops.watchHits;
     const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).

@@ -4,8 +4,10 @@
  * Source: APM vol.2 §4.10.2 Stack-Access Privilege Checks; §8.9.3 Interrupt Stack Frame.
  */
 import { stackFault } from '../faults.js';
-import { Flag, gprSlot, R } from '../layout/cpu-state.js';
+import { Boundary, Flag, gprSlot, R } from '../layout/cpu-state.js';
 import { isCanonical, u64, uN } from '../units.js';
+import { checkAlignment } from './alignment.js';
+import { dataHits } from './debug.js';
 import { accessAt, cplOf, is64Bit, isProtected, stackBits } from './mode.js';
 import { isAllowed } from './segments.js';
 import type { Transaction } from './transaction.js';
@@ -53,7 +55,8 @@ export class Stack {
   push(size: number, value: bigint): void {
     const { bits, cpl } = this.place;
     const pointer = uN(bits, this.pointer - BigInt(size));
-    this.tx.writeLinear(this.linear(pointer, size, true), size, uN(8 * size, value), accessAt(cpl));
+    const linear = this.linear(pointer, size, true);
+    this.tx.writeLinear(linear, size, uN(8 * size, value), accessAt(cpl));
     this.pointer = pointer;
   }
 
@@ -66,7 +69,8 @@ export class Stack {
   /** Reads `size` bytes at `offset` bytes above the pointer. */
   peek(offset: number, size: number): bigint {
     const { bits, cpl } = this.place;
-    return this.tx.readLinear(this.linear(uN(bits, this.pointer + BigInt(offset)), size, false), size, accessAt(cpl));
+    const linear = this.linear(uN(bits, this.pointer + BigInt(offset)), size, false);
+    return this.tx.readLinear(linear, size, accessAt(cpl));
   }
 
   release(bytes: number): void {
@@ -79,7 +83,17 @@ export class Stack {
     this.tx.set(slot, this.place.bits === 16 ? (this.tx.get(slot) & ~0xffffn) | this.pointer : this.pointer);
   }
 
+  /** Where an access goes, aligned if it must be. Data breakpoints that it hits are due behind the instruction. */
   private linear(offset: bigint, size: number, write: boolean): bigint {
+    const { tx } = this;
+    const linear = this.checked(offset, size, write);
+    checkAlignment(tx, linear, size, BigInt(this.place.cpl));
+    const hits = dataHits(tx, linear, size, write);
+    if (hits !== 0n) tx.set(R.boundary, tx.get(R.boundary) | (hits << Boundary.BREAKPOINTS_SHIFT));
+    return linear;
+  }
+
+  private checked(offset: bigint, size: number, write: boolean): bigint {
     const { word, base, bits, errorCode, checkType } = this.place;
     if (bits === 64) {
       if (!isCanonical(offset) || !isCanonical(u64(offset + BigInt(size - 1)))) throw stackFault(errorCode);

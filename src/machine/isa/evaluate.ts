@@ -2,6 +2,7 @@
  * Ops over bigint on a transaction: slow, obvious, the reference meaning of every instruction. The machine also runs it
  * for whatever compiled code leaves: faults, device memory, page crossings, rare instructions.
  */
+import { checkAlignment } from '../cpu/alignment.js';
 import { dataHits } from '../cpu/debug.js';
 import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
@@ -644,7 +645,7 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const bytes = width / 8;
     const linear = checkSegment(this.tx, segment, offset, bytes, forWrite ? Access.WRITE : Access.READ);
     const access = this.privilege();
-    this.checkAlignment(linear, bytes);
+    checkAlignment(this.tx, linear, bytes, this.tx.get(R.cpl));
     if (this.watching) this.hits |= dataHits(this.tx, linear, bytes, forWrite);
     if (forWrite) this.tx.probeWrite(linear, bytes, access);
     return this.tx.readLinear(linear, bytes, access);
@@ -653,19 +654,12 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
   private storeAt(segment: number, offset: bigint, width: number, value: bigint): void {
     const bytes = width / 8;
     const linear = checkSegment(this.tx, segment, offset, bytes, Access.WRITE);
-    this.checkAlignment(linear, bytes);
+    checkAlignment(this.tx, linear, bytes, this.tx.get(R.cpl));
     if (this.watching) this.hits |= dataHits(this.tx, linear, bytes, true);
     this.tx.writeLinear(linear, bytes, value, this.privilege());
   }
 
   private privilege(): number {
     return this.tx.get(R.cpl) === 3n ? Access.USER : 0;
-  }
-
-  /** Source: APM vol.2 §8.2.18 #AC: at CPL 3 with CR0.AM and RFLAGS.AC. 128-bit operands are checked by their own rule. */
-  private checkAlignment(linear: bigint, bytes: number): void {
-    if (bytes > 8 || (linear & BigInt(bytes - 1)) === 0n || this.tx.get(R.cpl) !== 3n) return;
-    if ((this.tx.get(R.rflags) & Flag.AC) === 0n || (this.tx.get(R.cr0) & CR0.AM) === 0n) return;
-    throw new GuestFault(Vector.AC, 0);
   }
 }

@@ -3,6 +3,7 @@
  * forms do one iteration at a time.
  * Source: APM vol.3, IN, OUT, INS, OUTS; APM vol.2 §12.2.4 I/O-Permission Bitmap, §15.10 IOIO Intercepts.
  */
+import { checkAlignment } from '../cpu/alignment.js';
 import { ioHits } from '../cpu/debug.js';
 import { attributesOf, limitOf, SystemType } from '../cpu/descriptors.js';
 import { accessAt, cplOf, ioplOf, isLongMode, isProtected, isVirtual8086 } from '../cpu/mode.js';
@@ -120,8 +121,9 @@ const INS = systemInstruction({
       beginAccess(context, port, size, true, true);
       const linear = checkSegment(tx, Segment.ES, ops.readGpr(Gpr.RDI, insn.addressWidth), size, Access.WRITE);
       // Memory must be writable before the port is read, for a device read cannot be taken back.
+      checkAlignment(tx, linear, size, tx.get(R.cpl));
       tx.probeWrite(linear, size, accessAt(cplOf(tx)));
-      tx.writeLinear(linear, size, context.readPort(port, size), accessAt(cplOf(tx)));
+      ops.storeDestination(8 * size, context.readPort(port, size));
     });
   },
 });
@@ -131,14 +133,12 @@ const OUTS = systemInstruction({
   source: 'APM vol.3, OUTS',
   forms: ['6E: [b] [rep]', '6F: [rep]'],
   system(context) {
-    const { tx, ops, insn } = context;
+    const { ops, insn } = context;
     const size = accessBytes(insn.width);
     iterate(context, Gpr.RSI, size, () => {
       const port = Number(ops.readGpr(Gpr.RDX, 16));
       beginAccess(context, port, size, false, true);
-      const segment = insn.segmentOverride ?? Segment.DS;
-      const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RSI, insn.addressWidth), size, Access.READ);
-      context.writePort(port, size, tx.readLinear(linear, size, accessAt(cplOf(tx))));
+      context.writePort(port, size, ops.loadSource(8 * size));
     });
   },
 });

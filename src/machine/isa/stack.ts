@@ -82,6 +82,8 @@ const ENTER = instruction({
       );
     }
     ops.when(ops.negate(ops.isZero(level)), () => ops.push(width, frame));
+    const top = ops.sub(64, ops.readGpr(Gpr.RSP, 64), ops.read(allocation));
+    ops.store('stack', width, top, ops.load('stack', width, top)); // only to fault: the stack must reach so far
     ops.moveStack(ops.neg(64, ops.read(allocation)));
     ops.writeGpr(Gpr.RBP, width, frame);
   },

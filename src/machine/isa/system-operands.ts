@@ -2,6 +2,7 @@
  * Operands of control-plane instructions: what `Ops` does not know of, segment and control registers by number, and
  * memory operands of several parts. Source: APM vol.2 §4.5 Segmentation Data Structures and Registers.
  */
+import { checkAlignment } from '../cpu/alignment.js';
 import { accessAt, cplOf, is64Bit } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
 import type { SystemContext } from '../cpu/system-context.js';
@@ -51,7 +52,9 @@ function linearIn(
 
 export function readIn(context: SystemContext, operand: MemoryOperand, offset: number, size: number): bigint {
   const { tx } = context;
-  return tx.readLinear(linearIn(context, operand, offset, size, Access.READ), size, accessAt(cplOf(tx)));
+  const linear = linearIn(context, operand, offset, size, Access.READ);
+  checkAlignment(tx, linear, size, tx.get(R.cpl));
+  return tx.readLinear(linear, size, accessAt(cplOf(tx)));
 }
 
 export function writeIn(

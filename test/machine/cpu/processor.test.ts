@@ -1,10 +1,12 @@
 /** Instruction boundaries, traps and world switches on a whole machine: what no single instruction shows. */
 import { describe, expect, it } from 'vitest';
 import { Vector } from '../../../src/machine/faults.js';
-import { Boundary, Flag } from '../../../src/machine/layout/cpu-state.js';
+import { Boundary, CR0, Flag } from '../../../src/machine/layout/cpu-state.js';
 import { RAM_BASE } from '../../../src/machine/layout/linear-memory.js';
 import { VMCB } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
+import { sPA } from '../../../src/machine/units.js';
+import { descriptor, gate } from '../../support/cpu-machine.js';
 import { CODE, DATA, LiveMachine, STACK_TOP, STAR, USER, USER_SEGMENTS, VMCB_AT } from '../../support/live-machine.js';
 
 const HLT = 'f4';
@@ -45,6 +47,41 @@ describe('single step over SYSCALL and SYSRET (APM vol.3 SYSCALL; kvm-unit-tests
     live.run();
     expect(live.vectors).toEqual(vectors);
     expect(live.pushedRip).toBe(at(USER));
+  });
+});
+
+describe('RFLAGS.RF (APM vol.2 §3.1.6 RFLAGS Register, §13.1.3.1 Instruction Breakpoints)', () => {
+  const breakpoint = { dr0: at(CODE), dr7: 0x401n };
+
+  it('holds off a breakpoint on a repeated instruction until its last iteration', () => {
+    const copying = { rflags: 2n | Flag.RF, rcx: 3n, rsi: at(DATA), rdi: at(DATA + 64) };
+    const live = new LiveMachine(`f3a4 ${HLT}`, { ...breakpoint, ...copying });
+    live.run();
+    expect([live.vectors, live.get('rcx'), live.get('rflags')]).toEqual([[], 0n, 2n]);
+  });
+
+  it('is clear behind the instruction', () => {
+    const live = new LiveMachine(`90 ebfd ${HLT}`, { ...breakpoint, rflags: 2n | Flag.RF });
+    live.run();
+    expect(live.vectors).toEqual([Vector.DB]);
+    expect(live.pushedRip).toBe(at(CODE));
+  });
+});
+
+describe('data breakpoints on the stack of a far transfer (APM vol.2 §13.1.3.2 Data and I/O Breakpoints)', () => {
+  it('are hit by RETF', () => {
+    const live = new LiveMachine(`cb ${HLT}`, { rsp: at(DATA), dr0: at(DATA), dr7: 0x000f_0401n });
+    live.write(DATA, (8n << 32n) | at(CODE + 1)).run();
+    expect(live.vectors).toEqual([Vector.DB]);
+    expect(live.get('dr6') & 1n).toBe(1n);
+  });
+});
+
+describe('ENTER (APM vol.3 ENTER)', () => {
+  it('ends with the check of a write at the final stack pointer', () => {
+    const live = new LiveMachine(HLT, { ...USER_SEGMENTS, rip: at(USER), rsp: 0x100n }).put(USER, 'c8000200 f4');
+    live.run();
+    expect([live.vectors, live.get('cr2')]).toEqual([[Vector.PF], 0xffff_ffff_ffff_fef8n]);
   });
 });
 
@@ -200,5 +237,76 @@ describe('VMRUN and the flags of the host (APM vol.2 §15.5.1 Basic Operation)',
     const left = live.events.findIndex(({ type }) => type === 'svm.vmexit');
     expect(left).toBe(entered + 1);
     expect(live.events[left]).toMatchObject({ code: ExitCode.HLT });
+  });
+});
+
+describe('hardware task switches (APM vol.2 §12.3.2 Switching Tasks)', () => {
+  const [GDT, IDT, OTHER, OTHER_TSS] = [0x5000, 0x6000, 0x38, 0x9000];
+  const flat = (attributes: number, selector: bigint) => (0xffff_ffffn << 32n) | (BigInt(attributes) << 16n) | selector;
+  /** 32-bit protected mode; #UD goes to a task whose code is at `CODE` + 100h. */
+  const legacy = (code: string, values: ConstructorParameters<typeof LiveMachine>[1] = {}): LiveMachine => {
+    const live = new LiveMachine(code, {
+      cr0: CR0.PE | CR0.ET | CR0.NE,
+      cr4: 0n,
+      efer: 0n,
+      cs: flat(0xc9b, 8n),
+      csBase: 0n,
+      ...values,
+    });
+    live.write(GDT + 8, descriptor(0, 0xf_ffff, 0x9b, 0xc)).write(GDT + OTHER, descriptor(OTHER_TSS, 0x67, 0x89, 0));
+    live.write(IDT + 8 * 6, gate(OTHER, 0, 0x85)).put(CODE + 0x100, HLT);
+    const image: readonly (readonly [number, number])[] = [
+      ...([
+        [0x20, CODE + 0x100],
+        [0x24, 2],
+        [0x38, STACK_TOP],
+      ] as const),
+      ...([
+        [0x48, 0x10],
+        [0x4c, 8],
+        [0x50, 0x10],
+        [0x54, 0x10],
+      ] as const),
+    ];
+    for (const [offset, value] of image) live.memory.write(sPA(OTHER_TSS + offset), 4, at(value));
+    return live;
+  };
+  const JUMP = 'ea00000000 3800';
+
+  it('an exception through a task gate is one event, and the task runs', () => {
+    const live = legacy('0f0b');
+    live.run();
+    expect(live.events).toMatchObject([
+      { type: 'cpu.task-switched', selector: OTHER, cause: 'event', vector: Vector.UD, errorCode: null },
+      { type: 'cpu.halted' },
+    ]);
+    expect(live.get('rip')).toBe(at(CODE + 0x101));
+  });
+
+  it('a task with the T bit begins with #DB (§13.1.1.3)', () => {
+    const live = legacy(JUMP);
+    live.memory.write(sPA(OTHER_TSS + 0x64), 1, 1n);
+    live.write(IDT + 8, gate(8, CODE + 0x100, 0x8e)).run();
+    expect(live.events.slice(0, 2)).toMatchObject([{ cause: 'jump' }, { type: 'cpu.exception', vector: Vector.DB }]);
+    expect([live.get('dr6') & 0xe000n, live.memory.read(sPA(STACK_TOP - 12), 4)]).toEqual([0x8000n, at(CODE + 0x100)]);
+  });
+
+  it('leaves no single step of the old task behind', () => {
+    const live = legacy(JUMP, { rflags: 2n | Flag.TF });
+    live.run();
+    expect(live.vectors).toEqual([]);
+  });
+
+  it('reports the event under way when it is intercepted (§15.7.2, §15.14.1)', () => {
+    const guest = { svmMode: 3n, guestAsid: 1n, vmcb: at(VMCB_AT), intercept3: 1n << 29n };
+    const live = legacy('0f0b', guest);
+    live.run(1);
+    expect(live.events[0]).toMatchObject({
+      type: 'svm.vmexit',
+      code: ExitCode.TASK_SWITCH,
+      info1: at(OTHER),
+      info2: 1n << 48n,
+      intInfo: 0x8000_0306n,
+    });
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
 import { Activity, Boundary, CR0, CR4, Flag, R, type Slot } from '../../../src/machine/layout/cpu-state.js';
 import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
-import { CpuMachine, DATA, descriptor, faultOf, Sel, STACK_TOP, TSS } from '../../support/cpu-machine.js';
+import { CpuMachine, DATA, descriptor, faultOf, gate, Sel, STACK_TOP, TSS } from '../../support/cpu-machine.js';
 
 const { SPARE } = Sel;
 const long = () => new CpuMachine().longMode();
@@ -112,6 +112,34 @@ describe('port I/O (APM vol.2 §12.2.4 I/O-Permission Bitmap)', () => {
     const cpu = long().set({ dr3: 0x80n, dr7: (1n << 7n) | (2n << 28n), cr4: CR4.PAE | CR4.DE });
     cpu.run(0xe6, 0x80);
     expect(cpu.get('boundary')).toBe(8n << Boundary.BREAKPOINTS_SHIFT);
+  });
+});
+
+describe('alignment checks of what no plain operand is (APM vol.2 §8.2.18 #AC, table 8-7)', () => {
+  const checked = (rflags = 0n) => {
+    const cpu = new CpuMachine().protectedMode().atUserLevel();
+    return cpu.set({ cr0: cpu.get('cr0') | CR0.AM, rflags: Flag.AC | Flag.IOPL | 2n | rflags });
+  };
+  const LES = [0xc4, 0x03];
+  const cases: readonly (readonly [string, (cpu: CpuMachine) => unknown, readonly number[]])[] = [
+    ['a far pointer', (cpu) => cpu.set({ rbx: 0x3_0002n }), LES],
+    ['INS', (cpu) => cpu.set({ rdi: 0x3_0001n, rcx: 1n }), [0x6d]],
+    ['OUTS', (cpu) => cpu.set({ rsi: 0x3_0001n }), [0x6f]],
+    ['RETF', (cpu) => cpu.set({ rsp: 0x1_fff2n }), [0xcb]],
+    ['PUSH of a segment register', (cpu) => cpu.set({ rsp: 0x1_fff2n }), [0x1e]],
+  ];
+  it.each(cases)('%s', (_name, prepare, code) => {
+    const cpu = checked();
+    prepare(cpu);
+    expect(faultOf(cpu.run(...code))).toBe('#AC(0)');
+    expect(cpu.ports).toEqual([]);
+    expect(faultOf(cpu.set({ rflags: Flag.IOPL | 2n }).run(...code))).not.toBe('#AC(0)');
+  });
+
+  it('do not look at the stack of an inner level', () => {
+    const cpu = checked().write(TSS + 4, 4, 0x2_7ffen);
+    cpu.describe(Sel.SPARE, gate(Sel.CODE, 0x700, 0xec));
+    expect(faultOf(cpu.run(0x9a, 0, 0, 0, 0, Sel.SPARE | 3, 0))).toBe('none');
   });
 });
 
