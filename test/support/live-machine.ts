@@ -38,10 +38,11 @@ export const USER_SEGMENTS: Values = {
 
 export class LiveMachine {
   readonly stated: StatedEvent[] = [];
-  readonly machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: RAM_BYTES }, (event) => this.stated.push(event));
+  readonly machine: Machine;
 
-  /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. */
-  constructor(code: string, values: Values = {}) {
+  /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. @param cpu name of a profile. */
+  constructor(code: string, values: Values = {}, cpu = DEFAULT_CONFIG.cpu) {
+    this.machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu }, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.tables();
     const data = segment(Sel.DATA, 0xc93);
