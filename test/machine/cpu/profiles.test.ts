@@ -65,6 +65,23 @@ describe('nested virtualization off', () => {
   };
 });
 
+describe('features taken away by name', () => {
+  it('instructions, system features and those of SVM', () => {
+    const profile = named('zen-2,-rdtscp,-page1gb,-vgif');
+    expect(profile.name).toBe('zen-2,-rdtscp,-page1gb,-vgif');
+    expect([profile.features.has('rdtscp'), profile.system.has('page1gb'), profile.svm.has('vgif')]).toEqual([
+      false,
+      false,
+      false,
+    ]);
+    expect(profile.svm.has('np')).toBe(true);
+  });
+
+  it.each(['zen-3', 'zen-2,rdtscp', 'zen-2,-nothing', 'k8-f,-np', ',-svm'])('%s is no profile', (name) => {
+    expect(cpuProfile(name)).toBeUndefined();
+  });
+});
+
 describe('what a hypervisor hands on (Xen, nested-svm-cpu-features)', () => {
   const ALL = BASE_PROFILE.svm;
   const without = (...features: readonly SvmFeature[]): ReadonlySet<SvmFeature> =>
