@@ -12,6 +12,7 @@ import { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
 import type { MachineEvent } from '../../src/machine/events.js';
 import { GuestFault, pageFault } from '../../src/machine/faults.js';
+import { CACHE_INSTRUCTIONS } from '../../src/machine/isa/cache.js';
 import { CONTROL_INSTRUCTIONS } from '../../src/machine/isa/control.js';
 import { Evaluator } from '../../src/machine/isa/evaluate.js';
 import { FAR_INSTRUCTIONS } from '../../src/machine/isa/far.js';
@@ -20,6 +21,7 @@ import { IO_INSTRUCTIONS } from '../../src/machine/isa/io.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from '../../src/machine/isa/misc.js';
 import { SEGMENT_INSTRUCTIONS } from '../../src/machine/isa/segment.js';
 import { SYSTEM_INSTRUCTIONS } from '../../src/machine/isa/system.js';
+import { TRANSLATION_INSTRUCTIONS } from '../../src/machine/isa/translation.js';
 import {
   CR0,
   CR4,
@@ -41,7 +43,9 @@ const INSTRUCTIONS = [
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
+  ...CACHE_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
+  ...TRANSLATION_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
   ...MISCELLANEOUS_INSTRUCTIONS,

@@ -3,7 +3,7 @@
  * mode, the lowest 16 MiB mapped onto themselves for every privilege level, and a handler for each vector that halts.
  */
 import { DEFAULT_CONFIG, Machine, type MachineEvent, type StatedEvent } from '../../src/machine/index.js';
-import { CR0, CR4, EFER, R, type RegisterName, type Slot } from '../../src/machine/layout/cpu-state.js';
+import { CR0, CR4, EFER, R, type RegisterName, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { instructionCount, sPA } from '../../src/machine/units.js';
 import { descriptor, gate } from './cpu-machine.js';
 
@@ -40,10 +40,28 @@ export class LiveMachine {
   readonly stated: StatedEvent[] = [];
   readonly machine: Machine;
 
+  private before = 0;
+
   /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. @param cpu name of a profile. */
   constructor(code: string, values: Values = {}, cpu = DEFAULT_CONFIG.cpu) {
     this.machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu }, (event) => this.stated.push(event));
     this.put(CODE, code);
+    this.start(values);
+  }
+
+  /** Begins anew: RAM zero but for the tables, registers as at first, nothing stated. Devices stay as they are. */
+  restart(): void {
+    this.memory.copyIn(sPA(0), new Uint8Array(RAM_BYTES));
+    for (let slot = 0; slot < SLOT_COUNT; slot++) this.machine.registers[slot as Slot] = 0n;
+    this.machine.engine.flush(undefined);
+    this.start({});
+    this.machine.engine.takeDelta();
+    this.machine.state.ended = null;
+    this.stated.length = 0;
+    this.before = this.machine.retired;
+  }
+
+  private start(values: Values): void {
     this.tables();
     const data = segment(Sel.DATA, 0xc93);
     this.set({
@@ -55,6 +73,7 @@ export class LiveMachine {
       cr4: CR4.PAE | CR4.OSFXSR | CR4.DE,
       efer: EFER.SCE | EFER.LME | EFER.LMA | EFER.SVME,
       cs: segment(Sel.CODE, 0xa9b),
+      csBase: 0n,
       ds: data,
       es: data,
       ss: data,
@@ -88,6 +107,14 @@ export class LiveMachine {
       this.write(IDT + 16 * vector, gate(Sel.CODE, HANDLERS + vector, vector === 3 || vector === 0x80 ? 0xee : 0x8e));
       this.memory.write(sPA(HANDLERS + vector), 1, 0xf4n); // HLT
     }
+  }
+
+  /** Instructions retired since the last `restart`. */
+  get retired(): number {
+    return this.machine.retired - this.before;
+  }
+  get ram(): Uint8Array {
+    return this.memory.window(0, RAM_BYTES);
   }
 
   get memory() {

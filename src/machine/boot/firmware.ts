@@ -28,6 +28,6 @@ export function installVectors(memory: PhysicalMemory): void {
   for (let vector = 0; vector < 256; vector++) {
     const offset =
       vector >= 0x08 && vector < 0x10 ? MASTER_HANDLER : vector >> 3 === 0x70 >> 3 ? SLAVE_HANDLER : DUMMY_HANDLER;
-    memory.write32(4 * vector, offset | (ROM_SEGMENT << 16));
+    memory.write(sPA(4 * vector), 4, BigInt((offset | (ROM_SEGMENT << 16)) >>> 0));
   }
 }

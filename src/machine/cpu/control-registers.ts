@@ -58,7 +58,7 @@ function checkCr0(tx: Transaction, value: bigint, old: bigint): void {
     if ((tx.get(R.cr4) & CR4.PAE) === 0n) throw generalProtection();
     if ((attributesOf(tx.get(segmentSlot(Segment.CS))) & Attribute.LONG) !== 0) throw generalProtection();
   }
-  if (!has(CR0.PG) && paging && is64Bit(tx)) throw generalProtection();
+  if (!has(CR0.PG) && paging && (is64Bit(tx) || (tx.get(R.cr4) & CR4.PCIDE) !== 0n)) throw generalProtection();
 }
 
 export function writeCr2(context: SystemContext, value: bigint, info1: bigint): void {
@@ -68,8 +68,12 @@ export function writeCr2(context: SystemContext, value: bigint, info1: bigint): 
   stateControl(context, 'cr2', value);
 }
 
-export function writeCr3(context: SystemContext, value: bigint, info1: bigint): void {
+/** With PCIDs bit 63 of the source asks to keep the translations of the new one. They may go all the same, and do. */
+const KEEP_TRANSLATIONS = 1n << 63n;
+
+export function writeCr3(context: SystemContext, source: bigint, info1: bigint): void {
   const { tx } = context;
+  const value = (tx.get(R.cr4) & CR4.PCIDE) === 0n ? source : source & ~KEEP_TRANSLATIONS;
   if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) throw generalProtection();
   context.intercept(crWrite(3), { info1 });
   const paged = (tx.get(R.cr0) & CR0.PG) !== 0n;
@@ -80,8 +84,10 @@ export function writeCr3(context: SystemContext, value: bigint, info1: bigint): 
   stateControl(context, 'cr3', value);
 }
 
+/** CR3 bits that hold the process context identifier (APM vol.2 §5.5.1). */
+const PCID_BITS = 0xfffn;
 /** CR4 bits whose change drops translations (APM vol.2 §5.5.3). */
-const CR4_PAGING = CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP;
+const CR4_PAGING = CR4.PCIDE | CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP;
 /** CR4 bits whose change reloads the page-directory pointers. */
 const CR4_PAE_RELOAD = CR4.PSE | CR4.PAE | CR4.PGE;
 
@@ -90,6 +96,8 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   const old = tx.get(R.cr4);
   if ((value & ~cr4Mask(context.profile)) !== 0n) throw generalProtection();
   if (isLongMode(tx) && (value & CR4.PAE) === 0n) throw generalProtection();
+  const startsPcids = (value & ~old & CR4.PCIDE) !== 0n;
+  if (startsPcids && (!isLongMode(tx) || (tx.get(R.cr3) & PCID_BITS) !== 0n)) throw generalProtection();
   context.intercept(crWrite(4), { info1 });
   tx.set(R.cr4, value);
   const pae = (tx.get(R.cr0) & CR0.PG) !== 0n && !isLongMode(tx) && (value & CR4.PAE) !== 0n;

@@ -45,6 +45,7 @@ export type SystemFeature =
   | 'alt-mov-cr8'
   | 'smep'
   | 'umip'
+  | 'pcid'
   | 'invariant-tsc';
 
 /** Features of SVM, CPUID Fn8000_000A EDX. */
@@ -117,6 +118,7 @@ const LEAF1_ECX: FeatureBits = [
   [3, 'monitor'],
   [9, 'ssse3'],
   [13, 'cx16'],
+  [17, 'pcid'],
   [19, 'sse4.1'],
   [20, 'sse4.2'],
   [21, 'x2apic'],
@@ -207,8 +209,15 @@ const HIGHEST_LEAF = 0xb;
 const HIGHEST_EXTENDED_LEAF = 0x8000_0021;
 /** LFENCE is always serializing. A null selector does not clear the segment base (bit 6 is clear). */
 const EXTENDED21_EAX = 1 << 2;
+const EXTENDED8_EBX: FeatureBits = [
+  [0, 'clzero'],
+  [4, 'rdpru'],
+  [9, 'wbnoinvd'],
+];
 /** FXSAVE and FXRSTOR always carry the x87 error pointers. */
-const EXTENDED8_EBX = 1 << 2;
+const X87_POINTERS = 1 << 2;
+/** RDPRU reads MPERF and APERF, numbers 0 and 1. */
+const RDPRU_MAXIMUM = 1 << 16;
 
 /** @param subleaf ECX. */
 export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dynamic: CpuidDynamic): CpuidLeaf {
@@ -251,9 +260,9 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
     case 0x8000_0008:
       return {
         eax: (profile.linearAddressBits << 8) | profile.physicalAddressBits,
-        ebx: EXTENDED8_EBX,
+        ebx: report(EXTENDED8_EBX, profile) | X87_POINTERS,
         ecx: (apicIdBits(dynamic) << 12) | (dynamic.processors - 1),
-        edx: 0,
+        edx: profile.features.has('rdpru') ? RDPRU_MAXIMUM : 0,
       };
     case 0x8000_000a:
       if (!profile.features.has('svm')) return ZERO_LEAF;
@@ -281,6 +290,7 @@ export function cr4Mask({ features, system }: CpuProfile): bigint {
     (has('sse') ? CR4.OSXMMEXCPT : 0n) |
     (has('umip') ? CR4.UMIP : 0n) |
     (has('fsgsbase') ? CR4.FSGSBASE : 0n) |
+    (has('pcid') ? CR4.PCIDE : 0n) |
     (has('xsave') ? CR4.OSXSAVE : 0n) |
     (has('smep') ? CR4.SMEP : 0n) |
     (has('smap') ? CR4.SMAP : 0n)
@@ -386,6 +396,18 @@ export const BASE_PROFILE: CpuProfile = {
     'svm',
     'monitor',
     '3dnowprefetch',
+    'sse4a',
+    'sha',
+    'adx',
+    'fsgsbase',
+    'invpcid',
+    'rdpid',
+    'rdpru',
+    'clzero',
+    'clflushopt',
+    'clwb',
+    'wbnoinvd',
+    'mwaitx',
   ]),
   system: new Set<SystemFeature>([
     'fpu',
@@ -415,6 +437,7 @@ export const BASE_PROFILE: CpuProfile = {
     'alt-mov-cr8',
     'smep',
     'umip',
+    'pcid',
     'invariant-tsc',
   ]),
   svm: new Set<SvmFeature>([

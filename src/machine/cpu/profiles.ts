@@ -35,7 +35,7 @@ const ZEN_2: readonly Feature[] = [
     'pclmulqdq',
   ] as const),
   ...(['crc32', 'movbe', 'bmi1', 'bmi2', 'adx', 'sha', 'rdrand', 'rdseed', 'smap', 'clflushopt', 'clwb'] as const),
-  ...(['avx', 'fsgsbase', 'xsave', 'rdpid', 'mwaitx', 'clzero'] as const),
+  ...(['avx', 'fsgsbase', 'xsave', 'rdpid', 'rdpru', 'mwaitx', 'clzero', 'wbnoinvd'] as const),
 ];
 
 /** Revision F of the eighth generation, the first with SVM: no nested paging, no nRIP, nothing to decode with. */

@@ -1,10 +1,9 @@
 /**
- * Control, debug and extended control registers, the time-stamp counter, model-specific registers, and translations.
- * Source: APM vol.3, MOV CRn, MOV DRn, SMSW, LMSW, CLTS, INVLPG, RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV.
+ * Control, debug and extended control registers, the time-stamp counter, and model-specific registers.
+ * Source: APM vol.3, MOV CRn, MOV DRn, SMSW, LMSW, CLTS, RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV.
  * Where each intercept stands: svm/intercepts.ts.
  */
 import {
-  currentAsid,
   debugName,
   debugRegister,
   debugSlot,
@@ -17,16 +16,16 @@ import {
   writeCr4,
   writeCr8,
 } from '../cpu/control-registers.js';
-import { cplOf, is64Bit } from '../cpu/mode.js';
+import { cplOf } from '../cpu/mode.js';
 import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { CR0, CR4, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
+import { CR0, CR4, R } from '../layout/cpu-state.js';
 import { crRead, crWrite, crWriteTrap, drRead, drWrite } from '../svm/intercepts.js';
-import { isCanonical, u64, uN } from '../units.js';
+import { uN } from '../units.js';
 import { Gpr, type Instruction } from './instruction.js';
 import { requireUmip } from './segment.js';
-import { gprAt, memoryAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
+import { gprAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
 
 /** MOV to and from CRn and DRn has 64 bits in 64-bit mode and 32 bits elsewhere, whatever the prefixes. */
 const moveWidth = ({ insn }: SystemContext): 32 | 64 => (insn.long ? 64 : 32);
@@ -146,24 +145,6 @@ const CLTS = systemInstruction({
     context.tx.set(R.cr0, cr0);
     context.writeTrap(crWriteTrap(0), cr0);
     stateControl(context, 'cr0', cr0);
-  },
-});
-
-/** Neither limit nor canonical form of the address is checked. */
-const INVLPG = systemInstruction({
-  mnemonic: 'INVLPG',
-  source: 'APM vol.3, INVLPG',
-  forms: ['0F 01 /7: M'],
-  system(context) {
-    const { tx, ops } = context;
-    requireCpl0(context);
-    const memory = memoryAt(context, 0);
-    const based = !is64Bit(tx) || memory.segment >= Segment.FS;
-    const base = based ? tx.get((segmentSlot(memory.segment) + 1) as Slot) : 0n;
-    const linear = is64Bit(tx) ? u64(base + ops.address(memory)) : uN(32, base + ops.address(memory));
-    context.intercept('INVLPG', { info1: linear });
-    if (isCanonical(linear)) context.flushTlb({ scope: 'page', asid: currentAsid(tx), linear });
-    context.plain();
   },
 });
 
@@ -287,6 +268,6 @@ const XSETBV = systemInstruction({
 });
 
 export const CONTROL_INSTRUCTIONS: readonly Instruction[] = [
-  ...[MOV_FROM_CR, MOV_TO_CR, MOV_FROM_DR, MOV_TO_DR, SMSW, LMSW, CLTS, INVLPG],
+  ...[MOV_FROM_CR, MOV_TO_CR, MOV_FROM_DR, MOV_TO_DR, SMSW, LMSW, CLTS],
   ...[RDMSR, WRMSR, RDTSC, RDTSCP, RDPMC, XGETBV, XSETBV],
 ];

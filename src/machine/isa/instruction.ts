@@ -326,6 +326,8 @@ export type Feature =
   | 'smap'
   | 'mwaitx'
   | 'clzero'
+  | 'rdpru'
+  | 'wbnoinvd'
   | '3dnowprefetch';
 
 export interface InstructionSpec {

@@ -3,6 +3,7 @@ import { ARITHMETIC_INSTRUCTIONS } from './arith.js';
 import { BIT_INSTRUCTIONS } from './bits.js';
 import { BMI_INSTRUCTIONS } from './bmi.js';
 import { BRANCH_INSTRUCTIONS } from './branch.js';
+import { CACHE_INSTRUCTIONS } from './cache.js';
 import { CONTROL_INSTRUCTIONS } from './control.js';
 import { FAR_INSTRUCTIONS } from './far.js';
 import { FLAG_INSTRUCTIONS } from './flag-control.js';
@@ -13,7 +14,9 @@ import { LEGACY_INSTRUCTIONS } from './legacy.js';
 import { LOGIC_INSTRUCTIONS } from './logic.js';
 import { MISCELLANEOUS_INSTRUCTIONS } from './misc.js';
 import { MOVE_INSTRUCTIONS } from './move.js';
+import { PROCESSOR_VALUE_INSTRUCTIONS } from './processor-values.js';
 import { SEGMENT_INSTRUCTIONS } from './segment.js';
+import { SHA_INSTRUCTIONS } from './sha.js';
 import { SHIFT_INSTRUCTIONS } from './shift.js';
 import { SSE_CRYPTO_INSTRUCTIONS } from './sse-crypto.js';
 import { SSE_FLOAT_INSTRUCTIONS } from './sse-fp.js';
@@ -22,10 +25,12 @@ import { SSE_LATER_INTEGER_INSTRUCTIONS } from './sse-int-later.js';
 import { SSE_MOVE_INSTRUCTIONS } from './sse-move.js';
 import { SSE_SHUFFLE_INSTRUCTIONS } from './sse-shuffle.js';
 import { SSE_STRING_INSTRUCTIONS } from './sse-string.js';
+import { SSE4A_INSTRUCTIONS } from './sse4a.js';
 import { STACK_INSTRUCTIONS } from './stack.js';
 import { STRING_INSTRUCTIONS } from './string.js';
 import { SVM_INSTRUCTIONS } from './svm.js';
 import { SYSTEM_INSTRUCTIONS } from './system.js';
+import { TRANSLATION_INSTRUCTIONS } from './translation.js';
 
 export const INSTRUCTIONS: readonly Instruction[] = [
   ...ARITHMETIC_INSTRUCTIONS,
@@ -47,11 +52,16 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...SSE_FLOAT_INSTRUCTIONS,
   ...SSE_STRING_INSTRUCTIONS,
   ...SSE_CRYPTO_INSTRUCTIONS,
+  ...SHA_INSTRUCTIONS,
+  ...SSE4A_INSTRUCTIONS,
   ...SYSTEM_INSTRUCTIONS,
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
   ...SVM_INSTRUCTIONS,
+  ...CACHE_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
+  ...TRANSLATION_INSTRUCTIONS,
+  ...PROCESSOR_VALUE_INSTRUCTIONS,
   ...FPU_CONTROL_INSTRUCTIONS,
   ...SEGMENT_INSTRUCTIONS,
 ];

@@ -1,7 +1,7 @@
 /**
  * What is left of the control plane: identification, interrupt flag, flags as a whole, waiting, caches and barriers,
  * random numbers.
- * Source: APM vol.3, CPUID, HLT, CLI, STI, PUSHF, POPF, INVD, WBINVD, MONITOR, MWAIT, PAUSE, RSM, RDRAND, RDSEED, CLAC,
+ * Source: APM vol.3, CPUID, HLT, CLI, STI, PUSHF, POPF, MONITOR, MWAIT, PAUSE, RSM, RDRAND, RDSEED, CLAC,
  * STAC, LFENCE, MFENCE, SFENCE, CLFLUSH.
  */
 import { mergeFlags } from '../cpu/interrupt-return.js';
@@ -15,7 +15,6 @@ import { virtualEventPending } from '../svm/injection.js';
 import { pausePasses } from '../svm/pause-filter.js';
 import { u64 } from '../units.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
-import { one } from './operands.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
 
 const CPUID = systemInstruction({
@@ -121,69 +120,57 @@ const POPF = systemInstruction({
   },
 });
 
-/** There are no caches: nothing is invalidated. */
-const INVD = systemInstruction({
-  mnemonic: 'INVD',
-  source: 'APM vol.3, INVD',
-  forms: ['0F 08:'],
-  system(context) {
-    requireCpl0(context);
-    context.intercept('INVD');
-    context.plain();
-  },
-});
-
-const WBINVD = systemInstruction({
-  mnemonic: 'WBINVD',
-  source: 'APM vol.3, WBINVD, WBNOINVD',
-  forms: ['0F 09:'],
-  system(context) {
-    requireCpl0(context);
-    context.intercept('WBINVD');
-    context.plain();
-  },
-});
-
-/** Both need CPL 0, and have no extensions that ECX could name (CPUID Fn0000_0005_ECX). */
-function requireMonitor({ tx, ops }: SystemContext): void {
-  if (cplOf(tx) !== 0) throw invalidOpcode();
-  if (ops.readGpr(Gpr.RCX, 32) !== 0n) throw generalProtection();
+/** Neither has extensions that ECX could name (CPUID Fn0000_0005_ECX), and only MONITORX and MWAITX are for programs. */
+function requireMonitor({ tx, ops }: SystemContext, extensions: bigint, everyone: boolean): void {
+  if (!everyone && cplOf(tx) !== 0) throw invalidOpcode();
+  if ((ops.readGpr(Gpr.RCX, 32) & ~extensions) !== 0n) throw generalProtection();
 }
 
-const MONITOR = systemInstruction({
-  mnemonic: 'MONITOR',
-  source: 'APM vol.3, MONITOR',
-  forms: ['0F 01 C8:'],
-  feature: 'monitor',
-  system(context) {
-    const { tx, ops, insn } = context;
-    requireMonitor(context);
-    const segment = insn.segmentOverride ?? Segment.DS;
-    const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
-    tx.readLinear(linear, 1, accessAt(cplOf(tx)));
-    context.intercept('MONITOR');
-    tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
-  },
-});
+const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
+  systemInstruction({
+    mnemonic,
+    source: `APM vol.3, ${mnemonic}`,
+    forms: [form],
+    feature,
+    system(context) {
+      const { tx, ops, insn } = context;
+      requireMonitor(context, 0n, feature === 'mwaitx');
+      const segment = insn.segmentOverride ?? Segment.DS;
+      const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
+      tx.readLinear(linear, 1, accessAt(cplOf(tx)));
+      context.intercept('MONITOR');
+      tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
+    },
+  });
 
-/** Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. */
-const MWAIT = systemInstruction({
-  mnemonic: 'MWAIT',
-  source: 'APM vol.3, MWAIT',
-  forms: ['0F 01 C9:'],
-  feature: 'monitor',
-  system(context) {
-    const { tx } = context;
-    requireMonitor(context);
-    const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
-    if (armed) context.intercept('MWAIT_ARMED');
-    context.intercept('MWAIT');
-    if (!armed) return;
-    tx.set(R.monitorAddress, 0n);
-    tx.set(R.activity, Activity.MWAIT);
-    context.outcome((registers) => ({ type: 'cpu.halted', registers }));
-  },
-});
+/** ECX of MWAITX: end at an interrupt though it is masked, and end when EBX ticks of the counter have passed. */
+const MWAITX_INTERRUPT = 1n;
+const MWAITX_TIMER = 2n;
+
+/**
+ * Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. A wait that
+ * a timer or a masked interrupt may end is over at once, which it may be for any reason.
+ */
+const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
+  systemInstruction({
+    mnemonic,
+    source: `APM vol.3, ${mnemonic}`,
+    forms: [form],
+    feature,
+    system(context) {
+      const { tx, ops } = context;
+      const extended = feature === 'mwaitx';
+      requireMonitor(context, extended ? MWAITX_INTERRUPT | MWAITX_TIMER : 0n, extended);
+      const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
+      if (armed) context.intercept('MWAIT_ARMED');
+      context.intercept('MWAIT');
+      if (!armed) return;
+      tx.set(R.monitorAddress, 0n);
+      if (ops.readGpr(Gpr.RCX, 32) !== 0n) return;
+      tx.set(R.activity, Activity.MWAIT);
+      context.outcome((registers) => ({ type: 'cpu.halted', registers }));
+    },
+  });
 
 const PAUSE = systemInstruction({
   mnemonic: 'PAUSE',
@@ -245,19 +232,12 @@ const barrier = (mnemonic: string, digit: number): Instruction =>
     semantics: () => {},
   });
 
-/** Without caches it only has the faults of a one-byte read. */
-const CLFLUSH = instruction({
-  mnemonic: 'CLFLUSH',
-  source: 'APM vol.3, CLFLUSH',
-  forms: ['NP 0F AE /7: Mb'],
-  evaluatorOnly: true,
-  semantics: (ops, insn) => {
-    ops.read(one(insn));
-  },
-});
-
 export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
-  ...[CPUID, HLT, CLI, STI, PUSHF, POPF, INVD, WBINVD, MONITOR, MWAIT, PAUSE, RSM],
+  ...[CPUID, HLT, CLI, STI, PUSHF, POPF, PAUSE, RSM],
+  monitor('MONITOR', '0F 01 C8:', 'monitor'),
+  monitor('MONITORX', '0F 01 FA:', 'mwaitx'),
+  monitorWait('MWAIT', '0F 01 C9:', 'monitor'),
+  monitorWait('MWAITX', '0F 01 FB:', 'mwaitx'),
   random('RDRAND', '0F C7 /6: Rv', 'rdrand'),
   random('RDSEED', '0F C7 /7: Rv', 'rdseed'),
   accessCheck('CLAC', 'NP 0F 01 CA:', false),
@@ -265,5 +245,4 @@ export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
   barrier('LFENCE', 5),
   barrier('MFENCE', 6),
   barrier('SFENCE', 7),
-  CLFLUSH,
 ];

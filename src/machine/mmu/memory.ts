@@ -2,7 +2,8 @@
  * Guest RAM within the WebAssembly memory, and what lies at which system-physical address.
  *
  * RAM is one range from 0 with a hole at A0000h..BFFFFh (the legacy VGA window, which no device claims). Lines of 64
- * bytes that hold decoded instructions are marked; a write to one tells the engine before anything else runs.
+ * bytes that hold decoded instructions are marked, and so are pages that hold page tables which a translation was made from; a
+ * write to either tells the engine before anything else runs.
  * Invariant: all writes to RAM that are not made by compiled code go through this class.
  */
 import { invariant } from '../errors.js';
@@ -11,7 +12,11 @@ import { PAGE_BYTES, type SPA } from '../units.js';
 
 const HOLE_START = 0xa0000;
 const HOLE_END = 0xc0000;
+// Shifts do for addresses: RAM ends below 4 GiB.
 const CODE_LINE_BYTES = 64;
+const CODE_LINE_SHIFT = 6;
+const PAGE_SHIFT = 12;
+const SEVERAL_SPACES = 0xffff;
 
 export class PhysicalMemory {
   readonly wasm: WebAssembly.Memory;
@@ -23,6 +28,17 @@ export class PhysicalMemory {
   private readonly codeLines: Uint8Array;
   /** One byte for each page: 1 where any line of it is marked. */
   private readonly codePages: Uint8Array;
+  /**
+   * For each page: 0, or by whose translations it is used as a page table: 1 + the number of an address space, or
+   * SEVERAL_SPACES.
+   */
+  private readonly tablePages: Uint16Array;
+  /** The address space whose tables are walked. Set by the engine. */
+  tableOwner = 0;
+  /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
+  onNewTable: (page: number) => void = () => {};
+  /** Called after a write to a page table. Set by the engine. @param space undefined for several. */
+  onTableWrite: (space: number | undefined) => void = () => {};
   /** Called after a write that hit decoded instructions. Set by the engine. */
   onCodeWrite: (address: SPA, length: number) => void = () => {};
 
@@ -37,6 +53,7 @@ export class PhysicalMemory {
     this.view = new DataView(this.wasm.buffer);
     this.codeLines = new Uint8Array(ramBytes / CODE_LINE_BYTES);
     this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
+    this.tablePages = new Uint16Array(ramBytes / PAGE_BYTES);
   }
 
   /** True when all of `length` bytes (at most a page) at `address` are RAM. */
@@ -83,10 +100,20 @@ export class PhysicalMemory {
     return this.words[(RAM_BASE + address) >>> 2] as number;
   }
 
-  /** Writes an aligned 32-bit word. */
-  write32(address: number, value: number): void {
+  /** Sets the accessed and dirty bits of a table entry: no translation changes by that. */
+  markEntry(address: number, value: number): void {
     this.words[(RAM_BASE + address) >>> 2] = value;
-    this.noteWrite(address as SPA, 4);
+    this.noteCodeWrite(address, 4);
+  }
+
+  /** Notes that translations of `tableOwner` depend on the page at `address`. */
+  noteTable(address: number): void {
+    const page = address >>> PAGE_SHIFT;
+    const owner = this.tableOwner + 1;
+    const known = this.tablePages[page] as number;
+    if (known === owner || known === SEVERAL_SPACES) return;
+    this.tablePages[page] = known === 0 ? owner : SEVERAL_SPACES;
+    if (known === 0) this.onNewTable(page * PAGE_BYTES);
   }
 
   /** Writes an aligned quadword of RAM in halves. @param word place of the low one among `words`. */
@@ -108,10 +135,10 @@ export class PhysicalMemory {
 
   /** Marks `length` bytes at `address` as decoded. @returns true when the page held no decoded instructions before. */
   markCode(address: number, length: number): boolean {
-    const first = Math.floor(address / CODE_LINE_BYTES);
-    const last = Math.floor((address + length - 1) / CODE_LINE_BYTES);
+    const first = address >>> CODE_LINE_SHIFT;
+    const last = (address + length - 1) >>> CODE_LINE_SHIFT;
     for (let line = first; line <= last; line++) this.codeLines[line] = 1;
-    const page = Math.floor(address / PAGE_BYTES);
+    const page = address >>> PAGE_SHIFT;
     const fresh = this.codePages[page] === 0;
     this.codePages[page] = 1;
     return fresh;
@@ -119,7 +146,7 @@ export class PhysicalMemory {
 
   /** Forgets the marks of the page at `address`. */
   clearCodePage(address: number): void {
-    const page = Math.floor(address / PAGE_BYTES);
+    const page = address >>> PAGE_SHIFT;
     this.codePages[page] = 0;
     const lines = PAGE_BYTES / CODE_LINE_BYTES;
     this.codeLines.fill(0, page * lines, (page + 1) * lines);
@@ -130,17 +157,29 @@ export class PhysicalMemory {
     this.codeLines.fill(0);
   }
 
-  /** True when the page at `address` holds decoded instructions: compiled code must not write to it unseen. */
-  isCodePage(address: number): boolean {
-    return this.codePages[Math.floor(address / PAGE_BYTES)] === 1;
+  /** True when the page at `address` holds decoded instructions or page tables: compiled code must not write to it unseen. */
+  isWatched(address: number): boolean {
+    const page = address >>> PAGE_SHIFT;
+    return this.codePages[page] === 1 || this.tablePages[page] !== 0;
   }
 
   private noteWrite(address: SPA, length: number): void {
-    const first = Math.floor(address / CODE_LINE_BYTES);
-    const last = Math.floor((address + length - 1) / CODE_LINE_BYTES);
+    this.noteCodeWrite(address, length);
+    const last = (address + length - 1) >>> PAGE_SHIFT;
+    for (let page = address >>> PAGE_SHIFT; page <= last; page++) {
+      const owner = this.tablePages[page] as number;
+      if (owner === 0) continue;
+      this.tablePages[page] = 0;
+      this.onTableWrite(owner === SEVERAL_SPACES ? undefined : owner - 1);
+    }
+  }
+
+  private noteCodeWrite(address: number, length: number): void {
+    const first = address >>> CODE_LINE_SHIFT;
+    const last = (address + length - 1) >>> CODE_LINE_SHIFT;
     for (let line = first; line <= last; line++) {
       if (this.codeLines[line] === 1) {
-        this.onCodeWrite(address, length);
+        this.onCodeWrite(address as SPA, length);
         return;
       }
     }

@@ -56,7 +56,7 @@ export function peekThrough(
   return found.subarray(0, at);
 }
 
-/** The same RAM, deaf to what a walk writes. */
+/** The same RAM, deaf to what a walk writes and notes. */
 function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
-  return Object.create(memory, { write32: { value: () => {} } }) as PhysicalMemory;
+  return Object.create(memory, { markEntry: { value: () => {} }, noteTable: { value: () => {} } }) as PhysicalMemory;
 }

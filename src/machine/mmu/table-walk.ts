@@ -133,13 +133,18 @@ export class TableWalk {
     }
   }
 
-  /** Sets the accessed bits of the entries that the walk used and, for a write, the dirty bit of the page's entry. */
+  /**
+   * Sets the accessed bits of the entries that the walk used and, for a write, the dirty bit of the page's entry; and notes
+   * that a translation depends on them.
+   */
   markUsed(write: boolean): void {
     const last = this.used - 1;
     for (let level = 0; level <= last; level++) {
       const word = this.usedWords[level] as number;
       const marked = word | (level === last && write ? ACCESSED | DIRTY : ACCESSED);
-      if (marked !== word) this.memory.write32(this.usedAddresses[level] as number, marked >>> 0);
+      const address = this.usedAddresses[level] as number;
+      if (marked !== word) this.memory.markEntry(address, marked >>> 0);
+      this.memory.noteTable(address);
     }
     if (write) this.dirty = true;
   }

@@ -15,6 +15,9 @@ import {
 } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from './memory.js';
 
+/** The low word of a tag that matches no page address. */
+const EMPTY = 0xffff_ffff;
+
 interface Bank {
   readonly address: number;
   asid: number;
@@ -74,15 +77,17 @@ export class TlbBanks {
     for (const bank of this.banks) if (asid === undefined || bank.asid === asid) this.clear(bank);
   }
 
-  /** Drops all translations for writing: a page has become code. */
-  forgetWrites(): void {
+  /** Drops translations for writing to the page at `target` in the memory: it has become code, or a page table. */
+  forgetWrites(target: number): void {
+    const { words } = this.memory;
     for (const bank of this.banks) {
-      if (bank.filled)
-        this.memory.bytes.fill(
-          0xff,
-          bank.address + TLB_WRITE_OFFSET,
-          bank.address + TLB_WRITE_OFFSET + TLB_ARRAY_BYTES,
-        );
+      if (!bank.filled) continue;
+      const start = (bank.address + TLB_WRITE_OFFSET) >>> 2;
+      const end = start + TLB_ARRAY_BYTES / 4;
+      for (let entry = start; entry < end; entry += TLB_ENTRY_BYTES / 4) {
+        // Page and addend make the target; an empty entry's tag is no page.
+        if (((words[entry] as number) + (words[entry + 2] as number)) >>> 0 === target) words[entry] = EMPTY;
+      }
     }
   }
 

@@ -129,6 +129,8 @@ export class Engine {
     this.translator = new Translator(this.view, this.interpreter);
     this.blocks = new BlockCache(memory);
     this.blocks.onReset = () => this.assists.clear();
+    memory.onNewTable = (page) => this.banks.forgetWrites(RAM_BASE + page);
+    memory.onTableWrite = (space) => this.flush(space);
   }
 
   /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
@@ -248,6 +250,7 @@ export class Engine {
     }
     this.words[Cell.TLB_BANK >> 2] = this.banks.select(context.asid, context.privilege);
     this.space = this.spaceOf(context.asid, context.legacyCode);
+    this.memory.tableOwner = context.asid;
     this.writeContext();
     if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
   }
@@ -365,7 +368,7 @@ export class Engine {
     if (frame < 0) return 0;
     const target = frame - (frame % PAGE_BYTES);
     if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
-    if (write && this.memory.isCodePage(target)) return 0;
+    if (write && this.memory.isWatched(target)) return 0;
     this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
     return 1;
   }
@@ -471,7 +474,7 @@ export class Engine {
     this.translator.fusePairs(written);
     at = this.translator.writeEnd(at, { pageOffset: offset, position });
     const fresh = this.blocks.add(page, start, careful ? undefined : mode, at, offset - start);
-    if (fresh) this.banks.forgetWrites();
+    if (fresh) this.banks.forgetWrites(RAM_BASE + page);
     return first;
   }
 
@@ -492,7 +495,10 @@ export class Engine {
     let at = this.translator.write(first, insn, { pageOffset: start, position: 0 }, this.mayCompile(insn));
     for (let uop = first; uop < at; uop += Uop.BYTES) this.assists.set(uop, insn);
     at = this.translator.writeEnd(at, { pageOffset: start + insn.length, position: 1 });
-    if (this.blocks.add(page, start, undefined, at, insn.length, sPA(second))) this.banks.forgetWrites();
+    if (this.blocks.add(page, start, undefined, at, insn.length, sPA(second))) {
+      this.banks.forgetWrites(RAM_BASE + page);
+      this.banks.forgetWrites(RAM_BASE + second - (second % PAGE_BYTES));
+    }
     return first;
   }
 

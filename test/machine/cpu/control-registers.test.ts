@@ -20,7 +20,7 @@ describe('MOV to control registers: what is refused (APM vol.2 §3.1 System-Cont
     ['CR3 above the physical width', 'long', 3, 1n << 40n, '#GP(0)'],
     ['CR3 low bits', 'long', 3, 0x1fffn, 'none'],
     ['CR4.PAE cleared in long mode', 'long', 4, 0n, '#GP(0)'],
-    ['CR4.PCIDE', 'long', 4, CR4.PAE | CR4.PCIDE, '#GP(0)'],
+    ['CR4.PCIDE in legacy mode', 'legacy', 4, CR4.PCIDE, '#GP(0)'],
     ['CR4.LA57', 'long', 4, CR4.PAE | CR4.LA57, '#GP(0)'],
     ['CR4.OSXSAVE without XSAVE', 'long', 4, CR4.PAE | CR4.OSXSAVE, '#GP(0)'],
     ['CR4.VME', 'long', 4, CR4.PAE | CR4.VME, '#GP(0)'],
@@ -129,7 +129,7 @@ describe('intercepts of control registers (APM vol.2 §15.9, table 15-7)', () =>
   it('report the general-purpose register, after exceptions', () => {
     const cpu = new CpuMachine().longMode().intercepting('CR4_WRITE', 'CR3_READ');
     expect(cpu.set({ rax: CR4.PAE }).run(...toCr(4))).toMatchObject({ exit: { code: 0x14n, info1: 1n << 63n } });
-    expect(faultOf(cpu.set({ rax: CR4.PCIDE }).run(...toCr(4)))).toBe('#GP(0)');
+    expect(faultOf(cpu.set({ rax: CR4.LA57 }).run(...toCr(4)))).toBe('#GP(0)');
     expect(cpu.run(0x0f, 0x20, 0xd9)).toMatchObject({ exit: { code: 3n, info1: (1n << 63n) | 1n } });
   });
 

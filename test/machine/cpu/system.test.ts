@@ -225,10 +225,10 @@ describe('CPUID (APM vol.3 appendix E)', () => {
   });
 
   it('reports what the machine has, and nothing that it lacks', () => {
-    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x40e0_2008, edx: 0x070b_fbfd });
-    expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x14_0188, ecx: 4, edx: 0 });
+    expect(cpuid(1)).toEqual({ eax: 0x0080_0f12, ebx: 0x800, ecx: 0x40e2_2008, edx: 0x070b_fbfd });
+    expect(cpuid(7)).toEqual({ eax: 0, ebx: 0x219c_0589, ecx: 0x40_0004, edx: 0 });
     expect(cpuid(7, 1)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
-    expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x135, edx: 0x2d13_fbfd });
+    expect(cpuid(0x8000_0001)).toMatchObject({ ecx: 0x2000_0175, edx: 0x2d13_fbfd });
     expect(cpuid(0x8000_0008).eax).toBe(0x3028);
     expect(cpuid(0x8000_000a)).toEqual({ eax: 1, ebx: 64, ecx: 0, edx: 0x4203_94ff });
     expect(cpuid(0x8000_0007).edx).toBe(0x100);
