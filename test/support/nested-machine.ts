@@ -10,7 +10,7 @@ import { LiveMachine, STACK_TOP, VMCB_AT } from './live-machine.js';
 
 export const GUEST_CODE = 0x50_0000;
 /** Root of the tables that L1 runs on; as nCR3 it maps guest-physical addresses onto themselves. */
-export const HOST_ROOT = 0x1000n;
+const HOST_ROOT = 0x1000n;
 /** Where the handler of a vector stands: one byte, HLT. */
 export const handlerAt = (vector: number): number => 0x8000 + vector;
 const VMRUN_AND_HALT = '0f01d8 f4';
