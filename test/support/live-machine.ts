@@ -38,12 +38,13 @@ export const USER_SEGMENTS: Values = {
 
 export class LiveMachine {
   readonly stated: StatedEvent[] = [];
-  readonly machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: RAM_BYTES }, (event) => this.stated.push(event));
+  readonly machine: Machine;
 
   private before = 0;
 
-  /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. */
-  constructor(code: string, values: Values = {}) {
+  /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. @param cpu name of a profile. */
+  constructor(code: string, values: Values = {}, cpu = DEFAULT_CONFIG.cpu) {
+    this.machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu }, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);
   }

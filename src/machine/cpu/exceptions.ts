@@ -66,7 +66,8 @@ export const eventOfFault = (fault: GuestFault): GuestEvent => ({
 
 const DOUBLE_FAULT: GuestEvent = { type: 'exception', vector: Vector.DF, errorCode: 0 };
 
-const CONTRIBUTORY: ReadonlySet<number> = new Set([Vector.DE, Vector.TS, Vector.NP, Vector.SS, Vector.GP]);
+/** #SX is one, too (APM vol.2 §15.28 Security Exception (#SX)). */
+const CONTRIBUTORY: ReadonlySet<number> = new Set([Vector.DE, Vector.TS, Vector.NP, Vector.SS, Vector.GP, Vector.SX]);
 
 /**
  * What becomes of an exception that arises while `first` is delivered.
@@ -148,7 +149,7 @@ function keep(tx: Transaction, kept: Map<Slot, bigint>, changes: Iterable<readon
 /** Exceptions whose saved RFLAGS has RF set, so that an instruction breakpoint does not hit again (APM vol.2 §13.1.3). */
 const FAULTS: ReadonlySet<number> = new Set([
   ...[Vector.DE, Vector.BR, Vector.UD, Vector.NM, Vector.TS, Vector.NP, Vector.SS, Vector.GP, Vector.PF],
-  ...[Vector.MF, Vector.AC, Vector.XF],
+  ...[Vector.MF, Vector.AC, Vector.XF, Vector.SX],
 ]);
 
 /**

@@ -1,6 +1,6 @@
 /**
- * The CPU profiles that there are, and how one is named: `zen-2`, or `zen-2,-svm` for the same processor with nested
- * virtualization off, where SVM is hidden altogether.
+ * The CPU profiles that there are, and how one is named: `zen-2`, or `zen-2,-rdtscp,-np` for the same processor without
+ * some of its features. `zen-2,-svm` is what it looks like with nested virtualization off: SVM is hidden altogether.
  *
  * A profile of a real processor reports of that processor's features those that this machine has, and its identity.
  * Source: APM vol.3 appendix E Obtaining Processor Information Via the CPUID Instruction, §E.4.9 Function 8000_000Ah—SVM
@@ -35,7 +35,7 @@ const ZEN_2: readonly Feature[] = [
     'pclmulqdq',
   ] as const),
   ...(['crc32', 'movbe', 'bmi1', 'bmi2', 'adx', 'sha', 'rdrand', 'rdseed', 'smap', 'clflushopt', 'clwb'] as const),
-  ...(['avx', 'fsgsbase', 'xsave', 'rdpid', 'mwaitx', 'clzero'] as const),
+  ...(['avx', 'fsgsbase', 'xsave', 'rdpid', 'rdpru', 'mwaitx', 'clzero', 'wbnoinvd'] as const),
 ];
 
 /** Revision F of the eighth generation, the first with SVM: no nested paging, no nRIP, nothing to decode with. */
@@ -91,20 +91,26 @@ const ZEN_4_PROFILE: CpuProfile = {
   machineCheckBanks: 32,
 };
 
-/** A processor without SVM: CPUID does not name it, EFER.SVME is reserved, its MSRs and instructions are not there. */
-export const withoutSvm = (profile: CpuProfile): CpuProfile => ({
-  ...profile,
-  name: `${profile.name}${WITHOUT_SVM}`,
-  features: new Set([...profile.features].filter((feature) => feature !== 'svm')),
-  svm: new Set(),
-});
-const WITHOUT_SVM = ',-svm';
+/**
+ * A processor without one of its features. Without SVM CPUID does not name it, EFER.SVME is reserved, and its MSRs,
+ * instructions and features are not there.
+ * @returns undefined when it has no feature of that name.
+ */
+function without(profile: CpuProfile, feature: string): CpuProfile | undefined {
+  const rest = <Name extends string>(features: ReadonlySet<Name>): ReadonlySet<Name> =>
+    new Set([...features].filter((name) => name !== feature));
+  const features = rest(profile.features);
+  const system = rest(profile.system);
+  const svm = feature === 'svm' ? new Set<SvmFeature>() : rest(profile.svm);
+  const fewer = features.size + system.size + svm.size < profile.features.size + profile.system.size + profile.svm.size;
+  return fewer ? { ...profile, name: `${profile.name},-${feature}`, features, system, svm } : undefined;
+}
 
 /** What L1 sees of `host` under a hypervisor that follows `policy`; without SVM where it offers no nesting. */
 export function nestedProfile(policy: FeaturePolicy, host: CpuProfile, asids: number): CpuProfile {
   const name = `${policy.hypervisor}-nested`;
   const svm = offeredFeatures(policy, host.svm);
-  if (svm === undefined) return { ...withoutSvm(host), name };
+  if (svm === undefined) return { ...(without(host, 'svm') ?? host), name };
   return { ...host, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };
 }
 
@@ -120,9 +126,14 @@ export const CPU_PROFILES: readonly CpuProfile[] = [
   nestedProfile(KVM_POLICY, ZEN_4_PROFILE, KVM_ASIDS),
 ];
 
-const PROFILES: ReadonlyMap<string, CpuProfile> = new Map(
-  CPU_PROFILES.flatMap((profile) => [profile, withoutSvm(profile)]).map((profile) => [profile.name, profile]),
-);
+const PROFILES: ReadonlyMap<string, CpuProfile> = new Map(CPU_PROFILES.map((profile) => [profile.name, profile]));
 
-/** The profile of that name, or undefined. */
-export const cpuProfile = (name: string): CpuProfile | undefined => PROFILES.get(name);
+/** The profile of that name, without the features that follow it as `,-feature`; undefined when there is none. */
+export function cpuProfile(name: string): CpuProfile | undefined {
+  const [base = '', ...removed] = name.split(',');
+  let profile = PROFILES.get(base);
+  for (const word of removed) {
+    profile = profile !== undefined && word.startsWith('-') ? without(profile, word.slice(1)) : undefined;
+  }
+  return profile;
+}

@@ -17,7 +17,7 @@ import {
 } from '../layout/vmcb.js';
 
 /** Bits of the VMCB clean field. AVIC (11) and CET (12) have no fields here. */
-export const CleanBit = {
+const CleanBit = {
   INTERCEPTS: 1 << 0,
   PERMISSION_MAPS: 1 << 1,
   ASID: 1 << 2,

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { dataHits, executionHits, ioHits } from '../../../src/machine/cpu/debug.js';
-import { decideBoundary, eventOfInjection } from '../../../src/machine/cpu/interrupts.js';
+import { type BoundaryInputs, decideBoundary, eventOfInjection } from '../../../src/machine/cpu/interrupts.js';
 import { Activity, Boundary, CR4, Flag, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine } from '../../support/cpu-machine.js';
 
@@ -9,12 +9,14 @@ const GUEST = SvmMode.GUEST | SvmMode.GIF;
 const V_IRQ = 1n << 8n;
 const V_INTR_PRIO_1 = 1n << 16n;
 const V_INTR_MASKING = 1n << 24n;
+const V_NMI = 1n << 11n;
+const V_NMI_ENABLE = 1n << 26n;
 const EVERYTHING = Boundary.SMI_PENDING | Boundary.INIT_PENDING | Boundary.SINGLE_STEP | Boundary.NMI_PENDING;
 
 /** A breakpoint on the next instruction, in DR0. */
 const BREAKPOINT: Changes = { dr7: 1n, dr0: 0x1_0000n };
-const due = (changes: Changes, externalPending = false) =>
-  decideBoundary(new CpuMachine().longMode().set(changes).reader, { externalPending });
+const due = (changes: Changes, externalPending = false, inputs: Partial<BoundaryInputs> = {}) =>
+  decideBoundary(new CpuMachine().longMode().set(changes).reader, { externalPending, ...inputs });
 
 describe('priority at an instruction boundary (APM vol.2 §8.5, table 8-8)', () => {
   it('takes SMI, INIT, debug traps, NMI, INTR, virtual interrupts and breakpoints in this order', () => {
@@ -90,6 +92,17 @@ describe('what holds an event back', () => {
   });
 });
 
+describe('breakpoints while GIF is clear', () => {
+  it.each([
+    ['on the next instruction', BREAKPOINT],
+    ['that the last one hit', { boundary: 1n << 8n }],
+  ])('%s: discarded by the manual (§15.17), delivered by processors', (_name, changes) => {
+    const clear = { ...changes, svmMode: 0n };
+    expect(due(clear)).toBeUndefined();
+    expect(due(clear, false, { discardsBreakpoints: false })).toEqual({ kind: 'debug', dr6: 1n });
+  });
+});
+
 describe('physical and virtual interrupts of a guest (APM vol.2 §15.21)', () => {
   const masked = { svmMode: GUEST, intControl: V_INTR_MASKING };
   const cases: readonly (readonly [string, Changes, string | undefined])[] = [
@@ -99,6 +112,21 @@ describe('physical and virtual interrupts of a guest (APM vol.2 §15.21)', () =>
   ];
   it.each(cases)('%s', (_name, changes, kind) => {
     expect(due(changes, true)?.kind).toBe(kind);
+  });
+
+  it('physical NMIs and interrupts come before a virtual NMI, and that before a virtual interrupt', () => {
+    const intControl = V_IRQ | V_INTR_PRIO_1 | V_NMI | V_NMI_ENABLE;
+    const guest = { svmMode: GUEST, intControl, rflags: Flag.IF };
+    expect(due({ ...guest, boundary: Boundary.NMI_PENDING }, true)?.kind).toBe('nmi');
+    expect(due(guest, true)?.kind).toBe('external');
+    expect(due(guest)?.kind).toBe('virtual-nmi');
+    expect(due({ ...guest, intControl: intControl & ~V_NMI })?.kind).toBe('virtual');
+  });
+
+  it('the SMI intercept is ignored under HWCR.SmmLock (§15.13.3 SMI Intercept)', () => {
+    const smi = { svmMode: GUEST, boundary: Boundary.SMI_PENDING, intercept3: 4n };
+    expect(due(smi)).toEqual({ kind: 'exit', intercept: 'SMI' });
+    expect(due({ ...smi, hwcr: 1n })).toEqual({ kind: 'smi' });
   });
 
   it('a virtual interrupt needs IF and a priority above V_TPR', () => {

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
 import { MSR_ROWS } from '../../../src/machine/cpu/msr.js';
+import { resetRegisters } from '../../../src/machine/cpu/reset.js';
 import { EFER, R, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine, faultOf } from '../../support/cpu-machine.js';
 
@@ -39,6 +41,8 @@ describe('values that WRMSR refuses (APM vol.2 appendix A)', () => {
     ['VM_HSAVE_PA above the physical width', 0xc001_0117, 1n << 40n, '#GP(0)'],
     ['VM_HSAVE_PA', 0xc001_0117, 0x1000n, 'none'],
     ['VM_CR with reserved bits', 0xc001_0114, 0x20n, '#GP(0)'],
+    ['TSC_RATIO with reserved bits', 0xc000_0104, 1n << 40n, '#GP(0)'],
+    ['TSC_RATIO', 0xc000_0104, 0xff_ffff_ffffn, 'none'],
     ['EFER with reserved bits', 0xc000_0080, EFER.LME | EFER.LMA | 2n, '#GP(0)'],
     ['EFER.FFXSR, which the profile lacks', 0xc000_0080, EFER.LME | EFER.LMA | EFER.FFXSR, '#GP(0)'],
     ['EFER.LME cleared while paging', 0xc000_0080, EFER.SCE, '#GP(0)'],
@@ -96,6 +100,42 @@ describe('EFER and VM_CR (APM vol.2 §3.1.7, §15.30.1)', () => {
     expect(wrmsr(disabled, 0xc000_0080, EFER.LME | EFER.LMA | EFER.SVME)).toBe('#GP(0)');
     const enabled = long().set({ efer: EFER.LME | EFER.LMA | EFER.SVME });
     expect(wrmsr(enabled, 0xc001_0114, 0x10n)).toBe('#GP(0)');
+  });
+
+  it('refuses SVMDIS under SVME even while LOCK would drop it', () => {
+    const cpu = long().set({ efer: EFER.LME | EFER.LMA | EFER.SVME, vmCr: 0x08n });
+    expect(wrmsr(cpu, 0xc001_0114, 0x10n)).toBe('#GP(0)');
+    expect(wrmsr(cpu, 0xc001_0114, 0x02n)).toBe('none');
+    expect(rdmsr(cpu, 0xc001_0114)).toBe(0x0an);
+  });
+
+  it('SVM_KEY takes LOCK back for whoever knows the key (§15.31.1 SVM_KEY MSR)', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0118, 0x1234n);
+    expect(rdmsr(cpu, 0xc001_0118)).toBe(0n);
+    wrmsr(cpu, 0xc001_0114, 0x18n);
+    wrmsr(cpu, 0xc001_0118, 0x1235n);
+    expect(rdmsr(cpu, 0xc001_0114)).toBe(0x18n);
+    wrmsr(cpu, 0xc001_0118, 0x1234n);
+    expect(rdmsr(cpu, 0xc001_0114)).toBe(0x10n);
+  });
+
+  it('a key of zero opens nothing', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0114, 0x18n);
+    wrmsr(cpu, 0xc001_0118, 0n);
+    expect(rdmsr(cpu, 0xc001_0114)).toBe(0x18n);
+  });
+
+  it('HWCR.SmmLock stays set (§15.32.1 SmmLock Bit)', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0015, 1n);
+    wrmsr(cpu, 0xc001_0015, 0n);
+    expect(rdmsr(cpu, 0xc001_0015)).toBe(1n);
+  });
+
+  it('TSC_RATIO is 1.0 after RESET (§15.30.5 TSC Ratio MSR)', () => {
+    expect(resetRegisters(BASE_PROFILE).get(R.tscRatio)).toBe(1n << 32n);
   });
 
   it('ignores LOCK and SVMDIS once LOCK is set', () => {

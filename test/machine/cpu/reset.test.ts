@@ -21,6 +21,14 @@ describe('RESET and INIT (APM vol.2 §14.1 Processor Initialization)', () => {
     for (const slot of [R.xmm0, R.pat, R.star, R.mtrrDefType, R.fcw]) expect(changes.has(slot)).toBe(false);
   });
 
+  it.each([
+    ['clears SVMDIS', 0x12n, 0x02n],
+    ['keeps it under LOCK', 0x18n, 0x18n],
+  ])('INIT %s (§15.30.1 VM_CR MSR)', (_what, before, after) => {
+    const cpu = new CpuMachine().longMode().set({ vmCr: before });
+    expect(initRegisters(cpu.reader, BASE_PROFILE, false).get(R.vmCr)).toBe(after);
+  });
+
   it('a start-up interrupt begins at its vector', () => {
     const changes = startupRegisters(0x9f);
     expect([changes.get(R.csBase), changes.get(R.rip)]).toEqual([0x9_f000n, 0n]);
