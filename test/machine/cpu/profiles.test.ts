@@ -6,7 +6,7 @@ import { EFER } from '../../../src/machine/layout/cpu-state.js';
 import { KVM_POLICY, offeredFeatures, XEN_POLICY } from '../../../src/machine/svm/feature-policy.js';
 import { LiveMachine } from '../../support/live-machine.js';
 
-const dynamic = { apicId: 0, processors: 1, apicEnabled: true, osxsave: false };
+const dynamic = { apicId: 0, processors: 1, apicEnabled: true, osxsave: false, xcr0: 1n };
 const named = (name: string) => {
   const profile = cpuProfile(name);
   if (profile === undefined) throw new Error(name);
