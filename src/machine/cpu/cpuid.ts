@@ -7,7 +7,10 @@
 import { invariant } from '../errors.js';
 import type { Feature } from '../isa/instruction.js';
 import { CR4, EFER } from '../layout/cpu-state.js';
+import type { CpuProfile, CpuQuirk, SvmFeature, SystemFeature } from './profile.js';
 import { AVX_STATE, areaBytes, XState, xcr0Mask } from './xstate.js';
+
+export type { CpuProfile, CpuQuirk, SvmFeature, SystemFeature } from './profile.js';
 
 /** The four registers that CPUID returns; unsigned 32-bit numbers. */
 export interface CpuidLeaf {
@@ -15,87 +18,6 @@ export interface CpuidLeaf {
   readonly ebx: number;
   readonly ecx: number;
   readonly edx: number;
-}
-
-/** System features, which gate no encoding by themselves. */
-export type SystemFeature =
-  | 'fpu'
-  | 'vme'
-  | 'de'
-  | 'pse'
-  | 'tsc'
-  | 'msr'
-  | 'pae'
-  | 'mce'
-  | 'cx8'
-  | 'apic'
-  | 'sep'
-  | 'mtrr'
-  | 'pge'
-  | 'mca'
-  | 'cmov'
-  | 'pat'
-  | 'pse36'
-  | 'clflush'
-  | 'fxsr'
-  | 'x2apic'
-  | 'syscall'
-  | 'nx'
-  | 'page1gb'
-  | 'lm'
-  | 'lahf64'
-  | 'alt-mov-cr8'
-  | 'smep'
-  | 'umip'
-  | 'pcid'
-  | 'invariant-tsc';
-
-/** Features of SVM, CPUID Fn8000_000A EDX. */
-export type SvmFeature =
-  | 'np'
-  | 'lbr-virtualization'
-  | 'svm-lock'
-  | 'nrips'
-  | 'tsc-ratio'
-  | 'vmcb-clean'
-  | 'flush-by-asid'
-  | 'decode-assists'
-  | 'pause-filter'
-  | 'pause-filter-threshold'
-  | 'vmload-virtualization'
-  | 'vgif'
-  | 'gmet'
-  | 'vnmi'
-  | 'idle-hlt';
-
-/** Where processors do other than the manual says (docs/fidelity.md). */
-export type CpuQuirk =
-  /** Matches of breakpoint registers are delivered while GIF is clear; APM vol.2 §15.17 has them discarded. */
-  'breakpoints-ignore-gif';
-
-export interface CpuProfile {
-  readonly name: string;
-  /** Twelve characters, EBX EDX ECX of leaf 0. */
-  readonly vendor: string;
-  /** At most 47 characters, leaves 8000_0002h to 8000_0004h. */
-  readonly brand: string;
-  /** Family with the extended family added, model with the extended model in bits 7:4. */
-  readonly family: number;
-  readonly model: number;
-  readonly stepping: number;
-  /** Instruction sets; they drive the decoder's #UD. */
-  readonly features: ReadonlySet<Feature>;
-  readonly system: ReadonlySet<SystemFeature>;
-  readonly svm: ReadonlySet<SvmFeature>;
-  readonly quirks: ReadonlySet<CpuQuirk>;
-  /** Number of address space identifiers, the host's 0 included. */
-  readonly asids: number;
-  readonly physicalAddressBits: number;
-  readonly linearAddressBits: number;
-  /** Microcode patch level, MSR 8Bh. */
-  readonly patchLevel: number;
-  /** MCG_CAP.Count: machine-check banks that answer. */
-  readonly machineCheckBanks: number;
 }
 
 /** What CPUID reports of the running machine. */

@@ -19,7 +19,7 @@ import { putWord32 } from '../layout/little-endian.js';
 import { keep, room } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
-import type { CpuProfile } from './cpuid.js';
+import type { CpuProfile } from './profile.js';
 
 /** How memory is accessed; bits of `access`. */
 export const Access = {
