@@ -8,6 +8,7 @@
  */
 
 import { packSegment } from '../cpu/descriptors.js';
+import { FCW_INIT } from '../cpu/xstate.js';
 import { CR0, R, Segment as SegmentNumber, type Slot, segmentSlot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { type SPA, sPA } from '../units.js';
@@ -109,7 +110,7 @@ function placeModule(free: FreeMemory, { bytes, commandLine }: BootModule, from:
   );
 }
 
-/** The address lines above 20 are open, paging and interrupts are off; all else is as RESET leaves it. */
+/** The address lines above 20 are open, paging and interrupts are off, x87 is as FNINIT leaves it; all else is as RESET does. */
 function entryRegisters(entry: number, infoAt: SPA): readonly (readonly [Slot, bigint])[] {
   const { ES, CS, SS, DS, FS, GS } = SegmentNumber;
   return [
@@ -120,6 +121,8 @@ function entryRegisters(entry: number, infoAt: SPA): readonly (readonly [Slot, b
     [segmentSlot(CS), CODE32],
     [(segmentSlot(CS) + 1) as Slot, 0n],
     ...[ES, SS, DS, FS, GS].map((number) => [segmentSlot(number), DATA32] as const),
+    [R.fcw, FCW_INIT],
+    [R.ftw, 0n],
   ];
 }
 

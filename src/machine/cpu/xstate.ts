@@ -39,7 +39,8 @@ export function requireAvx(cpu: SlotReader): void {
 export const areaBytes = (components: bigint): number =>
   XSAVE_HEADER_END + ((components & XState.AVX) !== 0n ? AVX_STATE.bytes : 0);
 
-const FCW_INIT = 0x37fn;
+/** The control word that FNINIT sets: all exceptions masked, 64 bits of precision, to nearest. */
+export const FCW_INIT = 0x37fn;
 export const MXCSR_INIT = 0x1f80n;
 
 /** Vector registers that exist in this mode; the others keep their values. */

@@ -9,6 +9,7 @@
 import { hasParagraphs } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import type { Transaction } from '../cpu/transaction.js';
+import { FCW_INIT } from '../cpu/xstate.js';
 import type { MemoryOperand } from '../decode/decoded.js';
 import { deviceNotAvailable } from '../faults.js';
 import { registerOperand } from '../fp/x87.js';
@@ -30,7 +31,6 @@ import {
   writePhysical,
 } from './x87-unit.js';
 
-const FCW_INIT = 0x37fn;
 const CLEARED_BY_FCLEX = Status.EXCEPTIONS | Status.STACK_FAULT | Status.SUMMARY;
 
 const control = (mnemonic: string, forms: readonly string[], execute: (context: SystemContext) => void): Instruction =>

@@ -47,7 +47,7 @@ describe('a Multiboot image', () => {
     expect(memory.read32(AT)).toBe(0x1bad_b002);
   });
 
-  it('is entered in flat 32-bit protected mode without paging (Multiboot 0.6.96, §3.2 Machine state)', () => {
+  it('is entered in flat 32-bit protected mode without paging, x87 initialized (Multiboot 0.6.96, §3.2 Machine state)', () => {
     const { registers, info } = boot(elf());
     expect(Object.fromEntries(registers)).toEqual({
       [R.rax]: 0x2bad_b002n,
@@ -56,6 +56,8 @@ describe('a Multiboot image', () => {
       [R.cr0]: 0x11n,
       [R.cs]: 0xffff_ffff_0c9b_0008n,
       [R.csBase]: 0n,
+      [R.fcw]: 0x37fn,
+      [R.ftw]: 0n,
       ...Object.fromEntries([R.es, R.ss, R.ds, R.fs, R.gs].map((slot: Slot) => [slot, 0xffff_ffff_0c93_0010n])),
     });
   });
