@@ -1,6 +1,6 @@
 /** The thread behind `read-ahead.ts`. It runs compiled, as `writer-worker.ts` does. */
 import { workerData } from 'node:worker_threads';
-import { Ahead, type ReadAheadSetup } from './read-ahead.js';
+import { Ahead, change, type ReadAheadSetup } from './read-ahead.js';
 import { SqliteReader } from './sqlite-reader.js';
 
 /** Chunks that wait to be taken, at most. */
@@ -16,8 +16,7 @@ function send(): void {
       const chunk = reader.chunkByIndex(index);
       const raw = chunk.raw.slice();
       port.postMessage({ ...chunk, raw }, [raw.buffer]);
-      Atomics.add(control, Ahead.SENT, 1);
-      Atomics.notify(control, Ahead.SENT);
+      change(control, Ahead.SENT);
     }
   } finally {
     reader.close();
@@ -27,10 +26,10 @@ function send(): void {
 /** Waits until the window has room for a chunk after `before` others. @returns false when nobody wants it any more. */
 function isWanted(before: number): boolean {
   for (;;) {
-    const taken = Atomics.load(control, Ahead.TAKEN);
+    const activity = Atomics.load(control, Ahead.ACTIVITY);
     if (Atomics.load(control, Ahead.OVER) !== 0) return false;
-    if (before - taken < WINDOW) return true;
-    Atomics.wait(control, Ahead.TAKEN, taken);
+    if (before - Atomics.load(control, Ahead.TAKEN) < WINDOW) return true;
+    Atomics.wait(control, Ahead.ACTIVITY, activity);
   }
 }
 
@@ -39,8 +38,6 @@ try {
 } catch {
   // The caller reads the chunk that could not be sent, and meets the error there.
 } finally {
-  Atomics.store(control, Ahead.OVER, 1);
-  Atomics.add(control, Ahead.SENT, 0);
-  Atomics.notify(control, Ahead.SENT);
+  change(control, Ahead.OVER);
   port.close();
 }

@@ -17,8 +17,17 @@ export const Ahead = {
   TAKEN: 1,
   /** Not zero when the thread will send no more: it failed, or the caller is done. */
   OVER: 2,
+  /** Counts every change of the others; both sides sleep on it. Read it first, then the others: so no change is slept through. */
+  ACTIVITY: 3,
 } as const;
-const CONTROL_WORDS = 3;
+const CONTROL_WORDS = 4;
+
+/** Changes one of the words and wakes whoever sleeps. */
+export function change(control: Int32Array, word: number): void {
+  Atomics.add(control, word, 1);
+  Atomics.add(control, Ahead.ACTIVITY, 1);
+  Atomics.notify(control, Ahead.ACTIVITY);
+}
 
 export interface ReadAheadSetup {
   readonly file: string;
@@ -59,13 +68,11 @@ export function* chunksAhead(
         for (let left = index; left < end; left++) yield direct(left);
         return;
       }
-      Atomics.add(control, Ahead.TAKEN, 1);
-      Atomics.notify(control, Ahead.TAKEN);
+      change(control, Ahead.TAKEN);
       yield message.message as Chunk;
     }
   } finally {
-    Atomics.store(control, Ahead.OVER, 1);
-    Atomics.notify(control, Ahead.TAKEN);
+    change(control, Ahead.OVER);
     port1.close();
   }
 }
@@ -73,9 +80,9 @@ export function* chunksAhead(
 /** Waits for the chunk that is sent after `before` others. @returns false when it will not come. */
 function isSent(control: Int32Array, before: number): boolean {
   for (;;) {
-    const sent = Atomics.load(control, Ahead.SENT);
-    if (sent > before) return true;
+    const activity = Atomics.load(control, Ahead.ACTIVITY);
+    if (Atomics.load(control, Ahead.SENT) > before) return true;
     if (Atomics.load(control, Ahead.OVER) !== 0) return false;
-    if (Atomics.wait(control, Ahead.SENT, sent, SILENCE_MILLISECONDS) === 'timed-out') return false;
+    if (Atomics.wait(control, Ahead.ACTIVITY, activity, SILENCE_MILLISECONDS) === 'timed-out') return false;
   }
 }

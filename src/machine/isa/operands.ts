@@ -26,3 +26,9 @@ export function three(insn: Pick<Static, 'operands'>): readonly [Operand, Operan
   );
   return [first, second, third];
 }
+
+export function four(insn: Pick<Static, 'operands'>): readonly [Operand, Operand, Operand, Operand] {
+  const fourth = insn.operands[3];
+  invariant(fourth !== undefined, 'a description asks for four operands, its form has fewer');
+  return [...three(insn), fourth];
+}

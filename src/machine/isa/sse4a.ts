@@ -7,10 +7,8 @@
  * destination are undefined; they are cleared.
  */
 
-import { invariant } from '../errors.js';
-import type { Operand, Static } from './instruction.js';
-import { type Instruction, instruction, type Ops } from './instruction.js';
-import { three, two } from './operands.js';
+import { type Instruction, instruction, type Operand, type Ops } from './instruction.js';
+import { four, three, two } from './operands.js';
 
 interface Field<V> {
   readonly index: V;
@@ -39,15 +37,6 @@ function insert<V, C, X>(ops: Ops<V, C, X>, destination: Operand, value: V, { in
   const mask = ops.shl(64, ones, index);
   const field = ops.shl(64, ops.and(value, ones), index);
   ops.writeVector(destination, ops.vectorFromLow(ops.or(ops.and(old, ops.not(64, mask)), field)));
-}
-
-function four(insn: Static): readonly [Operand, Operand, Operand, Operand] {
-  const [first, second, third, fourth] = insn.operands;
-  invariant(
-    first !== undefined && second !== undefined && third !== undefined && fourth !== undefined,
-    'four operands',
-  );
-  return [first, second, third, fourth];
 }
 
 const SSE4A = { feature: 'sse4a', evaluatorOnly: true } as const;
