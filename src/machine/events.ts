@@ -57,7 +57,7 @@ export type CpuEvent =
     }
   /** An MSR that this machine does not have was accessed; a #GP follows, or the profile lets it pass. */
   | { readonly type: 'cpu.msr-unknown'; readonly msr: number; readonly write: boolean; readonly value: bigint }
-  /** HLT or MWAIT: the vCPU stops until an interrupt. */
+  /** HLT or MWAIT, or FERR# before an x87 instruction: the vCPU stops until an interrupt. */
   | { readonly type: 'cpu.halted'; readonly registers: RegisterDelta }
   | { readonly type: 'cpu.woke'; readonly registers: RegisterDelta }
   /** A pending condition was noted for the next boundary: an NMI, INIT or SMI arrived. */

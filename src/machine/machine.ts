@@ -23,6 +23,7 @@ import {
   decideMmioRead,
   decideMmioWrite,
   decideMsrWrite,
+  decideNumericError,
   decidePortRead,
   decidePortWrite,
   decideSerialInput,
@@ -302,6 +303,16 @@ export class Machine implements ProcessorHost {
     const { vector, events } = decideAcknowledge(this.state.devices, 0);
     this.apply({ events, signals: [], end: null });
     return vector;
+  }
+
+  get ferr(): boolean {
+    return this.state.devices.coprocessor.ferr;
+  }
+  get ignne(): boolean {
+    return this.state.devices.coprocessor.ignne;
+  }
+  driveFerr(asserted: boolean): void {
+    this.apply(decideNumericError(this.state.devices, asserted));
   }
 
   resetDevicesOfVcpu(): void {

@@ -31,6 +31,8 @@ export class Workbench implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly now: Nanoseconds = nanoseconds(0);
   readonly externalPending = false;
+  readonly ferr = false;
+  readonly ignne = false;
   /** The exception that the last step delivered. */
   exception: RaisedException | undefined;
   /** True when the last step ended in shutdown. */
@@ -100,6 +102,7 @@ export class Workbench implements ProcessorHost {
   acknowledge(): number {
     return 0;
   }
+  driveFerr(): void {}
   resetDevicesOfVcpu(): void {}
   readDevice(_address: number, size: number): bigint {
     return (1n << BigInt(8 * size)) - 1n;

@@ -121,6 +121,7 @@ export class CpuMachine {
       registers: this.registers,
       memory: this.memory,
       profile,
+      ignoresNumericErrors: false,
       translate: (_tx, linear, access) => this.translate(linear, access),
       readDevice: () => 0n,
       writeDevice: () => {},

@@ -52,6 +52,7 @@ export class SvmMachine {
       registers: this.registers,
       memory: this.memory,
       profile,
+      ignoresNumericErrors: false,
       translate: (_tx, linear) => sPA(Number(linear)),
       readDevice: () => 0n,
       writeDevice: () => {},

@@ -1,6 +1,8 @@
 /**
  * What a BIOS leaves in memory for a boot loader's guest that goes back to real mode: an interrupt vector table whose
- * handlers return, and acknowledge where the 8259 pair wants it. There is no firmware behind it: INT n does nothing.
+ * handlers return, and acknowledge where the 8259 pair wants it. IRQ 13 also clears the coprocessor's latch, so that its
+ * handler's x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. There is
+ * no firmware behind it: INT n does nothing.
  * Source: IBM PC AT technical reference, ROM BIOS entry points; vectors 08h..0Fh and 70h..77h are the hardware's.
  */
 import type { PhysicalMemory } from '../mmu/memory.js';
@@ -11,6 +13,8 @@ const ROM_SEGMENT = 0xf000;
 const DUMMY_HANDLER = 0xff53;
 const MASTER_HANDLER = 0xfea5;
 const SLAVE_HANDLER = 0xfec0;
+const NUMERIC_HANDLER = 0xfed0;
+const NUMERIC_VECTOR = 0x75;
 
 /** iret */
 const DUMMY_CODE = [0xcf];
@@ -19,15 +23,24 @@ const MASTER_CODE = [0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf];
 /** push ax; mov al, 20h; out a0h, al; out 20h, al; pop ax; iret */
 const SLAVE_CODE = [0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf];
 
+/** push ax; xor al, al; out f0h, al; mov al, 20h; out a0h, al; out 20h, al; pop ax; int 2; iret */
+const NUMERIC_CODE = [0x50, 0x30, 0xc0, 0xe6, 0xf0, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcd, 0x02, 0xcf];
+
+/** Where the handler of a vector stands in the ROM. */
+function handlerOf(vector: number): number {
+  if (vector === NUMERIC_VECTOR) return NUMERIC_HANDLER;
+  if (vector >> 3 === 0x08 >> 3) return MASTER_HANDLER;
+  return vector >> 3 === 0x70 >> 3 ? SLAVE_HANDLER : DUMMY_HANDLER;
+}
+
 /** Writes the table at 0 and its handlers into the ROM area. */
 export function installVectors(memory: PhysicalMemory): void {
   const rom = ROM_SEGMENT * 16;
   memory.copyIn(sPA(rom + DUMMY_HANDLER), Uint8Array.from(DUMMY_CODE));
   memory.copyIn(sPA(rom + MASTER_HANDLER), Uint8Array.from(MASTER_CODE));
   memory.copyIn(sPA(rom + SLAVE_HANDLER), Uint8Array.from(SLAVE_CODE));
+  memory.copyIn(sPA(rom + NUMERIC_HANDLER), Uint8Array.from(NUMERIC_CODE));
   for (let vector = 0; vector < 256; vector++) {
-    const offset =
-      vector >= 0x08 && vector < 0x10 ? MASTER_HANDLER : vector >> 3 === 0x70 >> 3 ? SLAVE_HANDLER : DUMMY_HANDLER;
-    memory.write(sPA(4 * vector), 4, BigInt((offset | (ROM_SEGMENT << 16)) >>> 0));
+    memory.write(sPA(4 * vector), 4, BigInt((handlerOf(vector) | (ROM_SEGMENT << 16)) >>> 0));
   }
 }

@@ -112,6 +112,7 @@ const EXTENDED1_ECX: FeatureBits = [
   [5, 'abm'],
   [6, 'sse4a'],
   [8, '3dnowprefetch'],
+  [9, 'osvw'],
   [29, 'mwaitx'],
 ];
 /** The features that Fn8000_0001 EDX repeats from Fn0000_0001 EDX, and its own. */
@@ -145,8 +146,13 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
 
 const HIGHEST_LEAF = 0xd;
 const HIGHEST_EXTENDED_LEAF = 0x8000_0021;
+const EXTENDED7_EDX: FeatureBits = [
+  [7, 'hw-pstate'],
+  [8, 'invariant-tsc'],
+];
 /** LFENCE is always serializing. A null selector does not clear the segment base (bit 6 is clear). */
-const EXTENDED21_EAX = 1 << 2;
+const LFENCE_SERIALIZING = 1 << 2;
+const EXTENDED21_EAX: FeatureBits = [[9, 'no-smm-ctl']];
 const EXTENDED8_EBX: FeatureBits = [
   [0, 'clzero'],
   [4, 'rdpru'],
@@ -196,7 +202,7 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
       // L2: TLBs of 1024 entries, 8-way; cache of 512 KiB, 8-way, 64-byte lines. No L3.
       return { eax: 0x6400_6400, ebx: 0x6400_6400, ecx: 0x0200_6140, edx: 0 };
     case 0x8000_0007:
-      return { ...ZERO_LEAF, edx: profile.system.has('invariant-tsc') ? 1 << 8 : 0 };
+      return { ...ZERO_LEAF, edx: report(EXTENDED7_EDX, profile) };
     case 0x8000_0008:
       return {
         eax: (profile.linearAddressBits << 8) | profile.physicalAddressBits,
@@ -208,7 +214,7 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
       if (!profile.features.has('svm')) return ZERO_LEAF;
       return { eax: 1, ebx: profile.asids, ecx: 0, edx: bits(SVM_EDX, (feature) => profile.svm.has(feature)) };
     case 0x8000_0021:
-      return { ...ZERO_LEAF, eax: EXTENDED21_EAX };
+      return { ...ZERO_LEAF, eax: report(EXTENDED21_EAX, profile) | LFENCE_SERIALIZING };
     default:
       return ZERO_LEAF;
   }
@@ -413,6 +419,8 @@ export const BASE_PROFILE: CpuProfile = {
     'umip',
     'pcid',
     'invariant-tsc',
+    'hw-pstate',
+    'osvw',
   ]),
   svm: new Set<SvmFeature>([
     'np',

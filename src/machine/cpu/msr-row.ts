@@ -15,8 +15,8 @@ export interface MsrRow {
   /** @param index place within the row. @returns undefined when there is no such register after all. */
   readonly read: (context: SystemContext, index: number) => bigint | undefined;
   /**
-   * @returns false when there is no such register after all.
+   * @returns false when there is no such register after all; `dropped` when the register stays as it was.
    * @throws GuestFault #GP for a value that the register refuses.
    */
-  readonly write: (context: SystemContext, value: bigint, index: number) => boolean;
+  readonly write: (context: SystemContext, value: bigint, index: number) => boolean | 'dropped';
 }

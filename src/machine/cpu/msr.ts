@@ -3,101 +3,22 @@
  * in no row is #GP and an event.
  * Source: APM vol.2 appendix A MSR Cross-Reference; APM vol.3 RDMSR, WRMSR.
  */
-import { type GuestFault, generalProtection } from '../faults.js';
-import { EFER, R, type RegisterName, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { EFER, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { isCanonical } from '../units.js';
-import { HWCR_SMM_LOCK, VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
+import { VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
 import { DEBUG_CTL_DEFINED } from './debug.js';
+import { type Check, gp, readOnly, storage, stored, within } from './msr-kinds.js';
 import type { MsrRow } from './msr-row.js';
 import { MTRR_CAP, MTRR_ROWS } from './mtrr.js';
-import {
-  MACHINE_CHECK_BANKS,
-  MACHINE_CHECK_MASKS,
-  PERFORMANCE_COUNTER,
-  PERFORMANCE_SELECT,
-  SMM_ADDR,
-  SMM_MASK,
-} from './stored-msrs.js';
+import { PLATFORM_ROWS } from './platform-msrs.js';
+import { SMM_ROWS } from './smm-msrs.js';
+import { StoredMsr } from './stored-msrs.js';
 import type { SystemContext } from './system-context.js';
 
-type Check = (value: bigint, context: SystemContext) => boolean;
-
-const gp = (): GuestFault => generalProtection();
+const canonical: Check = (value) => isCanonical(value);
 const LOW_WORD = 0xffff_ffffn;
 const ALL_ONES = 0xffff_ffff_ffff_ffffn;
-
-/** A register that holds what was written; `allows` refuses with #GP, `mask` are the bits that exist. */
-function storage(
-  msr: number,
-  slot: RegisterName,
-  name: string,
-  source: string,
-  rule: { readonly allows?: Check; readonly mask?: bigint } = {},
-): MsrRow {
-  const { allows, mask } = rule;
-  return {
-    msr,
-    name,
-    source,
-    read: ({ tx }) => tx.get(R[slot]),
-    write(context, value) {
-      if (allows !== undefined && !allows(value, context)) throw gp();
-      context.tx.set(R[slot], mask === undefined ? value : value & mask);
-      return true;
-    },
-  };
-}
-
-/** A register that cannot be written. */
-const readOnly = (msr: number, name: string, source: string, read: MsrRow['read']): MsrRow => ({
-  msr,
-  name,
-  source,
-  read,
-  write: () => {
-    throw gp();
-  },
-});
-
-/** Registers of features without effect here: they read as `value` and drop what is written. */
-const inert = (msr: number, count: number, name: string, source: string, value = 0n): MsrRow => ({
-  msr,
-  count,
-  name,
-  source,
-  read: () => value,
-  write: () => true,
-});
-
-/** Registers that are kept by number; `mask` are the bits that exist. */
-const stored = (
-  { msr, count }: { readonly msr: number; readonly count: number },
-  name: string,
-  source: string,
-  rule: {
-    readonly exists?: MsrRow['exists'];
-    readonly allows?: (context: SystemContext, value: bigint, index: number) => boolean;
-    readonly mask?: bigint;
-  } = {},
-): MsrRow => ({
-  msr,
-  count,
-  name,
-  source,
-  exists: rule.exists,
-  read: (context, index) => context.storedMsr(msr + index) & (rule.mask ?? ALL_ONES),
-  write(context, value, index) {
-    if (rule.allows?.(context, value, index) === false) throw gp();
-    return true;
-  },
-});
-
-const canonical: Check = (value) => isCanonical(value);
-const within =
-  (bits: bigint): Check =>
-  (value) =>
-    (value & ~bits) === 0n;
 const hasSvm = ({ features }: CpuProfile): boolean => features.has('svm');
 
 /** Memory types of PAT entries; 2 and 3 are reserved (APM vol.2 §7.8.1 PAT Register). */
@@ -147,15 +68,6 @@ const SVM_KEY: MsrRow = {
   },
 };
 
-/** HWCR.SmmLock stays once it is set: there is no SMM_KEY here (APM vol.2 §15.32.1 SmmLock Bit). */
-const HWCR: MsrRow = {
-  ...storage(0xc001_0015, 'hwcr', 'HWCR', 'APM vol.2 §3.2.10 Hardware Configuration Register'),
-  write({ tx }, value) {
-    tx.set(R.hwcr, value | (tx.get(R.hwcr) & HWCR_SMM_LOCK));
-    return true;
-  },
-};
-
 const VM_CR: MsrRow = {
   msr: 0xc001_0114,
   name: 'VM_CR',
@@ -174,19 +86,11 @@ const VM_CR: MsrRow = {
   },
 };
 
-/** SYSCFG bits that exist: MTRR extensions and top of memory; memory encryption does not. */
-const SYSCFG_BITS = 0x7c_0000n;
 const MCG_CAP_CONTROL_PRESENT = 1n << 8n;
 /** MCG_STATUS: RIPV, EIPV, MCIP. */
 const MCG_STATUS_BITS = 7n;
 /** HWCR.McStatusWrEn: MCi_STATUS takes any value. */
 const MC_STATUS_WRITABLE = 1n << 18n;
-const TSEG_BITS = 0x000f_ffff_fffe_0000n;
-/** TE and AE. */
-const TSEG_ENABLES = 3n;
-/** Under HWCR.SmmLock the registers of SMM can no longer be written. */
-const smmUnlocked = ({ tx }: SystemContext): boolean => (tx.get(R.hwcr) & HWCR_SMM_LOCK) === 0n;
-
 const COUNTER_BITS = (1n << 48n) - 1n;
 
 /**
@@ -198,8 +102,6 @@ function allowsMachineCheck({ tx }: SystemContext, value: bigint, index: number)
   if (register === 0) return value === 0n || value === ALL_ONES;
   return register !== 1 || value === 0n || (tx.get(R.hwcr) & MC_STATUS_WRITABLE) !== 0n;
 }
-
-const LFENCE_SERIALIZING = 1n << 1n;
 
 const ROWS: readonly MsrRow[] = [
   {
@@ -260,7 +162,7 @@ const ROWS: readonly MsrRow[] = [
     },
   },
   stored(
-    MACHINE_CHECK_BANKS,
+    StoredMsr.MACHINE_CHECK_BANKS,
     'MCi_CTL, MCi_STATUS, MCi_ADDR, MCi_MISC',
     'APM vol.2 §9.3.2 Error-Reporting Register Banks',
     { exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks, allows: allowsMachineCheck },
@@ -311,28 +213,12 @@ const ROWS: readonly MsrRow[] = [
     }),
     exists: ({ svm }) => svm.has('tsc-ratio'),
   },
-  stored(PERFORMANCE_SELECT, 'PerfEvtSel0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
-  stored(PERFORMANCE_COUNTER, 'PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted', {
+  stored(StoredMsr.PERFORMANCE_SELECT, 'PerfEvtSel0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted'),
+  stored(StoredMsr.PERFORMANCE_COUNTER, 'PerfCtr0-3', 'APM vol.2 §13.2.1 Performance Counters; no event is counted', {
     mask: COUNTER_BITS,
   }),
-  storage(0xc001_0010, 'syscfg', 'SYSCFG', 'APM vol.2 §3.2.1 System Configuration Register', {
-    allows: within(LOW_WORD),
-    mask: SYSCFG_BITS,
-  }),
-  HWCR,
-  stored(MACHINE_CHECK_MASKS, 'MCi_CTL_MASK', 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers', {
+  stored(StoredMsr.MACHINE_CHECK_MASKS, 'MCi_CTL_MASK', 'APM vol.2 §9.3.2.5 Machine-Check Control Mask Registers', {
     exists: ({ machineCheckBanks }, index) => index < machineCheckBanks,
-  }),
-  storage(0xc001_0111, 'smBase', 'SMM_BASE', 'APM vol.2 §10.2.2 SMBASE Register; BKDG of the family, MSR C001_0111', {
-    allows: (value, context) => (value & ~LOW_WORD) === 0n && smmUnlocked(context),
-  }),
-  stored(SMM_ADDR, 'SMM_ADDR', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
-    allows: smmUnlocked,
-    mask: TSEG_BITS,
-  }),
-  stored(SMM_MASK, 'SMM_MASK', 'APM vol.2 §10.2.5 SMRAM Protected Areas; nothing is protected', {
-    allows: smmUnlocked,
-    mask: TSEG_BITS | TSEG_ENABLES,
   }),
   VM_CR,
   SVM_KEY,
@@ -342,9 +228,8 @@ const ROWS: readonly MsrRow[] = [
     }),
     exists: hasSvm,
   },
-  inert(0xc001_001f, 1, 'NB_CFG', 'BKDG of the family, MSRC001_001F Northbridge Configuration'),
-  inert(0xc001_1020, 4, 'LS_CFG, IC_CFG, DC_CFG, BU_CFG', 'BKDG of the family, MSRC001_1020 to MSRC001_1023'),
-  inert(0xc001_1029, 1, 'DE_CFG', 'Software Techniques for Managing Speculation, LFENCE', LFENCE_SERIALIZING),
+  ...SMM_ROWS,
+  ...PLATFORM_ROWS,
 ];
 
 const BY_NUMBER: ReadonlyMap<number, MsrRow> = new Map(
@@ -371,10 +256,11 @@ export function readMsr(context: SystemContext, msr: number): bigint {
   throw gp();
 }
 
-/** WRMSR, after privilege checks and intercepts. @throws GuestFault #GP. */
-export function writeMsr(context: SystemContext, msr: number, value: bigint): void {
+/** WRMSR, after privilege checks and intercepts. @returns false when the value is dropped. @throws GuestFault #GP. */
+export function writeMsr(context: SystemContext, msr: number, value: bigint): boolean {
   const row = find(context.profile, msr);
-  if (row?.write(context, value, msr - row.msr) === true) return;
+  const written = row?.write(context, value, msr - row.msr) ?? false;
+  if (written !== false) return written !== 'dropped';
   context.state({ type: 'cpu.msr-unknown', msr, write: true, value });
   throw gp();
 }

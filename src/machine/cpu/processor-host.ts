@@ -15,11 +15,15 @@ export interface ProcessorHost extends VmcbShadow {
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
+  /** The wires of the coprocessor: what the processor drives, and what it receives. */
+  readonly ferr: boolean;
+  readonly ignne: boolean;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
   end(reason: EndReason, status: number): void;
   /** Acknowledges the pending external interrupt. @returns its vector. */
   acknowledge(): number;
+  driveFerr(asserted: boolean): void;
   resetDevicesOfVcpu(): void;
   readDevice(address: SPA, size: number): bigint;
   writeDevice(address: SPA, size: number, value: bigint): void;

@@ -13,6 +13,7 @@ import type { MachineEvent } from '../events.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
+import { Status } from '../isa/x87-unit.js';
 import {
   Activity,
   Boundary,
@@ -53,10 +54,12 @@ import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './ex
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { is64Bit } from './mode.js';
+import { FerrFreeze, HWCR_IGNNE_EMULATION } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
+import { StoredMsr } from './stored-msrs.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
@@ -66,6 +69,7 @@ const TRANSIENT =
   Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW | Boundary.SINGLE_STEP | (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const HELD_BREAKPOINTS = 0xfn << Boundary.BREAKPOINTS_SHIFT;
 const TRANSIENT_BITS = Number(TRANSIENT);
+const SHADOWS = Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW;
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
 const INTERRUPT_FLAG = Number(Flag.IF);
@@ -79,6 +83,7 @@ const MSR_APIC_BASE = 0x1b;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
+const X87_SUMMARY = Number(Status.SUMMARY);
 
 export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
@@ -123,6 +128,11 @@ export class Processor implements TransactionHost, SystemContext {
     const { result } = engine.walker;
     if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
     throw new GuestFault(Vector.PF, result.errorCode, linear);
+  }
+
+  get ignoresNumericErrors(): boolean {
+    const emulated = (this.get(R.hwcr) & HWCR_IGNNE_EMULATION) !== 0n;
+    return emulated ? this.storedMsr(StoredMsr.IGNNE.msr) !== 0n : this.machine.ignne;
   }
 
   readDevice(address: SPA, size: number): bigint {
@@ -360,6 +370,7 @@ export class Processor implements TransactionHost, SystemContext {
       this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
     }
     for (const flush of this.flushes) this.flush(flush);
+    if (machine.ferr && (this.word(R.fsw) & X87_SUMMARY) === 0) machine.driveFerr(false);
   }
 
   /** Commits the transaction as one event. */
@@ -392,10 +403,26 @@ export class Processor implements TransactionHost, SystemContext {
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
       this.exit(nestedExit(reason));
+    } else if (reason instanceof FerrFreeze) {
+      tx.abort();
+      this.freeze();
     } else if (reason instanceof Shutdown) {
       tx.abort();
       this.shutdown();
     } else throw reason;
+  }
+
+  /** FERR# goes out, and the processor waits in front of the instruction: for an interrupt, whatever shadow it lies in. */
+  private freeze(): void {
+    const { tx } = this;
+    this.machine.driveFerr(true);
+    if (this.requested('FERR_FREEZE')) {
+      this.exit(new VmExit(ExitCode.FERR_FREEZE));
+      return;
+    }
+    tx.set(R.boundary, tx.get(R.boundary) & ~SHADOWS);
+    tx.set(R.activity, Activity.FERR_FREEZE);
+    this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
   }
 
   /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */

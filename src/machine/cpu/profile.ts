@@ -36,7 +36,11 @@ export type SystemFeature =
   | 'smep'
   | 'umip'
   | 'pcid'
-  | 'invariant-tsc';
+  | 'invariant-tsc'
+  | 'hw-pstate'
+  | 'osvw'
+  /** There is no SMM_CTL MSR. */
+  | 'no-smm-ctl';
 
 /** Features of SVM, CPUID Fn8000_000A EDX. */
 export type SvmFeature =

@@ -39,6 +39,8 @@ export interface TransactionHost {
   readonly memory: PhysicalMemory;
   /** What the processor is: which bits of tables exist. */
   readonly profile: CpuProfile;
+  /** IGNNE# as the processor has it: x87 errors are ignored while CR0.NE is clear. */
+  readonly ignoresNumericErrors: boolean;
   /**
    * @param linear canonical address within one page. @param access bits of `Access`.
    * @throws GuestFault #PF, or NestedPageFault.

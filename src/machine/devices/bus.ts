@@ -6,6 +6,7 @@
  */
 import type { Nanoseconds } from '../units.js';
 import { ACPI, ACPI_PM, ACPI_PORT } from './acpi-pm-timer.js';
+import { COPROCESSOR_ERROR } from './coprocessor-error.js';
 import { DEBUG_EXIT } from './debug-exit.js';
 import type { Device, ReadDecision } from './device.js';
 import type { DeviceEvent, DevicesState } from './device-set.js';
@@ -94,6 +95,7 @@ const ELCR_SLOT = byteSlot((state) => state.pic, PIC_8259, PIC.MASTER_ELCR + 2);
 const PIT_SLOT = byteSlot((state) => state.pit, PIT_8254, PIT.PORT_61);
 const PORT_61_SLOT = byteSlot((state) => state.pit, PIT_8254, PIT.PORT_61 + 1);
 const RTC_SLOT = byteSlot((state) => state.rtc, RTC_MC146818, 2);
+const COPROCESSOR_SLOT = byteSlot((state) => state.coprocessor, COPROCESSOR_ERROR, 1);
 const PORT_92_SLOT = byteSlot((state) => state.port92, PORT_92, 1);
 const RESET_SLOT = byteSlot((state) => state.resetPort, RESET_PORT, RESET.KEYBOARD_DATA);
 const KEYBOARD_DATA_SLOT = byteSlot((state) => state.resetPort, RESET_PORT, RESET.KEYBOARD_COMMAND);
@@ -126,7 +128,8 @@ const PORT_RANGES: readonly (readonly [number, number, Slot, number])[] = [
   [0xe0, 8, TESTDEV_SLOT, TESTDEV.VALUE],
   [0xe8, 4, TESTDEV_SLOT, TESTDEV.VALUE],
   [0xed, 1, POST_CODE_SLOT, 0],
-  [0xf0, 2, POST_CODE_SLOT, 0],
+  [0xf0, 1, COPROCESSOR_SLOT, 0],
+  [0xf1, 1, POST_CODE_SLOT, 0],
   [0xf4, 4, DEBUG_EXIT_SLOT, 0],
   [0x3f8, 8, UART_SLOT, 0],
   [0x4d0, 2, ELCR_SLOT, PIC.MASTER_ELCR],

@@ -7,6 +7,12 @@ import { unreachable } from '../errors.js';
 import { nanoseconds } from '../units.js';
 import { ACPI_EVENT_FIELDS, ACPI_PM, type AcpiEvent, type AcpiState } from './acpi-pm-timer.js';
 import {
+  COPROCESSOR_ERROR,
+  COPROCESSOR_EVENT_FIELDS,
+  type CoprocessorErrorEvent,
+  type CoprocessorErrorState,
+} from './coprocessor-error.js';
+import {
   DEBUG_EXIT,
   DEBUG_EXIT_EVENT_FIELDS,
   type DebugExitEvent,
@@ -49,7 +55,8 @@ export type DeviceEvent =
   | DebugExitEvent
   | FwCfgEvent
   | PciConfigEvent
-  | PcTestdevEvent;
+  | PcTestdevEvent
+  | CoprocessorErrorEvent;
 
 export const DEVICE_EVENT_FIELDS: FieldTable<DeviceEvent> = {
   ...UART_EVENT_FIELDS,
@@ -65,6 +72,7 @@ export const DEVICE_EVENT_FIELDS: FieldTable<DeviceEvent> = {
   ...FW_CFG_EVENT_FIELDS,
   ...PCI_EVENT_FIELDS,
   ...TESTDEV_EVENT_FIELDS,
+  ...COPROCESSOR_EVENT_FIELDS,
 };
 
 /** Plain data throughout: it is folded under Immer, put into snapshots and digested. */
@@ -84,6 +92,7 @@ export interface DevicesState {
   pci: PciConfigState;
   testdev: PcTestdevState;
   postCode: PostCodeState;
+  coprocessor: CoprocessorErrorState;
 }
 
 export interface DevicesConfig {
@@ -112,6 +121,7 @@ export function initialDevices(config: DevicesConfig): DevicesState {
     pci: PCI_CONFIG.initial(),
     testdev: PC_TESTDEV.initial(),
     postCode: POST_CODE.initial(),
+    coprocessor: COPROCESSOR_ERROR.initial(),
   };
   configureMemory(state.rtc, config);
   lapic.enterVirtualWireMode(localApic(state, 0));
@@ -246,6 +256,10 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'testdev.line':
     case 'testdev.stored':
       PC_TESTDEV.reduce(state.testdev, event);
+      return;
+    case 'coprocessor.ferr':
+    case 'coprocessor.acknowledged':
+      COPROCESSOR_ERROR.reduce(state.coprocessor, event);
       return;
     default:
       unreachable(event);

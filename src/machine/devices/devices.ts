@@ -16,6 +16,7 @@
  */
 import { type Nanoseconds, nanoseconds } from '../units.js';
 import { memoryClaim, portClaim } from './bus.js';
+import { decideFerr } from './coprocessor-error.js';
 import type { ReadDecision } from './device.js';
 import { type Decision, type DeviceEvent, type DevicesState, decision, localApic } from './device-set.js';
 import { type Delivery, localApicDecision, pulseTimer } from './interrupt-wiring.js';
@@ -167,6 +168,10 @@ export const readCR8 = (state: DevicesState, vcpu: number): number => localApic(
 
 export const decideCR8Write = (state: DevicesState, vcpu: number, value: number): Decision =>
   decision(lapic.decideTaskPriority(localApic(state, vcpu), (value & 0xf) << 4));
+
+/** The processor drives FERR#. */
+export const decideNumericError = (state: DevicesState, asserted: boolean): Decision =>
+  decision(decideFerr(state.coprocessor, asserted));
 
 // --- inputs and deadlines --------------------------------------------------------------------------------------------
 

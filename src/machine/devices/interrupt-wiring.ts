@@ -101,6 +101,7 @@ export function localApicDecision(state: DevicesState, vcpu: number, written: Lo
 const IRQ_TIMER = 0;
 const IRQ_UART = 4;
 const IRQ_RTC = 8;
+const IRQ_COPROCESSOR = 13;
 /** The timer's input at the I/O APIC, as ACPI's interrupt source override tells. */
 const PIN_TIMER = 2;
 
@@ -110,6 +111,7 @@ function interruptLines(state: DevicesState, now: Nanoseconds): number {
   if (PIT_8254.interruptLine(state.pit, now)) lines |= 1 << IRQ_TIMER;
   if (UART.interruptLine(state.uart, now)) lines |= 1 << IRQ_UART;
   if (RTC_MC146818.interruptLine(state.rtc, now)) lines |= 1 << IRQ_RTC;
+  if (state.coprocessor.latched) lines |= 1 << IRQ_COPROCESSOR;
   return lines;
 }
 

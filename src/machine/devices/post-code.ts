@@ -1,6 +1,6 @@
 /**
  * Ports that software writes for delay or out of habit: the POST code port 80h with the DMA page registers around it,
- * the delay port EDh, the coprocessor's F0h and F1h. Writes are forgotten, reads float high; neither is an event.
+ * the delay port EDh, the coprocessor's reset port F1h. Writes are forgotten, reads float high; neither is an event.
  *
  * Source: IBM AT Technical Reference, I/O Address Map.
  */

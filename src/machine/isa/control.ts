@@ -18,7 +18,7 @@ import {
 } from '../cpu/control-registers.js';
 import { cplOf } from '../cpu/mode.js';
 import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
-import { PERFORMANCE_COUNTER, PERFORMANCE_COUNTERS } from '../cpu/stored-msrs.js';
+import { PERFORMANCE_COUNTERS, StoredMsr } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { statesInUse, XState, xcr0Mask } from '../cpu/xstate.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
@@ -180,8 +180,8 @@ const WRMSR = systemInstruction({
     const msr = Number(context.ops.readGpr(Gpr.RCX, 32));
     const value = readPair(context);
     context.interceptMsr(msr, true);
-    writeMsr(context, msr, value);
-    context.outcome((registers) => ({ type: 'cpu.msr', msr, value, registers }));
+    const kept = writeMsr(context, msr, value);
+    if (kept) context.outcome((registers) => ({ type: 'cpu.msr', msr, value, registers }));
   },
 });
 
@@ -226,7 +226,7 @@ const RDPMC = systemInstruction({
     const counter = Number(ops.readGpr(Gpr.RCX, 32));
     if (counter >= PERFORMANCE_COUNTERS) throw generalProtection();
     context.intercept('RDPMC');
-    writePair(context, readMsr(context, PERFORMANCE_COUNTER.msr + counter));
+    writePair(context, readMsr(context, StoredMsr.PERFORMANCE_COUNTER.msr + counter));
     context.plain();
   },
 });

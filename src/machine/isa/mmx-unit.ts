@@ -17,7 +17,7 @@ import { requireNoX87Error, requireX87, Status } from './x87-unit.js';
 const ALL_VALID = 0xffn;
 const SIGN_AND_EXPONENT = 0xffffn;
 
-/** @throws GuestFault #UD, #NM, #MF. */
+/** @throws GuestFault #UD, #NM, #MF; FerrFreeze. */
 export function requireMmx(tx: Transaction): void {
   if ((tx.get(R.cr0) & CR0.EM) !== 0n) throw invalidOpcode();
   requireX87(tx);

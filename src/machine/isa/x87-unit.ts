@@ -9,10 +9,11 @@
  * one bit for each physical register, set when it is not empty. FIP and FDP are offsets of 48 bits, as long as canonical
  * addresses are, with the selector of the segment in bits 63:48.
  */
+import { FerrFreeze } from '../cpu/numeric-error.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import type { Transaction } from '../cpu/transaction.js';
 import type { DecodedOperand, MemoryOperand } from '../decode/decoded.js';
-import { invariant, UnsupportedError } from '../errors.js';
+import { invariant } from '../errors.js';
 import { deviceNotAvailable, GuestFault, Vector } from '../faults.js';
 import { F80, type Unpacked } from '../fp/format.js';
 import { IE, OE, PRE_COMPUTATION, UE } from '../fp/rounding.js';
@@ -55,13 +56,13 @@ export function requireX87(tx: Transaction): void {
 }
 
 /**
- * Waiting instructions report an unmasked exception of an earlier one.
- * @throws GuestFault #MF.
+ * Waiting instructions report an unmasked exception of an earlier one: within the processor, or outside by FERR#.
+ * @throws GuestFault #MF, FerrFreeze.
  */
 export function requireNoX87Error(tx: Transaction): void {
   if ((tx.get(R.fsw) & Status.SUMMARY) === 0n) return;
   if ((tx.get(R.cr0) & CR0.NE) !== 0n) throw new GuestFault(Vector.MF);
-  throw new UnsupportedError('an x87 exception with CR0.NE clear: FERR# and IRQ 13');
+  if (!tx.host.ignoresNumericErrors) throw new FerrFreeze();
 }
 
 /** Physical number of ST(index). */

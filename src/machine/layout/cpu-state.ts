@@ -121,7 +121,14 @@ export const CPU_BASE = 0x1000;
 export const slotAddress = (slot: Slot): number => CPU_BASE + 8 * slot;
 
 /** `activity`: what the vCPU does instead of executing. */
-export const Activity = { RUNNING: 0n, HALTED: 1n, SHUTDOWN: 2n, WAIT_FOR_SIPI: 3n, MWAIT: 4n } as const;
+export const Activity = {
+  RUNNING: 0n,
+  HALTED: 1n,
+  SHUTDOWN: 2n,
+  WAIT_FOR_SIPI: 3n,
+  MWAIT: 4n,
+  FERR_FREEZE: 5n,
+} as const;
 
 /** Bits of `boundary`: what the next instruction boundary must know. */
 export const Boundary = {

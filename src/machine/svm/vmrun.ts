@@ -68,9 +68,17 @@ export const LBR_VIRTUALIZATION = Number(VirtExt.LBR_VIRTUALIZATION);
 export const BRANCH_RECORD = 5;
 const DEBUG_CTL_BITS = Number(DEBUG_CTL_DEFINED);
 const SEGMENT_BITS = Number(SegmentWord.MASK & 0xffff_ffffn);
-/** What of `boundary` belongs to the processor and not to the instruction stream. */
+/**
+ * What of `boundary` belongs to the processor and not to the instruction stream. A hypervisor that contains SMM enters it
+ * by SMM_CTL before it runs the handler (APM vol.2 §15.22.3 Containerizing Platform SMM).
+ */
 export const BOUNDARY_KEPT = Number(
-  Boundary.NMI_BLOCKED | Boundary.NMI_PENDING | Boundary.INIT_PENDING | Boundary.SMI_PENDING,
+  Boundary.NMI_BLOCKED |
+    Boundary.NMI_PENDING |
+    Boundary.INIT_PENDING |
+    Boundary.SMI_PENDING |
+    Boundary.IN_SMM |
+    (Boundary.NMI_BLOCKED << Boundary.SMM_SHIFT),
 );
 
 const registers = new RegisterImage();

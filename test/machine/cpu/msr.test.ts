@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
 import { MSR_ROWS } from '../../../src/machine/cpu/msr.js';
+import { cpuProfile } from '../../../src/machine/cpu/profiles.js';
 import { resetRegisters } from '../../../src/machine/cpu/reset.js';
-import { EFER, R, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { Boundary, EFER, R, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine, faultOf } from '../../support/cpu-machine.js';
+import { NestedMachine } from '../../support/nested-machine.js';
 
 const set = (cpu: CpuMachine, msr: number, value: bigint) =>
   cpu.set({ rcx: BigInt(msr), rax: value & 0xffff_ffffn, rdx: value >> 32n }).run(0x0f, 0x30);
@@ -51,6 +53,16 @@ describe('values that WRMSR refuses (APM vol.2 appendix A)', () => {
     ['MCG_STATUS with reserved bits', 0x17a, 8n, '#GP(0)'],
     ['the patch level', 0x8b, 0n, '#GP(0)'],
     ['an Intel register', 0x3a, 0n, '#GP(0)'],
+    ['TOP_MEM, not a multiple of 8 MiB', 0xc001_001a, 0x10_0000n, '#GP(0)'],
+    ['TOP_MEM2 above the physical width', 0xc001_001d, 1n << 40n, '#GP(0)'],
+    ['IORRBase with reserved bits', 0xc001_0016, 0x1001n, '#GP(0)'],
+    ['IORRBase with RdMem and WrMem', 0xc001_0018, 0x1018n, 'none'],
+    ['IORRMask, valid', 0xc001_0017, 0xff_ffff_f800n, 'none'],
+    ['IORRMask with RdMem', 0xc001_0019, 0x10n, '#GP(0)'],
+    ['P-state control with reserved bits', 0xc001_0062, 8n, '#GP(0)'],
+    ['the P-state status', 0xc001_0063, 0n, '#GP(0)'],
+    ['a P-state', 0xc001_0064, 0n, '#GP(0)'],
+    ['SMM_CTL with reserved bits', 0xc001_0116, 0x20n, '#GP(0)'],
   ];
   it.each(cases)('%s', (_name, msr, value, expected) => {
     expect(wrmsr(long(), msr, value)).toBe(expected);
@@ -134,6 +146,65 @@ describe('EFER and VM_CR (APM vol.2 §3.1.7, §15.30.1)', () => {
     expect(rdmsr(cpu, 0xc001_0015)).toBe(1n);
   });
 
+  it('SMM_KEY takes SmmLock back for whoever knows the key (§15.32.2 SMM_KEY MSR)', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0119, 0x1234n);
+    expect(rdmsr(cpu, 0xc001_0119)).toBe(0n);
+    wrmsr(cpu, 0xc001_0015, 1n);
+    wrmsr(cpu, 0xc001_0119, 0x1235n);
+    wrmsr(cpu, 0xc001_0119, 0n);
+    expect(rdmsr(cpu, 0xc001_0015)).toBe(1n);
+    wrmsr(cpu, 0xc001_0119, 0x1234n);
+    expect(rdmsr(cpu, 0xc001_0015)).toBe(0n);
+  });
+
+  it('a wrong SMM_KEY does not become the key', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_0015, 1n);
+    wrmsr(cpu, 0xc001_0119, 0x1234n);
+    wrmsr(cpu, 0xc001_0119, 0x1234n);
+    expect(rdmsr(cpu, 0xc001_0015)).toBe(1n);
+  });
+
+  describe('SMM_CTL (§15.30.3 SMM_CTL MSR)', () => {
+    const [DISMISS, ENTER, EXIT] = [1n, 2n, 8n];
+    const { SMI_PENDING, IN_SMM, NMI_BLOCKED } = Boundary;
+
+    it('ENTER masks SMIs and NMIs, EXIT brings the mask of NMIs back', () => {
+      for (const before of [0n, NMI_BLOCKED]) {
+        const cpu = long().set({ boundary: before });
+        wrmsr(cpu, 0xc001_0116, ENTER);
+        expect(cpu.get('boundary') & (IN_SMM | NMI_BLOCKED)).toBe(IN_SMM | NMI_BLOCKED);
+        wrmsr(cpu, 0xc001_0116, EXIT | 0x10n);
+        expect(cpu.get('boundary')).toBe(before);
+      }
+    });
+
+    it('lasts through a guest, as a hypervisor needs that runs the handler in one (§15.22.3)', () => {
+      const live = new NestedMachine('90', { boundary: IN_SMM | NMI_BLOCKED });
+      live.exit();
+      expect(live.get('boundary')).toBe(IN_SMM | NMI_BLOCKED);
+    });
+
+    it('DISMISS forgets a pending SMI', () => {
+      const cpu = long().set({ boundary: SMI_PENDING });
+      wrmsr(cpu, 0xc001_0116, DISMISS | ENTER | 4n);
+      expect(cpu.get('boundary') & (SMI_PENDING | IN_SMM)).toBe(IN_SMM);
+    });
+
+    it('can only be written, and not under HWCR.SmmLock', () => {
+      expect(rdmsr(long(), 0xc001_0116)).toBe('#GP(0)');
+      expect(wrmsr(long().set({ hwcr: 1n }), 0xc001_0116, ENTER)).toBe('#GP(0)');
+    });
+
+    it('is not there where CPUID says so (Fn8000_0021 EAX[NoSmmCtlMSR])', () => {
+      const cpu = new CpuMachine(cpuProfile('zen-4')).longMode();
+      expect(wrmsr(cpu, 0xc001_0116, ENTER)).toBe('#GP(0)');
+      cpu.set({ rax: 0x8000_0021n, rcx: 0n }).run(0x0f, 0xa2);
+      expect(cpu.get('rax') & 0x200n).toBe(0x200n);
+    });
+  });
+
   it('TSC_RATIO is 1.0 after RESET (§15.30.5 TSC Ratio MSR)', () => {
     expect(resetRegisters(BASE_PROFILE).get(R.tscRatio)).toBe(1n << 32n);
   });
@@ -190,6 +261,40 @@ describe('registers with a meaning of their own', () => {
     expect([wrmsr(cpu, 0x400, 5n), wrmsr(cpu, 0x401, 1n)]).toEqual(['#GP(0)', '#GP(0)']);
     cpu.registers[R.hwcr] = 1n << 18n;
     expect([wrmsr(cpu, 0x401, 1n), rdmsr(cpu, 0x401)]).toEqual(['none', 1n]);
+  });
+
+  it.each([
+    ['LS_CFG', 0xc001_1020],
+    ['BU_CFG', 0xc001_1023],
+    ['FP_CFG', 0xc001_1028],
+    ['BP_CFG', 0xc001_102e],
+    ['NB_CFG', 0xc001_001f],
+    ['IntPend', 0xc001_0055],
+    ['OSVW_Status', 0xc001_0141],
+  ])('%s holds what is written', (_name, msr) => {
+    const cpu = long();
+    expect(rdmsr(cpu, msr)).toBe(0n);
+    wrmsr(cpu, msr, NON_CANONICAL);
+    expect(rdmsr(cpu, msr)).toBe(NON_CANONICAL);
+  });
+
+  it('DE_CFG says that LFENCE serializes, whatever is written', () => {
+    const cpu = long();
+    wrmsr(cpu, 0xc001_1029, 0x200n);
+    expect(rdmsr(cpu, 0xc001_1029)).toBe(0x202n);
+  });
+
+  it('has one P-state, at the rate of the time-stamp counter (§17.1 P-State Control)', () => {
+    const cpu = long();
+    const zero = rdmsr(cpu, 0xc001_0064) as bigint;
+    const megahertz = (Number(zero & 0xffn) / Number((zero >> 8n) & 0x3fn)) * 200;
+    expect([zero >> 63n, megahertz]).toEqual([1n, 1000]);
+    expect([rdmsr(cpu, 0xc001_0065), rdmsr(cpu, 0xc001_0061), rdmsr(cpu, 0xc001_0063)]).toEqual([0n, 0n, 0n]);
+  });
+
+  it('the eighth generation has neither P-states nor OSVW', () => {
+    const cpu = new CpuMachine(cpuProfile('k8-f')).longMode();
+    expect([rdmsr(cpu, 0xc001_0064), rdmsr(cpu, 0xc001_0140)]).toEqual(['#GP(0)', '#GP(0)']);
   });
 
   it('SMM_ADDR and SMM_MASK hold their ranges until HWCR.SmmLock (§10.2.5)', () => {

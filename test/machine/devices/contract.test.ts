@@ -5,6 +5,11 @@ import fc from 'fast-check';
 import { produce } from 'immer';
 import { describe, expect, it } from 'vitest';
 import { ACPI, ACPI_PM } from '../../../src/machine/devices/acpi-pm-timer.js';
+import {
+  COPROCESSOR_ERROR,
+  type CoprocessorErrorState,
+  decideFerr,
+} from '../../../src/machine/devices/coprocessor-error.js';
 import { DEBUG_EXIT } from '../../../src/machine/devices/debug-exit.js';
 import type { Device } from '../../../src/machine/devices/device.js';
 import { DEVICE_EVENT_FIELDS, initialDevices } from '../../../src/machine/devices/devices.js';
@@ -81,6 +86,9 @@ const SUBJECTS: Readonly<Record<string, Subject<unknown>>> = {
     sizes: [1, 2, 4],
   }),
   'post code': subject(POST_CODE, [0]),
+  'coprocessor error': subject(COPROCESSOR_ERROR, [0], {
+    others: (state: CoprocessorErrorState, value) => decideFerr(state, (value & 1) !== 0),
+  }),
 };
 
 /** One step: what kind, which register, what value, how much later. */

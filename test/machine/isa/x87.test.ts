@@ -1,5 +1,6 @@
 /** The x87 unit: stack, exceptions and their delivery, pointers, images in memory. APM vol.1 §6, APM vol.5. */
 import { describe, expect, it } from 'vitest';
+import { FerrFreeze } from '../../../src/machine/cpu/numeric-error.js';
 import { CR0, fprSlot, R, type Slot } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine, DATA, faultOf } from '../../support/cpu-machine.js';
 
@@ -123,10 +124,10 @@ describe('x87 exceptions (APM vol.1 §6.8 x87 Floating-Point Exceptions; vol.2 �
     expect(faultOf(dividedByZero(legacy()).run(...bytes))).toBe('none');
   });
 
-  it('without CR0.NE it would be FERR#, which is refused by name', () => {
+  it('without CR0.NE the processor freezes in front of it', () => {
     const cpu = dividedByZero(legacy());
     cpu.set({ cr0: CR0.PE | CR0.ET });
-    expect(() => cpu.run(0xd9, 0xe8)).toThrow(/FERR/);
+    expect(() => cpu.run(0xd9, 0xe8)).toThrow(FerrFreeze);
   });
 
   it.each([CR0.EM, CR0.TS])('CR0 bit %o makes every x87 instruction raise #NM (vol.2 §8.2.7)', (bit) => {
