@@ -140,6 +140,7 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
   [15, 'vmload-virtualization'],
   [16, 'vgif'],
   [17, 'gmet'],
+  [24, 'tlbi-ctl'],
   [25, 'vnmi'],
   [30, 'idle-hlt'],
 ];
@@ -155,11 +156,16 @@ const LFENCE_SERIALIZING = 1 << 2;
 const EXTENDED21_EAX: FeatureBits = [[9, 'no-smm-ctl']];
 const EXTENDED8_EBX: FeatureBits = [
   [0, 'clzero'],
+  [3, 'invlpgb'],
   [4, 'rdpru'],
   [9, 'wbnoinvd'],
+  // Guest nested translations, too.
+  [21, 'invlpgb'],
 ];
 /** FXSAVE and FXRSTOR always carry the x87 error pointers. */
 const X87_POINTERS = 1 << 2;
+/** How many pages INVLPGB takes besides the first, as processors of family 19h have it. */
+export const INVLPGB_COUNT_MAX = 7;
 /** RDPRU reads MPERF and APERF, numbers 0 and 1. */
 const RDPRU_MAXIMUM = 1 << 16;
 
@@ -208,7 +214,9 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
         eax: (profile.linearAddressBits << 8) | profile.physicalAddressBits,
         ebx: report(EXTENDED8_EBX, profile) | X87_POINTERS,
         ecx: (apicIdBits(dynamic) << 12) | (dynamic.processors - 1),
-        edx: profile.features.has('rdpru') ? RDPRU_MAXIMUM : 0,
+        edx:
+          (profile.features.has('rdpru') ? RDPRU_MAXIMUM : 0) |
+          (profile.features.has('invlpgb') ? INVLPGB_COUNT_MAX : 0),
       };
     case 0x8000_000a:
       if (!profile.features.has('svm')) return ZERO_LEAF;
@@ -372,6 +380,7 @@ export const BASE_PROFILE: CpuProfile = {
     'adx',
     'fsgsbase',
     'invpcid',
+    'invlpgb',
     'rdpid',
     'rdpru',
     'clzero',
@@ -436,6 +445,7 @@ export const BASE_PROFILE: CpuProfile = {
     'vmload-virtualization',
     'vgif',
     'gmet',
+    'tlbi-ctl',
     'vnmi',
     'idle-hlt',
   ]),

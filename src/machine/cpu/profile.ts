@@ -57,6 +57,8 @@ export type SvmFeature =
   | 'vmload-virtualization'
   | 'vgif'
   | 'gmet'
+  /** INVLPGB and TLBSYNC have an enable bit in the VMCB, and TLBSYNC an intercept. */
+  | 'tlbi-ctl'
   | 'vnmi'
   | 'idle-hlt';
 

@@ -83,9 +83,9 @@ const ZEN_4_PROFILE: CpuProfile = {
   family: 0x19,
   model: 0x11,
   stepping: 1,
-  features: amongBase(...ZEN_2, 'invpcid'),
+  features: amongBase(...ZEN_2, 'invpcid', 'invlpgb'),
   system: new Set<SystemFeature>([...BASE_PROFILE.system, 'no-smm-ctl']),
-  svm: new Set<SvmFeature>([...ZEN_2_SVM, 'vnmi']),
+  svm: new Set<SvmFeature>([...ZEN_2_SVM, 'tlbi-ctl', 'vnmi']),
   physicalAddressBits: 52,
   patchLevel: 0x0a10_113e,
   machineCheckBanks: 32,
@@ -106,12 +106,16 @@ function without(profile: CpuProfile, feature: string): CpuProfile | undefined {
   return fewer ? { ...profile, name: `${profile.name},-${feature}`, features, system, svm } : undefined;
 }
 
-/** What L1 sees of `host` under a hypervisor that follows `policy`; without SVM where it offers no nesting. */
+/**
+ * What L1 sees of `host` under a hypervisor that follows `policy`; without SVM where it offers no nesting. None hands on
+ * INVLPGB, which names the processor's own address spaces.
+ */
 export function nestedProfile(policy: FeaturePolicy, host: CpuProfile, asids: number): CpuProfile {
   const name = `${policy.hypervisor}-nested`;
+  const shown = { ...host, features: new Set([...host.features].filter((feature) => feature !== 'invlpgb')) };
   const svm = offeredFeatures(policy, host.svm);
-  if (svm === undefined) return { ...(without(host, 'svm') ?? host), name };
-  return { ...host, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };
+  if (svm === undefined) return { ...(without(shown, 'svm') ?? shown), name };
+  return { ...shown, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };
 }
 
 /** KVM names eight ASIDs; Xen hands on the processor's number. */

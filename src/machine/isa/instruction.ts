@@ -348,6 +348,7 @@ export type Feature =
   | 'xsavec'
   | 'xsaves'
   | 'invpcid'
+  | 'invlpgb'
   | 'rdpid'
   | 'smap'
   | 'mwaitx'

@@ -1,20 +1,23 @@
 /**
  * Dropping translations of linear addresses.
- * Source: APM vol.3, INVLPG, INVPCID; APM vol.2 §5.5.1 Process Context Identifiers, §5.5.3 TLB Management.
+ * Source: APM vol.3, INVLPG, INVLPGB, INVPCID, TLBSYNC; APM vol.2 §5.5.1 Process Context Identifiers, §5.5.3 TLB
+ * Management, §15.9 Instruction Intercepts (table 15-7), appendix B (offset 090h, bit 7).
  *
  * Translations are not tagged with process context identifiers: whatever concerns one of them drops all of the address
  * space, which is always allowed.
  */
 import { currentAsid } from '../cpu/control-registers.js';
+import { INVLPGB_COUNT_MAX } from '../cpu/cpuid.js';
 import { is64Bit } from '../cpu/mode.js';
 import { checkSegment } from '../cpu/segments.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { Access } from '../cpu/transaction.js';
 import type { MemoryOperand } from '../decode/decoded.js';
-import { generalProtection } from '../faults.js';
-import { CR4, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
+import { generalProtection, invalidOpcode } from '../faults.js';
+import { CR4, R, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
+import { NestedControl } from '../layout/vmcb.js';
 import { isCanonical, u64, uN } from '../units.js';
-import type { Instruction } from './instruction.js';
+import { Gpr, type Instruction } from './instruction.js';
 import { memoryAt, operandAt, readIn, requireCpl0 } from './system-operands.js';
 
 /** The operand's linear address; it is neither checked nor accessed. */
@@ -68,4 +71,93 @@ const INVPCID = systemInstruction({
   },
 });
 
-export const TRANSLATION_INSTRUCTIONS: readonly Instruction[] = [INVLPG, INVPCID];
+/**
+ * INVLPGB and TLBSYNC in a guest are the hypervisor's to allow, on processors with TlbiCtl; on others they always work.
+ * @throws GuestFault #UD, #GP(0).
+ */
+function requireBroadcast(context: SystemContext): void {
+  const { tx, profile } = context;
+  const guest = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+  const allowed = !profile.svm.has('tlbi-ctl') || (tx.get(R.nestedControl) & NestedControl.INVLPGB_ENABLE) !== 0n;
+  if (guest && !allowed) throw invalidOpcode();
+  requireCpl0(context);
+}
+
+/** What INVLPGB compares, in rAX[5:0]; a component that is not valid matches whatever a translation has. */
+const Match = { ADDRESS: 1n << 0n, PCID: 1n << 1n, ASID: 1n << 2n } as const;
+const INVLPGB_RAX_RESERVED = 0xfc0n;
+const INVLPGB_COUNT_BITS = 0xffffn;
+const INVLPGB_ECX_RESERVED = 0x7fff_0000n;
+/** ECX: the pages are 2 MiB apart instead of 4 KiB. */
+const INVLPGB_LARGE = 1n << 31n;
+const INVLPGB_EDX_RESERVED = 0xf000_0000n;
+const PAGE_4K = 12n;
+const PAGE_2M = 21n;
+
+/** Reserved bits, more pages than there may be, or an address space or process context that cannot exist. */
+function isIllegalInvlpgb({ tx, ops, profile }: SystemContext, rax: bigint): boolean {
+  const ecx = ops.readGpr(Gpr.RCX, 32);
+  const edx = ops.readGpr(Gpr.RDX, 32);
+  const asids = profile.features.has('svm') ? profile.asids : 1;
+  const pcid = (edx >> 16n) & PCID_BITS;
+  return (
+    (rax & INVLPGB_RAX_RESERVED) !== 0n ||
+    (ecx & INVLPGB_ECX_RESERVED) !== 0n ||
+    (edx & INVLPGB_EDX_RESERVED) !== 0n ||
+    (ecx & INVLPGB_COUNT_BITS) > BigInt(INVLPGB_COUNT_MAX) ||
+    (edx & 0xffffn) >= BigInt(asids) ||
+    ((rax & Match.PCID) !== 0n && pcid !== 0n && (tx.get(R.cr4) & CR4.PCIDE) === 0n)
+  );
+}
+
+/**
+ * Drops what matches on every processor. A guest has no address spaces but its own, whatever EDX says. Whether global or
+ * nested translations are meant makes no difference here: they go with their address space.
+ */
+const INVLPGB = systemInstruction({
+  mnemonic: 'INVLPGB',
+  source: 'APM vol.3, INVLPGB',
+  forms: ['NP 0F 01 FE:'],
+  feature: 'invlpgb',
+  system(context) {
+    const { tx, ops, insn } = context;
+    requireBroadcast(context);
+    context.intercept('INVLPGB');
+    const rax = ops.readGpr(Gpr.RAX, insn.addressWidth);
+    if (isIllegalInvlpgb(context, rax)) {
+      context.intercept('INVLPGB_ILLEGAL');
+      throw generalProtection();
+    }
+    const guest = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    if (!guest && (rax & Match.ASID) === 0n) {
+      context.flushTlb({ scope: 'all' });
+      return;
+    }
+    const asid = guest ? currentAsid(tx) : Number(ops.readGpr(Gpr.RDX, 32) & 0xffffn);
+    if ((rax & Match.ADDRESS) === 0n) {
+      context.flushTlb({ scope: 'asid', asid });
+      return;
+    }
+    const ecx = ops.readGpr(Gpr.RCX, 32);
+    const shift = (ecx & INVLPGB_LARGE) === 0n ? PAGE_4K : PAGE_2M;
+    for (let page = 0n; page <= (ecx & INVLPGB_COUNT_BITS); page++) {
+      const linear = uN(insn.addressWidth, (rax & ~0xfffn) + (page << shift));
+      context.flushTlb({ scope: 'page', asid, linear });
+    }
+  },
+});
+
+/** Every INVLPGB is done when it retires: there is nothing to wait for. */
+const TLBSYNC = systemInstruction({
+  mnemonic: 'TLBSYNC',
+  source: 'APM vol.3, TLBSYNC',
+  forms: ['NP 0F 01 FF:'],
+  feature: 'invlpgb',
+  system(context) {
+    requireBroadcast(context);
+    context.intercept('TLBSYNC');
+    context.plain();
+  },
+});
+
+export const TRANSLATION_INSTRUCTIONS: readonly Instruction[] = [INVLPG, INVPCID, INVLPGB, TLBSYNC];

@@ -143,6 +143,8 @@ export const NestedControl = {
   GMET_ENABLE: 1n << 3n,
   SSS_CHECK_ENABLE: 1n << 4n,
   ROGPT_ENABLE: 1n << 6n,
+  /** INVLPGB and TLBSYNC, which are #UD otherwise. */
+  INVLPGB_ENABLE: 1n << 7n,
 } as const;
 
 /** Bits of virtExt. Source: APM vol.2 §15.23.1, §15.33.1, appendix B. */

@@ -38,6 +38,7 @@ import {
   DR7_ONES,
   LBR_VIRTUALIZATION,
   loadPdptes,
+  NP_ENABLE,
 } from './vmrun.js';
 import { legalPdptes, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRules } from './vmrun-checks.js';
 
@@ -173,7 +174,7 @@ function setGuest(words: Uint32Array, at: number): void {
   save(W.rsp, R.rsp);
   save(W.rax, R.rax);
   save(W.cr2, R.cr2);
-  if (registers.low(R.nestedControl) !== 0) save(W.gPAT, R.guestPat);
+  if ((registers.low(R.nestedControl) & NP_ENABLE) !== 0) save(W.gPAT, R.guestPat);
   if (!virtualizesBranchRecord()) return;
   for (let index = 0; index < BRANCH_RECORD; index++) save(W.debugCtl + index, (R.debugCtl + index) as Slot);
 }

@@ -9,12 +9,13 @@
  * §15.11 MSR Intercepts; §15.20 Event Injection; §15.21.10 NMI Virtualization; §15.25.3 Enabling Nested Paging; §15.25.4 Nested Paging and
  * VMRUN/#VMEXIT.
  */
-import { type CpuProfile, cr4Mask, eferMask } from '../cpu/cpuid.js';
+import { type CpuProfile, cr4Mask, eferMask, type SvmFeature } from '../cpu/cpuid.js';
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
 import { IntControl, NestedControl, SegmentWord, VirtExt, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { CLEAN_BITS } from './clean-bits.js';
 import { eventInjectionValid } from './injection.js';
+import { INTERCEPTS, type InterceptName } from './intercepts.js';
 
 /** Why VMRUN failed; for people, the guest sees #VMEXIT(INVALID) alone. */
 export type VmrunRefusal =
@@ -59,6 +60,8 @@ export interface VmrunRules {
   readonly nestedControl: number;
   readonly virtExt: number;
   readonly pauseFilter: number;
+  /** What exists of intercept vector 5. */
+  readonly intercept5: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
   readonly cleanBits: number;
 }
@@ -92,11 +95,15 @@ function makeRules(profile: CpuProfile): VmrunRules {
       INT_CONTROL |
       (profile.svm.has('vgif') ? Number(IntControl.V_GIF | IntControl.V_GIF_ENABLE) : 0) |
       (profile.svm.has('vnmi') ? V_NMI_BITS | V_NMI_ENABLE : 0),
-    nestedControl: (profile.svm.has('np') ? NP : 0) | (profile.svm.has('gmet') ? Number(NestedControl.GMET_ENABLE) : 0),
+    nestedControl:
+      (profile.svm.has('np') ? NP : 0) |
+      (profile.svm.has('gmet') ? Number(NestedControl.GMET_ENABLE) : 0) |
+      (profile.svm.has('tlbi-ctl') ? INVLPGB_ENABLE : 0),
     virtExt:
       (profile.svm.has('lbr-virtualization') ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) |
       (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
     pauseFilter: pauseFilterBits(profile),
+    intercept5: intercept5Bits(profile),
     cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
   };
 }
@@ -105,6 +112,18 @@ function makeRules(profile: CpuProfile): VmrunRules {
 function pauseFilterBits({ svm }: CpuProfile): number {
   if (!svm.has('pause-filter')) return 0;
   return svm.has('pause-filter-threshold') ? 0xffff_ffff : 0xffff_0000;
+}
+
+/** Intercepts that came with a feature of SVM; those of absent instructions do no harm. */
+const FEATURES_OF_INTERCEPTS: readonly (readonly [InterceptName, SvmFeature])[] = [
+  ['TLBSYNC', 'tlbi-ctl'],
+  ['IDLE_HLT', 'idle-hlt'],
+];
+
+function intercept5Bits({ svm }: CpuProfile): number {
+  let bits = 0xffff_ffff;
+  for (const [name, feature] of FEATURES_OF_INTERCEPTS) if (!svm.has(feature)) bits &= ~(1 << INTERCEPTS[name].bit);
+  return bits;
 }
 
 const INTERCEPT_VMRUN = 1;
@@ -136,6 +155,8 @@ const PAE = Number(CR4.PAE);
 const LME = Number(EFER.LME);
 const SVME = Number(EFER.SVME);
 const NP = Number(NestedControl.NP_ENABLE);
+/** Of the word at 090h, what does not depend on nested paging. */
+export const INVLPGB_ENABLE = Number(NestedControl.INVLPGB_ENABLE);
 const CODE_LONG = Number(SegmentWord.LONG);
 const CODE_BIG = Number(SegmentWord.BIG);
 const EVENT_VALID = 0x8000_0000;

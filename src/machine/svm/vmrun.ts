@@ -30,7 +30,7 @@ import { ExitCode } from './exit-code.js';
 import { EVENT_VALID } from './injection.js';
 import { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
-import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRefusal, vmrunRules } from './vmrun-checks.js';
+import { INVLPGB_ENABLE, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRefusal, vmrunRules } from './vmrun-checks.js';
 
 // Registers and VMCB are handled as 32-bit halves here: see register-image.ts. Most of what follows fits the low one.
 
@@ -62,7 +62,7 @@ const DR6_ONES = 0xffff_0ff0;
 const DR7_BITS = 0xffff_23ff;
 export const DR7_ONES = 0x400;
 const V_INTR_VECTOR_HIGH = 0xff;
-const NP_ENABLE = Number(NestedControl.NP_ENABLE);
+export const NP_ENABLE = Number(NestedControl.NP_ENABLE);
 export const LBR_VIRTUALIZATION = Number(VirtExt.LBR_VIRTUALIZATION);
 /** DebugCtl and the four registers behind it, in registers as in the VMCB. */
 export const BRANCH_RECORD = 5;
@@ -147,7 +147,7 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   registers.set(R.interceptExceptions, lowOf(words, at, W.interceptExceptions));
   registers.set(R.intercept3, highOf(words, at, W.intercept3));
   registers.set(R.intercept4, lowOf(words, at, W.intercept4));
-  registers.set(R.intercept5, highOf(words, at, W.intercept5));
+  registers.set(R.intercept5, highOf(words, at, W.intercept5) & rules.intercept5);
   load(R.iopmBase, words, at, W.iopmBasePA);
   load(R.msrpmBase, words, at, W.msrpmBasePA);
   load(R.tscOffset, words, at, W.tscOffset);
@@ -161,7 +161,7 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   registers.set(R.exitIntInfo, 0);
   loadEvent(words, at, rules);
   const nested = lowOf(words, at, W.nestedControl) & rules.nestedControl;
-  registers.set(R.nestedControl, (nested & NP_ENABLE) === 0 ? 0 : nested);
+  registers.set(R.nestedControl, (nested & NP_ENABLE) === 0 ? nested & INVLPGB_ENABLE : nested);
   if ((nested & NP_ENABLE) !== 0) {
     load(R.nestedCr3, words, at, W.nCR3);
     load(R.guestPat, words, at, W.gPAT);

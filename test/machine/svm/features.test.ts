@@ -512,3 +512,49 @@ describe('VMCB clean bits (APM vol.2 §15.15 VMCB State Caching)', () => {
     expect(live.get('cr2')).toBe(0x2000n);
   });
 });
+
+describe('what a processor without AVIC makes of its fields (APM vol.2 §15.29.2 AVIC VMCB fields)', () => {
+  const { AVIC_ENABLE, X2AVIC_ENABLE, V_IRQ, V_IGN_TPR, V_INTR_MASKING } = IntControl;
+
+  it('interrupts stay V_IRQ’s, and the bits are the hypervisor’s to keep', () => {
+    const live = new NestedMachine('90');
+    const avic = AVIC_ENABLE | X2AVIC_ENABLE;
+    live.vmcb.intControl = avic | V_IRQ | V_IGN_TPR | V_INTR_MASKING | (0x40n << 32n);
+    live.vmcb.rflags = 0x202n;
+    live.vmcb.avicApicBar = 0xfee0_0000n;
+    live.vmcb.avicBackingPage = 0xffff_ffff_ffff_f000n;
+    live.exit();
+    expect(live.vectors).toEqual([0x40]);
+    expect(live.vmcb.intControl & (avic | V_IRQ)).toBe(avic);
+    expect(live.get('intControl')).toBe(0n);
+  });
+
+  it('its clean bit covers nothing that is looked at', () => {
+    const live = new NestedMachine('f4');
+    live.exit();
+    live.vmcb.avicPhysicalTable = 0x7000n;
+    live.vmcb.vmcbClean = 0x800;
+    live.again();
+    expect(live.events.some(({ type }) => type === 'svm.stale')).toBe(false);
+  });
+
+  it('the doorbell register is not there', () => {
+    const live = new NestedMachine('0f30');
+    live.set({ rcx: 0xc001_011bn, rdx: 0n });
+    live.exit();
+    expect(live.events).toContainEqual({ type: 'cpu.msr-unknown', msr: 0xc001_011b, write: true, value: 0n });
+  });
+});
+
+describe('intercepts that came with a feature (APM vol.2 appendix B, offset 014h)', () => {
+  it('idle HLT is no intercept on a processor that does not report it', () => {
+    const idle = (cpu?: string): string[] => {
+      const live = new NestedMachine('', {}, cpu).intercept('IDLE_HLT');
+      live.vmcb.intercept3 = 0;
+      live.run();
+      return live.events.map(({ type }) => type);
+    };
+    expect(idle()).toContain('svm.vmexit');
+    expect(idle('zen-4')).not.toContain('svm.vmexit');
+  });
+});

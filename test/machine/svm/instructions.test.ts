@@ -22,6 +22,7 @@ import {
   W,
 } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
+import { CpuMachine, faultOf } from '../../support/cpu-machine.js';
 import { SvmMachine, VMCB_AT, withSvm } from '../../support/svm-machine.js';
 
 let machine: SvmMachine;
@@ -78,6 +79,15 @@ describe('privileges and intercepts (APM vol.2 §15.9 Instruction Intercepts, ta
 
   it('SKINIT: #UD, for there is none', () => {
     expect(raised(SKINIT.system)).toMatchObject({ vector: Vector.UD });
+  });
+
+  it.each([
+    ['SKINIT', [0x0f, 0x01, 0xde]],
+    ['MCOMMIT', [0xf3, 0x0f, 0x01, 0xfa]],
+  ] as const)('%s is not reported: #UD comes before its intercept', (name, bytes) => {
+    const cpu = new CpuMachine().longMode().set({ rax: 0n, rcx: 0n, rdx: 0n });
+    cpu.set({ efer: cpu.get('efer') | EFER.SVME }).intercepting(name);
+    expect(faultOf(cpu.run(...bytes))).toBe('#UD');
   });
 
   it('INVLPGA drops a page of another address space', () => {
