@@ -2,9 +2,11 @@
  * What a machine is made of. Together with the boot image and the inputs it determines a session (law 2); it stands in
  * the tape's header as plain data.
  */
+import type { CpuProfile } from './cpu/profile.js';
 import { cpuProfile } from './cpu/profiles.js';
 import { InputError } from './errors.js';
 import { MAX_RAM_BYTES, WASM_PAGE_BYTES } from './layout/linear-memory.js';
+import { DEVIATION_NAMES, type DeviationName } from './policy/catalogue.js';
 
 export interface MachineConfig {
   /** Guest RAM from sPA 0. */
@@ -12,6 +14,8 @@ export interface MachineConfig {
   readonly vcpus: number;
   /** Name of the CPU profile (`cpu/profiles.ts`). */
   readonly cpu: string;
+  /** Where the processor does as another program does, in the order of the catalogue (`policy/catalogue.ts`). */
+  readonly deviations: readonly DeviationName[];
   /** Virtual nanoseconds that pass with each retired instruction (docs/adr/0004-virtual-time.md). */
   readonly nanosecondsPerInstruction: number;
 }
@@ -20,6 +24,7 @@ export const DEFAULT_CONFIG: MachineConfig = {
   ramBytes: 128 * 1024 * 1024,
   vcpus: 1,
   cpu: 'vmtape-base',
+  deviations: [],
   nanosecondsPerInstruction: 10,
 };
 
@@ -28,9 +33,15 @@ export const MACHINE_MODEL_VERSION = 2;
 
 const MIN_RAM_BYTES = 1024 * 1024;
 
+/** The processor that `config` names; undefined when there is no such profile. */
+export function machineProfile({ cpu, deviations }: MachineConfig): CpuProfile | undefined {
+  const profile = cpuProfile(cpu);
+  return profile === undefined || deviations.length === 0 ? profile : { ...profile, deviations: new Set(deviations) };
+}
+
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
-  const { ramBytes, vcpus, cpu, nanosecondsPerInstruction } = config;
+  const { ramBytes, vcpus, cpu, deviations, nanosecondsPerInstruction } = config;
   if (!Number.isSafeInteger(ramBytes) || ramBytes < MIN_RAM_BYTES || ramBytes > MAX_RAM_BYTES) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be between 1M and 3584M', 'Choose another --memory.');
   }
@@ -42,6 +53,12 @@ export function checkConfig(config: MachineConfig): void {
   }
   if (cpuProfile(cpu) === undefined) {
     throw new InputError(`CPU profile ${JSON.stringify(cpu)}`, 'there is none of that name', 'See vmtape profiles.');
+  }
+  const inOrder = DEVIATION_NAMES.filter((name) => deviations.includes(name));
+  const stranger = deviations.find((name, index) => inOrder[index] !== name);
+  if (stranger !== undefined) {
+    const problem = 'it is unknown, named twice, or out of order';
+    throw new InputError(`deviation ${JSON.stringify(stranger)}`, problem, 'See vmtape policies.');
   }
   if (
     !Number.isInteger(nanosecondsPerInstruction) ||

@@ -6,11 +6,10 @@
  * environment: a session is a function of configuration, boot image and inputs (laws 1 and 2).
  */
 import { bootMultiboot } from './boot/multiboot.js';
-import { checkConfig, type MachineConfig } from './config.js';
+import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import { Processor } from './cpu/processor.js';
 import type { ProcessorHost } from './cpu/processor-host.js';
-import { cpuProfile } from './cpu/profiles.js';
 import {
   type CpuSignal,
   cpuInterruptPending,
@@ -102,7 +101,7 @@ export class Machine implements ProcessorHost {
     private readonly sink: EventSink,
   ) {
     checkConfig(config);
-    const profile = cpuProfile(config.cpu);
+    const profile = machineProfile(config);
     invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
     this.profile = profile;
     this.memory = new PhysicalMemory(config.ramBytes);

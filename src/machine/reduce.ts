@@ -5,8 +5,7 @@
  * WebAssembly memory; for history it runs under `produce`, where they are an array (`history.ts`). RAM is in no event.
  */
 import { isDraft } from 'immer';
-import type { MachineConfig } from './config.js';
-import { cpuProfile } from './cpu/profiles.js';
+import { type MachineConfig, machineProfile } from './config.js';
 import { resetRegisters } from './cpu/reset.js';
 import { isStoredMsr, type StoredMsrs } from './cpu/stored-msrs.js';
 import {
@@ -43,7 +42,7 @@ export interface MachineState {
 
 /** The machine at power-on, with registers as an array. */
 export function initialState(config: MachineConfig): MachineState {
-  const profile = cpuProfile(config.cpu);
+  const profile = machineProfile(config);
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
   const reset = resetRegisters(profile);
   const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);

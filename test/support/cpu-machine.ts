@@ -344,7 +344,8 @@ export class CpuMachine {
           osxsave: (this.get('cr4') & CR4.OSXSAVE) !== 0n,
           xcr0: this.get('xcr0'),
         }),
-      intercept: (name, info) => {
+      intercept: (name, info, stage = INTERCEPTS[name].stage) => {
+        if (stage !== INTERCEPTS[name].stage) return;
         if (!interceptRequested((slot) => this.registers[slot] as bigint, name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);
       },

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
-import { DEFAULT_CONFIG, type MachineConfig } from '../../src/machine/index.js';
+import { DEFAULT_CONFIG, type MachineConfig, type Policy, parsePolicy, policyNamed } from '../../src/machine/index.js';
 import type { SessionOptions } from '../../src/replay/index.js';
 import { parseClock, parseCount, parseSize, parseU64, quote } from './arguments.js';
 import { UsageError } from './failure.js';
@@ -17,6 +17,7 @@ export type SerialTarget =
 export interface MachineOptions {
   readonly memory?: number;
   readonly cpu?: string;
+  readonly policy?: Policy;
   readonly append?: string;
   readonly serial: SerialTarget;
   readonly input?: string;
@@ -30,7 +31,6 @@ export interface MachineOptions {
 
 /** Flags of the command line that this version does not have: named, and refused by name. */
 const LATER: readonly (readonly [flags: string, what: string])[] = [
-  ['--policy <policy>', 'intercept policies'],
   ['--initrd <file>', 'an initial RAM disk'],
   ['--quantum <n>', 'vCPU interleaving'],
   ['--chaos <seed>', 'chaos mode'],
@@ -41,6 +41,11 @@ export function addMachineFlags(command: Command): Command {
   command
     .option('--memory <size>', 'guest RAM (default: 128M)', (text) => parseSize(text, '--memory'))
     .option('--cpu <profile>', `CPU profile, see vmtape profiles (default: ${DEFAULT_CONFIG.cpu})`)
+    .option(
+      '--policy <policy>',
+      'whose deviations from the manual: a name of vmtape policies, or a JSON file',
+      parsePolicyFlag,
+    )
     .option('--append <text>', "the image's command line")
     .addOption(
       new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
@@ -71,6 +76,16 @@ export function addMachineFlags(command: Command): Command {
   return command;
 }
 
+/** A policy by name; anything else with a dot or a slash in it is a file. */
+function parsePolicyFlag(text: string): Policy {
+  const known = policyNamed(text);
+  if (known !== undefined) return known;
+  if (!/[./]/.test(text)) {
+    throw new UsageError(`--policy ${quote(text)} is none. See vmtape policies, or give a JSON file.`);
+  }
+  return parsePolicy(new TextDecoder().decode(readInputFile(text, 'the policy file')), text);
+}
+
 function parseSerial(text: string): SerialTarget {
   if (text === 'stdio' || text === 'null') return { kind: text };
   if (text.startsWith('file:') && text.length > 'file:'.length)
@@ -94,11 +109,12 @@ function checkSmp(text: string): number {
 
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
-  const { memory, cpu, append, seed, clock, timePerInstruction } = options;
+  const { memory, cpu, policy, append, seed, clock, timePerInstruction } = options;
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
     ...(memory === undefined ? {} : { ramBytes: memory }),
     ...(cpu === undefined ? {} : { cpu }),
+    ...(policy === undefined ? {} : { deviations: policy.deviations }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
   };
   // The name without its folder: where an image lies is no part of a session.

@@ -28,6 +28,7 @@ import {
 import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
   EventType,
@@ -40,7 +41,13 @@ import {
   withVirtualNmiTaken,
 } from '../svm/injection.js';
 import { instructionBytes } from '../svm/instruction-bytes.js';
-import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import {
+  exceptionIntercept,
+  INTERCEPTS,
+  type InterceptName,
+  type InterceptStage,
+  interceptRequested,
+} from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
@@ -98,10 +105,12 @@ export class Processor implements TransactionHost, SystemContext {
   private vectoring: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
+  private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
+    this.stages = stagesUnder(machine.profile.deviations);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -302,6 +311,7 @@ export class Processor implements TransactionHost, SystemContext {
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
   private exitsFirst({ interceptedFirst }: SystemInstruction): boolean {
     if (interceptedFirst === undefined || !this.requested(interceptedFirst)) return false;
+    if (this.stages[interceptedFirst] !== 'before-exceptions') return false;
     this.tx.abort();
     this.exit(new VmExit(INTERCEPTS[interceptedFirst].exitCode, 0n, 0n, true));
     return true;
@@ -577,8 +587,12 @@ export class Processor implements TransactionHost, SystemContext {
     });
   }
 
-  intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
-    if (!this.requested(name)) return;
+  intercept(
+    name: InterceptName,
+    info: { readonly info1?: bigint; readonly info2?: bigint } = {},
+    stage: InterceptStage = INTERCEPTS[name].stage,
+  ): void {
+    if (!this.requested(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
     const told = assisted !== true || this.profile.svm.has('decode-assists');
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
@@ -596,7 +610,8 @@ export class Processor implements TransactionHost, SystemContext {
 
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
-    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
+    const everyByte = this.profile.deviations.has('ioio-every-byte');
+    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
     const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
