@@ -52,7 +52,7 @@ export const REGISTER_NAMES = [
   // System-management mode (APM vol.2 §10.2.2 SMBASE Register)
   ...(['smBase'] as const),
   // What the next instruction boundary must know: see PENDING_*, HALTED … below
-  ...(['activity', 'boundary', 'monitorAddress'] as const),
+  ...(['activity', 'boundary', 'monitorAddress', 'monitorDigest'] as const),
   // SVM (APM vol.2 §15): mode, the processor's copy of the running VMCB's controls, the host state behind the guest
   ...(['svmMode', 'vmcb', 'interceptCr', 'interceptDr', 'interceptExceptions', 'intercept3', 'intercept4'] as const),
   ...(['intercept5', 'pauseFilter', 'iopmBase', 'msrpmBase', 'tscOffset', 'guestAsid', 'intControl'] as const),
@@ -137,6 +137,9 @@ export const Boundary = {
   /** An INIT is pending (held while GIF is clear). */
   INIT_PENDING: 1n << 5n,
   SMI_PENDING: 1n << 6n,
+  /** A start-up interrupt came to a vCPU that waits for it, or will once its INIT is processed; its vector above. */
+  SIPI_PENDING: 1n << 7n,
+  SIPI_VECTOR_SHIFT: 48n,
   /** Data breakpoint hits DR0..DR3 of the last instruction, as DR6 bits 3:0 at bits 11:8. */
   BREAKPOINTS_SHIFT: 8n,
   /** System-management mode: SMIs and INITs wait. */
