@@ -98,6 +98,8 @@ export class Machine implements ProcessorHost {
   private deadline: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
+  /** Another vCPU's local APIC has just changed: most likely it has an interrupt now. */
+  private interrupted: number | undefined;
 
   /** @throws InputError */
   constructor(
@@ -229,9 +231,16 @@ export class Machine implements ProcessorHost {
     return (isOver || !this.processor.isRunning) && this.passTurn();
   }
 
+  /** Interrupts are taken soon: the vCPU that just got one runs next. */
+  private followInterrupt(): void {
+    const { interrupted } = this;
+    this.interrupted = undefined;
+    if (interrupted !== undefined && this.vcpus.canRun(interrupted)) this.passTurn(interrupted);
+  }
+
   /** @returns false when nobody else can run. */
-  private passTurn(): boolean {
-    const next = this.vcpus.next();
+  private passTurn(next = this.vcpus.next()): boolean {
+    this.interrupted = undefined;
     if (next === undefined) return false;
     this.flushRun();
     this.state1({ type: 'vcpu.scheduled', until: this.instructions + this.config.quantumInstructions }, 0, next);
@@ -253,6 +262,7 @@ export class Machine implements ProcessorHost {
       if (this.deadline > this.now) return this.deadline;
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
+      if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
   }
@@ -279,10 +289,12 @@ export class Machine implements ProcessorHost {
     }
   }
 
-  /** A vCPU that spins passes its turn on. */
+  /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */
   private step(known: DecodedInstruction | undefined): void {
     this.processor.step(known);
-    if (this.processor.paused && this.processors > 1) this.passTurn();
+    if (this.processors === 1) return;
+    if (this.processor.paused) this.passTurn();
+    else this.followInterrupt();
   }
 
   // Events
@@ -330,8 +342,14 @@ export class Machine implements ProcessorHost {
     for (;;) {
       if (left.events.length === 0 && left.signals.length === 0) break;
       this.flushRun();
-      for (const event of left.events) this.state1(event satisfies DeviceEvent);
-      for (const signal of left.signals) this.signal(signal);
+      for (const event of left.events) {
+        this.state1(event satisfies DeviceEvent);
+        if ('apic' in event && event.apic !== this.vcpu) this.interrupted = event.apic;
+      }
+      for (const signal of left.signals) {
+        this.signal(signal);
+        if (signal.vcpu !== this.vcpu) this.interrupted = signal.vcpu;
+      }
       this.ending ??= left.end;
       left = settle(this.state.devices, this.now);
     }

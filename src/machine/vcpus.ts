@@ -81,7 +81,7 @@ export class Vcpus {
     return undefined;
   }
 
-  private canRun(vcpu: number): boolean {
+  canRun(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
     if (cpu.get(R.activity) === Activity.RUNNING || monitorHit(cpu, this.memory)) return true;
     const externalPending = cpuInterruptPending(this.state.devices, vcpu) !== undefined;
