@@ -131,7 +131,7 @@ export class Machine implements ProcessorHost {
 
   /** The level that runs. */
   get level(): Level {
-    return this.levelOf(this.vcpu);
+    return ((this.registers[R.svmMode] as bigint) & SvmMode.GUEST) !== 0n ? 2 : 1;
   }
 
   private levelOf(vcpu: number): Level {
@@ -316,7 +316,7 @@ export class Machine implements ProcessorHost {
   }
 
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
-    const level = this.levelOf(vcpu);
+    const level = vcpu === this.vcpu ? this.level : this.levelOf(vcpu);
     reduce(this.state, event, vcpu);
     // An event of registers is none of a device's.
     if (!('registers' in event)) this.deadline = undefined;
