@@ -52,7 +52,7 @@ export const REGISTER_NAMES = [
   // System-management mode (APM vol.2 §10.2.2 SMBASE Register)
   ...(['smBase'] as const),
   // What the next instruction boundary must know: see PENDING_*, HALTED … below
-  ...(['activity', 'boundary', 'monitorAddress', 'monitorDigest'] as const),
+  ...(['activity', 'boundary', 'monitorAddress'] as const),
   // SVM (APM vol.2 §15): mode, the processor's copy of the running VMCB's controls, the host state behind the guest
   ...(['svmMode', 'vmcb', 'interceptCr', 'interceptDr', 'interceptExceptions', 'intercept3', 'intercept4'] as const),
   ...(['intercept5', 'pauseFilter', 'iopmBase', 'msrpmBase', 'tscOffset', 'guestAsid', 'intControl'] as const),
@@ -75,6 +75,8 @@ export const REGISTER_NAMES = [
   ...(['ymm4', 'ymm4High', 'ymm5', 'ymm5High', 'ymm6', 'ymm6High', 'ymm7', 'ymm7High'] as const),
   ...(['ymm8', 'ymm8High', 'ymm9', 'ymm9High', 'ymm10', 'ymm10High', 'ymm11', 'ymm11High'] as const),
   ...(['ymm12', 'ymm12High', 'ymm13', 'ymm13High', 'ymm14', 'ymm14High', 'ymm15', 'ymm15High'] as const),
+  // Behind the others, for the numbers of slots are on tapes: the line at monitorAddress (cpu/monitor.ts)
+  ...(['monitorDigest'] as const),
 ] as const;
 
 export type RegisterName = (typeof REGISTER_NAMES)[number];
