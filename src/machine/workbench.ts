@@ -33,6 +33,8 @@ export class Workbench implements ProcessorHost {
   readonly externalPending = false;
   readonly ferr = false;
   readonly ignne = false;
+  readonly vcpu = 0;
+  readonly processors = 1;
   /** The exception that the last step delivered. */
   exception: RaisedException | undefined;
   /** True when the last step ended in shutdown. */

@@ -15,9 +15,12 @@ export interface ProcessorHost extends VmcbShadow {
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
-  /** The wires of the coprocessor: what the processor drives, and what it receives. */
+  /** The wires of the coprocessor: what the processor drives, and what it receives. Only the bootstrap processor has them. */
   readonly ferr: boolean;
   readonly ignne: boolean;
+  /** The vCPU whose registers these are, and how many there are. */
+  readonly vcpu: number;
+  readonly processors: number;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
   end(reason: EndReason, status: number): void;

@@ -6,11 +6,10 @@
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
  */
 
-import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import type { MachineEvent } from '../events.js';
-import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import { Status } from '../isa/x87-unit.js';
@@ -22,26 +21,31 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  Segment,
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
   EventType,
   encodeEvent,
   hasVirtualNmis,
   pendingInjection,
-  physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
   withVirtualNmiTaken,
 } from '../svm/injection.js';
 import { instructionBytes } from '../svm/instruction-bytes.js';
-import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import {
+  exceptionIntercept,
+  INTERCEPTS,
+  type InterceptName,
+  type InterceptStage,
+  interceptRequested,
+} from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
@@ -51,13 +55,12 @@ import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { codeOffset, fetchInstruction } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { is64Bit } from './mode.js';
 import { FerrFreeze, HWCR_IGNNE_EMULATION } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
-import { initRegisters } from './reset.js';
-import { checkSegment } from './segments.js';
+import { initRegisters, startupRegisters } from './reset.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import { StoredMsr } from './stored-msrs.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
@@ -89,7 +92,6 @@ export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
   readonly vmcbShadow: VmcbShadow;
-  readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -99,14 +101,18 @@ export class Processor implements TransactionHost, SystemContext {
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction: a write trap. */
   private trap: VmExit | undefined;
+  /** The last instruction was PAUSE: whoever spins lets others run. */
+  paused = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
+  private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
+    this.stages = stagesUnder(machine.profile.deviations);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -157,11 +163,6 @@ export class Processor implements TransactionHost, SystemContext {
     return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
       ? (this.word(R.svmMode) & HOST_IF) !== 0
       : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
-  }
-
-  /** True when the vCPU waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
-  get isDeaf(): boolean {
-    return !this.isRunning && !physicalInterruptsAllowed(this.liveRegisters);
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -237,12 +238,17 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
         return;
       case 'init': {
-        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, false)) this.tx.set(slot, value);
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, this.vcpu !== 0))
+          this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush(undefined);
         return;
       }
+      case 'startup':
+        for (const [slot, value] of startupRegisters(this.tx)) this.tx.set(slot, value);
+        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SIPI', registers }), 0);
+        return;
       case 'smi':
         // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
@@ -281,11 +287,12 @@ export class Processor implements TransactionHost, SystemContext {
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
+    this.paused = false;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
       this.fetching = known === undefined;
-      const insn = known ?? this.fetch();
+      const insn = known ?? fetchInstruction(tx, this.machine.engine);
       this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
@@ -312,6 +319,7 @@ export class Processor implements TransactionHost, SystemContext {
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
   private exitsFirst({ interceptedFirst }: SystemInstruction): boolean {
     if (interceptedFirst === undefined || !this.requested(interceptedFirst)) return false;
+    if (this.stages[interceptedFirst] !== 'before-exceptions') return false;
     this.tx.abort();
     this.exit(new VmExit(INTERCEPTS[interceptedFirst].exitCode, 0n, 0n, true));
     return true;
@@ -352,7 +360,7 @@ export class Processor implements TransactionHost, SystemContext {
   private watchBranch(insn: DecodedInstruction): boolean {
     const { tx } = this;
     const from = this.get(R.rip);
-    const taken = isTakenBranch(tx, insn.mnemonic, this.codeOffset(from + BigInt(insn.length)));
+    const taken = isTakenBranch(tx, insn.mnemonic, codeOffset(this.tx, from + BigInt(insn.length)));
     if (taken) recordBranch(tx, from);
     return taken || !stepsBranches(tx);
   }
@@ -384,6 +392,7 @@ export class Processor implements TransactionHost, SystemContext {
   private flush(flush: TlbFlush): void {
     const { engine } = this.machine;
     if (flush.scope === 'all') engine.flush(undefined);
+    else if (flush.scope === 'everywhere') engine.flushEverywhere(flush.asid);
     else if (flush.scope === 'page') engine.flushPage(flush.asid, flush.linear);
     else engine.flush(flush.asid);
   }
@@ -423,50 +432,6 @@ export class Processor implements TransactionHost, SystemContext {
     tx.set(R.boundary, tx.get(R.boundary) & ~SHADOWS);
     tx.set(R.activity, Activity.FERR_FREEZE);
     this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
-  }
-
-  /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
-  private fetch(): DecodedInstruction {
-    const { tx } = this;
-    const { decoder, codeMode } = this.machine.engine;
-    const rip = tx.get(R.rip);
-    const bytes = new Uint8Array(MAX_INSTRUCTION_BYTES);
-    const access = this.fetchAccess();
-    let length = 0;
-    for (;;) {
-      // One page at a time: the next is touched only when the instruction reaches into it.
-      const linear = checkSegment(tx, Segment.CS, this.codeOffset(rip + BigInt(length)), 1, Access.FETCH);
-      const start = length;
-      const inPage = 4096 - Number(linear & 0xfffn);
-      const end = Math.min(MAX_INSTRUCTION_BYTES, length + inPage);
-      const address = this.translate(tx, linear, access);
-      for (; length < end; length++) {
-        if (length > start && !this.insideCode(rip + BigInt(length))) break;
-        bytes[length] = Number(tx.readPhysical(sPA(address + length - start), 1));
-      }
-      const insn = decoder.decode(bytes.subarray(0, length), codeMode);
-      if (typeof insn === 'object') return insn;
-      if (insn === 'invalid') throw invalidOpcode();
-      if (insn === 'too-long' || length >= MAX_INSTRUCTION_BYTES) throw generalProtection();
-    }
-  }
-
-  private fetchAccess(): number {
-    return Access.FETCH | (this.tx.get(R.cpl) === 3n ? Access.USER : 0);
-  }
-
-  private codeOffset(rip: bigint): bigint {
-    return is64Bit(this.tx) ? uN(64, rip) : uN(32, rip);
-  }
-
-  private insideCode(rip: bigint): boolean {
-    try {
-      checkSegment(this.tx, Segment.CS, this.codeOffset(rip), 1, Access.FETCH);
-      return true;
-    } catch (fault) {
-      if (fault instanceof GuestFault) return false;
-      throw fault;
-    }
   }
 
   // Delivery
@@ -570,7 +535,7 @@ export class Processor implements TransactionHost, SystemContext {
   private exit(exit: VmExit): void {
     const { tx, machine, current } = this;
     const nextRip =
-      exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
+      exit.nextRip && current !== undefined ? codeOffset(this.tx, tx.get(R.rip) + BigInt(current.length)) : 0n;
     const bytes =
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
@@ -593,19 +558,26 @@ export class Processor implements TransactionHost, SystemContext {
   get now(): Nanoseconds {
     return this.machine.now;
   }
+  get vcpu(): number {
+    return this.machine.vcpu;
+  }
 
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
-      processors: 1,
+      processors: this.machine.processors,
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
     });
   }
 
-  intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
-    if (!this.requested(name)) return;
+  intercept(
+    name: InterceptName,
+    info: { readonly info1?: bigint; readonly info2?: bigint } = {},
+    stage: InterceptStage = INTERCEPTS[name].stage,
+  ): void {
+    if (!this.requested(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
     const told = assisted !== true || this.profile.svm.has('decode-assists');
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
@@ -623,8 +595,9 @@ export class Processor implements TransactionHost, SystemContext {
 
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
-    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
-    const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
+    const everyByte = this.profile.deviations.has('ioio-every-byte');
+    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
+    const next = codeOffset(this.tx, this.get(R.rip) + BigInt(this.insn.length));
     const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
@@ -641,6 +614,9 @@ export class Processor implements TransactionHost, SystemContext {
   }
   plain(): void {
     this.makeOutcome = 'plain';
+  }
+  pause(): void {
+    this.paused = true;
   }
   faultAfter(fault: GuestFault): void {
     this.pendingFault = fault;

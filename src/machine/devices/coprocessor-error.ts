@@ -1,10 +1,10 @@
 /**
  * The wires of the numeric coprocessor as the PC/AT has them. FERR# of the processor sets a latch, which is interrupt
  * line 13; a write to port F0h clears the latch and, while FERR# is asserted, asserts IGNNE#, with which the handler's
- * own x87 instructions pass. IGNNE# falls with FERR#.
+ * own x87 instructions pass. IGNNE# falls with FERR#. Of several processors only the bootstrap processor is wired.
  *
  * Source: IBM AT Technical Reference, I/O Address Map (0F0h) and Math Coprocessor Control; 82371AB (PIIX4) data sheet,
- * Coprocessor Error Register and FERR#.
+ *  Coprocessor Error Register and FERR#; MultiProcessor Specification 1.4, §3.6.2.1 PIC Mode for whose legacy signals count.
  */
 import { unreachable } from '../errors.js';
 import type { Device, FieldTable } from './device.js';

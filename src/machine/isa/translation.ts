@@ -84,15 +84,11 @@ function requireBroadcast(context: SystemContext): void {
 }
 
 /** What INVLPGB compares, in rAX[5:0]; a component that is not valid matches whatever a translation has. */
-const Match = { ADDRESS: 1n << 0n, PCID: 1n << 1n, ASID: 1n << 2n } as const;
+const Match = { PCID: 1n << 1n, ASID: 1n << 2n } as const;
 const INVLPGB_RAX_RESERVED = 0xfc0n;
 const INVLPGB_COUNT_BITS = 0xffffn;
 const INVLPGB_ECX_RESERVED = 0x7fff_0000n;
-/** ECX: the pages are 2 MiB apart instead of 4 KiB. */
-const INVLPGB_LARGE = 1n << 31n;
 const INVLPGB_EDX_RESERVED = 0xf000_0000n;
-const PAGE_4K = 12n;
-const PAGE_2M = 21n;
 
 /** Reserved bits, more pages than there may be, or an address space or process context that cannot exist. */
 function isIllegalInvlpgb({ tx, ops, profile }: SystemContext, rax: bigint): boolean {
@@ -111,8 +107,8 @@ function isIllegalInvlpgb({ tx, ops, profile }: SystemContext, rax: bigint): boo
 }
 
 /**
- * Drops what matches on every processor. A guest has no address spaces but its own, whatever EDX says. Whether global or
- * nested translations are meant makes no difference here: they go with their address space.
+ * Drops what matches, on every processor. Which pages are meant, and whether global and nested translations are, makes no
+ * difference here: all of an address space goes. A guest has none but its own, whatever EDX says.
  */
 const INVLPGB = systemInstruction({
   mnemonic: 'INVLPGB',
@@ -129,21 +125,9 @@ const INVLPGB = systemInstruction({
       throw generalProtection();
     }
     const guest = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
-    if (!guest && (rax & Match.ASID) === 0n) {
-      context.flushTlb({ scope: 'all' });
-      return;
-    }
-    const asid = guest ? currentAsid(tx) : Number(ops.readGpr(Gpr.RDX, 32) & 0xffffn);
-    if ((rax & Match.ADDRESS) === 0n) {
-      context.flushTlb({ scope: 'asid', asid });
-      return;
-    }
-    const ecx = ops.readGpr(Gpr.RCX, 32);
-    const shift = (ecx & INVLPGB_LARGE) === 0n ? PAGE_4K : PAGE_2M;
-    for (let page = 0n; page <= (ecx & INVLPGB_COUNT_BITS); page++) {
-      const linear = uN(insn.addressWidth, (rax & ~0xfffn) + (page << shift));
-      context.flushTlb({ scope: 'page', asid, linear });
-    }
+    const named = Number(ops.readGpr(Gpr.RDX, 32) & 0xffffn);
+    if (!guest && (rax & Match.ASID) === 0n) context.flushTlb({ scope: 'all' });
+    else context.flushTlb({ scope: 'everywhere', asid: guest ? currentAsid(tx) : named });
   },
 });
 

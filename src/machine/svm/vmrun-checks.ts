@@ -13,6 +13,7 @@ import { type CpuProfile, cr4Mask, eferMask, type SvmFeature } from '../cpu/cpui
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
 import { IntControl, NestedControl, SegmentWord, VirtExt, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { type DeviationName, interceptMasks } from '../policy/catalogue.js';
 import { CLEAN_BITS } from './clean-bits.js';
 import { eventInjectionValid } from './injection.js';
 import { INTERCEPTS, type InterceptName } from './intercepts.js';
@@ -60,10 +61,12 @@ export interface VmrunRules {
   readonly nestedControl: number;
   readonly virtExt: number;
   readonly pauseFilter: number;
-  /** What exists of intercept vector 5. */
-  readonly intercept5: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
   readonly cleanBits: number;
+  /** Of each control word of intercepts, what is looked at. */
+  readonly interceptMasks: readonly number[];
+  /** Checks that a deviation leaves out. */
+  readonly allowsLongAndBig: boolean;
 }
 
 const rulesByProfile = new WeakMap<CpuProfile, VmrunRules>();
@@ -80,6 +83,7 @@ export function vmrunRules(profile: CpuProfile): VmrunRules {
 function makeRules(profile: CpuProfile): VmrunRules {
   const highest = 2 ** profile.physicalAddressBits - 1;
   const longMode = profile.system.has('lm') ? EFER.LMA : 0n;
+  const deviates = (name: DeviationName): boolean => profile.deviations.has(name);
   return {
     eferAllowed: Number(eferMask(profile) | longMode),
     cr4Allowed: Number(cr4Mask(profile)),
@@ -103,8 +107,9 @@ function makeRules(profile: CpuProfile): VmrunRules {
       (profile.svm.has('lbr-virtualization') ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) |
       (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
     pauseFilter: pauseFilterBits(profile),
-    intercept5: intercept5Bits(profile),
     cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
+    interceptMasks: existingIntercepts(profile),
+    allowsLongAndBig: deviates('cs-long-and-big-allowed'),
   };
 }
 
@@ -120,10 +125,13 @@ const FEATURES_OF_INTERCEPTS: readonly (readonly [InterceptName, SvmFeature])[] 
   ['IDLE_HLT', 'idle-hlt'],
 ];
 
-function intercept5Bits({ svm }: CpuProfile): number {
-  let bits = 0xffff_ffff;
-  for (const [name, feature] of FEATURES_OF_INTERCEPTS) if (!svm.has(feature)) bits &= ~(1 << INTERCEPTS[name].bit);
-  return bits;
+function existingIntercepts({ svm, deviations }: CpuProfile): readonly number[] {
+  const masks = [...interceptMasks(deviations)];
+  for (const [name, feature] of FEATURES_OF_INTERCEPTS) {
+    const { offset, bit } = INTERCEPTS[name];
+    if (!svm.has(feature)) masks[offset / 4] = (masks[offset / 4] as number) & ~(1 << bit);
+  }
+  return masks;
 }
 
 const INTERCEPT_VMRUN = 1;
@@ -234,7 +242,8 @@ function refusedState(
   if (longMode) {
     if ((cr4 & PAE) === 0) return 'long mode without CR4.PAE';
     if ((cr0 & PE) === 0) return 'long mode without CR0.PE';
-    if ((cs & CODE_LONG) !== 0 && (cs & CODE_BIG) !== 0) return 'long mode with CS.L and CS.D';
+    const both = (cs & CODE_LONG) !== 0 && (cs & CODE_BIG) !== 0;
+    if (both && !rules.allowsLongAndBig) return 'long mode with CS.L and CS.D';
   } else if ((cr0 & PG) !== 0 && (cr4 & PAE) !== 0) {
     const nested = rules.nestedPaging && (read(NESTED_AT) & NP) !== 0;
     if (!nested && !legalPdptes(memory, read(CR3_AT), rules.addressHighReserved)) return 'a PDPE has reserved bits set';
