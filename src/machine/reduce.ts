@@ -5,6 +5,7 @@
  * WebAssembly memory; for history it runs under `produce`, where they are an array (`history.ts`). RAM is in no event.
  */
 import { isDraft } from 'immer';
+import { handedOverRegisters } from './boot/firmware.js';
 import { type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/profile.js';
 import { resetRegisters } from './cpu/reset.js';
@@ -62,7 +63,7 @@ export function initialState(config: MachineConfig): MachineState {
 
 /** The bootstrap processor runs, the others wait for its start-up interrupts, as a BIOS leaves them. */
 function initialVcpu(profile: CpuProfile, vcpu: number): VcpuState {
-  const reset = new Map(resetRegisters(profile));
+  const reset = new Map([...resetRegisters(profile), ...handedOverRegisters(profile)]);
   if (vcpu !== 0) reset.set(R.activity, Activity.WAIT_FOR_SIPI);
   const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
   return { registers: registers as Registers, msrs: {} };

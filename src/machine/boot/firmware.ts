@@ -1,10 +1,13 @@
 /**
- * What a BIOS leaves in memory for a boot loader's guest that goes back to real mode: an interrupt vector table whose
+ * What a BIOS leaves behind: caches on, memory types in the MTRRs of every processor; and in memory for a boot loader's guest that goes back to real mode: an interrupt vector table whose
  * handlers return, and acknowledge where the 8259 pair wants it. IRQ 13 also clears the coprocessor's latch, so that its
  * handler's x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. There is
  * no firmware behind it: INT n does nothing.
  * Source: IBM PC AT technical reference, ROM BIOS entry points; vectors 08h..0Fh and 70h..77h are the hardware's.
  */
+import type { CpuProfile } from '../cpu/profile.js';
+import { CR0, R, type Slot } from '../layout/cpu-state.js';
+import { MAX_RAM_BYTES } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { sPA } from '../units.js';
 
@@ -43,4 +46,33 @@ export function installVectors(memory: PhysicalMemory): void {
   for (let vector = 0; vector < 256; vector++) {
     memory.write(sPA(4 * vector), 4, BigInt((handlerOf(vector) | (ROM_SEGMENT << 16)) >>> 0));
   }
+}
+
+/** Eight fixed ranges of one type: write-back, uncacheable for video memory, write-protect for ROMs. */
+const ALL_WB = 0x0606_0606_0606_0606n;
+const ALL_UC = 0n;
+const ALL_WP = 0x0505_0505_0505_0505n;
+const ROM_RANGES = 8;
+/** E, FE, and write-back. */
+const DEFAULT_WB = 0xc06n;
+const RANGE_VALID = 0x800n;
+
+/**
+ * Registers of each processor as a BIOS hands them over, on top of RESET: RAM is write-back, what devices and the ROM at
+ * 4 GiB occupy is not.
+ * Source: APM vol.2 §7.7 Memory-Type Range Registers.
+ */
+export function handedOverRegisters({ physicalAddressBits }: CpuProfile): readonly (readonly [Slot, bigint])[] {
+  const devices = BigInt(MAX_RAM_BYTES);
+  const mask = (1n << BigInt(physicalAddressBits)) - (0x1_0000_0000n - devices);
+  return [
+    [R.cr0, CR0.ET],
+    [R.mtrrDefType, DEFAULT_WB],
+    [R.mtrrFix64K0, ALL_WB],
+    [R.mtrrFix16K0, ALL_WB],
+    [R.mtrrFix16K1, ALL_UC],
+    ...Array.from({ length: ROM_RANGES }, (_, index) => [(R.mtrrFix4K0 + index) as Slot, ALL_WP] as const),
+    [R.mtrrBase0, devices],
+    [R.mtrrMask0, mask | RANGE_VALID],
+  ];
 }

@@ -196,9 +196,11 @@ const DR6_WRITABLE = DR6.BREAKPOINTS | DR6.BD | DR6.BS | DR6.BT;
 /** DR7 bits that can be written: enables, LE, GE, GD, R/W and LEN fields. */
 const DR7_WRITABLE = 0xffff_0000n | DR7.GD | 0x3ffn;
 
-/** @throws GuestFault #GP(0) when bits 63:32 of DR6 or DR7 are not zero. */
-export function debugValue(number: number, value: bigint): bigint {
+/** BLD is one on processors without bus lock trap. @throws GuestFault #GP(0) when bits 63:32 of DR6 or DR7 are not zero. */
+export function debugValue({ system }: CpuProfile, number: number, value: bigint): bigint {
   if (number < 4) return value;
   if ((value & HIGH_WORD) !== 0n) throw generalProtection();
-  return number === 6 ? (value & DR6_WRITABLE) | DR6.ONES : (value & DR7_WRITABLE) | DR7.ONE;
+  if (number === 7) return (value & DR7_WRITABLE) | DR7.ONE;
+  const kept = system.has('bus-lock-trap') ? DR6.BLD : 0n;
+  return (value & (DR6_WRITABLE | kept)) | (DR6.ONES & ~kept);
 }

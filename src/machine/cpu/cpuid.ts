@@ -98,6 +98,7 @@ const LEAF7_EBX: FeatureBits = [
 const LEAF7_ECX: FeatureBits = [
   [2, 'umip'],
   [22, 'rdpid'],
+  [24, 'bus-lock-trap'],
 ];
 /** XGETBV with ECX = 1 came with XSAVEC. */
 const LEAFD_1_EAX: FeatureBits = [
@@ -143,6 +144,7 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
   [17, 'gmet'],
   [24, 'tlbi-ctl'],
   [25, 'vnmi'],
+  [29, 'bus-lock-threshold'],
   [30, 'idle-hlt'],
 ];
 
@@ -343,7 +345,7 @@ function brandRegisters({ brand }: CpuProfile, part: number): CpuidLeaf {
   return { eax: word(brand, at), ebx: word(brand, at + 4), ecx: word(brand, at + 8), edx: word(brand, at + 12) };
 }
 
-/** All that this machine has. */
+/** All that this machine has, but for bus lock trap: DR6.BLD would be writable then, which older software does not expect. */
 export const BASE_PROFILE: CpuProfile = {
   name: 'vmtape-base',
   vendor: 'AuthenticAMD',
@@ -448,6 +450,7 @@ export const BASE_PROFILE: CpuProfile = {
     'gmet',
     'tlbi-ctl',
     'vnmi',
+    'bus-lock-threshold',
     'idle-hlt',
   ]),
   quirks: new Set<CpuQuirk>(['breakpoints-ignore-gif']),

@@ -11,13 +11,15 @@ import type { SlotReader } from './mode.js';
 export const DR6 = {
   /** B0..B3: the breakpoint register that matched. */
   BREAKPOINTS: 0xfn,
+  /** Clear after a bus lock trap; one on processors without. As a cause it stands for the trap. */
+  BLD: 1n << 11n,
   /** Debug-register access detected. */
   BD: 1n << 13n,
   /** Single step. */
   BS: 1n << 14n,
   /** Task switch. */
   BT: 1n << 15n,
-  /** Bits that always read as one. */
+  /** Bits that always read as one, and BLD. */
   ONES: 0xffff_0ff0n,
 } as const;
 
@@ -31,8 +33,8 @@ export const DR7 = {
   ONE: 1n << 10n,
 } as const;
 
-/** DebugCtl bits (APM vol.2 §13.1.1.7 Debug-Control MSR): LBR and BTF; the pin controls are storage. */
-export const DEBUG_CTL = { LBR: 1n << 0n, BTF: 1n << 1n } as const;
+/** DebugCtl bits (APM vol.2 §13.1.1.7 Debug-Control MSR): LBR, BTF and BLCKDB; the pin controls are storage. */
+export const DEBUG_CTL = { LBR: 1n << 0n, BTF: 1n << 1n, BLCKDB: 1n << 2n } as const;
 export const DEBUG_CTL_DEFINED = 0x3fn;
 
 /** What a breakpoint watches: R/W field of DR7. */
@@ -78,7 +80,13 @@ function hits(cpu: SlotReader, first: bigint, size: number, watches: (watch: num
  */
 export function recordDebug(cpu: SlotReader, cause: bigint): readonly (readonly [Slot, bigint])[] {
   return [
-    [R.dr6, (cpu.get(R.dr6) & ~DR6.BREAKPOINTS) | cause | DR6.ONES],
+    [R.dr6, statusAfter(cpu.get(R.dr6), cause)],
     [R.dr7, cpu.get(R.dr7) & ~DR7.GD],
   ];
+}
+
+/** All but a bus lock leaves BLD as it is (APM vol.2 §13.1.3.6 Bus Lock Trap). */
+function statusAfter(dr6: bigint, cause: bigint): bigint {
+  const kept = dr6 & ~DR6.BREAKPOINTS & ~(cause & DR6.BLD);
+  return kept | (cause & ~DR6.BLD) | (DR6.ONES & ~DR6.BLD);
 }

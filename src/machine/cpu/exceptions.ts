@@ -181,7 +181,11 @@ export function deliver(tx: Transaction, event: GuestEvent): TaskSwitched | unde
 
 /** What belongs to the interrupted instruction stream and ends with it. */
 const TRANSIENT =
-  Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW | Boundary.SINGLE_STEP | (0xfn << Boundary.BREAKPOINTS_SHIFT);
+  Boundary.INTERRUPT_SHADOW |
+  Boundary.DEBUG_SHADOW |
+  Boundary.SINGLE_STEP |
+  Boundary.BUS_LOCK |
+  (0xfn << Boundary.BREAKPOINTS_SHIFT);
 
 interface Frame {
   readonly rip: bigint;

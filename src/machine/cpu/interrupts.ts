@@ -93,8 +93,9 @@ function debugTraps(cpu: SlotReader, discard: boolean): bigint {
   const boundary = cpu.get(R.boundary);
   if ((boundary & Boundary.DEBUG_SHADOW) !== 0n) return 0n;
   const step = (boundary & Boundary.SINGLE_STEP) !== 0n ? DR6.BS : 0n;
+  const locked = (boundary & Boundary.BUS_LOCK) !== 0n ? DR6.BLD : 0n;
   const hits = (boundary >> Boundary.BREAKPOINTS_SHIFT) & DR6.BREAKPOINTS;
-  return step | (discard ? 0n : hits);
+  return step | locked | (discard ? 0n : hits);
 }
 
 /**

@@ -1,5 +1,6 @@
 /**
- * Memory-type range registers. The machine has no caches, so they are storage; what they refuse is the manual's.
+ * Memory-type range registers. The machine has no caches: they are storage but for bus locks, which ask for the type of
+ * an address; what they refuse is the manual's.
  * Source: APM vol.2 §7.7 Memory-Type Range Registers.
  */
 import { generalProtection } from '../faults.js';
@@ -10,8 +11,8 @@ const VARIABLE_RANGES = 8;
 /** MTRRcap: eight variable ranges, fixed ranges, write-combining. */
 export const MTRR_CAP = BigInt(VARIABLE_RANGES) | (1n << 8n) | (1n << 10n);
 
-/** UC, WC, WT, WP, WB. */
-const TYPES: ReadonlySet<bigint> = new Set([0n, 1n, 4n, 5n, 6n]);
+export const MemoryType = { UC: 0n, WC: 1n, WT: 4n, WP: 5n, WB: 6n } as const;
+const TYPES: ReadonlySet<bigint> = new Set(Object.values(MemoryType));
 /** SYSCFG.MtrrFixDramModEn: RdMem and WrMem, bits 4 and 3 of each fixed-range type, are visible. */
 const MODIFY_ENABLE = 1n << 19n;
 const DRAM_BITS = 0x1818_1818_1818_1818n;
@@ -80,3 +81,42 @@ export const MTRR_ROWS: readonly MsrRow[] = [
     },
   },
 ];
+
+/** Of MTRRdefType: E and FE. */
+const MTRRS_ENABLED = 1n << 11n;
+const FIXED_ENABLED = 1n << 10n;
+const RANGE_VALID = 1n << 11n;
+const PAGE_FRAME = ~0xfffn;
+const FIXED_END = 0x10_0000;
+
+/**
+ * The type of a physical address. Where ranges overlap, UC wins, then WT; other combinations the manual leaves undefined.
+ * Source: APM vol.2 §7.7.2 MTRR Registers, §7.7.3 Using MTRRs, Identifying MTRR Features and Overlapping ranges.
+ */
+export function mtrrType(get: (slot: Slot) => bigint, address: number): bigint {
+  const defaults = get(R.mtrrDefType);
+  if ((defaults & MTRRS_ENABLED) === 0n) return MemoryType.UC;
+  if (address < FIXED_END && (defaults & FIXED_ENABLED) !== 0n) return fixedType(get, address);
+  let found: bigint | undefined;
+  for (let index = 0; index < VARIABLE_RANGES; index++) {
+    const base = get((R.mtrrBase0 + 2 * index) as Slot);
+    const mask = get((R.mtrrMask0 + 2 * index) as Slot);
+    if ((mask & RANGE_VALID) === 0n || ((BigInt(address) ^ base) & mask & PAGE_FRAME) !== 0n) continue;
+    const type = base & 0xffn;
+    if (type === MemoryType.UC) return type;
+    found = found === undefined || type === MemoryType.WT ? type : found;
+  }
+  return found ?? defaults & 0xffn;
+}
+
+/** Eight ranges a register: of 64 KiB in the first, of 16 KiB in the next two, then of 4 KiB. RdMem and WrMem aside. */
+function fixedType(get: (slot: Slot) => bigint, address: number): bigint {
+  const [register, shift] =
+    address < 0x8_0000
+      ? [0, 16]
+      : address < 0xc_0000
+        ? [1 + ((address - 0x8_0000) >> 17), 14]
+        : [3 + ((address - 0xc_0000) >> 15), 12];
+  const range = (address >> shift) & 7;
+  return (get((R.mtrrFix64K0 + register) as Slot) >> BigInt(8 * range)) & 7n;
+}

@@ -13,20 +13,9 @@ import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import { Status } from '../isa/x87-unit.js';
-import {
-  Activity,
-  Boundary,
-  CR4,
-  Flag,
-  R,
-  type RegisterDelta,
-  type RegisterFile,
-  type Slot,
-  SvmMode,
-} from '../layout/cpu-state.js';
+import { Activity, Boundary, CR4, Flag, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
-import type { PhysicalMemory } from '../mmu/memory.js';
-import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { nestedErrorCode } from '../mmu/page-walk.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
@@ -49,27 +38,31 @@ import {
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
-import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
+import { crossesLine, locksMemory } from './bus-lock.js';
 import { currentAsid } from './control-registers.js';
-import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
+import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { codeOffset, fetchInstruction } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { FerrFreeze, HWCR_IGNNE_EMULATION } from './numeric-error.js';
+import { MachineAccess } from './machine-access.js';
+import { FerrFreeze } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
-import { StoredMsr } from './stored-msrs.js';
-import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
+import type { SystemContext, TlbFlush } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
-import { Access, Transaction, type TransactionHost } from './transaction.js';
+import { Access, Transaction } from './transaction.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
-  Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW | Boundary.SINGLE_STEP | (0xfn << Boundary.BREAKPOINTS_SHIFT);
+  Boundary.INTERRUPT_SHADOW |
+  Boundary.DEBUG_SHADOW |
+  Boundary.SINGLE_STEP |
+  Boundary.BUS_LOCK |
+  (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const HELD_BREAKPOINTS = 0xfn << Boundary.BREAKPOINTS_SHIFT;
 const TRANSIENT_BITS = Number(TRANSIENT);
 const SHADOWS = Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW;
@@ -81,17 +74,15 @@ const HOST_IF = Number(SvmMode.HOST_IF);
 const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
+const BLCKDB = Number(DEBUG_CTL.BLCKDB);
 const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
-const MSR_APIC_BASE = 0x1b;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
-const X2APIC_FIRST = 0x800;
 const X87_SUMMARY = Number(Status.SUMMARY);
 
-export class Processor implements TransactionHost, SystemContext {
+export class Processor extends MachineAccess implements SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
-  readonly vmcbShadow: VmcbShadow;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -103,56 +94,24 @@ export class Processor implements TransactionHost, SystemContext {
   private trap: VmExit | undefined;
   /** The last instruction was PAUSE: whoever spins lets others run. */
   paused = false;
+  /** The instruction took a bus lock that traps. */
+  private busLocked = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
 
-  constructor(private readonly machine: ProcessorHost) {
+  constructor(machine: ProcessorHost) {
+    super(machine);
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
     this.stages = stagesUnder(machine.profile.deviations);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
-    this.vmcbShadow = machine;
-  }
-
-  // TransactionHost
-
-  get registers(): RegisterFile {
-    return this.machine.registers;
-  }
-  get memory(): PhysicalMemory {
-    return this.machine.memory;
-  }
-
-  translate(tx: Transaction, linear: bigint, access: number): SPA {
-    const { engine } = this.machine;
-    const address = engine.translate(linear, access, tx);
-    if (address >= 0) return sPA(address);
-    const { result } = engine.walker;
-    if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
-    throw new GuestFault(Vector.PF, result.errorCode, linear);
-  }
-
-  get ignoresNumericErrors(): boolean {
-    const emulated = (this.get(R.hwcr) & HWCR_IGNNE_EMULATION) !== 0n;
-    return emulated ? this.storedMsr(StoredMsr.IGNNE.msr) !== 0n : this.machine.ignne;
-  }
-
-  readDevice(address: SPA, size: number): bigint {
-    return this.machine.readDevice(address, size);
-  }
-  writeDevice(address: SPA, size: number, value: bigint): void {
-    this.machine.writeDevice(address, size, value);
   }
 
   // State
-
-  private get(slot: Slot): bigint {
-    return this.machine.registers[slot] as bigint;
-  }
 
   get isRunning(): boolean {
     return this.word(R.activity) === Number(Activity.RUNNING);
@@ -288,6 +247,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.pendingFault = undefined;
     this.trap = undefined;
     this.paused = false;
+    this.busLocked = false;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -306,6 +266,7 @@ export class Processor implements TransactionHost, SystemContext {
       } else {
         this.ops.execute(insn);
         this.makeOutcome = 'plain';
+        if (this.watchesBusLocks && locksMemory(insn)) this.takeBusLock();
       }
       this.trapAfter(insn, rflags);
       this.complete(insn);
@@ -336,6 +297,26 @@ export class Processor implements TransactionHost, SystemContext {
     instruction.system(this);
   }
 
+  private get trapsBusLocks(): boolean {
+    return (this.word(R.debugCtl) & BLCKDB) !== 0 && this.word(R.cpl) !== 0 && this.profile.system.has('bus-lock-trap');
+  }
+  private get watchesBusLocks(): boolean {
+    return this.requested('BUSLOCK_THRESHOLD') || this.trapsBusLocks;
+  }
+
+  /** The instruction has locked memory, in the transaction. @throws VmExit when the guest's bus locks are used up. */
+  private takeBusLock(): void {
+    const { tx } = this;
+    const { linear, bytes } = this.ops.lastStore;
+    const access = Access.WRITE | (this.word(R.cpl) === 3 ? Access.USER : 0);
+    if (!crossesLine(linear, bytes) && this.machine.engine.isWriteBack(linear, bytes, access)) return;
+    this.busLocked = this.trapsBusLocks;
+    if (!this.requested('BUSLOCK_THRESHOLD')) return;
+    const left = tx.get(R.busLocks);
+    if (left === 0n) throw new VmExit(ExitCode.BUSLOCK);
+    tx.set(R.busLocks, left - 1n);
+  }
+
   /** RF ends with the instruction; TF and data breakpoints leave a trap for the boundary. */
   private trapAfter(insn: DecodedInstruction, before: bigint): void {
     const { tx } = this;
@@ -351,8 +332,11 @@ export class Processor implements TransactionHost, SystemContext {
     const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
     const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
-    if (hits === 0n && !steps) return;
-    const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
+    if (hits === 0n && !steps && !this.busLocked) return;
+    const traps =
+      (steps ? Boundary.SINGLE_STEP : 0n) |
+      (this.busLocked ? Boundary.BUS_LOCK : 0n) |
+      (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
   }
 
@@ -552,16 +536,6 @@ export class Processor implements TransactionHost, SystemContext {
     invariant(this.current !== undefined, 'no instruction is executing');
     return this.current;
   }
-  get profile(): CpuProfile {
-    return this.machine.profile;
-  }
-  get now(): Nanoseconds {
-    return this.machine.now;
-  }
-  get vcpu(): number {
-    return this.machine.vcpu;
-  }
-
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
@@ -626,48 +600,6 @@ export class Processor implements TransactionHost, SystemContext {
   }
   flushTlb(flush: TlbFlush): void {
     this.flushes.push(flush);
-  }
-
-  readPort(port: number, size: number): bigint {
-    return this.machine.readPort(port, size);
-  }
-  writePort(port: number, size: number, value: bigint): void {
-    this.machine.writePort(port, size, value);
-  }
-  readApicRegister(register: number): bigint | undefined {
-    const value = this.machine.readDeviceMsr(X2APIC_FIRST + register);
-    return value === 'fault' ? undefined : value;
-  }
-  writeApicRegister(register: number, value: bigint): boolean {
-    return this.machine.writeDeviceMsr(X2APIC_FIRST + register, value) ?? false;
-  }
-  readApicBase(): bigint {
-    const value = this.machine.readDeviceMsr(MSR_APIC_BASE);
-    invariant(typeof value === 'bigint', 'the local APIC has its base register');
-    return value;
-  }
-  writeApicBase(value: bigint): boolean {
-    return this.machine.writeDeviceMsr(MSR_APIC_BASE, value) ?? false;
-  }
-  readTaskPriority(): bigint {
-    return this.machine.readTaskPriority();
-  }
-  writeTaskPriority(value: bigint): void {
-    this.machine.writeTaskPriority(value);
-  }
-  drawEntropy(): bigint {
-    return this.machine.drawEntropy();
-  }
-  storedMsr(msr: number): bigint {
-    return this.machine.storedMsr(msr);
-  }
-  readTsc(): bigint {
-    return this.machine.readTsc();
-  }
-  writeTsc(value: bigint): void {
-    const base = uN(64, value - this.machine.readTsc() + this.get(R.tscBase));
-    this.tx.set(R.tscBase, base);
-    this.machine.tscMoved(base);
   }
 }
 

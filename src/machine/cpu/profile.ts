@@ -38,6 +38,7 @@ export type SystemFeature =
   | 'umip'
   | 'pcid'
   | 'invariant-tsc'
+  | 'bus-lock-trap'
   | 'hw-pstate'
   | 'osvw'
   /** There is no SMM_CTL MSR. */
@@ -61,6 +62,7 @@ export type SvmFeature =
   /** INVLPGB and TLBSYNC have an enable bit in the VMCB, and TLBSYNC an intercept. */
   | 'tlbi-ctl'
   | 'vnmi'
+  | 'bus-lock-threshold'
   | 'idle-hlt';
 
 /** Where processors do other than the manual says (docs/fidelity.md). */

@@ -91,6 +91,19 @@ const ZEN_4_PROFILE: CpuProfile = {
   machineCheckBanks: 32,
 };
 
+/** The one profile with bus lock trap: software that writes zero to DR6 finds another value there afterwards. */
+const ZEN_5_PROFILE: CpuProfile = {
+  ...ZEN_4_PROFILE,
+  name: 'zen-5',
+  brand: 'AMD EPYC 9005 as vmtape has it',
+  family: 0x1a,
+  model: 2,
+  stepping: 1,
+  system: new Set<SystemFeature>([...ZEN_4_PROFILE.system, 'bus-lock-trap']),
+  svm: new Set<SvmFeature>([...ZEN_4_PROFILE.svm, 'bus-lock-threshold', 'idle-hlt']),
+  patchLevel: 0x0b00_2147,
+};
+
 /**
  * A processor without one of its features. Without SVM CPUID does not name it, EFER.SVME is reserved, and its MSRs,
  * instructions and features are not there.
@@ -126,6 +139,7 @@ export const CPU_PROFILES: readonly CpuProfile[] = [
   K8_F,
   ZEN_2_PROFILE,
   ZEN_4_PROFILE,
+  ZEN_5_PROFILE,
   nestedProfile(XEN_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
   nestedProfile(KVM_POLICY, ZEN_4_PROFILE, KVM_ASIDS),
 ];

@@ -118,6 +118,7 @@ const INTERRUPTED =
   Boundary.DEBUG_SHADOW |
   Boundary.NMI_BLOCKED |
   Boundary.SINGLE_STEP |
+  Boundary.BUS_LOCK |
   (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const CPL_SHIFT = 12n;
 

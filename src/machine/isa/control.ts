@@ -100,7 +100,7 @@ const MOV_TO_DR = systemInstruction({
     const encoded = numberAt(context, 0);
     const number = debugRegister(context.tx, encoded);
     const gpr = gprAt(context, 1).number;
-    const value = debugValue(number, context.ops.readGpr(gpr, moveWidth(context)));
+    const value = debugValue(context.profile, number, context.ops.readGpr(gpr, moveWidth(context)));
     context.intercept(drWrite(encoded), { info1: BigInt(gpr) });
     context.tx.set(debugSlot(number), value);
     stateControl(context, debugName(number), value);

@@ -83,6 +83,8 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
 
   private watching = false;
   private hits = 0n;
+  /** Where the last store of an operand went, and how many bytes it had. */
+  lastStore = { linear: 0n, bytes: 0 };
   /** Environments of the floating-point operations that raise together; undefined when each does for itself. */
   private joint: FloatEnvironment[] | undefined;
 
@@ -656,6 +658,7 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const linear = checkSegment(this.tx, segment, offset, bytes, Access.WRITE);
     checkAlignment(this.tx, linear, bytes, this.tx.get(R.cpl));
     if (this.watching) this.hits |= dataHits(this.tx, linear, bytes, true);
+    this.lastStore = { linear, bytes };
     this.tx.writeLinear(linear, bytes, value, this.privilege());
   }
 

@@ -77,6 +77,8 @@ export const REGISTER_NAMES = [
   ...(['ymm12', 'ymm12High', 'ymm13', 'ymm13High', 'ymm14', 'ymm14High', 'ymm15', 'ymm15High'] as const),
   // Behind the others, for the numbers of slots are on tapes: the line at monitorAddress (cpu/monitor.ts)
   ...(['monitorDigest'] as const),
+  // How many bus locks the guest may still take (APM vol.2 §15.14.5 Bus Lock Threshold)
+  ...(['busLocks'] as const),
 ] as const;
 
 export type RegisterName = (typeof REGISTER_NAMES)[number];
@@ -151,6 +153,8 @@ export const Boundary = {
   SIPI_VECTOR_SHIFT: 48n,
   /** Data breakpoint hits DR0..DR3 of the last instruction, as DR6 bits 3:0 at bits 11:8. */
   BREAKPOINTS_SHIFT: 8n,
+  /** The last instruction took a bus lock that traps. */
+  BUS_LOCK: 1n << 14n,
   /** System-management mode: SMIs and INITs wait. */
   IN_SMM: 1n << 15n,
   /** What RSM puts back: bits 11:0 of the interrupted program, and its CPL in bits 13:12; from bit 16 on. */

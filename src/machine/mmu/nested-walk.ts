@@ -118,6 +118,11 @@ export class NestedWalk {
     return true;
   }
 
+  /** The PAT entry that the nested page names. */
+  get patIndex(): number {
+    return this.tables.patIndex;
+  }
+
   private fault(context: NestedContext, code: number, access: number): false {
     this.errorCode =
       code |

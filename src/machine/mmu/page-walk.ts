@@ -175,6 +175,14 @@ export class PageWalker implements EntryResolver {
     return nested === undefined ? result.sPA : this.translateFinally(nested, tables.frame + (low & 0xfff), access);
   }
 
+  /** The PAT entries that the last walk came to: the page's, if paging is on, and the nested page's, if there is one. */
+  get patIndex(): number {
+    return this.tables.patIndex;
+  }
+  get nestedPatIndex(): number {
+    return this.nested.patIndex;
+  }
+
   /** A guest-physical address alone, as its final translation (APM vol.2 §15.33.1 VMSAVE and VMLOAD Virtualization). */
   walkNested({ nested }: PagingContext, gPA: number, access: number): number {
     return nested === undefined ? gPA - (gPA % KIB_4) : this.translateFinally(nested, gPA, access);

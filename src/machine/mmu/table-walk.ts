@@ -202,6 +202,12 @@ export class TableWalk {
     return this.found(KIB_4, 0xffff_f000, 0);
   }
 
+  /** The PAT entry that the page's entry names: PAT, PCD and PWT (APM vol.2 §5.4.1 Page-Translation-Table Fields). */
+  get patIndex(): number {
+    const pat = (this.low >>> (this.pageBytes === KIB_4 ? 7 : 12)) & 1;
+    return (pat << 2) | ((this.low >>> 3) & 3);
+  }
+
   private readWide(address: number, resolved: boolean): boolean {
     if (!this.locate(address, resolved)) return false;
     if (this.memory.isRam(this.address, 8)) {

@@ -34,6 +34,7 @@ import type { VmExit } from './vmexit-request.js';
 import {
   BOUNDARY_KEPT,
   BRANCH_RECORD,
+  BUS_LOCK_COUNT,
   clearInstructionBytes,
   DR7_ONES,
   LBR_VIRTUALIZATION,
@@ -100,6 +101,7 @@ export function decideVmexit(tx: Transaction, exit: VmExit, site: VmexitSite): V
   const at = (RAM_BASE + vmcb) / 4;
   registers.begin(tx);
   setReason(memory.words, at, exit, intInfo, site, rules);
+  if (rules.busLockThreshold) setBusLocks(memory.words, at);
   setGuest(memory.words, at);
   const words = image.store(tx, vmcb, site.vmcbShadow.knownWords(vmcb));
   clearControls();
@@ -140,6 +142,12 @@ function setReason(
   if (!rules.decodeAssists) return;
   if (exit.withBytes && site.bytes !== undefined) setInstructionBytes(site.bytes);
   else clearInstructionBytes(image, words, at);
+}
+
+/** How many bus locks are left (APM vol.2 §15.14.5 Bus Lock Threshold). */
+function setBusLocks(words: Uint32Array, at: number): void {
+  const beside = lowOf(words, at, W.busLockCounter) & ~BUS_LOCK_COUNT;
+  image.set(W.busLockCounter, beside | registers.low(R.busLocks), highOf(words, at, W.busLockCounter));
 }
 
 /** The count, then the bytes; those that could not be fetched are zero. */

@@ -10,6 +10,7 @@
  * VMRUN/#VMEXIT.
  */
 import { type CpuProfile, cr4Mask, eferMask, type SvmFeature } from '../cpu/cpuid.js';
+import { DR6 } from '../cpu/debug.js';
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
 import { IntControl, NestedControl, SegmentWord, VirtExt, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
@@ -63,6 +64,11 @@ export interface VmrunRules {
   readonly pauseFilter: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
   readonly cleanBits: number;
+  /** The VMCB has a count of bus locks. */
+  readonly busLockThreshold: boolean;
+  /** Bits of DR6 that are loaded, and those that read as ones. */
+  readonly dr6Loaded: number;
+  readonly dr6Ones: number;
   /** Of each control word of intercepts, what is looked at. */
   readonly interceptMasks: readonly number[];
   /** Checks that a deviation leaves out. */
@@ -83,6 +89,7 @@ export function vmrunRules(profile: CpuProfile): VmrunRules {
 function makeRules(profile: CpuProfile): VmrunRules {
   const highest = 2 ** profile.physicalAddressBits - 1;
   const longMode = profile.system.has('lm') ? EFER.LMA : 0n;
+  const busLockDetect = profile.system.has('bus-lock-trap') ? Number(DR6.BLD) : 0;
   const deviates = (name: DeviationName): boolean => profile.deviations.has(name);
   return {
     eferAllowed: Number(eferMask(profile) | longMode),
@@ -108,6 +115,9 @@ function makeRules(profile: CpuProfile): VmrunRules {
       (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
     pauseFilter: pauseFilterBits(profile),
     cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
+    busLockThreshold: profile.svm.has('bus-lock-threshold'),
+    dr6Loaded: DR6_BITS | busLockDetect,
+    dr6Ones: (DR6_ONES & ~busLockDetect) >>> 0,
     interceptMasks: existingIntercepts(profile),
     allowsLongAndBig: deviates('cs-long-and-big-allowed'),
   };
@@ -122,6 +132,7 @@ function pauseFilterBits({ svm }: CpuProfile): number {
 /** Intercepts that came with a feature of SVM; those of absent instructions do no harm. */
 const FEATURES_OF_INTERCEPTS: readonly (readonly [InterceptName, SvmFeature])[] = [
   ['TLBSYNC', 'tlbi-ctl'],
+  ['BUSLOCK_THRESHOLD', 'bus-lock-threshold'],
   ['IDLE_HLT', 'idle-hlt'],
 ];
 
@@ -133,6 +144,10 @@ function existingIntercepts({ svm, deviations }: CpuProfile): readonly number[] 
   }
   return masks;
 }
+
+/** DR6: B0..B3, BD, BS, BT; the other bits of the low half read as ones but for bit 12. */
+const DR6_BITS = Number(DR6.BREAKPOINTS | DR6.BD | DR6.BS | DR6.BT);
+const DR6_ONES = Number(DR6.ONES);
 
 const INTERCEPT_VMRUN = 1;
 const word32 = ({ offset }: { readonly offset: number }): number => offset >>> 2;

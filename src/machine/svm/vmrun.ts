@@ -56,13 +56,12 @@ const CR0_BITS = Number(
 );
 /** Defined bits of RFLAGS; bit 1 reads as one. */
 const RFLAGS_BITS = 0x003f_7fd5;
-/** DR6: B0..B3, BD, BS, BT; the other bits of the low half read as ones but for bit 12. */
-const DR6_BITS = 0xe00f;
-const DR6_ONES = 0xffff_0ff0;
 /** DR7: enables, LE, GE, GD, conditions and lengths; bit 10 reads as one. */
 const DR7_BITS = 0xffff_23ff;
 export const DR7_ONES = 0x400;
 const V_INTR_VECTOR_HIGH = 0xff;
+/** Of the word at 120h. */
+export const BUS_LOCK_COUNT = 0xffff;
 export const NP_ENABLE = Number(NestedControl.NP_ENABLE);
 export const LBR_VIRTUALIZATION = Number(VirtExt.LBR_VIRTUALIZATION);
 /** DebugCtl and the four registers behind it, in registers as in the VMCB. */
@@ -118,6 +117,8 @@ export function vmrun(context: SystemContext, vmcb: number): void {
   loadControls(source, at, vmcb, rules);
   loadGuest(source, at, memory, rules);
   registers.finish(tx);
+  // Its slot lies behind those of the switch.
+  if (rules.busLockThreshold) tx.setHalves(R.busLocks, lowOf(source, at, W.busLockCounter) & BUS_LOCK_COUNT, 0);
   flushTlb(context, highOf(source, at, W.guestASID), asid, rules);
   context.outcome((delta) => ({ type: 'svm.vmrun', vmcb, asid, words, registers: delta }));
 }
@@ -210,7 +211,7 @@ function loadGuest(words: Uint32Array, at: number, memory: PhysicalMemory, rules
   load(R.cr3, words, at, W.cr3);
   registers.set(R.cr4, cr4);
   registers.set(R.efer, longMode ? efer | LMA : efer);
-  registers.set(R.dr6, (lowOf(words, at, W.dr6) & DR6_BITS) | DR6_ONES);
+  registers.set(R.dr6, (lowOf(words, at, W.dr6) & rules.dr6Loaded) | rules.dr6Ones);
   registers.set(R.dr7, (lowOf(words, at, W.dr7) & DR7_BITS) | DR7_ONES);
   registers.set(R.rflags, rflags);
   load(R.rip, words, at, W.rip);

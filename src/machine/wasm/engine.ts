@@ -3,6 +3,8 @@
  * It owns what is derived from architectural state (decoded blocks, TLB banks, mode key) and rebuilds it when
  * `stateChanged` says so; nothing here is ever on a tape.
  */
+import { locksMemory } from '../cpu/bus-lock.js';
+import { DEBUG_CTL } from '../cpu/debug.js';
 import type { SlotReader } from '../cpu/mode.js';
 import { checkSegment, isAllowed } from '../cpu/segments.js';
 import { Access } from '../cpu/transaction.js';
@@ -42,8 +44,10 @@ import {
 } from '../layout/linear-memory.js';
 import { kept } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { isWriteBack } from '../mmu/memory-type.js';
 import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { TlbBanks } from '../mmu/tlb.js';
+import { INTERCEPTS } from '../svm/intercepts.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { HOT_ENCODINGS } from './hot.js';
@@ -73,11 +77,13 @@ const Mode = {
   GUEST: 64,
   /** AVX instructions fault. */
   NO_AVX: 128,
+  /** Bus locks are looked for: locked accesses go to the control plane. */
+  BUS_LOCKS: 256,
   /** Not part of a block's key, but of who may enter it. */
-  USER: 256,
+  USER: 512,
 } as const;
 const DECODE_MASK = Mode.USER - 1;
-const MODE_BITS = 9;
+const MODE_BITS = 10;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
 const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
@@ -298,7 +304,17 @@ export class Engine {
     for (let index = 0; index < CONTEXT_WORDS.length; index++) {
       if (words[CONTEXT_WORDS[index] as number] !== key[index]) return false;
     }
-    return ((words[RFLAGS_WORD] as number) & CONTEXT_FLAGS) === key[CONTEXT_WORDS.length];
+    return this.contextBits === key[CONTEXT_WORDS.length];
+  }
+
+  /** What of RFLAGS counts, and whether bus locks are looked for: in a guest, or in programs. */
+  private get contextBits(): number {
+    const { words } = this;
+    return (
+      ((words[RFLAGS_WORD] as number) & CONTEXT_FLAGS) |
+      ((words[INTERCEPT5_WORD] as number) & BUS_LOCK_INTERCEPT) |
+      ((words[DEBUG_CTL_WORD] as number) & BUS_LOCK_TRAP)
+    );
   }
 
   /** Derives everything from the registers and keeps it in the place of the oldest. */
@@ -317,7 +333,7 @@ export class Engine {
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
     const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
     const context: Context = {
-      key: [...key, (this.words[RFLAGS_WORD] as number) & CONTEXT_FLAGS],
+      key: [...key, this.contextBits],
       paging: pagingContext(get, this.features),
       mode:
         (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
@@ -326,6 +342,7 @@ export class Engine {
         (sse ? 0 : Mode.NO_SSE) |
         (avx ? 0 : Mode.NO_AVX) |
         (guest ? Mode.GUEST : 0) |
+        ((this.contextBits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
         (user ? Mode.USER : 0),
       asid: guest ? Number(get(R.guestAsid)) : 0,
       privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
@@ -418,6 +435,15 @@ export class Engine {
         : pagingContext((slot) => cpu.get(slot), this.features);
     const frame = this.walker.walk(paging, low, high, access);
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
+  }
+
+  /** Whether an access of `bytes`, which the last translations allow, reaches write-back memory alone. */
+  isWriteBack(linear: bigint, bytes: number, access: number): boolean {
+    const get = (slot: Slot): bigint => this.registers[slot] as bigint;
+    return [linear, BigInt.asUintN(64, linear + BigInt(bytes - 1))].every((end) => {
+      const address = this.translate(end, access);
+      return address >= 0 && isWriteBack(get, this.walker, this.pagingContext, address);
+    });
   }
 
   /** sPA of the frame at a guest-physical address, or a negative code with `walker.result` telling why. */
@@ -539,6 +565,7 @@ export class Engine {
   }
 
   private mayCompile(insn: DecodedInstruction): boolean {
+    if ((this.mode & Mode.BUS_LOCKS) !== 0 && locksMemory(insn)) return false;
     const { feature } = insn.instruction;
     if (feature === undefined) return true;
     if ((this.mode & Mode.NO_SSE) !== 0 && SSE_FEATURES.has(feature)) return false;
@@ -582,6 +609,10 @@ const CONTEXT_SLOTS: readonly Slot[] = [
 const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
 const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;
 const CONTEXT_FLAGS = Number(Flag.AC | Flag.VM);
+const INTERCEPT5_WORD = (CPU_BASE >> 2) + 2 * R.intercept5;
+const BUS_LOCK_INTERCEPT = 1 << INTERCEPTS.BUSLOCK_THRESHOLD.bit;
+const DEBUG_CTL_WORD = (CPU_BASE >> 2) + 2 * R.debugCtl;
+const BUS_LOCK_TRAP = Number(DEBUG_CTL.BLCKDB);
 
 const LONG_MODE: CodeMode = { bits: 64, real: false };
 

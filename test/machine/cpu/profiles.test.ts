@@ -18,10 +18,11 @@ const SVM_BIT = 1 << 2;
 
 describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah)', () => {
   it.each([
-    ['vmtape-base', 64, 0x4303_94ff],
+    ['vmtape-base', 64, 0x6303_94ff],
     ['k8-f', 64, 0],
     ['zen-2', 0x8000, 0x0003_94ff],
     ['zen-4', 0x8000, 0x0303_94ff],
+    ['zen-5', 0x8000, 0x6303_94ff],
     ['xen-nested', 0x8000, 0xeb],
     ['kvm-nested', 8, 0x0201_947b],
   ])('%s: %i ASIDs, EDX = %i', (name, ebx, edx) => {

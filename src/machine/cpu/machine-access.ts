@@ -1,0 +1,113 @@
+/**
+ * The side of the processor that faces the machine: registers, memory, translation, devices and clocks, as transactions
+ * and descriptions of instructions ask for them.
+ */
+import { invariant } from '../errors.js';
+import { GuestFault, Vector } from '../faults.js';
+import { R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { NestedPageFault } from '../svm/vmexit-request.js';
+import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
+import { HWCR_IGNNE_EMULATION } from './numeric-error.js';
+import type { ProcessorHost } from './processor-host.js';
+import type { CpuProfile } from './profile.js';
+import { StoredMsr } from './stored-msrs.js';
+import type { VmcbShadow } from './system-context.js';
+import type { Transaction, TransactionHost } from './transaction.js';
+
+const MSR_APIC_BASE = 0x1b;
+const X2APIC_FIRST = 0x800;
+
+export abstract class MachineAccess implements TransactionHost {
+  readonly vmcbShadow: VmcbShadow;
+  abstract readonly tx: Transaction;
+
+  constructor(protected readonly machine: ProcessorHost) {
+    this.vmcbShadow = machine;
+  }
+
+  get profile(): CpuProfile {
+    return this.machine.profile;
+  }
+  get now(): Nanoseconds {
+    return this.machine.now;
+  }
+  get vcpu(): number {
+    return this.machine.vcpu;
+  }
+
+  protected get(slot: Slot): bigint {
+    return this.machine.registers[slot] as bigint;
+  }
+
+  get registers(): RegisterFile {
+    return this.machine.registers;
+  }
+  get memory(): PhysicalMemory {
+    return this.machine.memory;
+  }
+
+  translate(tx: Transaction, linear: bigint, access: number): SPA {
+    const { engine } = this.machine;
+    const address = engine.translate(linear, access, tx);
+    if (address >= 0) return sPA(address);
+    const { result } = engine.walker;
+    if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
+    throw new GuestFault(Vector.PF, result.errorCode, linear);
+  }
+
+  get ignoresNumericErrors(): boolean {
+    const emulated = (this.get(R.hwcr) & HWCR_IGNNE_EMULATION) !== 0n;
+    return emulated ? this.storedMsr(StoredMsr.IGNNE.msr) !== 0n : this.machine.ignne;
+  }
+
+  readDevice(address: SPA, size: number): bigint {
+    return this.machine.readDevice(address, size);
+  }
+  writeDevice(address: SPA, size: number, value: bigint): void {
+    this.machine.writeDevice(address, size, value);
+  }
+
+  readPort(port: number, size: number): bigint {
+    return this.machine.readPort(port, size);
+  }
+  writePort(port: number, size: number, value: bigint): void {
+    this.machine.writePort(port, size, value);
+  }
+  readApicRegister(register: number): bigint | undefined {
+    const value = this.machine.readDeviceMsr(X2APIC_FIRST + register);
+    return value === 'fault' ? undefined : value;
+  }
+  writeApicRegister(register: number, value: bigint): boolean {
+    return this.machine.writeDeviceMsr(X2APIC_FIRST + register, value) ?? false;
+  }
+  readApicBase(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_APIC_BASE);
+    invariant(typeof value === 'bigint', 'the local APIC has its base register');
+    return value;
+  }
+  writeApicBase(value: bigint): boolean {
+    return this.machine.writeDeviceMsr(MSR_APIC_BASE, value) ?? false;
+  }
+  readTaskPriority(): bigint {
+    return this.machine.readTaskPriority();
+  }
+  writeTaskPriority(value: bigint): void {
+    this.machine.writeTaskPriority(value);
+  }
+  drawEntropy(): bigint {
+    return this.machine.drawEntropy();
+  }
+  storedMsr(msr: number): bigint {
+    return this.machine.storedMsr(msr);
+  }
+  readTsc(): bigint {
+    return this.machine.readTsc();
+  }
+  writeTsc(value: bigint): void {
+    const base = uN(64, value - this.machine.readTsc() + this.get(R.tscBase));
+    this.tx.set(R.tscBase, base);
+    this.machine.tscMoved(base);
+  }
+}
