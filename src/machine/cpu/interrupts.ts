@@ -26,6 +26,8 @@ import { is64Bit, type SlotReader } from './mode.js';
 export interface BoundaryInputs {
   /** An interrupt controller asserts INTR. */
   readonly externalPending: boolean;
+  /** NMIs wait, as external interrupts do: chaos delays them. */
+  readonly held?: boolean;
   /** The processor discards matches of breakpoint registers while GIF is clear, as the manual has it. */
   readonly discardsBreakpoints?: boolean;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
@@ -79,7 +81,8 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   const discard = inputs.discardsBreakpoints !== false && breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
-  if ((boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu)) return unless('NMI', { kind: 'nmi' });
+  if ((boundary & Boundary.NMI_PENDING) !== 0n && inputs.held !== true && nmiAllowed(cpu))
+    return unless('NMI', { kind: 'nmi' });
   if (activity === Activity.SHUTDOWN) return undefined;
   if (inputs.externalPending && physicalInterruptsAllowed(cpu)) return unless('INTR', { kind: 'external' });
   if (virtualNmiDue(cpu)) return { kind: 'virtual-nmi' };

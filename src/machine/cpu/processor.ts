@@ -185,6 +185,7 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
+      held: this.machine.interruptsHeld,
       discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
     });
     if (due === undefined) return false;
