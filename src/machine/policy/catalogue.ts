@@ -2,9 +2,11 @@
 import { INTERCEPTS, type Intercept, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
 import type { Deviation } from './deviation.js';
 import { ENTRY } from './entry.js';
+import { EXIT } from './exit.js';
+import { GUEST } from './guest.js';
 import { ORDER } from './order.js';
 
-const TABLES = { ...ORDER, ...ENTRY } as const;
+const TABLES = { ...ORDER, ...ENTRY, ...EXIT, ...GUEST } as const;
 
 export type DeviationName = keyof typeof TABLES;
 

@@ -7,8 +7,8 @@
  */
 import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 
-/** Programs whose nested SVM L1 may find itself on. */
-export type Program = 'kvm' | 'xen' | 'bochs' | 'qemu';
+/** Programs whose nested SVM L1 may find itself on, and the manual itself, where it can be read in more than one way. */
+export type Program = 'kvm' | 'xen' | 'bochs' | 'qemu' | 'manual';
 
 /** A program that deviates so. Versions are the program's releases, `major.minor`. */
 export interface Witness {
@@ -48,3 +48,4 @@ export const kvm = witness('kvm');
 export const xen = witness('xen');
 export const bochs = witness('bochs');
 export const qemu = witness('qemu');
+export const manual = witness('manual');
