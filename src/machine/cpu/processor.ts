@@ -119,17 +119,14 @@ export class Processor implements TransactionHost, SystemContext {
   private readonly words: Uint32Array;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
   private readonly decodeAssists: boolean;
-  private readonly discardsBreakpoints: boolean;
   private readonly mapBase: (field: bigint) => number;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
-    const { deviations, quirks } = machine.profile;
+    const { deviations } = machine.profile;
     this.stages = stagesUnder(deviations);
     this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
-    this.discardsBreakpoints =
-      !quirks.has('breakpoints-ignore-gif') && !deviations.has('breakpoints-delivered-under-clear-gif');
     this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
@@ -205,7 +202,7 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
-      discardsBreakpoints: this.discardsBreakpoints,
+      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
     });
     if (due === undefined) return false;
     this.tx.abort();

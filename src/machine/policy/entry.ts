@@ -4,7 +4,7 @@
  * Caching, §15.16.1 TLB Flush, §15.20 Event Injection, §15.21 Interrupt and Local APIC Support, §15.25.3 Enabling Nested
  * Paging.
  */
-import { bochs, type Deviation, kvm, manual, qemu, xen } from './deviation.js';
+import { apm, bochs, type Deviation, kvm, qemu, xen } from './deviation.js';
 
 const CHECKS = '§15.5.1 Basic Operation, Canonicalization and Consistency Checks';
 const NO_INVALID = 'no #VMEXIT(INVALID)';
@@ -14,14 +14,14 @@ export const ENTRY = {
     differs: 'a guest may have ASID 0',
     manual: `VMRUN refuses it (${CHECKS})`,
     effect: NO_INVALID,
-    witnesses: [xen('X-09', 'vmcb.c, svm_vmcb_isvalid')],
+    witnesses: [xen('X-09', 'svmdebug.c, svm_vmcb_isvalid')],
   },
   'permission-maps-unchecked': {
     differs: 'the permission maps may lie anywhere',
     manual:
       'their last byte lies below the highest physical address (§15.10.1 I/O Permissions Map, §15.11 MSR Intercepts)',
     effect: NO_INVALID,
-    witnesses: [xen('X-09', 'vmcb.c, svm_vmcb_isvalid; for the I/O map ended by 8c36d5a500')],
+    witnesses: [xen('X-09', 'svmdebug.c, svm_vmcb_isvalid; for the I/O map ended by 8c36d5a500')],
   },
   'permission-map-ends-unchecked': {
     differs: 'of the permission maps only the base is compared with the highest physical address',
@@ -41,7 +41,7 @@ export const ENTRY = {
     effect: 'the first nested walk meets with what lies there',
     witnesses: [
       kvm('K-07', 'nested.c, nested_vmcb_check_controls; ended by b71138fcc362', { before: '7.1' }),
-      xen('X-09', 'vmcb.c, svm_vmcb_isvalid'),
+      xen('X-09', 'svmdebug.c, svm_vmcb_isvalid'),
     ],
   },
   'nested-paging-on-unpaged-host': {
@@ -49,7 +49,7 @@ export const ENTRY = {
     manual: 'VMRUN refuses it (§15.25.3 Enabling Nested Paging)',
     effect: 'the nested tables have the format that CR4 and EFER of the host say',
     witnesses: [
-      xen('X-09', 'vmcb.c, svm_vmcb_isvalid'),
+      xen('X-09', 'svmdebug.c, svm_vmcb_isvalid'),
       qemu('X-09', 'target/i386/tcg/sysemu/svm_helper.c, helper_vmrun'),
     ],
   },
@@ -123,7 +123,7 @@ export const ENTRY = {
     manual:
       'its count is in group 0; of the threshold nothing is said, and here it goes with the count (figure 15-4, §15.15)',
     effect: 'a threshold that was changed under a set clean bit counts',
-    witnesses: [manual('D-03', 'figure 15-4, read to the letter')],
+    witnesses: [apm('D-03', 'figure 15-4, read to the letter')],
   },
   'msr-prot-not-turned-on': {
     differs: 'MSR_PROT stays off for good on a processor whose first guest ran without it',

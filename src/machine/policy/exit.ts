@@ -2,7 +2,7 @@
  * Deviations of #VMEXIT: what is stored in the VMCB, what the host gets back, and how a VMRUN that failed ends.
  * Source of the rule: APM vol.2 §15.6 #VMEXIT, §15.7 Intercept Operation, §15.8 Decode Assists, §15.20 Event Injection.
  */
-import { bochs, type Deviation, kvm, manual, qemu, xen } from './deviation.js';
+import { apm, bochs, type Deviation, kvm, qemu, xen } from './deviation.js';
 
 const HELPER = 'target/i386/tcg/sysemu/svm_helper.c';
 
@@ -108,7 +108,7 @@ export const EXIT = {
     differs: 'EXITINFO1 of an intercepted #TS is zero',
     manual: 'it is undefined, other than that of its kin (§15.12.11 #TS (Invalid TSS)); here it has the error code',
     effect: 'L1 does not learn the selector',
-    witnesses: [manual('D-04', '§15.12.11, read to the letter'), xen('X-18', 'nestedsvm.c, nsvm_vcpu_vmexit_inject')],
+    witnesses: [apm('D-04', '§15.12.11, read to the letter'), xen('X-18', 'nestedsvm.c, nsvm_vcpu_vmexit_inject')],
   },
   'host-dr7-kept': {
     differs: 'DR7 comes back as VMRUN found it',

@@ -1,7 +1,6 @@
 /**
- * Deviations while a guest runs: nested paging, the permission maps, its PAT, and breakpoints while GIF is clear.
- * Source of the rule: APM vol.2 §15.10 IOIO Intercepts, §15.11 MSR Intercepts, §15.17 Global Interrupt Flag, §15.25 Nested
- * Paging.
+ * Deviations while a guest runs: nested paging, its PAT, and where the permission maps lie.
+ * Source of the rule: APM vol.2 §15.10 IOIO Intercepts, §15.11 MSR Intercepts, §15.25 Nested Paging.
  */
 import { bochs, type Deviation, kvm, qemu, xen } from './deviation.js';
 
@@ -42,11 +41,5 @@ export const GUEST = {
     manual: 'they are ignored (§15.10.1 I/O Permissions Map; §15.11 MSR Intercepts)',
     effect: 'the bits are looked for so many bytes behind the page',
     witnesses: [qemu('Q-04', 'target/i386/tcg/sysemu/svm_helper.c, helper_svm_check_io')],
-  },
-  'breakpoints-delivered-under-clear-gif': {
-    differs: 'matches of breakpoint registers are delivered while GIF is clear',
-    manual: 'they are ignored and discarded (§15.17 Global Interrupt Flag, table 15-10)',
-    effect: '#DB; no difference on CPU profiles that do so themselves (docs/fidelity.md)',
-    witnesses: [kvm('K-35', 'Documentation/virt/kvm/x86/errata.rst, 9f4ce4878878')],
   },
 } as const satisfies Readonly<Record<string, Deviation>>;

@@ -132,7 +132,7 @@ const NP = Number(NestedControl.NP_ENABLE);
 const INT_CONTROL = Number(
   IntControl.V_TPR | IntControl.V_IRQ | IntControl.V_INTR_PRIO | IntControl.V_IGN_TPR | IntControl.V_INTR_MASKING,
 );
-export const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
+const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 export const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
 export const V_NMI_BITS = Number(IntControl.V_NMI | IntControl.V_NMI_MASK);
 const VMLOAD_VMSAVE = Number(VirtExt.VMLOAD_VMSAVE);

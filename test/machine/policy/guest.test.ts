@@ -1,7 +1,6 @@
 import { describe } from 'vitest';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
 import { deviation } from '../../support/deviations.js';
-import { CODE, LiveMachine } from '../../support/live-machine.js';
 import { NestedMachine } from '../../support/nested-machine.js';
 import { nestedTables } from '../../support/nested-tables.js';
 
@@ -69,18 +68,5 @@ describe('the permission maps under a policy', () => {
       return live.exit().code;
     },
     { manual: ExitCode.HLT, deviating: ExitCode.IOIO },
-  );
-});
-
-describe('GIF under a policy', () => {
-  deviation(
-    'breakpoints-delivered-under-clear-gif',
-    (deviations) => {
-      const values = { dr0: BigInt(CODE + 1), dr7: 0x401n, svmMode: 0n };
-      const live = new LiveMachine('90 90 f4', values, 'k8-f', deviations);
-      live.run();
-      return live.vectors;
-    },
-    { manual: [], deviating: [1] },
   );
 });
