@@ -150,10 +150,7 @@ function saveHost(rules: VmrunRules): void {
 
 /** The processor's copies of the control fields, GIF, and guest mode itself. */
 function loadControls(words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
-  const intControl = lowOf(words, at, W.intControl) & rules.intControl;
-  // Where masking is forced and not asked for, physical interrupts are never held back.
-  const hostIf = (registers.low(R.rflags) & IF) !== 0 || (rules.intControlForced & ~intControl) !== 0;
-  registers.set(R.svmMode, hostIf ? GUEST_MODE | HOST_IF : GUEST_MODE);
+  registers.set(R.svmMode, (registers.low(R.rflags) & IF) === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
   registers.set(R.vmcb, vmcb);
   for (let word = 0; word < INTERCEPT_SLOTS.length; word++) {
     const requested = words[at + word] as number;
@@ -168,8 +165,9 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   load(R.tscOffset, words, at, W.tscOffset);
   registers.set(R.guestAsid, lowOf(words, at, W.guestASID));
   const virtualVector = highOf(words, at, W.intControl) & V_INTR_VECTOR_HIGH;
+  const intControl = lowOf(words, at, W.intControl) & rules.intControl;
   const virtualNmis = (intControl & V_NMI_ENABLE) === 0 ? V_NMI_BITS : 0;
-  registers.set(R.intControl, (intControl & ~virtualNmis) | rules.intControlForced, virtualVector);
+  registers.set(R.intControl, intControl & ~virtualNmis, virtualVector);
   const filter = highOf(words, at, W.pauseFilterCount) & rules.pauseFilter;
   registers.set(R.pauseFilter, filter >>> 16, filter);
   registers.set(R.exitIntInfo, 0);
