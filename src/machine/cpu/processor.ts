@@ -63,7 +63,8 @@ import { is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
-import { enterSmm, hasHandler, Shutdown } from './smm.js';
+import { Shutdown } from './shutdown.js';
+import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
@@ -404,7 +405,7 @@ export class Processor implements TransactionHost, SystemContext {
       this.exit(nestedExit(reason));
     } else if (reason instanceof Shutdown) {
       tx.abort();
-      this.shutdown();
+      this.shutdown(reason.whose);
     } else throw reason;
   }
 
@@ -539,8 +540,9 @@ export class Processor implements TransactionHost, SystemContext {
     tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
   }
 
-  private shutdown(): void {
-    if (interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
+  /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */
+  private shutdown(whose: Shutdown['whose'] = 'own'): void {
+    if (whose === 'own' && interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
       this.exit(new VmExit(ExitCode.SHUTDOWN));
       return;
     }
@@ -613,7 +615,8 @@ export class Processor implements TransactionHost, SystemContext {
     const everyByte = this.profile.deviations.has('ioio-every-byte');
     if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
+    const { svm, deviations } = this.profile;
+    const segment = svm.has('decode-assists') && !deviations.has('ioio-without-segment') ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
 

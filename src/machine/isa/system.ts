@@ -148,11 +148,14 @@ const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'):
     forms: [form],
     feature,
     system(context) {
-      const { tx, ops, insn } = context;
+      const { tx, ops, insn, profile } = context;
       requireMonitor(context, 0n, feature === 'mwaitx');
       const segment = insn.segmentOverride ?? Segment.DS;
-      const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
-      tx.readLinear(linear, 1, accessAt(cplOf(tx)));
+      let linear = ops.readGpr(Gpr.RAX, insn.addressWidth);
+      if (!profile.deviations.has('monitor-without-access')) {
+        linear = checkSegment(tx, segment, linear, 1, Access.READ);
+        tx.readLinear(linear, 1, accessAt(cplOf(tx)));
+      }
       context.intercept('MONITOR');
       tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
     },

@@ -2,9 +2,10 @@
 import { INTERCEPTS, type Intercept, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
 import type { Deviation } from './deviation.js';
 import { ENTRY } from './entry.js';
+import { INSTRUCTION_DEVIATIONS } from './instructions.js';
 import { ORDER } from './order.js';
 
-const TABLES = { ...ORDER, ...ENTRY } as const;
+const TABLES = { ...ORDER, ...INSTRUCTION_DEVIATIONS, ...ENTRY } as const;
 
 export type DeviationName = keyof typeof TABLES;
 

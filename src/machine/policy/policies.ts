@@ -20,8 +20,10 @@ function isBefore(release: string, other: string): boolean {
   return major === otherMajor ? minor < otherMinor : major < otherMajor;
 }
 
-const holdsIn = ({ since, before }: Witness, release: string): boolean =>
-  (since === undefined || !isBefore(release, since)) && (before === undefined || isBefore(release, before));
+const holdsIn = ({ since, before, emulatedOnly }: Witness, release: string): boolean =>
+  emulatedOnly !== true &&
+  (since === undefined || !isBefore(release, since)) &&
+  (before === undefined || isBefore(release, before));
 
 function policyOf(program: Program, release: string, description: string): Policy {
   const deviations = DEVIATION_NAMES.filter((name) =>

@@ -91,7 +91,8 @@ export function pendingInjection(cpu: SlotReader): PendingInjection | undefined 
   return { ...event, nextRip: (event.type === EventType.SOFTWARE || trap) && nextRip !== 0n ? nextRip : undefined };
 }
 
-const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+/** Between VMRUN and #VMEXIT. */
+export const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
 const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
 
 /** A guest runs whose STGI and CLGI act on V_GIF. */

@@ -60,6 +60,8 @@ export interface VmrunRules {
   readonly nestedControl: number;
   readonly virtExt: number;
   readonly pauseFilter: number;
+  /** Counts above it count as this. */
+  readonly mostPauses: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
   readonly cleanBits: number;
   /** Of each control word of intercepts, what is looked at. */
@@ -103,6 +105,7 @@ function makeRules(profile: CpuProfile): VmrunRules {
       (profile.svm.has('lbr-virtualization') ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) |
       (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
     pauseFilter: pauseFilterBits(profile),
+    mostPauses: deviates('pause-filter-merged') ? MERGED_PAUSES : 0xffff,
     cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
     interceptMasks: interceptMasks(profile.deviations),
     allowsLongAndBig: deviates('cs-long-and-big-allowed'),
@@ -110,10 +113,14 @@ function makeRules(profile: CpuProfile): VmrunRules {
 }
 
 /** Count in bits 31:16, threshold in bits 15:0. */
-function pauseFilterBits({ svm }: CpuProfile): number {
+function pauseFilterBits({ svm, deviations }: CpuProfile): number {
   if (!svm.has('pause-filter')) return 0;
-  return svm.has('pause-filter-threshold') ? 0xffff_ffff : 0xffff_0000;
+  const threshold = svm.has('pause-filter-threshold') && !deviations.has('pause-filter-merged');
+  return threshold ? 0xffff_ffff : 0xffff_0000;
 }
+
+/** The count that Xen sets for its own guests. */
+const MERGED_PAUSES = 4000;
 
 const INTERCEPT_VMRUN = 1;
 const word32 = ({ offset }: { readonly offset: number }): number => offset >>> 2;

@@ -148,7 +148,8 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   const virtualNmis = (intControl & V_NMI_ENABLE) === 0 ? V_NMI_BITS : 0;
   registers.set(R.intControl, intControl & ~virtualNmis, virtualVector);
   const filter = highOf(words, at, W.pauseFilterCount) & rules.pauseFilter;
-  registers.set(R.pauseFilter, filter >>> 16, filter);
+  const pauses = Math.min(filter >>> 16, rules.mostPauses);
+  registers.set(R.pauseFilter, pauses, (pauses << 16) | (filter & 0xffff));
   registers.set(R.exitIntInfo, 0);
   loadEvent(words, at, rules);
   const nested = lowOf(words, at, W.nestedControl) & rules.nestedControl;
