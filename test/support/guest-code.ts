@@ -13,7 +13,7 @@ export const movEax = (value: number): string => `b8${littleEndian(BigInt(value 
 /** MOV ECX, imm32. */
 export const movEcx = (value: number): string => `b9${littleEndian(BigInt(value >>> 0), 4)}`;
 /** MOV EDX, imm32. */
-export const movEdx = (value: number): string => `ba${littleEndian(BigInt(value >>> 0), 4)}`;
+const movEdx = (value: number): string => `ba${littleEndian(BigInt(value >>> 0), 4)}`;
 /** MOV RAX, imm64. */
 export const movRax = (value: bigint): string => `48b8${littleEndian(BigInt.asUintN(64, value), 8)}`;
 /** WRMSR of `value`. */
