@@ -6,6 +6,7 @@ import {
   DEFAULT_CONFIG,
   type DeviationName,
   Machine,
+  type MachineConfig,
   type MachineEvent,
   type StatedEvent,
 } from '../../src/machine/index.js';
@@ -54,8 +55,9 @@ export class LiveMachine {
     values: Values = {},
     cpu = DEFAULT_CONFIG.cpu,
     deviations: readonly DeviationName[] = DEFAULT_CONFIG.deviations,
+    more: Partial<MachineConfig> = {},
   ) {
-    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations };
+    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations, ...more };
     this.machine = new Machine(config, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);

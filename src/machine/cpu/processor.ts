@@ -35,7 +35,6 @@ import {
   encodeEvent,
   hasVirtualNmis,
   pendingInjection,
-  physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
   withVirtualNmiTaken,
@@ -61,7 +60,7 @@ import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
-import { initRegisters } from './reset.js';
+import { initRegisters, startupRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
@@ -92,7 +91,6 @@ export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
   readonly vmcbShadow: VmcbShadow;
-  readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -102,6 +100,8 @@ export class Processor implements TransactionHost, SystemContext {
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction: a write trap. */
   private trap: VmExit | undefined;
+  /** The last instruction was PAUSE: whoever spins lets others run. */
+  paused = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -157,11 +157,6 @@ export class Processor implements TransactionHost, SystemContext {
     return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
       ? (this.word(R.svmMode) & HOST_IF) !== 0
       : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
-  }
-
-  /** True when the vCPU waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
-  get isDeaf(): boolean {
-    return !this.isRunning && !physicalInterruptsAllowed(this.liveRegisters);
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -237,12 +232,17 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
         return;
       case 'init': {
-        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, false)) this.tx.set(slot, value);
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, this.vcpu !== 0))
+          this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush(undefined);
         return;
       }
+      case 'startup':
+        for (const [slot, value] of startupRegisters(this.tx)) this.tx.set(slot, value);
+        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SIPI', registers }), 0);
+        return;
       case 'smi':
         // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
@@ -281,6 +281,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
+    this.paused = false;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -578,11 +579,14 @@ export class Processor implements TransactionHost, SystemContext {
   get now(): Nanoseconds {
     return this.machine.now;
   }
+  get vcpu(): number {
+    return this.machine.vcpu;
+  }
 
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
-      processors: 1,
+      processors: this.machine.processors,
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
@@ -632,6 +636,9 @@ export class Processor implements TransactionHost, SystemContext {
   }
   plain(): void {
     this.makeOutcome = 'plain';
+  }
+  pause(): void {
+    this.paused = true;
   }
   faultAfter(fault: GuestFault): void {
     this.pendingFault = fault;

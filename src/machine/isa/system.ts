@@ -6,6 +6,7 @@
  */
 import { mergeFlags } from '../cpu/interrupt-return.js';
 import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
+import { lineChanged, lineDigest, MONITOR_LINE_BYTES, Monitor } from '../cpu/monitor.js';
 import { checkSegment } from '../cpu/segments.js';
 import { resume } from '../cpu/smm.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
@@ -15,7 +16,6 @@ import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
 import { virtualEventPending } from '../svm/injection.js';
 import { pausePasses } from '../svm/pause-filter.js';
-import { u64 } from '../units.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
 
@@ -141,6 +141,19 @@ function requireMonitor({ tx, ops }: SystemContext, extensions: bigint, everyone
   if ((ops.readGpr(Gpr.RCX, 32) & ~extensions) !== 0n) throw generalProtection();
 }
 
+/** No RAM is there, so nobody writes to it. */
+const NOWHERE = 2 ** 52 - MONITOR_LINE_BYTES;
+
+/** MONITOR reads a byte at rAX. @returns the sPA of its line. */
+function readLine({ tx, ops, insn }: SystemContext): number {
+  const segment = insn.segmentOverride ?? Segment.DS;
+  const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
+  const access = accessAt(cplOf(tx));
+  tx.readLinear(linear, 1, access);
+  const address = tx.host.translate(tx, linear, access);
+  return address - (address % MONITOR_LINE_BYTES);
+}
+
 const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
   systemInstruction({
     mnemonic,
@@ -148,16 +161,13 @@ const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'):
     forms: [form],
     feature,
     system(context) {
-      const { tx, ops, insn, profile } = context;
+      const { tx } = context;
       requireMonitor(context, 0n, feature === 'mwaitx');
-      const segment = insn.segmentOverride ?? Segment.DS;
-      let linear = ops.readGpr(Gpr.RAX, insn.addressWidth);
-      if (!profile.deviations.has('monitor-without-access')) {
-        linear = checkSegment(tx, segment, linear, 1, Access.READ);
-        tx.readLinear(linear, 1, accessAt(cplOf(tx)));
-      }
+      const blind = context.profile.deviations.has('monitor-without-access');
+      const line = blind ? NOWHERE : readLine(context);
       context.intercept('MONITOR');
-      tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
+      tx.set(R.monitorAddress, BigInt(line) | Monitor.ARMED);
+      tx.set(R.monitorDigest, lineDigest(tx.host.memory, line));
     },
   });
 
@@ -166,8 +176,9 @@ const MWAITX_INTERRUPT = 1n;
 const MWAITX_TIMER = 2n;
 
 /**
- * Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. A wait that
- * a timer or a masked interrupt may end is over at once, which it may be for any reason.
+ * Waits for an interrupt, or for another vCPU to write to the monitored line. Unarmed it does nothing, as when the line
+ * has been written to already. A wait that a timer or a masked interrupt may end is over at once, which it may be for any
+ * reason.
  */
 const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
   systemInstruction({
@@ -179,12 +190,15 @@ const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwait
       const { tx, ops } = context;
       const extended = feature === 'mwaitx';
       requireMonitor(context, extended ? MWAITX_INTERRUPT | MWAITX_TIMER : 0n, extended);
-      const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
+      const monitored = tx.get(R.monitorAddress);
+      const armed = (monitored & Monitor.ARMED) !== 0n;
       if (armed) context.intercept('MWAIT_ARMED');
       context.intercept('MWAIT');
       if (!armed) return;
+      const written = lineChanged(tx, tx.host.memory);
       tx.set(R.monitorAddress, 0n);
-      if (ops.readGpr(Gpr.RCX, 32) !== 0n) return;
+      if (ops.readGpr(Gpr.RCX, 32) !== 0n || written) return;
+      tx.set(R.monitorAddress, (monitored & ~Monitor.ARMED) | Monitor.WAITING);
       tx.set(R.activity, Activity.MWAIT);
       context.outcome((registers) => ({ type: 'cpu.halted', registers }));
     },
@@ -196,6 +210,7 @@ const PAUSE = systemInstruction({
   forms: ['F3 90:'],
   system(context) {
     if (!pausePasses(context)) context.intercept('PAUSE');
+    context.pause();
     context.plain();
   },
 });
