@@ -9,6 +9,7 @@ import { CR0, CR4, EFER, R, type RegisterName, Segment, type Slot, SvmMode, segm
 import { ExitCode } from '../svm/exit-code.js';
 import { inGuest, taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
 import { crWrite, crWriteTrap } from '../svm/intercepts.js';
+import { openVirtual } from '../svm/interrupt-rules.js';
 import { VmExit } from '../svm/vmexit-request.js';
 import { sPA } from '../units.js';
 import { type CpuProfile, cr4Mask } from './cpuid.js';
@@ -133,7 +134,10 @@ export function writeCr8(context: SystemContext, value: bigint, info1: bigint): 
   context.intercept(crWrite(8), { info1 });
   const { physical, intControl } = taskPriorityWrite(context.tx, value);
   if (physical) context.writeTaskPriority(value);
-  if (intControl !== undefined) context.tx.set(R.intControl, intControl);
+  if (intControl !== undefined) {
+    context.tx.set(R.intControl, intControl);
+    if (context.profile.deviations.has('virq-mask-latched')) openVirtual(context.tx);
+  }
   context.writeTrap(crWriteTrap(8), value);
   stateControl(context, 'cr8', value);
 }

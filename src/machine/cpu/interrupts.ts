@@ -10,6 +10,7 @@ import { Activity, Boundary, Flag, R } from '../layout/cpu-state.js';
 import { breakpointsDiscarded, initAllowed, nmiAllowed, smiAllowed } from '../svm/gif.js';
 import {
   EventType,
+  nmiHeld,
   type PendingInjection,
   pendingInjection,
   physicalInterruptsAllowed,
@@ -17,6 +18,7 @@ import {
   virtualNmiDue,
 } from '../svm/injection.js';
 import { type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import { type InterruptRules, MANUAL_RULES } from '../svm/interrupt-rules.js';
 import { u64, uN } from '../units.js';
 import { HWCR_SMM_LOCK } from './control-registers.js';
 import { breakpointsEnabled, DR6, executionHits } from './debug.js';
@@ -28,6 +30,8 @@ export interface BoundaryInputs {
   readonly externalPending: boolean;
   /** The processor discards matches of breakpoint registers while GIF is clear, as the manual has it. */
   readonly discardsBreakpoints?: boolean;
+  /** Without them, the manual's. */
+  readonly rules?: InterruptRules;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
   readonly intercepted?: (name: InterceptName) => boolean;
 }
@@ -61,6 +65,7 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   const intercepted = inputs.intercepted ?? ((name) => interceptRequested((slot) => cpu.get(slot), name));
   const unless = (intercept: InterceptName, due: Due): Due =>
     intercepted(intercept) ? { kind: 'exit', intercept } : due;
+  const { rules = MANUAL_RULES } = inputs;
   const boundary = cpu.get(R.boundary);
 
   if (pendingInjection(cpu) !== undefined) return { kind: 'injection' };
@@ -79,11 +84,12 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   const discard = inputs.discardsBreakpoints !== false && breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
-  if ((boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu)) return unless('NMI', { kind: 'nmi' });
+  const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu);
+  if (nmi && !nmiHeld(cpu, rules)) return unless('NMI', { kind: 'nmi' });
   if (activity === Activity.SHUTDOWN) return undefined;
-  if (inputs.externalPending && physicalInterruptsAllowed(cpu)) return unless('INTR', { kind: 'external' });
+  if (inputs.externalPending && physicalInterruptsAllowed(cpu, rules)) return unless('INTR', { kind: 'external' });
   if (virtualNmiDue(cpu)) return { kind: 'virtual-nmi' };
-  if (virtualInterruptDue(cpu)) return unless('VINTR', { kind: 'virtual' });
+  if (virtualInterruptDue(cpu, rules)) return unless('VINTR', { kind: 'virtual' });
   const hits = activity === Activity.RUNNING && !discard ? instructionBreakpoints(cpu) : 0n;
   return hits === 0n ? undefined : { kind: 'debug', dr6: hits };
 }
@@ -114,6 +120,25 @@ const TYPE_OF_INJECTION: Readonly<Record<number, GuestEvent['type']>> = {
   [EventType.EXCEPTION]: 'exception',
   [EventType.SOFTWARE]: 'software',
 };
+
+/**
+ * TYPE of an event whose delivery is cut short, for EXITINTINFO.
+ * @param asException `exitintinfo-all-exceptions`: hardware's events count as exceptions, INT3 and INTO as INT n.
+ */
+export function vectoringType({ type, nextRip }: GuestEvent, asException: boolean): number {
+  switch (type) {
+    case 'software':
+      return EventType.SOFTWARE;
+    case 'icebp':
+      return EventType.EXCEPTION;
+    case 'exception':
+      return asException && nextRip !== undefined ? EventType.SOFTWARE : EventType.EXCEPTION;
+    case 'nmi':
+      return asException ? EventType.EXCEPTION : EventType.NMI;
+    case 'external':
+      return asException ? EventType.EXCEPTION : EventType.INTERRUPT;
+  }
+}
 
 /**
  * An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20).

@@ -31,7 +31,7 @@ import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
-  EventType,
+  EVENT_VALID,
   encodeEvent,
   hasVirtualNmis,
   pendingInjection,
@@ -47,6 +47,7 @@ import {
   type InterceptStage,
   interceptRequested,
 } from '../svm/intercepts.js';
+import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
@@ -56,7 +57,7 @@ import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
-import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
+import { type Due, decideBoundary, eventOfInjection, vectoringType } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
@@ -86,6 +87,9 @@ const MSR_APIC_BASE = 0x1b;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
+const HIGH_HALF = ~0xffff_ffffn;
+/** The quirk, and the deviation. */
+const IGNORE_GIF = 'breakpoints-ignore-gif';
 
 export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
@@ -104,14 +108,28 @@ export class Processor implements TransactionHost, SystemContext {
   paused = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
+  /** The event of EVENTINJ, while it is delivered. */
+  private injected: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
+  /** What deviations make of the boundary between two instructions. */
+  private readonly rules: InterruptRules;
+  private readonly latches: boolean;
+  private readonly discardsBreakpoints: boolean;
+  private readonly allExceptions: boolean;
+  private readonly keepsLastEvent: boolean;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
-    this.stages = stagesUnder(machine.profile.deviations);
+    const { deviations, quirks } = machine.profile;
+    this.stages = stagesUnder(deviations);
+    this.rules = interruptRules(deviations);
+    this.latches = this.rules.intrLatched || this.rules.virqLatched;
+    this.allExceptions = deviations.has('exitintinfo-all-exceptions');
+    this.keepsLastEvent = deviations.has('exitintinfo-keeps-last-event');
+    this.discardsBreakpoints = !quirks.has(IGNORE_GIF) && !deviations.has(IGNORE_GIF);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -154,9 +172,11 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
-    return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
-      ? (this.word(R.svmMode) & HOST_IF) !== 0
-      : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    const ownIf = (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    if ((this.word(R.svmMode) & GUEST_MODE) === 0) return ownIf;
+    return (this.word(R.intControl) & V_INTR_MASKING) !== 0
+      ? (this.word(R.svmMode) & HOST_IF) !== 0 || (this.rules.intrLatched && ownIf)
+      : ownIf || this.rules.intrExitsAnyway;
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -186,7 +206,8 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
-      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
+      discardsBreakpoints: this.discardsBreakpoints,
+      rules: this.rules,
     });
     if (due === undefined) return false;
     this.tx.abort();
@@ -346,6 +367,8 @@ export class Processor implements TransactionHost, SystemContext {
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
     const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
     if (hits === 0n && !steps) return;
+    // A VMRUN that failed.
+    if (insn.mnemonic === 'VMRUN' && this.profile.deviations.has('failed-vmrun-not-stepped')) return;
     const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
   }
@@ -359,8 +382,16 @@ export class Processor implements TransactionHost, SystemContext {
     return taken || !stepsBranches(tx);
   }
 
+  /** Masks of interrupts that are latches follow IF while a guest runs. */
+  private relatch(): void {
+    const { tx } = this;
+    const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    if (stays) relatch(tx, this.get(R.rflags));
+  }
+
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
+    if (this.latches) this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
       const rflags = this.get(R.rflags);
@@ -472,6 +503,7 @@ export class Processor implements TransactionHost, SystemContext {
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
+    this.injected = origin === 'injected' ? event : undefined;
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
@@ -485,6 +517,8 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
+        if (this.latches) this.relatch();
+        if (this.keepsLastEvent) this.keepEvent(delivered.event);
         if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
@@ -524,21 +558,27 @@ export class Processor implements TransactionHost, SystemContext {
     );
   }
 
+  /** EXITINTINFO of later exits has the event that was delivered last, V clear. */
+  private keepEvent(event: GuestEvent): void {
+    const { tx } = this;
+    if ((tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) tx.set(R.exitIntInfo, this.intInfo(event) & ~EVENT_VALID);
+  }
+
   private setExitIntInfo(event: GuestEvent): void {
-    const types = {
-      external: EventType.INTERRUPT,
-      nmi: EventType.NMI,
-      exception: EventType.EXCEPTION,
-      icebp: EventType.EXCEPTION,
-      software: EventType.SOFTWARE,
-    };
-    const { vector, errorCode } = event;
     const { tx } = this;
     // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
     if (event.type === 'nmi' && hasVirtualNmis(tx)) {
       tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
     }
-    tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
+    tx.set(R.exitIntInfo, this.intInfo(event));
+  }
+
+  /** An event as EXITINTINFO has it. */
+  private intInfo(event: GuestEvent): bigint {
+    const { vector, errorCode } = event;
+    const type = vectoringType(event, this.allExceptions && event !== this.injected);
+    const word = encodeEvent({ type, vector, errorCode });
+    return this.keepsLastEvent && errorCode === undefined ? word | (this.tx.get(R.exitIntInfo) & HIGH_HALF) : word;
   }
 
   /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */

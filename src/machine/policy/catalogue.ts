@@ -1,11 +1,12 @@
 /** All deviations by name, and what a set of them makes of the table of intercepts. */
 import { INTERCEPTS, type Intercept, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
+import { DELIVERY } from './delivery.js';
 import type { Deviation } from './deviation.js';
 import { ENTRY } from './entry.js';
 import { INSTRUCTION_DEVIATIONS } from './instructions.js';
 import { ORDER } from './order.js';
 
-const TABLES = { ...ORDER, ...INSTRUCTION_DEVIATIONS, ...ENTRY } as const;
+const TABLES = { ...ORDER, ...INSTRUCTION_DEVIATIONS, ...DELIVERY, ...ENTRY } as const;
 
 export type DeviationName = keyof typeof TABLES;
 

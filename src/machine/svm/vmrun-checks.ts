@@ -60,6 +60,12 @@ export interface VmrunRules {
   readonly nestedControl: number;
   readonly virtExt: number;
   readonly pauseFilter: number;
+  /** The host's IF lets interrupts in only once the guest's was set (`interrupt-rules.ts`). */
+  readonly hostIfWaits: boolean;
+  /** EXITINTINFO starts from EVENTINJ, V clear. */
+  readonly keepsEvent: boolean;
+  /** Single steps of the host trap behind VMRUN. */
+  readonly stepsVmrun: boolean;
   /** Counts above it count as this. */
   readonly mostPauses: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
@@ -105,6 +111,9 @@ function makeRules(profile: CpuProfile): VmrunRules {
       (profile.svm.has('lbr-virtualization') ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) |
       (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
     pauseFilter: pauseFilterBits(profile),
+    hostIfWaits: deviates('intr-mask-latched'),
+    keepsEvent: deviates('exitintinfo-keeps-last-event'),
+    stepsVmrun: !deviates('vmrun-not-stepped'),
     mostPauses: deviates('pause-filter-merged') ? MERGED_PAUSES : 0xffff,
     cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
     interceptMasks: interceptMasks(profile.deviations),
