@@ -115,7 +115,7 @@ export class Machine implements ProcessorHost {
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
-    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile.deviations));
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile));
     this.vcpus.load(this.state.vcpus);
     this.processor = new Processor(this);
   }

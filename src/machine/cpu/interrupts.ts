@@ -28,8 +28,6 @@ import { is64Bit, type SlotReader } from './mode.js';
 export interface BoundaryInputs {
   /** An interrupt controller asserts INTR. */
   readonly externalPending: boolean;
-  /** The processor discards matches of breakpoint registers while GIF is clear, as the manual has it. */
-  readonly discardsBreakpoints?: boolean;
   /** Without them, the manual's. */
   readonly rules?: InterruptRules;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
@@ -81,7 +79,7 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   if (activity === Activity.WAIT_FOR_SIPI) {
     return (boundary & Boundary.SIPI_PENDING) === 0n ? undefined : { kind: 'startup' };
   }
-  const discard = inputs.discardsBreakpoints !== false && breakpointsDiscarded(cpu);
+  const discard = rules.discardsBreakpoints && breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
   const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu);
@@ -120,25 +118,6 @@ const TYPE_OF_INJECTION: Readonly<Record<number, GuestEvent['type']>> = {
   [EventType.EXCEPTION]: 'exception',
   [EventType.SOFTWARE]: 'software',
 };
-
-/**
- * TYPE of an event whose delivery is cut short, for EXITINTINFO.
- * @param asException `exitintinfo-all-exceptions`: hardware's events count as exceptions, INT3 and INTO as INT n.
- */
-export function vectoringType({ type, nextRip }: GuestEvent, asException: boolean): number {
-  switch (type) {
-    case 'software':
-      return EventType.SOFTWARE;
-    case 'icebp':
-      return EventType.EXCEPTION;
-    case 'exception':
-      return asException && nextRip !== undefined ? EventType.SOFTWARE : EventType.EXCEPTION;
-    case 'nmi':
-      return asException ? EventType.EXCEPTION : EventType.NMI;
-    case 'external':
-      return asException ? EventType.EXCEPTION : EventType.INTERRUPT;
-  }
-}
 
 /**
  * An event of EVENTINJ as it is delivered. CR2 and DR6 are the hypervisor's to set (APM vol.2 §15.20).

@@ -6,11 +6,10 @@
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
  */
 
-import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import type { MachineEvent } from '../events.js';
-import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import {
@@ -21,7 +20,6 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  Segment,
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
@@ -31,8 +29,6 @@ import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
-  EVENT_VALID,
-  encodeEvent,
   hasVirtualNmis,
   pendingInjection,
   virtualInterruptVector,
@@ -57,17 +53,17 @@ import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
-import { type Due, decideBoundary, eventOfInjection, vectoringType } from './interrupts.js';
+import { codeOffset, fetchInstruction } from './fetch.js';
+import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
-import { checkSegment } from './segments.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
+import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -87,9 +83,6 @@ const MSR_APIC_BASE = 0x1b;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
-const HIGH_HALF = ~0xffff_ffffn;
-/** The quirk, and the deviation. */
-const IGNORE_GIF = 'breakpoints-ignore-gif';
 
 export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
@@ -108,28 +101,20 @@ export class Processor implements TransactionHost, SystemContext {
   paused = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
-  /** The event of EVENTINJ, while it is delivered. */
-  private injected: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
   /** What deviations make of the boundary between two instructions. */
   private readonly rules: InterruptRules;
-  private readonly latches: boolean;
-  private readonly discardsBreakpoints: boolean;
-  private readonly allExceptions: boolean;
-  private readonly keepsLastEvent: boolean;
+  private readonly vectoringInfo: VectoringInfo;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
-    const { deviations, quirks } = machine.profile;
+    const { deviations } = machine.profile;
     this.stages = stagesUnder(deviations);
-    this.rules = interruptRules(deviations);
-    this.latches = this.rules.intrLatched || this.rules.virqLatched;
-    this.allExceptions = deviations.has('exitintinfo-all-exceptions');
-    this.keepsLastEvent = deviations.has('exitintinfo-keeps-last-event');
-    this.discardsBreakpoints = !quirks.has(IGNORE_GIF) && !deviations.has(IGNORE_GIF);
+    this.rules = interruptRules(machine.profile);
+    this.vectoringInfo = new VectoringInfo(deviations);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -206,7 +191,6 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
-      discardsBreakpoints: this.discardsBreakpoints,
       rules: this.rules,
     });
     if (due === undefined) return false;
@@ -307,7 +291,7 @@ export class Processor implements TransactionHost, SystemContext {
     const rflags = this.get(R.rflags);
     try {
       this.fetching = known === undefined;
-      const insn = known ?? this.fetch();
+      const insn = known ?? fetchInstruction(tx, this.machine.engine);
       this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
@@ -384,14 +368,15 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** Masks of interrupts that are latches follow IF while a guest runs. */
   private relatch(): void {
-    const { tx } = this;
+    const { tx, rules } = this;
+    if (!rules.intrLatched && !rules.virqLatched) return;
     const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
     if (stays) relatch(tx, this.get(R.rflags));
   }
 
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
-    if (this.latches) this.relatch();
+    this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
       const rflags = this.get(R.rflags);
@@ -441,48 +426,8 @@ export class Processor implements TransactionHost, SystemContext {
     } else throw reason;
   }
 
-  /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
-  private fetch(): DecodedInstruction {
-    const { tx } = this;
-    const { decoder, codeMode } = this.machine.engine;
-    const rip = tx.get(R.rip);
-    const bytes = new Uint8Array(MAX_INSTRUCTION_BYTES);
-    const access = this.fetchAccess();
-    let length = 0;
-    for (;;) {
-      // One page at a time: the next is touched only when the instruction reaches into it.
-      const linear = checkSegment(tx, Segment.CS, this.codeOffset(rip + BigInt(length)), 1, Access.FETCH);
-      const start = length;
-      const inPage = 4096 - Number(linear & 0xfffn);
-      const end = Math.min(MAX_INSTRUCTION_BYTES, length + inPage);
-      const address = this.translate(tx, linear, access);
-      for (; length < end; length++) {
-        if (length > start && !this.insideCode(rip + BigInt(length))) break;
-        bytes[length] = Number(tx.readPhysical(sPA(address + length - start), 1));
-      }
-      const insn = decoder.decode(bytes.subarray(0, length), codeMode);
-      if (typeof insn === 'object') return insn;
-      if (insn === 'invalid') throw invalidOpcode();
-      if (insn === 'too-long' || length >= MAX_INSTRUCTION_BYTES) throw generalProtection();
-    }
-  }
-
-  private fetchAccess(): number {
-    return Access.FETCH | (this.tx.get(R.cpl) === 3n ? Access.USER : 0);
-  }
-
   private codeOffset(rip: bigint): bigint {
-    return is64Bit(this.tx) ? uN(64, rip) : uN(32, rip);
-  }
-
-  private insideCode(rip: bigint): boolean {
-    try {
-      checkSegment(this.tx, Segment.CS, this.codeOffset(rip), 1, Access.FETCH);
-      return true;
-    } catch (fault) {
-      if (fault instanceof GuestFault) return false;
-      throw fault;
-    }
+    return codeOffset(this.tx, rip);
   }
 
   // Delivery
@@ -503,7 +448,7 @@ export class Processor implements TransactionHost, SystemContext {
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
-    this.injected = origin === 'injected' ? event : undefined;
+    this.vectoringInfo.injected = origin === 'injected' ? event : undefined;
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
@@ -517,8 +462,8 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
-        if (this.latches) this.relatch();
-        if (this.keepsLastEvent) this.keepEvent(delivered.event);
+        this.relatch();
+        this.vectoringInfo.delivered(tx, delivered.event);
         if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
@@ -528,7 +473,7 @@ export class Processor implements TransactionHost, SystemContext {
         const { vectoring } = this;
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
-        if (vectoring !== undefined) this.setExitIntInfo(vectoring);
+        if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
         this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else throw reason;
@@ -545,7 +490,7 @@ export class Processor implements TransactionHost, SystemContext {
   private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
     if (event.type !== 'exception' || event.vector > 31) return;
     if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
-    if (during !== undefined) this.setExitIntInfo(during);
+    if (during !== undefined) this.vectoringInfo.record(this.tx, during);
     const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
     const isPageFault = event.vector === Vector.PF;
     throw new VmExit(
@@ -556,29 +501,6 @@ export class Processor implements TransactionHost, SystemContext {
       event.nextRip !== undefined || event.vector === Vector.BR,
       isPageFault,
     );
-  }
-
-  /** EXITINTINFO of later exits has the event that was delivered last, V clear. */
-  private keepEvent(event: GuestEvent): void {
-    const { tx } = this;
-    if ((tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) tx.set(R.exitIntInfo, this.intInfo(event) & ~EVENT_VALID);
-  }
-
-  private setExitIntInfo(event: GuestEvent): void {
-    const { tx } = this;
-    // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
-    if (event.type === 'nmi' && hasVirtualNmis(tx)) {
-      tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
-    }
-    tx.set(R.exitIntInfo, this.intInfo(event));
-  }
-
-  /** An event as EXITINTINFO has it. */
-  private intInfo(event: GuestEvent): bigint {
-    const { vector, errorCode } = event;
-    const type = vectoringType(event, this.allExceptions && event !== this.injected);
-    const word = encodeEvent({ type, vector, errorCode });
-    return this.keepsLastEvent && errorCode === undefined ? word | (this.tx.get(R.exitIntInfo) & HIGH_HALF) : word;
   }
 
   /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */

@@ -3,10 +3,10 @@
  * are latches then: set when RFLAGS.IF or CR8 change, and not looked at again in between.
  * Source of the rule: APM vol.2 §15.13 Interrupt Intercepts, §15.21 Interrupt and Local APIC Support.
  */
+import type { CpuProfile } from '../cpu/profile.js';
 import type { Transaction } from '../cpu/transaction.js';
 import { Flag, R, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
-import type { DeviationSet } from '../policy/catalogue.js';
 
 export interface InterruptRules {
   /** `intr-mask-latched`: SvmMode.HOST_IF is a latch. */
@@ -17,22 +17,20 @@ export interface InterruptRules {
   readonly intrExitsAnyway: boolean;
   /** `nmi-waits-for-host-if`. */
   readonly nmiWaitsForHostIf: boolean;
+  /** Matches of breakpoint registers are discarded while GIF is clear; not with the quirk, and the deviation, of that name. */
+  readonly discardsBreakpoints: boolean;
 }
 
-export const interruptRules = (deviations: DeviationSet): InterruptRules => ({
+export const interruptRules = ({ deviations, quirks }: Pick<CpuProfile, 'deviations' | 'quirks'>): InterruptRules => ({
   intrLatched: deviations.has('intr-mask-latched'),
   virqLatched: deviations.has('virq-mask-latched'),
   intrExitsAnyway: deviations.has('intr-exits-whatever-if'),
   nmiWaitsForHostIf: deviations.has('nmi-waits-for-host-if'),
+  discardsBreakpoints: !quirks.has('breakpoints-ignore-gif') && !deviations.has('breakpoints-ignore-gif'),
 });
 
 /** As the manual says. */
-export const MANUAL_RULES: InterruptRules = {
-  intrLatched: false,
-  virqLatched: false,
-  intrExitsAnyway: false,
-  nmiWaitsForHostIf: false,
-};
+export const MANUAL_RULES = interruptRules({ deviations: new Set(), quirks: new Set() });
 
 /** V_TPR lets the virtual interrupt through. */
 export function priorityPasses(intControl: bigint): boolean {
