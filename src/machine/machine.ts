@@ -228,8 +228,10 @@ export class Machine implements ProcessorHost {
       this.stateEvent({ type: 'cpu.woke', registers: woken }, 0);
       return true;
     }
-    const isOver = this.instructions >= this.state.schedule.until;
-    return (isOver || !this.processor.isRunning) && this.passTurn();
+    const overtime = this.instructions - this.state.schedule.until;
+    const waits = !this.processor.isRunning;
+    if (overtime < 0 && !waits) return false;
+    return this.passTurn(this.vcpus.next(waits || overtime % this.config.quantumInstructions === 0));
   }
 
   /** Interrupts are taken soon: the vCPU that just got one runs next. */
@@ -240,7 +242,7 @@ export class Machine implements ProcessorHost {
   }
 
   /** @returns false when nobody else can run. */
-  private passTurn(next = this.vcpus.next()): boolean {
+  private passTurn(next = this.vcpus.next(true)): boolean {
     this.interrupted = undefined;
     if (next === undefined) return false;
     this.flushRun();
@@ -253,7 +255,9 @@ export class Machine implements ProcessorHost {
   private get turnEnd(): number {
     if (this.processors === 1) return NEVER;
     const { until } = this.state.schedule;
-    return until > this.instructions ? until : this.instructions + this.config.quantumInstructions;
+    const { quantumInstructions } = this.config;
+    if (until > this.instructions) return until;
+    return until + quantumInstructions * (Math.floor((this.instructions - until) / quantumInstructions) + 1);
   }
 
   /** Lets devices act whose time has come. @returns the next deadline. */
@@ -319,8 +323,8 @@ export class Machine implements ProcessorHost {
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
     const level = vcpu === this.vcpu ? this.level : this.levelOf(vcpu);
     reduce(this.state, event, vcpu);
-    // An event of registers is none of a device's.
-    if (!('registers' in event)) this.deadline = undefined;
+    // An event of registers is none of a device's, nor is whose turn it is.
+    if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;
     this.instructions += retired;
     if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
     this.sink({ retired, vcpu, level, event });

@@ -73,19 +73,24 @@ export class Vcpus {
     this.engine.switchTo(vcpu);
   }
 
-  /** The next one after the current that can do anything; undefined when there is none. */
-  next(): number | undefined {
+  /**
+   * The next one after the current that can do anything; undefined when there is none.
+   * @param monitors whether lines that MWAIT watches are looked at: they change between events, so only where every run
+   * of the session looks.
+   */
+  next(monitors: boolean): number | undefined {
     const count = this.state.vcpus.length;
     for (let step = 1; step < count; step++) {
       const vcpu = (this.current + step) % count;
-      if (this.canRun(vcpu)) return vcpu;
+      if (this.canRun(vcpu) || (monitors && monitorHit(this.reader(vcpu), this.memory))) return vcpu;
     }
     return undefined;
   }
 
+  /** It runs, or an event of its own is due. */
   canRun(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    if (cpu.get(R.activity) === Activity.RUNNING || monitorHit(cpu, this.memory)) return true;
+    if (cpu.get(R.activity) === Activity.RUNNING) return true;
     const externalPending = cpuInterruptPending(this.state.devices, vcpu) !== undefined;
     return decideBoundary(cpu, { externalPending, rules: this.rules }) !== undefined;
   }
