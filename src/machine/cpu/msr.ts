@@ -111,9 +111,9 @@ function isValidPat(value: bigint): boolean {
 }
 
 /** A guest under nested paging has a PAT of its own (APM vol.2 §15.25.8 Combining Memory Types, MTRRs). */
-function patSlot({ tx }: SystemContext): Slot {
+function patSlot({ tx, profile }: SystemContext): Slot {
   const nested = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n && (tx.get(R.nestedControl) & 1n) !== 0n;
-  return nested ? R.guestPat : R.pat;
+  return nested && !profile.deviations.has('guest-pat-shared') ? R.guestPat : R.pat;
 }
 
 /** Fraction bits of TSC_RATIO. */
@@ -127,7 +127,10 @@ export function guestTsc(context: SystemContext): bigint {
   const { tx } = context;
   const tsc = context.readTsc();
   if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n) return tsc;
-  return BigInt.asUintN(64, ((tsc * tx.get(R.tscRatio)) >> TSC_RATIO_FRACTION) + tx.get(R.tscOffset));
+  const scaled = context.profile.deviations.has('tsc-ratio-without-effect')
+    ? tsc
+    : (tsc * tx.get(R.tscRatio)) >> TSC_RATIO_FRACTION;
+  return BigInt.asUintN(64, scaled + tx.get(R.tscOffset));
 }
 
 /** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */

@@ -44,9 +44,17 @@ import {
   interceptRequested,
 } from '../svm/intercepts.js';
 import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
-import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
+import {
+  ioExitInfo,
+  mapBase,
+  msrIntercepted,
+  type PortAccess,
+  portIntercepted,
+  unalignedMapBase,
+} from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
+import { vmrunRules } from '../svm/vmrun-rules.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
@@ -79,6 +87,10 @@ const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
 const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
+/** EXITINFO1 of a nested page fault: what the tables hold (P, RSV), and at which of the two walks it came. */
+const NPF_PRESENT = 0x9n;
+const NPF_FINAL = 1n << 32n;
+const NPF_TABLES = 1n << 33n;
 const MSR_APIC_BASE = 0x1b;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
@@ -107,6 +119,8 @@ export class Processor implements TransactionHost, SystemContext {
   /** What deviations make of the boundary between two instructions. */
   private readonly rules: InterruptRules;
   private readonly vectoringInfo: VectoringInfo;
+  private readonly decodeAssists: boolean;
+  private readonly mapBase: (field: bigint) => number;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
@@ -115,6 +129,8 @@ export class Processor implements TransactionHost, SystemContext {
     this.stages = stagesUnder(deviations);
     this.rules = interruptRules(machine.profile);
     this.vectoringInfo = new VectoringInfo(deviations);
+    this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
+    this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -419,7 +435,7 @@ export class Processor implements TransactionHost, SystemContext {
       this.exit(reason);
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
-      this.exit(nestedExit(reason));
+      this.exit(this.nestedExit(reason));
     } else if (reason instanceof Shutdown) {
       tx.abort();
       this.shutdown(reason.whose);
@@ -474,7 +490,7 @@ export class Processor implements TransactionHost, SystemContext {
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
         if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
-        this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
+        this.exit(reason instanceof VmExit ? reason : this.nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else throw reason;
     }
@@ -490,12 +506,15 @@ export class Processor implements TransactionHost, SystemContext {
   private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
     if (event.type !== 'exception' || event.vector > 31) return;
     if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
-    if (during !== undefined) this.vectoringInfo.record(this.tx, during);
+    const { deviations } = this.profile;
+    const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
+    if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
     const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
     const isPageFault = event.vector === Vector.PF;
+    const hidesCode = event.vector === Vector.TS && deviations.has('ts-error-code-missing');
     throw new VmExit(
       code,
-      event.errorCode === undefined ? 0n : BigInt(event.errorCode),
+      event.errorCode === undefined || hidesCode ? 0n : BigInt(event.errorCode),
       isPageFault ? (event.linear ?? 0n) : 0n,
       // INT3, INTO and BOUND (APM vol.2 §15.7.1 State Saved on Exit).
       event.nextRip !== undefined || event.vector === Vector.BR,
@@ -516,9 +535,8 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
   private exit(exit: VmExit): void {
-    const { tx, machine, current } = this;
-    const nextRip =
-      exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
+    const { tx, machine } = this;
+    const nextRip = this.nextRipOf(exit);
     const bytes =
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
@@ -527,6 +545,22 @@ export class Processor implements TransactionHost, SystemContext {
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
+  }
+
+  /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */
+  private nextRipOf({ nextRip }: VmExit): bigint {
+    const { current } = this;
+    if (!nextRip && !this.profile.deviations.has('next-rip-always')) return 0n;
+    const length = current === undefined ? 0 : current.length;
+    return nextRip && current === undefined ? 0n : this.codeOffset(this.tx.get(R.rip) + BigInt(length));
+  }
+
+  private nestedExit({ errorCode, gPA: address }: NestedPageFault): VmExit {
+    const { deviations } = this.profile;
+    const final = deviations.has('string-io-npf-final') && /^(INS|OUTS)/.test(this.current?.mnemonic ?? '');
+    const staged = final ? (errorCode & ~NPF_TABLES) | NPF_FINAL : errorCode;
+    const code = deviations.has('npf-never-present') ? staged & ~NPF_PRESENT : staged;
+    return new VmExit(ExitCode.NPF, code, address, false, true);
   }
 
   // SystemContext
@@ -562,13 +596,13 @@ export class Processor implements TransactionHost, SystemContext {
   ): void {
     if (!this.requested(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
-    const told = assisted !== true || this.profile.svm.has('decode-assists');
+    const told = assisted !== true || this.decodeAssists;
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
     if (!this.requested('MSR_PROT')) return;
-    if (!msrIntercepted(this.memory, this.get(R.msrpmBase), msr, write)) return;
+    if (!msrIntercepted(this.memory, this.mapBase(this.get(R.msrpmBase)), msr, write)) return;
     throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
   }
 
@@ -579,10 +613,10 @@ export class Processor implements TransactionHost, SystemContext {
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
     const everyByte = this.profile.deviations.has('ioio-every-byte');
-    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
+    if (!portIntercepted(this.memory, this.mapBase(this.get(R.iopmBase)), access.port, access.size, everyByte)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    const { svm, deviations } = this.profile;
-    const segment = svm.has('decode-assists') && !deviations.has('ioio-without-segment') ? access.segment : 0;
+    const told = this.decodeAssists && !this.profile.deviations.has('ioio-without-segment');
+    const segment = told ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
 
@@ -654,6 +688,3 @@ export class Processor implements TransactionHost, SystemContext {
     this.machine.tscMoved(base);
   }
 }
-
-const nestedExit = ({ errorCode, gPA: address }: NestedPageFault): VmExit =>
-  new VmExit(ExitCode.NPF, errorCode, address, false, true);

@@ -3,10 +3,12 @@ import { INTERCEPTS, type Intercept, type InterceptName, type InterceptStage } f
 import { DELIVERY } from './delivery.js';
 import type { Deviation } from './deviation.js';
 import { ENTRY } from './entry.js';
+import { EXIT } from './exit.js';
+import { GUEST } from './guest.js';
 import { INSTRUCTION_DEVIATIONS } from './instructions.js';
 import { ORDER } from './order.js';
 
-const TABLES = { ...ORDER, ...INSTRUCTION_DEVIATIONS, ...DELIVERY, ...ENTRY } as const;
+const TABLES = { ...ORDER, ...INSTRUCTION_DEVIATIONS, ...DELIVERY, ...ENTRY, ...EXIT, ...GUEST } as const;
 
 export type DeviationName = keyof typeof TABLES;
 

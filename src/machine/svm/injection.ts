@@ -59,8 +59,9 @@ const EXCEPTION_VECTORS: ReadonlySet<number> = new Set([
  * False when EVENTINJ makes VMRUN fail: a reserved type, an exception vector that is none, or an exception that the
  * guest's mode cannot raise. Bits 30:12 are not looked at, and EV is free for all exceptions.
  * @param in64Bit the guest starts in 64-bit mode, where BOUND and INTO do not exist.
+ * @param reservedToo the deviation `reserved-exceptions-injected`: any vector below 31 but an NMI's, in every mode.
  */
-export function eventInjectionValid(word: bigint, in64Bit: boolean): boolean {
+export function eventInjectionValid(word: bigint, in64Bit: boolean, reservedToo = false): boolean {
   const event = decodeEvent(word);
   if (event === undefined) return true;
   switch (event.type) {
@@ -69,6 +70,7 @@ export function eventInjectionValid(word: bigint, in64Bit: boolean): boolean {
     case EventType.SOFTWARE:
       return true;
     case EventType.EXCEPTION:
+      if (reservedToo) return event.vector !== Vector.NMI && event.vector < 31;
       if (in64Bit && (event.vector === Vector.BR || event.vector === Vector.OF)) return false;
       return EXCEPTION_VECTORS.has(event.vector);
     default:
