@@ -13,6 +13,7 @@ import { Activity, R, type RegisterFile, SLOT_COUNT, type Slot } from './layout/
 import type { PhysicalMemory } from './mmu/memory.js';
 import type { MachineState, VcpuState } from './reduce.js';
 import { physicalInterruptsAllowed } from './svm/injection.js';
+import type { InterruptRules } from './svm/interrupt-rules.js';
 import type { Engine } from './wasm/engine.js';
 
 export class Vcpus {
@@ -25,6 +26,7 @@ export class Vcpus {
     private readonly state: MachineState,
     private readonly engine: Engine,
     private readonly memory: PhysicalMemory,
+    private readonly rules: InterruptRules,
   ) {
     this.parked = state.vcpus.map(() => new BigUint64Array(SLOT_COUNT));
     this.readers = state.vcpus.map((_, vcpu) => ({ get: (slot) => this.registersOf(vcpu)[slot] as bigint }));
@@ -90,13 +92,13 @@ export class Vcpus {
     const cpu = this.reader(vcpu);
     if (cpu.get(R.activity) === Activity.RUNNING) return true;
     const externalPending = cpuInterruptPending(this.state.devices, vcpu) !== undefined;
-    return decideBoundary(cpu, { externalPending }) !== undefined;
+    return decideBoundary(cpu, { externalPending, rules: this.rules }) !== undefined;
   }
 
   /** It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
   isDeaf(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu);
+    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu, this.rules);
   }
 
   /** The current vCPU's MWAIT is over because of a write. */

@@ -6,11 +6,10 @@
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
  */
 
-import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import type { MachineEvent } from '../events.js';
-import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import {
@@ -21,7 +20,6 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  Segment,
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
@@ -31,8 +29,6 @@ import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
-  EventType,
-  encodeEvent,
   hasVirtualNmis,
   pendingInjection,
   virtualInterruptVector,
@@ -47,6 +43,7 @@ import {
   type InterceptStage,
   interceptRequested,
 } from '../svm/intercepts.js';
+import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
 import {
   ioExitInfo,
   mapBase,
@@ -64,16 +61,17 @@ import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { codeOffset, fetchInstruction } from './fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
-import { checkSegment } from './segments.js';
-import { enterSmm, hasHandler, Shutdown } from './smm.js';
+import { Shutdown } from './shutdown.js';
+import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
+import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -118,6 +116,9 @@ export class Processor implements TransactionHost, SystemContext {
 
   private readonly words: Uint32Array;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
+  /** What deviations make of the boundary between two instructions. */
+  private readonly rules: InterruptRules;
+  private readonly vectoringInfo: VectoringInfo;
   private readonly decodeAssists: boolean;
   private readonly mapBase: (field: bigint) => number;
 
@@ -126,6 +127,8 @@ export class Processor implements TransactionHost, SystemContext {
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
     const { deviations } = machine.profile;
     this.stages = stagesUnder(deviations);
+    this.rules = interruptRules(machine.profile);
+    this.vectoringInfo = new VectoringInfo(deviations);
     this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
     this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.tx = new Transaction(this);
@@ -170,9 +173,11 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
-    return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
-      ? (this.word(R.svmMode) & HOST_IF) !== 0
-      : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    const ownIf = (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    if ((this.word(R.svmMode) & GUEST_MODE) === 0) return ownIf;
+    return (this.word(R.intControl) & V_INTR_MASKING) !== 0
+      ? (this.word(R.svmMode) & HOST_IF) !== 0 || (this.rules.intrLatched && ownIf)
+      : ownIf || this.rules.intrExitsAnyway;
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -202,7 +207,7 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
-      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
+      rules: this.rules,
     });
     if (due === undefined) return false;
     this.tx.abort();
@@ -302,7 +307,7 @@ export class Processor implements TransactionHost, SystemContext {
     const rflags = this.get(R.rflags);
     try {
       this.fetching = known === undefined;
-      const insn = known ?? this.fetch();
+      const insn = known ?? fetchInstruction(tx, this.machine.engine);
       this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
@@ -362,6 +367,8 @@ export class Processor implements TransactionHost, SystemContext {
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
     const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
     if (hits === 0n && !steps) return;
+    // A VMRUN that failed.
+    if (insn.mnemonic === 'VMRUN' && this.profile.deviations.has('failed-vmrun-not-stepped')) return;
     const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
   }
@@ -375,8 +382,17 @@ export class Processor implements TransactionHost, SystemContext {
     return taken || !stepsBranches(tx);
   }
 
+  /** Masks of interrupts that are latches follow IF while a guest runs. */
+  private relatch(): void {
+    const { tx, rules } = this;
+    if (!rules.intrLatched && !rules.virqLatched) return;
+    const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    if (stays) relatch(tx, this.get(R.rflags));
+  }
+
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
+    this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
       const rflags = this.get(R.rflags);
@@ -422,52 +438,12 @@ export class Processor implements TransactionHost, SystemContext {
       this.exit(this.nestedExit(reason));
     } else if (reason instanceof Shutdown) {
       tx.abort();
-      this.shutdown();
+      this.shutdown(reason.whose);
     } else throw reason;
   }
 
-  /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
-  private fetch(): DecodedInstruction {
-    const { tx } = this;
-    const { decoder, codeMode } = this.machine.engine;
-    const rip = tx.get(R.rip);
-    const bytes = new Uint8Array(MAX_INSTRUCTION_BYTES);
-    const access = this.fetchAccess();
-    let length = 0;
-    for (;;) {
-      // One page at a time: the next is touched only when the instruction reaches into it.
-      const linear = checkSegment(tx, Segment.CS, this.codeOffset(rip + BigInt(length)), 1, Access.FETCH);
-      const start = length;
-      const inPage = 4096 - Number(linear & 0xfffn);
-      const end = Math.min(MAX_INSTRUCTION_BYTES, length + inPage);
-      const address = this.translate(tx, linear, access);
-      for (; length < end; length++) {
-        if (length > start && !this.insideCode(rip + BigInt(length))) break;
-        bytes[length] = Number(tx.readPhysical(sPA(address + length - start), 1));
-      }
-      const insn = decoder.decode(bytes.subarray(0, length), codeMode);
-      if (typeof insn === 'object') return insn;
-      if (insn === 'invalid') throw invalidOpcode();
-      if (insn === 'too-long' || length >= MAX_INSTRUCTION_BYTES) throw generalProtection();
-    }
-  }
-
-  private fetchAccess(): number {
-    return Access.FETCH | (this.tx.get(R.cpl) === 3n ? Access.USER : 0);
-  }
-
   private codeOffset(rip: bigint): bigint {
-    return is64Bit(this.tx) ? uN(64, rip) : uN(32, rip);
-  }
-
-  private insideCode(rip: bigint): boolean {
-    try {
-      checkSegment(this.tx, Segment.CS, this.codeOffset(rip), 1, Access.FETCH);
-      return true;
-    } catch (fault) {
-      if (fault instanceof GuestFault) return false;
-      throw fault;
-    }
+    return codeOffset(this.tx, rip);
   }
 
   // Delivery
@@ -488,6 +464,7 @@ export class Processor implements TransactionHost, SystemContext {
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
+    this.vectoringInfo.injected = origin === 'injected' ? event : undefined;
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
@@ -501,6 +478,8 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
+        this.relatch();
+        this.vectoringInfo.delivered(tx, delivered.event);
         if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
@@ -510,7 +489,7 @@ export class Processor implements TransactionHost, SystemContext {
         const { vectoring } = this;
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
-        if (vectoring !== undefined) this.setExitIntInfo(vectoring);
+        if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
         this.exit(reason instanceof VmExit ? reason : this.nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else throw reason;
@@ -529,7 +508,7 @@ export class Processor implements TransactionHost, SystemContext {
     if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
     const { deviations } = this.profile;
     const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
-    if (during !== undefined && !forgets) this.setExitIntInfo(during);
+    if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
     const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
     const isPageFault = event.vector === Vector.PF;
     const hidesCode = event.vector === Vector.TS && deviations.has('ts-error-code-missing');
@@ -543,25 +522,9 @@ export class Processor implements TransactionHost, SystemContext {
     );
   }
 
-  private setExitIntInfo(event: GuestEvent): void {
-    const types = {
-      external: EventType.INTERRUPT,
-      nmi: EventType.NMI,
-      exception: EventType.EXCEPTION,
-      icebp: EventType.EXCEPTION,
-      software: EventType.SOFTWARE,
-    };
-    const { vector, errorCode } = event;
-    const { tx } = this;
-    // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
-    if (event.type === 'nmi' && hasVirtualNmis(tx)) {
-      tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
-    }
-    tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
-  }
-
-  private shutdown(): void {
-    if (interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
+  /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */
+  private shutdown(whose: Shutdown['whose'] = 'own'): void {
+    if (whose === 'own' && interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
       this.exit(new VmExit(ExitCode.SHUTDOWN));
       return;
     }
@@ -652,7 +615,8 @@ export class Processor implements TransactionHost, SystemContext {
     const everyByte = this.profile.deviations.has('ioio-every-byte');
     if (!portIntercepted(this.memory, this.mapBase(this.get(R.iopmBase)), access.port, access.size, everyByte)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    const segment = this.decodeAssists ? access.segment : 0;
+    const told = this.decodeAssists && !this.profile.deviations.has('ioio-without-segment');
+    const segment = told ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
 

@@ -8,6 +8,8 @@ import type { SlotReader } from '../cpu/mode.js';
 import { Vector } from '../faults.js';
 import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
+import { interceptRequested } from './intercepts.js';
+import { type InterruptRules, priorityPasses } from './interrupt-rules.js';
 
 /** TYPE of an event (table 15-1, table 15-11). 1, 5, 6 and 7 are reserved. */
 export const EventType = {
@@ -93,7 +95,8 @@ export function pendingInjection(cpu: SlotReader): PendingInjection | undefined 
   return { ...event, nextRip: (event.type === EventType.SOFTWARE || trap) && nextRip !== 0n ? nextRip : undefined };
 }
 
-const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+/** Between VMRUN and #VMEXIT. */
+export const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
 const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
 
 /** A guest runs whose STGI and CLGI act on V_GIF. */
@@ -117,21 +120,30 @@ const masksVirtually = (cpu: SlotReader): boolean =>
  * True when an INTR that the local APIC offers is recognised now: taken, or #VMEXIT(INTR).
  * Source: APM vol.2 §15.21.1 Physical (INTR) Interrupt Masking in EFLAGS.
  */
-export function physicalInterruptsAllowed(cpu: SlotReader): boolean {
-  if (!globallyEnabled(cpu) || inShadow(cpu)) return false;
-  return masksVirtually(cpu) ? (cpu.get(R.svmMode) & SvmMode.HOST_IF) !== 0n : (cpu.get(R.rflags) & Flag.IF) !== 0n;
+export function physicalInterruptsAllowed(cpu: SlotReader, rules: InterruptRules): boolean {
+  if (!globallyEnabled(cpu)) return false;
+  if (rules.intrExitsAnyway && inGuest(cpu) && interceptRequested((slot) => cpu.get(slot), 'INTR')) {
+    return !heldByHost(cpu);
+  }
+  if (inShadow(cpu)) return false;
+  const ownIf = (cpu.get(R.rflags) & Flag.IF) !== 0n;
+  return masksVirtually(cpu) ? !heldByHost(cpu) || (rules.intrLatched && ownIf) : ownIf;
 }
+
+/** V_INTR_MASKING holds physical interrupts back: the host had its IF clear. */
+const heldByHost = (cpu: SlotReader): boolean => masksVirtually(cpu) && (cpu.get(R.svmMode) & SvmMode.HOST_IF) === 0n;
+
+/** True when a deviation holds an NMI back. */
+export const nmiHeld = (cpu: SlotReader, rules: InterruptRules): boolean => rules.nmiWaitsForHostIf && heldByHost(cpu);
 
 /**
  * True when the guest's virtual interrupt is recognised now, physical ones aside: #VMEXIT(VINTR), or delivery.
  * Source: APM vol.2 §15.21.4 Injecting Virtual (INTR) Interrupts.
  */
-export function virtualInterruptDue(cpu: SlotReader): boolean {
+export function virtualInterruptDue(cpu: SlotReader, rules: InterruptRules): boolean {
   if (!virtualInterruptPending(cpu) || !virtuallyEnabled(cpu) || inShadow(cpu)) return false;
   if ((cpu.get(R.rflags) & Flag.IF) === 0n) return false;
-  const control = cpu.get(R.intControl);
-  if ((control & IntControl.V_IGN_TPR) !== 0n) return true;
-  return (control & IntControl.V_INTR_PRIO) >> 16n > (control & 0xfn);
+  return rules.virqLatched ? (cpu.get(R.svmMode) & SvmMode.VIRQ_OPEN) !== 0n : priorityPasses(cpu.get(R.intControl));
 }
 
 const virtualInterruptPending = (cpu: SlotReader): boolean =>

@@ -249,7 +249,7 @@ function restoreHost(memory: PhysicalMemory, rules: VmrunRules): boolean {
     }
   }
   // To the host VMRUN is one instruction, complete now: with TF set its single-step trap is due.
-  const step = (rflags & TF) === 0 ? 0 : SINGLE_STEP;
+  const step = (rflags & TF) === 0 || rules.dropsHostStep ? 0 : SINGLE_STEP;
   registers.set(R.boundary, (registers.low(R.boundary) & BOUNDARY_KEPT) | step);
   const legal = !hostInPaeMode() || legalPdptes(memory, registers.low(R.hostCr3), rules.addressHighReserved);
   if (legal && hostInPaeMode()) loadPdptes(registers, memory, registers.low(R.hostCr3));

@@ -44,6 +44,8 @@ interface LoadRules {
   readonly nestedControl: number;
   readonly virtExt: number;
   readonly pauseFilter: number;
+  /** Counts of the PAUSE filter above it count as this. */
+  readonly mostPauses: number;
   /** Bits of the low word at 0B8h that are taken as set. */
   readonly virtExtForced: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
@@ -55,6 +57,9 @@ interface LoadRules {
   readonly keepsFirstMsrProt: boolean;
   readonly keepsBasesAsStored: boolean;
   readonly clearsExitInfo2: boolean;
+  readonly startsIntInfoFromEvent: boolean;
+  /** The host's IF lets interrupts in only once the guest's was set (`interrupt-rules.ts`). */
+  readonly hostIfWaits: boolean;
   readonly faultsOnUnbackedMsrpm: boolean;
 }
 
@@ -73,6 +78,7 @@ interface ExitRules {
   /** Bits of the host's DR7 that come back. */
   readonly hostDr7: number;
   readonly ignoresBadHostPdptes: boolean;
+  readonly dropsHostStep: boolean;
   /** EXITCODE of a VMRUN that failed. */
   readonly invalid: bigint;
   readonly keepsEventOnFailure: boolean;
@@ -151,6 +157,7 @@ function loadRules(profile: CpuProfile, deviates: Deviates): LoadRules {
     nestedControl: (svm.has('np') ? NP : 0) | (svm.has('gmet') ? Number(NestedControl.GMET_ENABLE) : 0),
     virtExt: (branchRecord ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) | virtualVmload,
     pauseFilter: pauseFilterBits(profile),
+    mostPauses: deviates('pause-filter-merged') ? MERGED_PAUSES : 0xffff,
     virtExtForced: deviates('vmload-virtualized-unasked') ? virtualVmload : 0,
     cleanBits: svm.has('vmcb-clean') && !deviates('clean-bits-ignored') ? CLEAN_BITS : 0,
     narrowsStaleIntercepts: deviates('stale-intercepts-narrowed'),
@@ -158,16 +165,22 @@ function loadRules(profile: CpuProfile, deviates: Deviates): LoadRules {
     interceptMasks: interceptMasks(profile.deviations),
     keepsFirstMsrProt: deviates('msr-prot-not-turned-on'),
     keepsBasesAsStored: deviates('bases-not-canonical'),
+    startsIntInfoFromEvent: deviates('exitintinfo-keeps-last-event'),
+    hostIfWaits: deviates('intr-mask-latched'),
     clearsExitInfo2: deviates('exit-info-2-cleared-at-vmrun'),
     faultsOnUnbackedMsrpm: deviates('unbacked-msrpm-undefined-opcode'),
   };
 }
 
 /** Count in bits 31:16, threshold in bits 15:0. */
-function pauseFilterBits({ svm }: CpuProfile): number {
+function pauseFilterBits({ svm, deviations }: CpuProfile): number {
   if (!svm.has('pause-filter')) return 0;
-  return svm.has('pause-filter-threshold') ? 0xffff_ffff : 0xffff_0000;
+  const threshold = svm.has('pause-filter-threshold') && !deviations.has('pause-filter-merged');
+  return threshold ? 0xffff_ffff : 0xffff_0000;
 }
+
+/** The count that Xen sets for its own guests. */
+const MERGED_PAUSES = 4000;
 
 /** The byte at 061h, V_IRQ in its lowest bit. */
 const V_IRQ_BYTE = 0xff00;
@@ -185,6 +198,7 @@ function exitRules({ svm }: CpuProfile, deviates: Deviates): ExitRules {
     clearsLbrCleanBit: deviates('lbr-clean-bit-cleared'),
     storesFaultAddressInCr2: deviates('page-fault-exit-writes-cr2'),
     hostDr7: hostDr7(deviates),
+    dropsHostStep: deviates('vmrun-not-stepped'),
     ignoresBadHostPdptes: deviates('bad-host-pdptes-ignored'),
     invalid: deviates('invalid-exit-code-32-bit') ? BigInt.asUintN(32, ExitCode.INVALID) : ExitCode.INVALID,
     keepsEventOnFailure: deviates('failed-vmrun-keeps-event'),

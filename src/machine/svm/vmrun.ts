@@ -150,7 +150,8 @@ function saveHost(rules: VmrunRules): void {
 
 /** The processor's copies of the control fields, GIF, and guest mode itself. */
 function loadControls(words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
-  registers.set(R.svmMode, (registers.low(R.rflags) & IF) === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
+  const lettingIn = registers.low(R.rflags) & (rules.hostIfWaits ? lowOf(words, at, W.rflags) : IF) & IF;
+  registers.set(R.svmMode, lettingIn === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
   registers.set(R.vmcb, vmcb);
   for (let word = 0; word < INTERCEPT_SLOTS.length; word++) {
     const requested = words[at + word] as number;
@@ -169,8 +170,11 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   const virtualNmis = (intControl & V_NMI_ENABLE) === 0 ? V_NMI_BITS : 0;
   registers.set(R.intControl, intControl & ~virtualNmis, virtualVector);
   const filter = highOf(words, at, W.pauseFilterCount) & rules.pauseFilter;
-  registers.set(R.pauseFilter, filter >>> 16, filter);
+  const pauses = Math.min(filter >>> 16, rules.mostPauses);
+  registers.set(R.pauseFilter, pauses, (pauses << 16) | (filter & 0xffff));
   registers.set(R.exitIntInfo, 0);
+  if (rules.startsIntInfoFromEvent)
+    registers.set(R.exitIntInfo, lowOf(words, at, W.eventInj) & ~VALID, highOf(words, at, W.eventInj));
   loadEvent(words, at, rules);
   const nested = lowOf(words, at, W.nestedControl) & rules.nestedControl;
   registers.set(R.nestedControl, (nested & NP_ENABLE) === 0 ? 0 : nested);
