@@ -49,8 +49,15 @@ export { type ChaosInput, Machine } from './machine.js';
 export type { PhysicalMemory } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';
-export type { Witness } from './policy/deviation.js';
-export { POLICIES, type Policy, parsePolicy, policyNamed } from './policy/policies.js';
+export {
+  POLICIES,
+  type Policy,
+  parsePolicy,
+  policyNamed,
+  policyOfDeviations,
+  witnessName,
+} from './policy/policies.js';
+export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
 export { initialState, type MachineState, reduce } from './reduce.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';

@@ -52,6 +52,7 @@ import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { interruptRules } from './svm/interrupt-rules.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
@@ -121,7 +122,7 @@ export class Machine implements ProcessorHost {
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
-    this.vcpus = new Vcpus(this.state, this.engine, this.memory, () => this.now);
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile), () => this.now);
     this.vcpus.load(this.state.vcpus);
     this.processor = new Processor(this);
   }

@@ -13,6 +13,7 @@ import { Activity, R, type RegisterFile, SLOT_COUNT, type Slot } from './layout/
 import type { PhysicalMemory } from './mmu/memory.js';
 import type { MachineState, VcpuState } from './reduce.js';
 import { physicalInterruptsAllowed } from './svm/injection.js';
+import type { InterruptRules } from './svm/interrupt-rules.js';
 import type { Engine } from './wasm/engine.js';
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -27,6 +28,7 @@ export class Vcpus {
     private readonly state: MachineState,
     private readonly engine: Engine,
     private readonly memory: PhysicalMemory,
+    private readonly rules: InterruptRules,
     private readonly now: () => number,
   ) {
     this.parked = state.vcpus.map(() => new BigUint64Array(SLOT_COUNT));
@@ -94,7 +96,7 @@ export class Vcpus {
     if (cpu.get(R.activity) === Activity.RUNNING) return true;
     const held = this.isHeld(vcpu);
     const externalPending = !held && cpuInterruptPending(this.state.devices, vcpu) !== undefined;
-    return decideBoundary(cpu, { externalPending, held }) !== undefined;
+    return decideBoundary(cpu, { externalPending, held, rules: this.rules }) !== undefined;
   }
 
   /** Chaos keeps interrupts from it for a while. */
@@ -111,7 +113,7 @@ export class Vcpus {
   /** It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
   isDeaf(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu);
+    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu, this.rules);
   }
 
   /** The current vCPU's MWAIT is over because of a write. */

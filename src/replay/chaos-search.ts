@@ -26,7 +26,7 @@ export interface TriedSession extends SessionOptions {
   readonly limit: number;
 }
 
-export const sameVerdict = (a: Verdict, b: Verdict): boolean =>
+const sameVerdict = (a: Verdict, b: Verdict): boolean =>
   a.ended === b.ended && a.status === b.status && a.matched === b.matched;
 
 /** Runs the session to its verdict. */
