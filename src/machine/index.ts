@@ -49,7 +49,6 @@ export { Machine } from './machine.js';
 export type { PhysicalMemory } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';
-export type { Witness } from './policy/deviation.js';
 export {
   POLICIES,
   type Policy,

@@ -127,12 +127,14 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   stateControl(context, 'cr4', value);
 }
 
+const cr8IsVirtual = ({ profile }: SystemContext): boolean => profile.deviations.has('cr8-always-virtual');
+
 /** CR8 holds the task priority; a guest with V_INTR_MASKING has its own (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
 export function writeCr8(context: SystemContext, value: bigint, info1: bigint): void {
   context.intercept(crWrite(8), { info1 }, 'before-operands');
   if ((value & ~0xfn) !== 0n) throw generalProtection();
   context.intercept(crWrite(8), { info1 });
-  const { physical, intControl } = taskPriorityWrite(context.tx, value);
+  const { physical, intControl } = taskPriorityWrite(context.tx, value, cr8IsVirtual(context));
   if (physical) context.writeTaskPriority(value);
   if (intControl !== undefined) {
     context.tx.set(R.intControl, intControl);
@@ -143,7 +145,7 @@ export function writeCr8(context: SystemContext, value: bigint, info1: bigint): 
 }
 
 export const readCr8 = (context: SystemContext): bigint =>
-  virtualTaskPriority(context.tx) ?? context.readTaskPriority();
+  virtualTaskPriority(context.tx, cr8IsVirtual(context)) ?? context.readTaskPriority();
 
 const PDPTES: readonly Slot[] = [R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];
 

@@ -24,6 +24,11 @@ export interface Witness {
    * stand for the program do without the deviation then.
    */
   readonly emulatedOnly?: true;
+  /**
+   * Its CPUID does not report the feature. Policies that stand for the program do without the deviation: what belongs to
+   * them is a CPU profile without the feature, `--cpu NAME,-FEATURE`.
+   */
+  readonly unreported?: true;
   /** File and function, or the commit that ended it. */
   readonly source: string;
 }
@@ -43,7 +48,7 @@ export interface Deviation {
 }
 
 /** When a witness holds. */
-type Limits = Pick<Witness, 'since' | 'before' | 'emulatedOnly'>;
+type Limits = Pick<Witness, 'since' | 'before' | 'emulatedOnly' | 'unreported'>;
 
 const witness =
   (program: Program) =>

@@ -21,8 +21,9 @@ function isBefore(release: string, other: string): boolean {
   return major === otherMajor ? minor < otherMinor : major < otherMajor;
 }
 
-const holdsIn = ({ since, before, emulatedOnly }: Witness, release: string): boolean =>
+const holdsIn = ({ since, before, emulatedOnly, unreported }: Witness, release: string): boolean =>
   emulatedOnly !== true &&
+  unreported !== true &&
   (since === undefined || !isBefore(release, since)) &&
   (before === undefined || isBefore(release, before));
 
@@ -50,10 +51,11 @@ export const POLICIES: readonly Policy[] = [
 export const policyNamed = (name: string): Policy | undefined => POLICIES.find((policy) => policy.name === name);
 
 /** `kvm from 5.16 before 6.7`: who deviates, and when. */
-export function witnessName({ program, since, before, emulatedOnly }: Witness): string {
+export function witnessName({ program, since, before, emulatedOnly, unreported }: Witness): string {
   const from = since === undefined ? '' : ` from ${since}`;
   const until = before === undefined ? '' : ` before ${before}`;
-  return `${program}${from}${until}${emulatedOnly === true ? ', for instructions that it emulates' : ''}`;
+  const emulated = emulatedOnly === true ? ', for instructions that it emulates' : '';
+  return `${program}${from}${until}${emulated}${unreported === true ? ', which does not report the feature' : ''}`;
 }
 
 /** Sorts deviations by the catalogue, each once. */

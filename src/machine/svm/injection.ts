@@ -175,19 +175,24 @@ export const virtualInterruptVector = (cpu: SlotReader): number =>
 /** `intControl` once the virtual interrupt is taken, before the IDT is read. */
 export const withoutVirtualInterrupt = (intControl: bigint): bigint => intControl & ~IntControl.V_IRQ;
 
-/** What a guest reads from CR8; undefined when that is the local APIC's TPR (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
-export const virtualTaskPriority = (cpu: SlotReader): bigint | undefined =>
-  masksVirtually(cpu) ? cpu.get(R.intControl) & 0xfn : undefined;
+/**
+ * What a guest reads from CR8; undefined when that is the local APIC's TPR (APM vol.2 §15.21.2 Virtualizing APIC.TPR).
+ * @param always the deviation `cr8-always-virtual`: the VMCB need not ask for it.
+ */
+export const virtualTaskPriority = (cpu: SlotReader, always = false): bigint | undefined =>
+  masksVirtually(cpu) || (always && inGuest(cpu)) ? cpu.get(R.intControl) & 0xfn : undefined;
 
 /**
  * What a write of CR8 does in guest mode: V_TPR always takes the value; `physical` says whether the local APIC's TPR
  * does, too. In host mode `intControl` is undefined.
+ * @param always as above.
  */
 export function taskPriorityWrite(
   cpu: SlotReader,
   value: bigint,
+  always = false,
 ): { readonly physical: boolean; readonly intControl: bigint | undefined } {
   if (!inGuest(cpu)) return { physical: true, intControl: undefined };
   const intControl = (cpu.get(R.intControl) & ~IntControl.V_TPR) | (value & 0xfn);
-  return { physical: !masksVirtually(cpu), intControl };
+  return { physical: !masksVirtually(cpu) && !always, intControl };
 }

@@ -46,8 +46,7 @@ interface LoadRules {
   readonly pauseFilter: number;
   /** Counts of the PAUSE filter above it count as this. */
   readonly mostPauses: number;
-  /** Bits of the low words at 060h and 0B8h that are taken as set. */
-  readonly intControlForced: number;
+  /** Bits of the low word at 0B8h that are taken as set. */
   readonly virtExtForced: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
   readonly cleanBits: number;
@@ -138,7 +137,6 @@ const NP = Number(NestedControl.NP_ENABLE);
 const INT_CONTROL = Number(
   IntControl.V_TPR | IntControl.V_IRQ | IntControl.V_INTR_PRIO | IntControl.V_IGN_TPR | IntControl.V_INTR_MASKING,
 );
-const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 export const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
 export const V_NMI_BITS = Number(IntControl.V_NMI | IntControl.V_NMI_MASK);
 const VMLOAD_VMSAVE = Number(VirtExt.VMLOAD_VMSAVE);
@@ -160,7 +158,6 @@ function loadRules(profile: CpuProfile, deviates: Deviates): LoadRules {
     virtExt: (branchRecord ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) | virtualVmload,
     pauseFilter: pauseFilterBits(profile),
     mostPauses: deviates('pause-filter-merged') ? MERGED_PAUSES : 0xffff,
-    intControlForced: deviates('v-intr-masking-forced') ? V_INTR_MASKING : 0,
     virtExtForced: deviates('vmload-virtualized-unasked') ? virtualVmload : 0,
     cleanBits: svm.has('vmcb-clean') && !deviates('clean-bits-ignored') ? CLEAN_BITS : 0,
     narrowsStaleIntercepts: deviates('stale-intercepts-narrowed'),

@@ -150,11 +150,8 @@ function saveHost(rules: VmrunRules): void {
 
 /** The processor's copies of the control fields, GIF, and guest mode itself. */
 function loadControls(words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
-  const intControl = lowOf(words, at, W.intControl) & rules.intControl;
   const lettingIn = registers.low(R.rflags) & (rules.hostIfWaits ? lowOf(words, at, W.rflags) : IF) & IF;
-  // Where masking is forced and not asked for, physical interrupts are never held back.
-  const hostIf = lettingIn !== 0 || (rules.intControlForced & ~intControl) !== 0;
-  registers.set(R.svmMode, hostIf ? GUEST_MODE | HOST_IF : GUEST_MODE);
+  registers.set(R.svmMode, lettingIn === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
   registers.set(R.vmcb, vmcb);
   for (let word = 0; word < INTERCEPT_SLOTS.length; word++) {
     const requested = words[at + word] as number;
@@ -169,8 +166,9 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   load(R.tscOffset, words, at, W.tscOffset);
   registers.set(R.guestAsid, lowOf(words, at, W.guestASID));
   const virtualVector = highOf(words, at, W.intControl) & V_INTR_VECTOR_HIGH;
+  const intControl = lowOf(words, at, W.intControl) & rules.intControl;
   const virtualNmis = (intControl & V_NMI_ENABLE) === 0 ? V_NMI_BITS : 0;
-  registers.set(R.intControl, (intControl & ~virtualNmis) | rules.intControlForced, virtualVector);
+  registers.set(R.intControl, intControl & ~virtualNmis, virtualVector);
   const filter = highOf(words, at, W.pauseFilterCount) & rules.pauseFilter;
   const pauses = Math.min(filter >>> 16, rules.mostPauses);
   registers.set(R.pauseFilter, pauses, (pauses << 16) | (filter & 0xffff));

@@ -228,7 +228,7 @@ describe('what VMRUN loads under a policy', () => {
   );
 
   deviation(
-    'v-intr-masking-forced',
+    'cr8-always-virtual',
     (deviations) => {
       const live = new NestedMachine('b805000000 440f22c0', {}, undefined, deviations); // MOV CR8, 5
       live.put(CODE + 3, '440f20c0 f4'); // L1: MOV RAX, CR8
