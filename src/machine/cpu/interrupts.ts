@@ -28,6 +28,8 @@ import { is64Bit, type SlotReader } from './mode.js';
 export interface BoundaryInputs {
   /** An interrupt controller asserts INTR. */
   readonly externalPending: boolean;
+  /** NMIs wait, as external interrupts do: chaos delays them. */
+  readonly held?: boolean;
   /** Without them, the manual's. */
   readonly rules?: InterruptRules;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
@@ -82,7 +84,7 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   const discard = rules.discardsBreakpoints && breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
-  const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu);
+  const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && inputs.held !== true && nmiAllowed(cpu);
   if (nmi && !nmiHeld(cpu, rules)) return unless('NMI', { kind: 'nmi' });
   if (activity === Activity.SHUTDOWN) return undefined;
   if (inputs.externalPending && physicalInterruptsAllowed(cpu, rules)) return unless('INTR', { kind: 'external' });

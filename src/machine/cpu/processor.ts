@@ -207,6 +207,7 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
+      held: this.machine.interruptsHeld,
       rules: this.rules,
     });
     if (due === undefined) return false;
