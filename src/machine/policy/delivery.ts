@@ -17,14 +17,19 @@ export const DELIVERY = {
     manual: INTR,
     effect: 'exits for interrupts that the host holds back; none for those that it lets in, before L2 executes STI',
     witnesses: [
-      bochs('B-06', 'cpu/flag_ctrl_pro.cc, handleInterruptMaskChange; svm.cc, VMRUN sets in_svm_guest after EFLAGS'),
+      bochs(
+        'B-06',
+        'cpu/flag_ctrl_pro.cc, handleInterruptMaskChange; svm.cc, VMRUN sets in_svm_guest after EFLAGS; by reading',
+      ),
     ],
   },
   'virq-mask-latched': {
     differs: 'what IF and V_TPR say of a virtual interrupt is looked at when IF changes and when CR8 is written only',
     manual: 'it is recognised while IF is set and its priority is above V_TPR (§15.21.4 Injecting Virtual Interrupts)',
     effect: 'one that L1 leaves in the VMCB of a guest with IF set waits; one that IF let in is taken above its V_TPR',
-    witnesses: [bochs('B-06', 'cpu/flag_ctrl_pro.cc, handleInterruptMaskChange; svm.cc, Svm_Vmexit masks it')],
+    witnesses: [
+      bochs('B-06', 'cpu/flag_ctrl_pro.cc, handleInterruptMaskChange; svm.cc, Svm_Vmexit masks it; by reading'),
+    ],
   },
   'intr-exits-whatever-if': {
     differs: "an intercepted INTR exits whatever the guest's IF and interrupt shadow say, without V_INTR_MASKING",
