@@ -66,6 +66,7 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['pic-pit.elf', 'strict=1', 'pic-pit.strict'],
   ['realmode.elf', '', 'realmode'],
   ['realmode.elf', 'strict=1', 'realmode.strict'],
+  ['intercepts.elf', '', 'intercepts'],
 ];
 
 describe('a sample guest', () => {
