@@ -30,7 +30,6 @@ CODE_BYTES(fwait, "fwait", "64", "fninit; fldcw (%rbx); fld1; fldz; fdivrp", "fw
 #define SEND_NMI 0x400
 #define SEND_INIT 0x500
 #define ASSERT 0x4000
-#define PHYSICAL_VECTOR 0x38
 
 static volatile u32 interrupts_in_l1, nmis_in_l1;
 volatile u32 inits_in_l1;
@@ -94,7 +93,7 @@ static void unblock_nmis(void)
 
 /* ---- INTR ---- */
 
-static void send_interrupt(const struct trial *trial, int on)
+void send_interrupt(const struct trial *trial, int on)
 {
         (void)trial;
         (void)on;
@@ -123,7 +122,7 @@ static void send_interrupt_masked_virtually(const struct trial *trial, int on)
 }
 
 /* An intercepted interrupt is not acknowledged; L1 gets what L2 did not. */
-static const char *interrupt_in_l1(const struct trial *trial, int on)
+const char *interrupt_in_l1(const struct trial *trial, int on)
 {
         u32 requested = in_set(APIC_REQUEST), in_service = in_set(APIC_IN_SERVICE), taken = interrupts_in_l1;
         const int exits = VMCB64(vmcb, EXITCODE) == EXIT_INTR;

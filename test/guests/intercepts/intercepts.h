@@ -171,6 +171,7 @@ struct row {
 
 #define EVENT_SOFTWARE (4ul << 8)
 
+#define PHYSICAL_VECTOR 0x38
 #define VIRTUAL_VECTOR 0x31
 #define PENDING_VIRTUAL (V_IRQ | V_IGN_TPR | V_PRIORITY(VIRTUAL_VECTOR >> 4) | V_VECTOR(VIRTUAL_VECTOR))
 
@@ -231,5 +232,7 @@ void check_later_instructions(void);
 void events_prepare(void);
 void disarm_monitor(void);
 void send_init(const struct trial *trial, int on);
+void send_interrupt(const struct trial *trial, int on);
+const char *interrupt_in_l1(const struct trial *trial, int on);
 
 #endif

@@ -159,8 +159,9 @@ static void prepare_breakpoint(const struct trial *trial, int on)
 static const char *inspect_breakpoint(const struct trial *trial, int on)
 {
         (void)trial;
-        (void)on;
         write_dr0(0);
+        if (without_breakpoint->inspect)        /* it may have to clear something away */
+                without_breakpoint->inspect(without_breakpoint, on);
         return VMCB64(vmcb, DR6) & 1 ? 0 : "DR6.B0 is clear";
 }
 

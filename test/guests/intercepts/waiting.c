@@ -1,6 +1,6 @@
 /*
- * Instructions that wait: PAUSE and its filter, HLT, MONITOR, MWAIT. Where L2 really is to wait, a virtual interrupt is
- * pending and STI's shadow holds it back until the instruction has begun.
+ * Instructions that wait: PAUSE and its filter, HLT, MONITOR, MWAIT. Where L2 may wait, an interrupt is pending, virtual or
+ * physical, and STI's shadow holds it back until the instruction has begun.
  * Source: APM vol.2 §15.9 Instruction Intercepts (table 15-7), §15.14.4 Pause Intercept Filtering; APM vol.3, MONITOR, MWAIT.
  */
 #include "intercepts.h"
@@ -13,6 +13,7 @@ CODE_BYTES(slow_pauses, "pause, eight times, far apart", "64", "",
 INSTRUCTION(hlt, "hlt");
 INSTRUCTION16(hlt16, "hlt");
 AFTER(sti_hlt, "sti", "hlt");
+CODE_BYTES(sti_hlt16, "sti; hlt", "16", "sti", "hlt");
 INSTRUCTION(monitor, "monitor");
 INSTRUCTION(monitor_fs, "fs monitor");
 ENCODED(monitorx, "monitorx", "0x0f, 0x01, 0xfa");
@@ -83,19 +84,28 @@ static void also_hlt(const struct trial *trial, int on)
         VMCB32(vmcb, INTERCEPT_3) |= 1 << INTERCEPT3_HLT;
 }
 
+/* Intercepted or not, the physical interrupt is there to end it. */
+#define WOKEN .off = TRAPS(PHYSICAL_VECTOR), .prepare = send_interrupt, .inspect = interrupt_in_l1
+
+static void send_interrupt_also_hlt(const struct trial *trial, int on)
+{
+        send_interrupt(trial, on);
+        also_hlt(trial, on);
+}
+
 static const struct trial hlt_trials[] = {
-        {&hlt, 0, KERNEL64, .off = NOT_RUN},
+        {&sti_hlt, "a physical interrupt pending", KERNEL64, WOKEN},
         {&sti_hlt, "a virtual interrupt pending", KERNEL64, .off = TRAPS(VIRTUAL_VECTOR), .v_control = PENDING_VIRTUAL},
-        {&hlt16, 0, REAL, .off = NOT_RUN},
+        {&sti_hlt16, "a physical interrupt pending", REAL, WOKEN},
         {&hlt, 0, USER64, {PRIVILEGE, GP, 0}},
         {&hlt16, 0, V86, {PRIVILEGE, GP, 0}},
 }, idle_trials[] = {
-        {&hlt, 0, KERNEL64, .off = NOT_RUN, .needs = IDLE_HLT_INTERCEPT},
+        {&sti_hlt, "a physical interrupt pending", KERNEL64, WOKEN, .needs = IDLE_HLT_INTERCEPT},
         {&hlt, 0, USER64, {PRIVILEGE, GP, 0}, .needs = IDLE_HLT_INTERCEPT},
         {&sti_hlt, "a virtual interrupt pending", KERNEL64, .off = TRAPS(VIRTUAL_VECTOR), .on = TRAPS(VIRTUAL_VECTOR),
          .v_control = PENDING_VIRTUAL, .needs = IDLE_HLT_INTERCEPT},
-        {&hlt, "HLT set, too", KERNEL64, .on = EXITS, .off = EXITS, .exit = EXIT_HLT, .needs = IDLE_HLT_INTERCEPT,
-         .prepare = also_hlt},
+        {&sti_hlt, "a physical interrupt pending, HLT set, too", KERNEL64, .on = EXITS, .off = EXITS, .exit = EXIT_HLT,
+         .needs = IDLE_HLT_INTERCEPT, .prepare = send_interrupt_also_hlt, .inspect = interrupt_in_l1},
 };
 
 static void monitor_unarmed(const struct trial *trial, int on)

@@ -14,7 +14,7 @@ import { guestImage, MEBIBYTE } from '../../support/sessions.js';
 /** More than the guest takes. */
 const LIMIT = 100_000_000;
 
-/** `ok   HLT 00c:24 exit 078 after-privilege, 8 checks`, with failed checks and missing features behind. */
+/** `ok   HLT 00c:24 exit 078 after-privilege, 11 checks`, with failed checks and missing features behind. */
 const LINE =
   /^(?<verdict>ok {2}|FAIL|skip) (?<name>\w+) (?<offset>[0-9a-f]{3}):(?<bit>\d+) exit (?<exit>[0-9a-f]{3}) (?<stage>[a-z-]+), (?<checks>\d+) checks/;
 /** `fail HLT: hlt; CPL 3; intercept on: expected #GP(0), found #VMEXIT 078 nRIP 20001`. */
@@ -110,7 +110,11 @@ describe('a machine that is wrong', () => {
       what: 'in an exit code',
       name: 'HLT',
       run: () => broken(INTERCEPTS.HLT, { exitCode: ExitCode.PAUSE }, () => run('only=HLT')),
-      first: { instruction: 'hlt; CPL 0', expected: '#VMEXIT 078 nRIP 20001', found: '#VMEXIT 077 nRIP 20001' },
+      first: {
+        instruction: 'sti; hlt; CPL 0, a physical interrupt pending',
+        expected: '#VMEXIT 078 nRIP 20002',
+        found: '#VMEXIT 077 nRIP 20002',
+      },
     },
     {
       what: 'in a bit',
@@ -121,7 +125,10 @@ describe('a machine that is wrong', () => {
     {
       what: 'in a stage',
       name: 'RDTSC',
-      run: () => broken(rdtsc, { interceptedFirst: 'RDTSC' }, () => run('only=RDTSC')),
+      run: () =>
+        broken(INTERCEPTS.RDTSC, { stage: 'before-exceptions' }, () =>
+          broken(rdtsc, { interceptedFirst: 'RDTSC' }, () => run('only=RDTSC')),
+        ),
       first: { instruction: 'rdtsc; CPL 3, CR4.TSD', expected: '#GP(0)', found: '#VMEXIT 06e nRIP 20002' },
     },
   ])('$what is found out, with the check that fails', ({ name, run: runBroken, first }) => {
