@@ -2,7 +2,7 @@
  * What is left of the control plane: identification, interrupt flag, flags as a whole, waiting, caches and barriers,
  * random numbers.
  * Source: APM vol.3, CPUID, HLT, CLI, STI, PUSHF, POPF, MONITOR, MWAIT, PAUSE, RSM, RDRAND, RDSEED, CLAC,
- * STAC, LFENCE, MFENCE, SFENCE, CLFLUSH, MCOMMIT.
+ * STAC, LFENCE, MFENCE, SFENCE, CLFLUSH.
  */
 import { mergeFlags } from '../cpu/interrupt-return.js';
 import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
@@ -195,16 +195,6 @@ const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwait
     },
   });
 
-/** Neither CPUID Fn8000_0008_EBX[MCOMMIT] nor EFER.MCOMMIT is there: #UD, which comes before the intercept. */
-const MCOMMIT = systemInstruction({
-  mnemonic: 'MCOMMIT',
-  source: 'APM vol.3, MCOMMIT',
-  forms: ['F3 0F 01 FA:'],
-  system() {
-    throw invalidOpcode();
-  },
-});
-
 const PAUSE = systemInstruction({
   mnemonic: 'PAUSE',
   source: 'APM vol.3, PAUSE',
@@ -266,10 +256,9 @@ const barrier = (mnemonic: string, digit: number): Instruction =>
 export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
   ...[CPUID, HLT, CLI, STI, PUSHF, POPF, PAUSE, RSM],
   monitor('MONITOR', '0F 01 C8:', 'monitor'),
-  monitor('MONITORX', '0F 01 FA:', 'mwaitx'),
-  MCOMMIT,
+  monitor('MONITORX', 'NP 0F 01 FA:', 'mwaitx'),
   monitorWait('MWAIT', '0F 01 C9:', 'monitor'),
-  monitorWait('MWAITX', '0F 01 FB:', 'mwaitx'),
+  monitorWait('MWAITX', 'NP 0F 01 FB:', 'mwaitx'),
   random('RDRAND', '0F C7 /6: Rv', 'rdrand'),
   random('RDSEED', '0F C7 /7: Rv', 'rdseed'),
   accessCheck('CLAC', 'NP 0F 01 CA:', false),
