@@ -66,6 +66,7 @@ void events_prepare(void)
         APIC(APIC_LINT0) = 0x10000;
         APIC(APIC_LINT1) = 0x10000;
         APIC(APIC_TPR) = 0;
+        watchdog_prepare(APIC(APIC_ID) >> 24);
 }
 
 static void send(u32 command)
@@ -386,7 +387,7 @@ static const struct trial ferr_trials[] = {
 
 static const struct row table[] = {
         EVENT_ROW("INTR", INTERCEPT3_INTR, EXIT_INTR, intr_trials),
-        EVENT_ROW("NMI", 1, 0x61, nmi_trials),
+        EVENT_ROW("NMI", INTERCEPT3_NMI, EXIT_NMI, nmi_trials),
         EVENT_ROW("SMI", 2, 0x62, smi_trials),
         EVENT_ROW("INIT", 3, 0x63, init_trials),
         EVENT_ROW("VINTR", INTERCEPT3_VINTR, EXIT_VINTR, vintr_trials),

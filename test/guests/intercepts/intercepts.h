@@ -38,6 +38,8 @@ struct instruction { const char *text; const u8 *start, *tested, *end; };
 #define ENCODED(name, text, bytes) CODE_BYTES(name, text, "64", "", ".byte " bytes)
 #define AFTER(name, before, text) CODE_BYTES(name, before "; " text, "64", before, text)
 
+#define VMMCALL_BYTES 3         /* it stands behind the instruction, CPUID behind it */
+
 /* What came of a run. */
 enum outcome_kind {
         BY_TABLE,               /* as an expectation: completes, faults or exits, as position and stage say */
@@ -49,6 +51,7 @@ enum outcome_kind {
         EXITS_AFTER,            /* #VMEXIT behind it */
         EXITS_ANYWHERE,         /* #VMEXIT, RIP undefined */
         REFUSED,                /* VMRUN gave VMEXIT_INVALID */
+        NEVER_ENDS,             /* the watchdog ended it */
         NOT_RUN,                /* as an expectation: the machine might not come back from it */
 };
 #define FAULTS(vector) (FAULTS_ | (vector) << 8)
@@ -170,6 +173,8 @@ struct row {
 #define V_GIF_ENABLE (1ul << 25)
 
 #define EVENT_SOFTWARE (4ul << 8)
+#define INTERCEPT3_NMI 1
+#define EXIT_NMI 0x61
 
 #define PHYSICAL_VECTOR 0x38
 #define VIRTUAL_VECTOR 0x31
@@ -208,6 +213,11 @@ int trials_end(void);
 void check_row(const struct row *row);
 void check_rows(const struct row *rows, u32 count);
 const char *numbered(char *text, const char *before, u32 number, const char *after);
+
+/* watchdog.c */
+void watchdog_prepare(u32 apic_id);
+void watchdog_start(void);
+void watchdog_stop(void);
 
 /* features.c */
 void features_read(void);

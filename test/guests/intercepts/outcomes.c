@@ -36,6 +36,9 @@ void describe(const struct outcome *outcome, const struct trial *trial, u32 flag
         case REFUSED:
                 print("#VMEXIT(INVALID)");
                 return;
+        case NEVER_ENDS:
+                print("no end");
+                return;
         case FAULTS_:
         case TRAPS_:
                 print_vector(outcome->vector);
@@ -108,7 +111,7 @@ struct outcome classify(const struct trial *trial)
                 }
                 read_frame(&found, trial->mode);
                 found.kind = found.rip == rip_next ? TRAPS_ : FAULTS_;
-        } else if (found.code == EXIT_VMMCALL && rip == rip_next) {
+        } else if ((found.code == EXIT_VMMCALL && rip == rip_next) || (found.code == EXIT_CPUID && rip == rip_next + VMMCALL_BYTES)) {
                 found.kind = COMPLETES;
         } else {
                 found.kind = rip == rip_tested ? EXITS : rip == rip_next ? EXITS_AFTER : EXITS_ANYWHERE;

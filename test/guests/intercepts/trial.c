@@ -73,18 +73,19 @@ static void run(const struct trial *trial)
                 __asm__ volatile("clgi" ::: "memory");
                 sti();
         }
+        watchdog_start();
         svm_run(vmcb, &regs);
+        watchdog_stop();
         cli();
 }
 
-/* The code of a trial, and VMMCALL behind it; RIP of both. */
+/* The code of a trial, and VMMCALL and CPUID behind it, of which one is always intercepted; RIP of both. */
 static void place(const struct trial *trial)
 {
         const struct instruction *it = trial->instruction;
         u64 length = (u64)(it->end - it->start);
         memcpy((void *)CODE, it->start, length);
-        for (u8 *at = (u8 *)CODE + length; at < (u8 *)CODE + length + 30; at += 3)
-                memcpy(at, "\x0f\x01\xd9", 3);
+        memcpy((void *)(CODE + length), "\x0f\x01\xd9\x0f\xa2", VMMCALL_BYTES + 2);
         rip_tested = VMCB64(vmcb, RIP) + (u64)(it->tested - it->start);
         rip_next = VMCB64(vmcb, RIP) + length;
 }
@@ -104,7 +105,8 @@ static void report(const struct row *row, const struct trial *trial, int on, con
         print("\n");
 }
 
-static void check(const struct row *row, const struct trial *trial, int on)
+/* @param again it is the second attempt: the host of an emulator may have been slow. */
+static void check(const struct row *row, const struct trial *trial, int on, int again)
 {
         volatile u32 *word = (volatile u32 *)(vmcb + row->word);
         u32 flags = trial->flags;
@@ -113,7 +115,7 @@ static void check(const struct row *row, const struct trial *trial, int on)
         l2_reset();
         l2_state(trial);
         place(trial);
-        VMCB32(vmcb, INTERCEPT_3) |= 1u << INTERCEPT3_CPUID | 1u << INTERCEPT3_SHUTDOWN;
+        VMCB32(vmcb, INTERCEPT_3) |= 1u << INTERCEPT3_CPUID | 1u << INTERCEPT3_SHUTDOWN | 1u << INTERCEPT3_NMI;
         VMCB32(vmcb, INTERCEPT_4) |= 1 << INTERCEPT4_VMMCALL;
         if (trial->prepare)
                 trial->prepare(trial, on);
@@ -124,6 +126,8 @@ static void check(const struct row *row, const struct trial *trial, int on)
 
         struct outcome wanted = expectation(row, trial, on), found = classify(trial);
         const char *wrong = 0;
+        if (found.code == EXIT_NMI && row->exit != EXIT_NMI)
+                found.kind = NEVER_ENDS;
         if (flags & INFO1_ASSIST && has(DECODE_ASSISTS))
                 flags |= INFO1;
         if (flags & INFO2_NEXT)
@@ -137,6 +141,10 @@ static void check(const struct row *row, const struct trial *trial, int on)
         if (trial->inspect) {
                 const char *found_wrong = trial->inspect(trial, on);
                 wrong = wrong ? wrong : found_wrong;
+        }
+        if (found.kind == NEVER_ENDS && !again) {
+                check(row, trial, on, 1);
+                return;
         }
         row_checks++;
         if (!same(&wanted, &found, trial, flags) || wrong) {
@@ -174,7 +182,7 @@ static void check_breakpoint(const struct row *row)
         trial.dr7 = 0x401;
         trial.prepare = prepare_breakpoint;
         trial.inspect = inspect_breakpoint;
-        check(row, &trial, 1);
+        check(row, &trial, 1, 0);
 }
 
 /* `ok`, or what is wrong with an intercept, or what CPUID does not offer of it. */
@@ -256,8 +264,8 @@ void check_row(const struct row *row)
                         row_lacks[trial->needs] = 1;
                         continue;
                 }
-                check(row, trial, 0);
-                check(row, trial, 1);
+                check(row, trial, 0, 0);
+                check(row, trial, 1, 0);
         }
         if (!row->event && !row_lacks[row->feature] && has(row->trials[0].needs))
                 check_breakpoint(row);

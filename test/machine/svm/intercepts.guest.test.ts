@@ -3,9 +3,19 @@
  * same of bit, exit code and stage, and no check fails, whatever the profile. What the lines mean: test/guests/README.md.
  */
 import { describe, expect, it } from 'vitest';
-import { CPU_PROFILES, DEFAULT_CONFIG, Machine, type StatedEvent } from '../../../src/machine/index.js';
+import type { SystemContext } from '../../../src/machine/cpu/system-context.js';
+import {
+  CPU_PROFILES,
+  DEFAULT_CONFIG,
+  Machine,
+  type MachineConfig,
+  type StatedEvent,
+} from '../../../src/machine/index.js';
 import { CONTROL_INSTRUCTIONS } from '../../../src/machine/isa/control.js';
 import type { SystemInstruction } from '../../../src/machine/isa/instruction.js';
+import { VMMCALL } from '../../../src/machine/isa/svm.js';
+import { ownRip } from '../../../src/machine/isa/system-operands.js';
+import { R } from '../../../src/machine/layout/cpu-state.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
 import { INTERCEPTS } from '../../../src/machine/svm/intercepts.js';
 import { instructionCount } from '../../../src/machine/units.js';
@@ -26,9 +36,9 @@ interface Run {
   readonly ended: Machine['state']['ended'];
 }
 
-function run(options = '', cpu = DEFAULT_CONFIG.cpu): Run {
+function run(options = '', changes: Partial<MachineConfig> = {}): Run {
   let output = '';
-  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, cpu }, ({ event }: StatedEvent) => {
+  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, ...changes }, ({ event }: StatedEvent) => {
     if (event.type === 'uart.transmitted') output += String.fromCharCode(event.byte);
   });
   machine.deliver({ type: 'input.clock', unixSeconds: 1_700_000_000 });
@@ -42,7 +52,7 @@ const whole = new Map<string, Run>();
 
 /** A run of all intercepts, once for each profile. */
 function runAll(cpu: string): Run {
-  const result = whole.get(cpu) ?? run('', cpu);
+  const result = whole.get(cpu) ?? run('', { cpu });
   whole.set(cpu, result);
   return result;
 }
@@ -97,13 +107,18 @@ describe('the guest that tries every intercept (APM vol.2 §15.7 to §15.14)', (
   });
 
   it('skips what CPUID does not report, after #UD has come', () => {
-    const [line] = verdicts(run('only=RDPRU', 'vmtape-base,-rdpru'));
+    const [line] = verdicts(run('only=RDPRU', { cpu: 'vmtape-base,-rdpru' }));
     expect(line).toMatchObject({ verdict: 'skip', checks: '8' });
   });
 });
 
 describe('a machine that is wrong', () => {
   const rdtsc = CONTROL_INSTRUCTIONS.find(({ mnemonic }) => mnemonic === 'RDTSC') as SystemInstruction;
+  /** An instruction that begins anew for ever. */
+  const repeat = (context: SystemContext): void => {
+    context.tx.set(R.rip, ownRip(context));
+    context.plain();
+  };
 
   it.each([
     {
@@ -130,6 +145,13 @@ describe('a machine that is wrong', () => {
           broken(rdtsc, { interceptedFirst: 'RDTSC' }, () => run('only=RDTSC')),
         ),
       first: { instruction: 'rdtsc; CPL 3, CR4.TSD', expected: '#GP(0)', found: '#VMEXIT 06e nRIP 20002' },
+    },
+    {
+      what: 'in that an instruction never ends',
+      name: 'VMMCALL',
+      // The watchdog's time is a matter of few instructions then.
+      run: () => broken(VMMCALL, { system: repeat }, () => run('only=VMMCALL', { nanosecondsPerInstruction: 1000 })),
+      first: { instruction: 'vmmcall; CPL 0', intercept: 'off', expected: '#UD', found: 'no end' },
     },
   ])('$what is found out, with the check that fails', ({ name, run: runBroken, first }) => {
     const result = runBroken();
