@@ -39,7 +39,7 @@ static void allow_in_guest(const struct trial *trial, int on)
                 VMCB64(vmcb, NP_ENABLE) |= 1 << 7;
 }
 
-/* RAX 2: by ASID; bit 5 of RAX with ECX[15:0] beyond what CPUID allows, or reserved bits, are illegal. */
+/* RAX 2: all addresses of the PCID in EDX[27:16]. Bits 11:6 of RAX are reserved, which makes an INVLPGB illegal. */
 static const struct trial invlpgb_trials[] = {
         {&invlpgb, 0, KERNEL64, .rax = 2, .rdx = 1, .prepare = allow_in_guest},
         {&invlpgb, 0, USER64, {PRIVILEGE, GP, 0}, .rax = 2, .rdx = 1, .prepare = allow_in_guest},
