@@ -265,9 +265,9 @@ const barrier = (mnemonic: string, digit: number): Instruction =>
 export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
   ...[CPUID, HLT, CLI, STI, PUSHF, POPF, PAUSE, RSM],
   monitor('MONITOR', '0F 01 C8:', 'monitor'),
-  monitor('MONITORX', '0F 01 FA:', 'mwaitx'),
+  monitor('MONITORX', 'NP 0F 01 FA:', 'mwaitx'),
   monitorWait('MWAIT', '0F 01 C9:', 'monitor'),
-  monitorWait('MWAITX', '0F 01 FB:', 'mwaitx'),
+  monitorWait('MWAITX', 'NP 0F 01 FB:', 'mwaitx'),
   random('RDRAND', '0F C7 /6: Rv', 'rdrand'),
   random('RDSEED', '0F C7 /7: Rv', 'rdseed'),
   accessCheck('CLAC', 'NP 0F 01 CA:', false),
