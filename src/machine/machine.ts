@@ -37,7 +37,7 @@ import {
   settle,
 } from './devices/devices.js';
 import { invariant } from './errors.js';
-import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
+import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import {
   Activity,
@@ -53,6 +53,7 @@ import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { interruptRules } from './svm/interrupt-rules.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
@@ -79,9 +80,14 @@ export interface BootImage {
 export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
-  | { readonly type: 'input.entropy'; readonly seed: bigint };
+  | { readonly type: 'input.entropy'; readonly seed: bigint }
+  | ChaosInput;
+
+/** What chaos may do: all of it is left open by the architecture. */
+export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf<'input.skew'>;
 
 const NEVER = Number.POSITIVE_INFINITY;
+const BOOTSTRAP_VCPU = 0;
 /** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
 const MOST_SKIPS = 1000;
 
@@ -97,6 +103,8 @@ export class Machine implements ProcessorHost {
   private unstated = 0;
   /** Until which no device acts by itself; undefined when an event may have changed that. */
   private deadline: number | undefined;
+  /** Until which no vCPU that chaos holds may take interrupts again; undefined when that may have changed. */
+  private release: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
   /** Another vCPU's local APIC has just changed: most likely it has an interrupt now. */
@@ -115,7 +123,7 @@ export class Machine implements ProcessorHost {
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
-    this.vcpus = new Vcpus(this.state, this.engine, this.memory);
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile), () => this.now);
     this.vcpus.load(this.state.vcpus);
     this.processor = new Processor(this);
   }
@@ -167,8 +175,23 @@ export class Machine implements ProcessorHost {
 
   deliver(input: MachineInput): void {
     this.flushRun();
-    this.state1(input);
+    // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
+    this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    if (input.type === 'input.turn') this.vcpus.follow();
+    if (input.type === 'input.hold') this.release = undefined;
+    if (input.type === 'input.skew') this.skewed(input.target);
+  }
+
+  private skewed(vcpu: number): void {
+    if (vcpu === this.vcpu) this.engine.syncShadow(R.tscBase);
+    const base = this.vcpus.reader(vcpu).get(R.tscBase);
+    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
+  }
+
+  /** Whether a vCPU could have the turn now. */
+  canRun(vcpu: number): boolean {
+    return this.vcpus.canRun(vcpu);
   }
 
   /** Bytes that `input.serial` may bring without overrunning the receiver. */
@@ -264,12 +287,17 @@ export class Machine implements ProcessorHost {
   private runDeadlines(): number {
     while (this.state.ended === null && this.ending === null) {
       this.deadline ??= nextDeadline(this.state.devices) ?? NEVER;
-      if (this.deadline > this.now) return this.deadline;
+      if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
       if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
+  }
+
+  private get nextRelease(): number {
+    if (this.release === undefined || this.release <= this.now) this.release = this.vcpus.nextRelease;
+    return this.release;
   }
 
   /** The first instruction count at which virtual time has reached `deadline`. */
@@ -377,7 +405,11 @@ export class Machine implements ProcessorHost {
   // What the processor asks for
 
   get externalPending(): boolean {
-    return cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+    return !this.interruptsHeld && cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+  }
+
+  get interruptsHeld(): boolean {
+    return this.nextRelease !== NEVER && this.vcpus.isHeld(this.vcpu);
   }
 
   acknowledge(): number {

@@ -33,6 +33,7 @@ export class Workbench implements ProcessorHost {
   readonly externalPending = false;
   readonly ferr = false;
   readonly ignne = false;
+  readonly interruptsHeld = false;
   readonly vcpu = 0;
   readonly processors = 1;
   /** The exception that the last step delivered. */

@@ -18,6 +18,8 @@ export interface ProcessorHost extends VmcbShadow {
   /** The wires of the coprocessor: what the processor drives, and what it receives. Only the bootstrap processor has them. */
   readonly ferr: boolean;
   readonly ignne: boolean;
+  /** Chaos delays interrupts and NMIs of this vCPU. */
+  readonly interruptsHeld: boolean;
   /** The vCPU whose registers these are, and how many there are. */
   readonly vcpu: number;
   readonly processors: number;

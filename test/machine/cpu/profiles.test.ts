@@ -24,6 +24,8 @@ describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah)',
     ['zen-4', 0x8000, 0x0303_94ff],
     ['zen-5', 0x8000, 0x6303_94ff],
     ['xen-nested', 0x8000, 0xeb],
+    ['xen-4.17-nested', 0x8000, 0x4bb],
+    ['xen-4.19-nested', 0x8000, 0x4ab],
     ['kvm-nested', 8, 0x0201_947b],
   ])('%s: %i ASIDs, EDX = %i', (name, ebx, edx) => {
     expect(leaf(name, SVM_LEAF)).toEqual({ eax: 1, ebx, ecx: 0, edx });
