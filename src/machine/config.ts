@@ -24,7 +24,7 @@ export const DEFAULT_CONFIG: MachineConfig = {
 };
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 2;
+export const MACHINE_MODEL_VERSION = 3;
 
 const MIN_RAM_BYTES = 1024 * 1024;
 

@@ -187,6 +187,8 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'pit.read':
     case 'pit.output':
     case 'pit.controlled':
+    case 'pit.stopped':
+    case 'pit.channel-check':
       PIT_8254.reduce(state.pit, event);
       return;
     case 'rtc.selected':
