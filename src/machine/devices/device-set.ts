@@ -6,6 +6,7 @@
 import { unreachable } from '../errors.js';
 import { nanoseconds } from '../units.js';
 import { ACPI_EVENT_FIELDS, ACPI_PM, type AcpiEvent, type AcpiState } from './acpi-pm-timer.js';
+import { configureMemory } from './cmos-memory.js';
 import {
   DEBUG_EXIT,
   DEBUG_EXIT_EVENT_FIELDS,
@@ -26,14 +27,7 @@ import { PIT, PIT_8254, PIT_EVENT_FIELDS, type PitEvent, type PitState } from '.
 import { PORT_92, PORT92_EVENT_FIELDS, type Port92Event, type Port92State } from './port92.js';
 import { POST_CODE, type PostCodeState } from './post-code.js';
 import { RESET_EVENT_FIELDS, RESET_PORT, type ResetPortEvent, type ResetPortState } from './reset-port.js';
-import {
-  configureMemory,
-  RTC_EVENT_FIELDS,
-  RTC_MC146818,
-  type RtcEvent,
-  type RtcState,
-  rtcWithClock,
-} from './rtc-mc146818.js';
+import { RTC_EVENT_FIELDS, RTC_MC146818, type RtcEvent, type RtcState, rtcWithClock } from './rtc-mc146818.js';
 import { UART, UART_EVENT_FIELDS, type UartEvent, type UartState } from './uart-16550.js';
 
 export type DeviceEvent =
@@ -197,6 +191,7 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'rtc.held':
     case 'rtc.flagged':
     case 'rtc.flags-read':
+    case 'rtc.nmi-masked':
       RTC_MC146818.reduce(state.rtc, event);
       return;
     case 'lapic.written':
