@@ -218,6 +218,9 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'acpi.enabled':
     case 'acpi.controlled':
     case 'acpi.sleep-requested':
+    case 'acpi.timer-carried':
+    case 'acpi.status-cleared':
+    case 'acpi.alarm':
       ACPI_PM.reduce(state.acpi, event);
       return;
     case 'port92.written':

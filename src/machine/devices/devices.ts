@@ -15,10 +15,11 @@
  * Accesses that no device claims are answered with undefined: the machine states `bus.unclaimed` (law 8).
  */
 import { type Nanoseconds, nanoseconds } from '../units.js';
+import { ACPI_PM } from './acpi-pm-timer.js';
 import { memoryClaim, portClaim } from './bus.js';
-import type { ReadDecision } from './device.js';
+import type { Device, ReadDecision } from './device.js';
 import { type Decision, type DeviceEvent, type DevicesState, decision, localApic } from './device-set.js';
-import { type Delivery, localApicDecision, pulseTimer } from './interrupt-wiring.js';
+import { type Delivery, IRQ_TIMER, localApicDecision, pulseLine } from './interrupt-wiring.js';
 import * as lapic from './local-apic.js';
 import { LOCAL_APIC } from './local-apic.js';
 import * as msrs from './local-apic-msr.js';
@@ -177,11 +178,42 @@ export const decideSerialInput = (state: DevicesState, data: readonly number[]):
 /** How many bytes the serial port can take without loss. */
 export const serialRoom = (state: DevicesState): number => uartRoom(state.uart);
 
-/** When a device next acts by itself. */
+/** A device that acts by itself, and what it does to the wires when it does. */
+interface Timed {
+  readonly nextDeadline: (state: DevicesState) => Nanoseconds | undefined;
+  readonly act: (state: DevicesState, now: Nanoseconds, into: Delivery) => void;
+}
+
+const timed = <State, Event extends DeviceEvent>(
+  select: (state: DevicesState) => State,
+  device: Device<State, Event>,
+  after: (state: DevicesState, events: readonly Event[], into: Delivery) => void = () => {},
+): Timed => ({
+  nextDeadline: (state) => device.nextDeadline(select(state)),
+  act(state, now, into) {
+    const events = device.decideDeadline(select(state), now);
+    into.events.push(...events);
+    after(state, events, into);
+  },
+});
+
+/** All but the local APICs, in the order in which they act at the same time. */
+const TIMED: readonly Timed[] = [
+  timed(
+    (state) => state.pit,
+    PIT_8254,
+    (state, _events, into) => {
+      if (outputPulses(state.pit)) pulseLine(state, IRQ_TIMER, into);
+    },
+  ),
+  timed((state) => state.rtc, RTC_MC146818),
+  timed((state) => state.acpi, ACPI_PM),
+];
+
+/** When a device next acts by itself: the head of the one queue of deadlines. */
 export function nextDeadline(state: DevicesState): Nanoseconds | undefined {
   let next = Number.POSITIVE_INFINITY;
-  next = Math.min(next, PIT_8254.nextDeadline(state.pit) ?? next);
-  next = Math.min(next, RTC_MC146818.nextDeadline(state.rtc) ?? next);
+  for (const device of TIMED) next = Math.min(next, device.nextDeadline(state) ?? next);
   for (const it of state.localApics) next = Math.min(next, LOCAL_APIC.nextDeadline(it) ?? next);
   return next === Number.POSITIVE_INFINITY ? undefined : nanoseconds(next);
 }
@@ -189,16 +221,10 @@ export function nextDeadline(state: DevicesState): Nanoseconds | undefined {
 /** What the devices do whose deadlines have come. */
 export function decideDeadline(state: DevicesState, now: Nanoseconds): Decision {
   const into: Delivery = { events: [], signals: [] };
-  if (isDue(PIT_8254.nextDeadline(state.pit), now)) {
-    into.events.push(...PIT_8254.decideDeadline(state.pit, now));
-    if (outputPulses(state.pit)) pulseTimer(state, into);
-  }
-  if (isDue(RTC_MC146818.nextDeadline(state.rtc), now)) {
-    into.events.push(...RTC_MC146818.decideDeadline(state.rtc, now));
+  for (const device of TIMED) {
+    const deadline = device.nextDeadline(state);
+    if (deadline !== undefined && deadline <= now) device.act(state, now, into);
   }
   for (const it of state.localApics) into.events.push(...LOCAL_APIC.decideDeadline(it, now));
   return decision(into.events, into.signals);
 }
-
-const isDue = (deadline: Nanoseconds | undefined, now: Nanoseconds): boolean =>
-  deadline !== undefined && deadline <= now;

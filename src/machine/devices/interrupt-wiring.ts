@@ -8,6 +8,7 @@
  */
 import { unreachable } from '../errors.js';
 import type { Nanoseconds } from '../units.js';
+import { ACPI_PM, decideAlarm } from './acpi-pm-timer.js';
 import {
   type AcknowledgeDecision,
   type CpuSignal,
@@ -25,7 +26,7 @@ import * as lapic from './local-apic.js';
 import { type ApicMessage, DELIVERY, type LocalApicState } from './local-apic-state.js';
 import * as pic from './pic-8259.js';
 import { PIT_8254 } from './pit-8254.js';
-import { RTC_MC146818 } from './rtc-mc146818.js';
+import { alarmInterrupts, RTC_MC146818 } from './rtc-mc146818.js';
 import { UART } from './uart-16550.js';
 
 /** Collects what a message leads to at its destinations. */
@@ -98,11 +99,16 @@ export function localApicDecision(state: DevicesState, vcpu: number, written: Lo
   return decision(into.events, into.signals);
 }
 
-const IRQ_TIMER = 0;
+export const IRQ_TIMER = 0;
 const IRQ_UART = 4;
 const IRQ_RTC = 8;
+/** System control interrupt. */
+const IRQ_SCI = 9;
+/** Lines below are those of the ISA bus, which the 8259 pair hears too. */
+const ISA_LINES = 16;
 /** The timer's input at the I/O APIC, as ACPI's interrupt source override tells. */
 const PIN_TIMER = 2;
+const pinOf = (line: number): number => (line === IRQ_TIMER ? PIN_TIMER : line);
 
 /** Levels of all interrupt lines, as a mask: 0–15 those of the ISA bus, 16–23 the I/O APIC's own. */
 function interruptLines(state: DevicesState, now: Nanoseconds): number {
@@ -110,6 +116,7 @@ function interruptLines(state: DevicesState, now: Nanoseconds): number {
   if (PIT_8254.interruptLine(state.pit, now)) lines |= 1 << IRQ_TIMER;
   if (UART.interruptLine(state.uart, now)) lines |= 1 << IRQ_UART;
   if (RTC_MC146818.interruptLine(state.rtc, now)) lines |= 1 << IRQ_RTC;
+  if (ACPI_PM.interruptLine(state.acpi, now)) lines |= 1 << IRQ_SCI;
   return lines;
 }
 
@@ -147,8 +154,9 @@ export function settle(state: DevicesState, now: Nanoseconds): Decision {
   const changedIOAPIC = state.ioApic.lines ^ atIOAPIC(lines);
   const waiting = ioapic.pendingLevels(state.ioApic) & ~changedIOAPIC;
   const changes = changedPIC | changedIOAPIC | waiting;
-  if (changes === 0 && !state.localApics.some(hearsIntr)) return NO_DECISION;
-  const into: Delivery = { events: [], signals: [] };
+  const alarm = decideAlarm(state.acpi, alarmInterrupts(state.rtc));
+  if (changes === 0 && alarm.length === 0 && !state.localApics.some(hearsIntr)) return NO_DECISION;
+  const into: Delivery = { events: [...alarm], signals: [] };
   if (changes !== 0) {
     for (let line = 0; line < IOAPIC_PINS; line += 1) {
       const bit = 1 << line;
@@ -205,10 +213,9 @@ export function decideAcknowledge(state: DevicesState, vcpu: number): Acknowledg
 export const decideInit = (_state: DevicesState, vcpu: number): Decision =>
   decision([{ type: 'lapic.reset', apic: vcpu }]);
 
-/** A rising edge of the timer's output in a mode whose low phase is not told. */
-export function pulseTimer(state: DevicesState, into: Delivery): void {
-  into.events.push(...pic.decidePulse(state.pic, IRQ_TIMER));
-  if (ioapic.sendsEdge(state.ioApic, PIN_TIMER)) {
-    deliver(state, -1, ioapic.messageOf(state.ioApic, PIN_TIMER), into);
-  }
+/** A line rises and falls, or falls and rises, faster than anyone could see: one edge. */
+export function pulseLine(state: DevicesState, line: number, into: Delivery): void {
+  if (line < ISA_LINES) into.events.push(...pic.decidePulse(state.pic, line));
+  const pin = pinOf(line);
+  if (ioapic.sendsEdge(state.ioApic, pin)) deliver(state, -1, ioapic.messageOf(state.ioApic, pin), into);
 }

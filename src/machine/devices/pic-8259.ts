@@ -4,8 +4,8 @@
  *
  * An edge-triggered request is latched at the rising edge and stays when the line falls before it is acknowledged. The
  * data sheet asks for a line that is held; chipsets, KVM and QEMU latch, and guests pulse the line (kvm-unit-tests,
- * realmode "sti inhibit"). A level-triggered one goes with its line; the processor then gets the spurious vector 7. The timer's output is told by `pic.pulse`, one event for
- * each rising edge: its low phase is not shown (see `pit-8254.ts`).
+ * realmode "sti inhibit"). A level-triggered one goes with its line; the processor then gets the spurious vector 7. What
+ * only pulses (the timer's output, edges of the HPET) is told by `pic.pulse`, one event for each rising edge.
  *
  * Source: Intel 8259A Programmable Interrupt Controller, data sheet 231468; 82371AB (PIIX4) data sheet, §4.2.4
  * Interrupt Controller Registers. Input lines 0–15 are numbered through both chips; chip 0 is the master.
@@ -48,7 +48,7 @@ export interface PicState {
 
 export type PicEvent =
   | { readonly type: 'pic.line'; readonly irq: number; readonly level: boolean }
-  /** An input fell and rose again, faster than anyone could see. */
+  /** An input moved and came back, faster than anyone could see: a rising edge was among it. */
   | { readonly type: 'pic.pulse'; readonly irq: number }
   /** The processor's INTA: the request goes into service. */
   | { readonly type: 'pic.acknowledged'; readonly irq: number }
@@ -200,11 +200,10 @@ export function decideLine(state: PicState, irq: number, level: boolean): readon
   return irq === CASCADE || before === level ? NO_EVENTS : [{ type: 'pic.line', irq, level }];
 }
 
-/** An input that was high pulsed low and rose; nothing happens when its request is latched already. */
+/** An input pulsed, and is as it was; nothing happens when its request is latched already. */
 export function decidePulse(state: PicState, irq: number): readonly PicEvent[] {
-  const it = chipAt(state, irq >> 3);
-  const bit = 1 << (irq & 7);
-  return (it.edges & it.lines & bit) !== 0 ? NO_EVENTS : [{ type: 'pic.pulse', irq }];
+  const latched = (chipAt(state, irq >> 3).edges & (1 << (irq & 7))) !== 0;
+  return latched || irq === CASCADE ? NO_EVENTS : [{ type: 'pic.pulse', irq }];
 }
 
 /** Levels of the sixteen inputs, as a mask: what the pair last saw. */
@@ -301,12 +300,9 @@ export const PIC_8259: Device<PicState, PicEvent> = {
       case 'pic.line':
         setLine(chipAt(state, event.irq >> 3), event.irq & 7, event.level);
         return;
-      case 'pic.pulse': {
-        const chip = chipAt(state, event.irq >> 3);
-        setLine(chip, event.irq & 7, false);
-        setLine(chip, event.irq & 7, true);
+      case 'pic.pulse':
+        chipAt(state, event.irq >> 3).edges |= 1 << (event.irq & 7);
         return;
-      }
       case 'pic.acknowledged':
         if (event.irq >= 8) serve(chipAt(state, 0), CASCADE);
         serve(chipAt(state, event.irq >> 3), event.irq & 7);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { PM_TIMER_HERTZ } from '../../../src/machine/devices/acpi-pm-timer.js';
 import type { CpuSignal, Decision, DeviceEvent, DevicesState } from '../../../src/machine/devices/devices.js';
 import * as devices from '../../../src/machine/devices/devices.js';
 import { LAPIC } from '../../../src/machine/devices/local-apic-state.js';
@@ -253,6 +254,32 @@ describe('device wiring', () => {
     it.out(0x71, 0x42);
     it.jump();
     expect(it.acknowledge()).toBe(0x28);
+  });
+
+  it('brings the power-management timer’s carry and the clock’s alarm to input 9 (ACPI 6.5 §4.8.3.1, SCI)', () => {
+    const it = new Board();
+    it.redirect(9, 0x8039);
+    it.out(0x602, 0x0401, 2);
+    it.jump();
+    expect(it.now).toBe(timeOfTick(2 ** 23, PM_TIMER_HERTZ));
+    expect(it.acknowledge()).toBe(0x39);
+    it.lapic(0, LAPIC.EOI, 0);
+    expect(it.acknowledge()).toBe(0x39); // a level: again, until its status is cleared
+    it.out(0x600, 0x0001, 2);
+    it.lapic(0, LAPIC.EOI, 0);
+    expect(it.pending()).toBeUndefined();
+    for (const [index, value] of [
+      [0x01, 0xff],
+      [0x03, 0xff],
+      [0x05, 0xff],
+      [0x0b, 0x22],
+    ] as const) {
+      it.out(0x70, index);
+      it.out(0x71, value);
+    }
+    it.jump();
+    expect(it.now).toBe(3_000_000_000);
+    expect([it.in(0x600, 2), it.acknowledge()]).toEqual([0x0400, 0x39]);
   });
 
   it('tells requests for the end as data', () => {
