@@ -121,6 +121,8 @@ export type MachineWideEvent =
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   /** Seed of the machine's random-number instructions. */
   | { readonly type: 'input.entropy'; readonly seed: bigint }
+  /** Someone pressed the NMI button. */
+  | { readonly type: 'input.nmi' }
   /** RDRAND or RDSEED drew a value. */
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
   /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
@@ -179,6 +181,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'vcpu.scheduled': ['until'],
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
+  'input.nmi': [],
   ...DEVICE_EVENT_FIELDS,
 };
 

@@ -24,16 +24,18 @@ import {
   decideMmioRead,
   decideMmioWrite,
   decideMsrWrite,
+  decideNmiButton,
   decidePortRead,
   decidePortWrite,
   decideSerialInput,
   decideTscMoved,
+  decideWideMmioWrite,
   nextDeadline,
-  nmiRouted,
   readCR8,
   readMsr,
   serialRoom,
   settle,
+  signalsRouted,
 } from './devices/devices.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
@@ -78,7 +80,8 @@ export interface BootImage {
 export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
-  | { readonly type: 'input.entropy'; readonly seed: bigint };
+  | { readonly type: 'input.entropy'; readonly seed: bigint }
+  | { readonly type: 'input.nmi' };
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
@@ -168,6 +171,7 @@ export class Machine implements ProcessorHost {
     this.flushRun();
     this.state1(input);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    if (input.type === 'input.nmi') this.apply(decideNmiButton(this.state.devices));
   }
 
   /** Bytes that `input.serial` may bring without overrunning the receiver. */
@@ -199,7 +203,7 @@ export class Machine implements ProcessorHost {
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
+        if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
         if (skips === MOST_SKIPS) return 'waiting';
         skips++;
         this.skipTo(deadline);
@@ -399,6 +403,7 @@ export class Machine implements ProcessorHost {
 
   writeDevice(address: SPA, size: number, value: bigint): void {
     if (size > 4) {
+      if (size === 8 && this.writeWhole(address, value)) return;
       this.writeDevice(address, 4, value & 0xffff_ffffn);
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
@@ -407,6 +412,14 @@ export class Machine implements ProcessorHost {
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
     } else this.apply(decision);
+  }
+
+  /** Eight bytes to a device that takes them as one. @returns false when there is none. */
+  private writeWhole(address: SPA, value: bigint): boolean {
+    const [low, high] = [Number(value & 0xffff_ffffn), Number(value >> 32n)];
+    const decision = decideWideMmioWrite(this.state.devices, this.vcpu, address, low, high, this.now);
+    if (decision !== undefined) this.apply(decision);
+    return decision !== undefined;
   }
 
   readPort(port: number, size: number): bigint {

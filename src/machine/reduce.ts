@@ -118,6 +118,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       state.ended = { reason: event.reason, status: event.status };
       return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
+    case 'input.nmi': // likewise by pit.channel-check
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
     case 'svm.stale': // the copy of the VMCB stays as it is: that is the point

@@ -63,6 +63,7 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'input.serial': ({ data }) => `input: serial ${bytesText(data)}`,
   'input.clock': ({ unixSeconds }) => `input: clock at ${unixSeconds} s`,
   'input.entropy': ({ seed }) => `input: entropy seed ${hex(seed)}`,
+  'input.nmi': () => 'input: NMI button',
   'entropy.drawn': ({ value }) => `drew ${hex(value)}`,
   'vcpu.scheduled': ({ until }) => `its turn, until ${until}`,
   'time.skipped': ({ nanoseconds }) => `skipped ${nanoseconds} ns`,

@@ -179,6 +179,7 @@ export class Replayer {
       case 'input.clock':
       case 'input.entropy':
       case 'input.serial':
+      case 'input.nmi':
         this.machine.deliver(event);
         return;
       default:
