@@ -47,7 +47,15 @@ export interface MachineState {
 export function initialState(config: MachineConfig): MachineState {
   const profile = machineProfile(config);
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
-  const devices = initialDevices(config);
+  const { system } = profile;
+  const devices = initialDevices({
+    ...config,
+    apic: {
+      x2apic: system.has('x2apic'),
+      tscDeadline: system.has('tsc-deadline'),
+      extended: system.has('extapic'),
+    },
+  });
   handOver(devices);
   return {
     vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),

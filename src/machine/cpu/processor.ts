@@ -82,6 +82,7 @@ const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
 const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
 const MSR_APIC_BASE = 0x1b;
+const MSR_TSC_DEADLINE = 0x6e0;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
@@ -687,6 +688,13 @@ export class Processor implements TransactionHost, SystemContext {
     const base = uN(64, value - this.machine.readTsc() + this.get(R.tscBase));
     this.tx.set(R.tscBase, base);
     this.machine.tscMoved(base);
+  }
+  readTscDeadline(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_TSC_DEADLINE);
+    return typeof value === 'bigint' ? value : 0n;
+  }
+  writeTscDeadline(value: bigint): void {
+    this.machine.writeDeviceMsr(MSR_TSC_DEADLINE, value);
   }
 }
 
