@@ -69,8 +69,8 @@ const SUBJECTS: Readonly<Record<string, Subject<unknown>>> = {
       return decideAccept(state, value & 0xff, (value & 0x400) !== 0);
     },
   }),
-  'I/O APIC': subject(IO_APIC, [0, 0x10, 0x40], {
-    sizes: [4],
+  'I/O APIC': subject(IO_APIC, [0, 0x10, 0x40, 0x12], {
+    sizes: [4, 4, 2, 1],
     others: (state: IoApicState, value) => decidePin(state, value % 24, (value & 0x80) !== 0),
   }),
   acpi: subject(ACPI_PM, range(ACPI.PORTS), { sizes: [1, 2, 4] }),
