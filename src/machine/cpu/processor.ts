@@ -92,6 +92,7 @@ const NPF_PRESENT = 0x9n;
 const NPF_FINAL = 1n << 32n;
 const NPF_TABLES = 1n << 33n;
 const MSR_APIC_BASE = 0x1b;
+const MSR_TSC_DEADLINE = 0x6e0;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
@@ -687,5 +688,12 @@ export class Processor implements TransactionHost, SystemContext {
     const base = uN(64, value - this.machine.readTsc() + this.get(R.tscBase));
     this.tx.set(R.tscBase, base);
     this.machine.tscMoved(base);
+  }
+  readTscDeadline(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_TSC_DEADLINE);
+    return typeof value === 'bigint' ? value : 0n;
+  }
+  writeTscDeadline(value: bigint): void {
+    this.machine.writeDeviceMsr(MSR_TSC_DEADLINE, value);
   }
 }
