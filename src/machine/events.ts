@@ -127,6 +127,8 @@ export type MachineWideEvent =
   | { readonly type: 'input.hold'; readonly target: number; readonly until: number }
   /** Chaos: a vCPU's time-stamp counter moves by so many ticks, modulo 2^64. */
   | { readonly type: 'input.skew'; readonly target: number; readonly ticks: bigint }
+  /** Someone pressed the NMI button. */
+  | { readonly type: 'input.nmi' }
   /** RDRAND or RDSEED drew a value. */
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
   /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
@@ -188,6 +190,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'vcpu.scheduled': ['until'],
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
+  'input.nmi': [],
   ...DEVICE_EVENT_FIELDS,
 };
 

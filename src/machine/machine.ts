@@ -24,17 +24,19 @@ import {
   decideMmioRead,
   decideMmioWrite,
   decideMsrWrite,
+  decideNmiButton,
   decideNumericError,
   decidePortRead,
   decidePortWrite,
   decideSerialInput,
   decideTscMoved,
+  decideWideMmioWrite,
   nextDeadline,
-  nmiRouted,
   readCR8,
   readMsr,
   serialRoom,
   settle,
+  signalsRouted,
 } from './devices/devices.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
@@ -81,6 +83,7 @@ export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   | { readonly type: 'input.entropy'; readonly seed: bigint }
+  | { readonly type: 'input.nmi' }
   | ChaosInput;
 
 /** What chaos may do: all of it is left open by the architecture. */
@@ -178,6 +181,7 @@ export class Machine implements ProcessorHost {
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    if (input.type === 'input.nmi') this.apply(decideNmiButton(this.state.devices));
     if (input.type === 'input.turn') this.vcpus.follow();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
@@ -223,7 +227,7 @@ export class Machine implements ProcessorHost {
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
+        if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
         if (skips === MOST_SKIPS) return 'waiting';
         skips++;
         this.skipTo(deadline);
@@ -446,6 +450,7 @@ export class Machine implements ProcessorHost {
 
   writeDevice(address: SPA, size: number, value: bigint): void {
     if (size > 4) {
+      if (size === 8 && this.writeWhole(address, value)) return;
       this.writeDevice(address, 4, value & 0xffff_ffffn);
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
@@ -454,6 +459,14 @@ export class Machine implements ProcessorHost {
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
     } else this.apply(decision);
+  }
+
+  /** Eight bytes to a device that takes them as one. @returns false when there is none. */
+  private writeWhole(address: SPA, value: bigint): boolean {
+    const [low, high] = [Number(value & 0xffff_ffffn), Number(value >> 32n)];
+    const decision = decideWideMmioWrite(this.state.devices, this.vcpu, address, low, high, this.now);
+    if (decision !== undefined) this.apply(decision);
+    return decision !== undefined;
   }
 
   readPort(port: number, size: number): bigint {

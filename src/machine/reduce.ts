@@ -50,7 +50,15 @@ export interface MachineState {
 export function initialState(config: MachineConfig): MachineState {
   const profile = machineProfile(config);
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
-  const devices = initialDevices(config);
+  const { system } = profile;
+  const devices = initialDevices({
+    ...config,
+    apic: {
+      x2apic: system.has('x2apic'),
+      tscDeadline: system.has('tsc-deadline'),
+      extended: system.has('extapic'),
+    },
+  });
   handOver(devices);
   return {
     vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),
@@ -134,6 +142,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       state.ended = { reason: event.reason, status: event.status };
       return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
+    case 'input.nmi': // likewise by pit.channel-check
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
     case 'svm.stale': // the copy of the VMCB stays as it is: that is the point

@@ -63,6 +63,7 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'input.serial': ({ data }) => `input: serial ${bytesText(data)}`,
   'input.clock': ({ unixSeconds }) => `input: clock at ${unixSeconds} s`,
   'input.entropy': ({ seed }) => `input: entropy seed ${hex(seed)}`,
+  'input.nmi': () => 'input: NMI button',
   'entropy.drawn': ({ value }) => `drew ${hex(value)}`,
   'input.turn': ({ to, until }) => `chaos: the turn of vCPU ${to}, until ${until}`,
   'input.hold': ({ target, until }) => `chaos: vCPU ${target} takes no interrupts until ${until} ns`,

@@ -182,6 +182,7 @@ export class Replayer {
       case 'input.turn':
       case 'input.hold':
       case 'input.skew':
+      case 'input.nmi':
         this.machine.deliver(event);
         return;
       default:

@@ -51,6 +51,7 @@ const LEAF1_ECX: FeatureBits = [
   [21, 'x2apic'],
   [22, 'movbe'],
   [23, 'popcnt'],
+  [24, 'tsc-deadline'],
   [25, 'aes'],
   [26, 'xsave'],
   [28, 'avx'],
@@ -83,6 +84,7 @@ const LEAF1_EDX: FeatureBits = [
 ];
 const LEAF7_EBX: FeatureBits = [
   [0, 'fsgsbase'],
+  [1, 'tsc-adjust'],
   [3, 'bmi1'],
   [5, 'avx2'],
   [7, 'smep'],
@@ -110,6 +112,7 @@ const LEAFD_1_EAX: FeatureBits = [
 const EXTENDED1_ECX: FeatureBits = [
   [0, 'lahf64'],
   [2, 'svm'],
+  [3, 'extapic'],
   [4, 'alt-mov-cr8'],
   [5, 'abm'],
   [6, 'sse4a'],
@@ -345,7 +348,10 @@ function brandRegisters({ brand }: CpuProfile, part: number): CpuidLeaf {
   return { eax: word(brand, at), ebx: word(brand, at + 4), ecx: word(brand, at + 8), edx: word(brand, at + 12) };
 }
 
-/** All that this machine has, but for bus lock trap: DR6.BLD would be writable then, which older software does not expect. */
+/**
+ * All that this machine has, but AMD's extended local APIC registers, which no virtual processor shows, and bus lock trap:
+ * DR6.BLD would be writable then, which older software does not expect.
+ */
 export const BASE_PROFILE: CpuProfile = {
   name: 'vmtape-base',
   vendor: 'AuthenticAMD',
@@ -433,6 +439,8 @@ export const BASE_PROFILE: CpuProfile = {
     'invariant-tsc',
     'hw-pstate',
     'osvw',
+    'tsc-deadline',
+    'tsc-adjust',
   ]),
   svm: new Set<SvmFeature>([
     'np',

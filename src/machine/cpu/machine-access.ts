@@ -17,6 +17,7 @@ import type { VmcbShadow } from './system-context.js';
 import type { Transaction, TransactionHost } from './transaction.js';
 
 const MSR_APIC_BASE = 0x1b;
+const MSR_TSC_DEADLINE = 0x6e0;
 const X2APIC_FIRST = 0x800;
 
 export abstract class MachineAccess implements TransactionHost {
@@ -109,5 +110,12 @@ export abstract class MachineAccess implements TransactionHost {
     const base = uN(64, value - this.machine.readTsc() + this.get(R.tscBase));
     this.tx.set(R.tscBase, base);
     this.machine.tscMoved(base);
+  }
+  readTscDeadline(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_TSC_DEADLINE);
+    return typeof value === 'bigint' ? value : 0n;
+  }
+  writeTscDeadline(value: bigint): void {
+    this.machine.writeDeviceMsr(MSR_TSC_DEADLINE, value);
   }
 }

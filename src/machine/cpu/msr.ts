@@ -5,7 +5,7 @@
  */
 import { ownRip } from '../isa/system-operands.js';
 import { EFER, R, type Slot, SvmMode } from '../layout/cpu-state.js';
-import { isCanonical } from '../units.js';
+import { isCanonical, u64 } from '../units.js';
 import { VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
 import { DEBUG_CTL_DEFINED } from './debug.js';
@@ -167,6 +167,18 @@ const ROWS: readonly MsrRow[] = [
       return true;
     },
   },
+  {
+    msr: 0x3b,
+    name: 'TSC_ADJUST',
+    source: 'Intel SDM vol.3 §18.17.3 Time-Stamp Counter Adjustment; no processor of AMD has it',
+    exists: ({ system }) => system.has('tsc-adjust'),
+    // What software has added to the counter since reset: that is all of the base.
+    read: ({ tx }) => tx.get(R.tscBase),
+    write(context, value) {
+      context.writeTsc(u64(context.readTsc() - context.tx.get(R.tscBase) + value));
+      return true;
+    },
+  },
   readOnly(0x8b, 'PATCH_LEVEL', 'BKDG of the family, MSR 0000_008B', ({ profile }) => BigInt(profile.patchLevel)),
   readOnly(0xfe, 'MTRRcap', 'APM vol.2 §7.7.5 MTRR Capabilities Register', () => MTRR_CAP),
   storage(0x174, 'sysenterCs', 'SYSENTER_CS', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { mask: LOW_WORD }),
@@ -209,6 +221,17 @@ const ROWS: readonly MsrRow[] = [
     'APM vol.2 §9.3.2 Error-Reporting Register Banks',
     { exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks, allows: allowsMachineCheck },
   ),
+  {
+    msr: 0x6e0,
+    name: 'TSC_DEADLINE',
+    source: 'Intel SDM vol.3 §11.5.4.1 TSC-Deadline Mode; no processor of AMD has it',
+    exists: ({ system }) => system.has('tsc-deadline'),
+    read: (context) => context.readTscDeadline(),
+    write(context, value) {
+      context.writeTscDeadline(value);
+      return true;
+    },
+  },
   {
     msr: 0x800,
     count: 0x100,

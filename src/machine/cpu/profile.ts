@@ -42,7 +42,12 @@ export type SystemFeature =
   | 'hw-pstate'
   | 'osvw'
   /** There is no SMM_CTL MSR. */
-  | 'no-smm-ctl';
+  | 'no-smm-ctl'
+  /** The local APIC timer's TSC-deadline mode. */
+  | 'tsc-deadline'
+  | 'tsc-adjust'
+  /** AMD's extended local APIC registers. */
+  | 'extapic';
 
 /** Features of SVM, CPUID Fn8000_000A EDX. */
 export type SvmFeature =

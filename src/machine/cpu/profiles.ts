@@ -21,9 +21,14 @@ import { BASE_PROFILE, type CpuProfile, type SvmFeature, type SystemFeature } fr
 const amongBase = (...features: readonly Feature[]): ReadonlySet<Feature> =>
   new Set(features.filter((feature) => BASE_PROFILE.features.has(feature)));
 
-/** All system features but some. */
-const systemWithout = (...features: readonly SystemFeature[]): ReadonlySet<SystemFeature> =>
-  new Set([...BASE_PROFILE.system].filter((feature) => !features.includes(feature)));
+/**
+ * The system features of a processor of AMD: of the base, all but some, and but those of Intel's that only virtual
+ * processors have under its name; and AMD's own local APIC registers, which hypervisors do not show their guests.
+ */
+const systemWithout = (...features: readonly SystemFeature[]): ReadonlySet<SystemFeature> => {
+  const missing: readonly SystemFeature[] = ['tsc-deadline', 'tsc-adjust', ...features];
+  return new Set([...[...BASE_PROFILE.system].filter((feature) => !missing.includes(feature)), 'extapic']);
+};
 
 const SSE3_TIMES: readonly Feature[] = ['mmx', 'sse', 'sse2', 'sse3', 'cx16', '3dnowprefetch', 'svm'];
 const ZEN_2: readonly Feature[] = [
@@ -91,7 +96,7 @@ const ZEN_4_PROFILE: CpuProfile = {
   model: 0x11,
   stepping: 1,
   features: amongBase(...ZEN_2, 'invpcid', 'invlpgb'),
-  system: new Set<SystemFeature>([...BASE_PROFILE.system, 'no-smm-ctl']),
+  system: new Set<SystemFeature>([...systemWithout(), 'no-smm-ctl']),
   svm: new Set<SvmFeature>([...ZEN_2_SVM, 'tlbi-ctl', 'vnmi']),
   physicalAddressBits: 52,
   patchLevel: 0x0a10_113e,
@@ -128,11 +133,11 @@ function without(profile: CpuProfile, feature: string): CpuProfile | undefined {
 
 /**
  * What L1 sees of `host` under a hypervisor that follows `policy`; without SVM where it offers no nesting. None hands on
- * INVLPGB, which names the processor's own address spaces.
+ * INVLPGB, which names the processor's own address spaces, or the extended local APIC.
  */
 export function nestedProfile(policy: FeaturePolicy, host: CpuProfile, asids: number): CpuProfile {
   const name = `${policy.hypervisor}-nested`;
-  const shown = { ...host, features: new Set([...host.features].filter((feature) => feature !== 'invlpgb')) };
+  const shown = ['extapic', 'invlpgb'].reduce((profile, feature) => without(profile, feature) ?? profile, host);
   const svm = offeredFeatures(policy, host.svm);
   if (svm === undefined) return { ...(without(shown, 'svm') ?? shown), name };
   return { ...shown, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };

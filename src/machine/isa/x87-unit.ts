@@ -20,8 +20,6 @@ import { IE, OE, PRE_COMPUTATION, UE } from '../fp/rounding.js';
 import { registerOperand } from '../fp/x87.js';
 import { type X87Environment, x87Environment } from '../fp/x87-rounding.js';
 import { CR0, fprSlot, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
-import { INTERCEPTS, interceptRequested } from '../svm/intercepts.js';
-import { VmExit } from '../svm/vmexit-request.js';
 import { uN } from '../units.js';
 import type { Feature, Instruction } from './instruction.js';
 import { operandAt, ownRip } from './system-operands.js';

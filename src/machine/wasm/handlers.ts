@@ -73,6 +73,12 @@ export interface Single {
 const CORES = new Map<string, Core>();
 const SINGLES = new Map<string, Single | undefined>();
 
+/** Forgets what was compiled: whoever changes what handlers are made of wants them anew. */
+export function forgetHandlers(): void {
+  CORES.clear();
+  SINGLES.clear();
+}
+
 function once<Value>(made: Map<string, Value>, key: string, make: () => Value): Value {
   if (!made.has(key)) made.set(key, make());
   return made.get(key) as Value;
