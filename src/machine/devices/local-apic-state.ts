@@ -196,7 +196,7 @@ export const VERSION_EXTENDED = 0x8000_0000;
 export const ENTRY_TIMER = 0;
 export const ENTRY_LINT0 = 3;
 export const ENTRY_LINT1 = 4;
-export const ENTRY_ERROR = 5;
+const ENTRY_ERROR = 5;
 /** The bit of the timer's entry that selects TSC-deadline mode. */
 export const LVT_TSC_DEADLINE = 0x4_0000;
 export const LVT_MASKED = 0x1_0000;

@@ -72,7 +72,7 @@ const resetRegisters = () => ({
 });
 
 /** Everything there is. */
-export const ALL_APIC_FEATURES: ApicFeatures = { x2apic: true, tscDeadline: true, extended: true };
+const ALL_APIC_FEATURES: ApicFeatures = { x2apic: true, tscDeadline: true, extended: true };
 
 /** The local APIC of a vCPU at power-on; vCPU 0 is the bootstrap processor. */
 export const initialLocalApic = (id: number, features = ALL_APIC_FEATURES): LocalApicState => ({

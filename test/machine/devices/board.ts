@@ -5,7 +5,7 @@ import { LAPIC } from '../../../src/machine/devices/local-apic-state.js';
 import { nanoseconds } from '../../../src/machine/units.js';
 
 export const LOCAL_APIC_PAGE = 0xfee0_0000;
-export const IO_APIC_PAGE = 0xfec0_0000;
+const IO_APIC_PAGE = 0xfec0_0000;
 const MEBIBYTE = 2 ** 20;
 
 export class Board {
