@@ -25,7 +25,7 @@ export interface MachineConfig {
 export const DEFAULT_CONFIG: MachineConfig = {
   ramBytes: 128 * 1024 * 1024,
   vcpus: 1,
-  quantumInstructions: 20_000,
+  quantumInstructions: 50_000,
   cpu: 'vmtape-base',
   deviations: [],
   nanosecondsPerInstruction: 10,

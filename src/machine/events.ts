@@ -121,6 +121,12 @@ export type MachineWideEvent =
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   /** Seed of the machine's random-number instructions. */
   | { readonly type: 'input.entropy'; readonly seed: bigint }
+  /** Chaos: vCPU `to` has the turn, until so many instructions have retired in all. */
+  | { readonly type: 'input.turn'; readonly to: number; readonly until: number }
+  /** Chaos: interrupts of a vCPU, NMIs too, are not taken before this virtual time. */
+  | { readonly type: 'input.hold'; readonly target: number; readonly until: number }
+  /** Chaos: a vCPU's time-stamp counter moves by so many ticks, modulo 2^64. */
+  | { readonly type: 'input.skew'; readonly target: number; readonly ticks: bigint }
   /** Someone pressed the NMI button. */
   | { readonly type: 'input.nmi' }
   /** RDRAND or RDSEED drew a value. */
@@ -176,6 +182,9 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'input.serial': ['data'],
   'input.clock': ['unixSeconds'],
   'input.entropy': ['seed'],
+  'input.turn': ['to', 'until'],
+  'input.hold': ['target', 'until'],
+  'input.skew': ['target', 'ticks'],
   'entropy.drawn': ['value'],
   'time.skipped': ['nanoseconds'],
   'vcpu.scheduled': ['until'],

@@ -36,6 +36,8 @@ export interface MachineState {
   readonly devices: DevicesState;
   /** Each VMCB as the processor last read or wrote it, by sPA in decimal. */
   readonly vmcbs: Record<string, VmcbWords>;
+  /** For each vCPU the virtual time before which it takes no interrupt; 0 but under chaos. */
+  readonly holds: number[];
   /** Nanoseconds of virtual time that passed while every vCPU waited. */
   skippedNanoseconds: number;
   /** State of the random numbers: the seed plus the draws. */
@@ -60,6 +62,7 @@ export function initialState(config: MachineConfig): MachineState {
   return {
     vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),
     schedule: { vcpu: 0, until: config.quantumInstructions },
+    holds: Array.from({ length: config.vcpus }, () => 0),
     devices,
     vmcbs: {},
     skippedNanoseconds: 0,
@@ -119,6 +122,18 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       state.schedule.vcpu = vcpu;
       state.schedule.until = event.until;
       return;
+    case 'input.turn':
+      state.schedule.vcpu = event.to;
+      state.schedule.until = event.until;
+      return;
+    case 'input.hold':
+      state.holds[event.target] = event.until;
+      return;
+    case 'input.skew': {
+      const registers = registersOf(state, event.target);
+      registers[R.tscBase] = u64((registers[R.tscBase] as bigint) + event.ticks);
+      return;
+    }
     case 'time.skipped':
       state.skippedNanoseconds += event.nanoseconds;
       return;

@@ -7,7 +7,14 @@
  * Features; Revision Guides of the families for what each reports.
  */
 import type { Feature } from '../isa/instruction.js';
-import { type FeaturePolicy, KVM_POLICY, offeredFeatures, XEN_POLICY } from '../svm/feature-policy.js';
+import {
+  type FeaturePolicy,
+  KVM_POLICY,
+  offeredFeatures,
+  XEN_4_17_POLICY,
+  XEN_4_19_POLICY,
+  XEN_POLICY,
+} from '../svm/feature-policy.js';
 import { BASE_PROFILE, type CpuProfile, type SvmFeature, type SystemFeature } from './cpuid.js';
 
 /** Of what a processor has, what this machine can do as well. */
@@ -129,6 +136,8 @@ export const CPU_PROFILES: readonly CpuProfile[] = [
   ZEN_2_PROFILE,
   ZEN_4_PROFILE,
   nestedProfile(XEN_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
+  nestedProfile(XEN_4_17_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
+  nestedProfile(XEN_4_19_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
   nestedProfile(KVM_POLICY, ZEN_4_PROFILE, KVM_ASIDS),
 ];
 

@@ -83,6 +83,8 @@ describe('time-stamp counter (APM vol.2 §13.2.4 Time-Stamp Counter)', () => {
       ['zen-2', true, true, false, false, true],
       ['zen-4', true, true, false, false, true],
       ['xen-nested', true, true, false, false, false],
+      ['xen-4.17-nested', true, true, false, false, false],
+      ['xen-4.19-nested', true, true, false, false, false],
       ['kvm-nested', true, true, false, false, false],
     ]);
   });
