@@ -149,7 +149,7 @@ const OTHER_INSTRUCTIONS = {
   },
   'invlpga-reports-address': {
     differs: 'EXITINFO1 of INVLPGA is the linear address',
-    manual: 'undefined; zero here (§15.8 Decode Assists names INVLPG only)',
+    manual: 'rAX has it; EXITINFO1 does not, and is zero here (§15.8.3 INVLPG and INVLPGA Intercepts)',
     effect: 'L1 finds the address there',
     witnesses: [bochs('B-03', 'cpu/svm.cc, INVLPGA')],
   },

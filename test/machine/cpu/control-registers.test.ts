@@ -116,7 +116,7 @@ describe('translations that a write drops (APM vol.2 §5.5.3 TLB Management)', (
     expect(cpu.flushes).toEqual([{ scope: 'asid', asid: 0 }]);
   });
 
-  it('INVLPG drops one page and reports its linear address when intercepted (§15.8.1)', () => {
+  it('INVLPG drops one page and reports its linear address when intercepted (§15.8.3)', () => {
     const cpu = new CpuMachine().longMode().set({ rax: 0x10n, gsBase: 0xffff_8000_0000_0000n });
     cpu.run(0x65, 0x0f, 0x01, 0x38);
     expect(cpu.flushes).toEqual([{ scope: 'page', asid: 0, linear: 0xffff_8000_0000_0010n }]);

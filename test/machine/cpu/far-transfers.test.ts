@@ -288,7 +288,7 @@ describe('software interrupts (APM vol.3 INT, INT 3, INTO)', () => {
     expect(faultOf(cpu.intercepting('INTn').run(0xcd, 0x80))).toBe('exit 75');
   });
 
-  it('are told apart by their intercepts (§15.9)', () => {
+  it('are told apart by their intercepts (APM vol.2 §15.8.2 INTn Intercepts, §15.9)', () => {
     const cpu = new CpuMachine().longMode().intercepting('INTn', 'ICEBP');
     expect(cpu.run(0xcd, 0x21)).toMatchObject({ exit: { code: 0x75n, info1: 0x21n, nextRip: true } });
     expect(faultOf(cpu.run(0xf1))).toBe('exit 88');

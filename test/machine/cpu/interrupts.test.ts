@@ -62,9 +62,9 @@ describe('what holds an event back', () => {
     ['NMI', { boundary: Boundary.NMI_PENDING }, false, 'nmi'],
     ['NMI in an NMI handler (§8.2.3)', { boundary: Boundary.NMI_PENDING | Boundary.NMI_BLOCKED }, false, undefined],
     ['NMI in a shadow', { boundary: Boundary.NMI_PENDING | shadow }, false, undefined],
-    ['NMI while GIF is clear', { boundary: Boundary.NMI_PENDING, svmMode: 0n }, false, undefined],
-    ['INIT while GIF is clear', { boundary: Boundary.INIT_PENDING, svmMode: 0n }, false, undefined],
-    ['INIT under VM_CR.R_INIT', { boundary: Boundary.INIT_PENDING, vmCr: 2n }, false, 'redirected-init'],
+    ['NMI while GIF is clear (§15.21.9)', { boundary: Boundary.NMI_PENDING, svmMode: 0n }, false, undefined],
+    ['INIT while GIF is clear (§15.21.8)', { boundary: Boundary.INIT_PENDING, svmMode: 0n }, false, undefined],
+    ['INIT under VM_CR.R_INIT (§15.28)', { boundary: Boundary.INIT_PENDING, vmCr: 2n }, false, 'redirected-init'],
     [
       'a single step in the shadow of MOV SS',
       { boundary: Boundary.SINGLE_STEP | Boundary.DEBUG_SHADOW },
@@ -107,7 +107,7 @@ describe('breakpoints while GIF is clear', () => {
   });
 });
 
-describe('physical and virtual interrupts of a guest (APM vol.2 §15.21)', () => {
+describe('physical and virtual interrupts of a guest (APM vol.2 §15.21.1 Physical (INTR) Interrupt Masking in EFLAGS)', () => {
   const masked = { svmMode: GUEST, intControl: V_INTR_MASKING };
   const cases: readonly (readonly [string, Changes, string | undefined])[] = [
     ['INTR goes by the guest without V_INTR_MASKING', { svmMode: GUEST, rflags: Flag.IF }, 'external'],
@@ -118,7 +118,7 @@ describe('physical and virtual interrupts of a guest (APM vol.2 §15.21)', () =>
     expect(due(changes, true)?.kind).toBe(kind);
   });
 
-  it('physical NMIs and interrupts come before a virtual NMI, and that before a virtual interrupt', () => {
+  it('physical NMIs and interrupts come before a virtual NMI, and that before a virtual interrupt (§15.21.10)', () => {
     const intControl = V_IRQ | V_INTR_PRIO_1 | V_NMI | V_NMI_ENABLE;
     const guest = { svmMode: GUEST, intControl, rflags: Flag.IF };
     expect(due({ ...guest, boundary: Boundary.NMI_PENDING }, true)?.kind).toBe('nmi');
@@ -127,13 +127,13 @@ describe('physical and virtual interrupts of a guest (APM vol.2 §15.21)', () =>
     expect(due({ ...guest, intControl: intControl & ~V_NMI })?.kind).toBe('virtual');
   });
 
-  it('the SMI intercept is ignored under HWCR.SmmLock (§15.13.3 SMI Intercept)', () => {
+  it('the SMI intercept is ignored under HWCR.SmmLock (§15.13.3 SMI Intercept, §15.32.1 SmmLock Bit)', () => {
     const smi = { svmMode: GUEST, boundary: Boundary.SMI_PENDING, intercept3: 4n };
     expect(due(smi)).toEqual({ kind: 'exit', intercept: 'SMI' });
     expect(due({ ...smi, hwcr: 1n })).toEqual({ kind: 'smi' });
   });
 
-  it('a virtual interrupt needs IF and a priority above V_TPR', () => {
+  it('a virtual interrupt needs IF and a priority above V_TPR (§15.21.4 Injecting Virtual (INTR) Interrupts)', () => {
     const virtual = (intControl: bigint, rflags: bigint = Flag.IF) => due({ svmMode: GUEST, intControl, rflags })?.kind;
     expect(virtual(V_IRQ | V_INTR_PRIO_1)).toBe('virtual');
     expect(virtual(V_IRQ | V_INTR_PRIO_1, 0n)).toBeUndefined();
@@ -142,14 +142,14 @@ describe('physical and virtual interrupts of a guest (APM vol.2 §15.21)', () =>
   });
 });
 
-describe('intercepted events stay pending and exit (APM vol.2 §15.13)', () => {
+describe('intercepted events stay pending and exit (APM vol.2 §15.13 Interrupt Intercepts)', () => {
   it.each([
-    ['INTR', { rflags: Flag.IF }, true],
-    ['NMI', { boundary: Boundary.NMI_PENDING }, false],
-    ['INIT', { boundary: Boundary.INIT_PENDING }, false],
-    ['SMI', { boundary: Boundary.SMI_PENDING }, false],
-    ['VINTR', { rflags: Flag.IF, intControl: V_IRQ | V_INTR_PRIO_1 }, false],
-  ] as const)('%s', (intercept, changes, externalPending) => {
+    ['INTR', '§15.13.1', { rflags: Flag.IF }, true],
+    ['NMI', '§15.13.2', { boundary: Boundary.NMI_PENDING }, false],
+    ['SMI', '§15.13.3', { boundary: Boundary.SMI_PENDING }, false],
+    ['INIT', '§15.13.4', { boundary: Boundary.INIT_PENDING }, false],
+    ['VINTR', '§15.13.5, §15.21.6', { rflags: Flag.IF, intControl: V_IRQ | V_INTR_PRIO_1 }, false],
+  ] as const)('%s (%s)', (intercept, _section, changes, externalPending) => {
     const cpu = new CpuMachine().longMode().set(changes).intercepting(intercept);
     expect(decideBoundary(cpu.reader, { externalPending })).toEqual({ kind: 'exit', intercept });
     expect(decideBoundary(cpu.reader, { externalPending, intercepted: () => false })?.kind).not.toBe('exit');

@@ -39,7 +39,7 @@ describe('values that WRMSR refuses (APM vol.2 appendix A)', () => {
     ['MTRRdefType with reserved bits', 0x2ff, 0x1000n, '#GP(0)'],
     ['MTRRdefType', 0x2ff, 0xc06n, 'none'],
     ['MTRRcap', 0xfe, 0n, '#GP(0)'],
-    ['VM_HSAVE_PA, not aligned', 0xc001_0117, 0x1008n, '#GP(0)'],
+    ['VM_HSAVE_PA, not aligned (§15.30.4)', 0xc001_0117, 0x1008n, '#GP(0)'],
     ['VM_HSAVE_PA above the physical width', 0xc001_0117, 1n << 40n, '#GP(0)'],
     ['VM_HSAVE_PA', 0xc001_0117, 0x1000n, 'none'],
     ['VM_CR with reserved bits', 0xc001_0114, 0x20n, '#GP(0)'],
@@ -99,7 +99,7 @@ describe('registers that hold what was written', () => {
   });
 });
 
-describe('EFER and VM_CR (APM vol.2 §3.1.7, §15.30.1)', () => {
+describe('EFER and VM_CR (APM vol.2 §3.1.7, §15.4 Enabling SVM, §15.30.1)', () => {
   it('keeps LMA as it is, whatever is written', () => {
     const cpu = long();
     wrmsr(cpu, 0xc000_0080, EFER.LME | EFER.SCE);

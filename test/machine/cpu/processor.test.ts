@@ -117,7 +117,7 @@ describe('a data breakpoint that MOV SS hits (APM vol.2 §13.1.4 Debug Exception
 });
 
 describe('INIT and SMI', () => {
-  it('a redirected INIT is #SX with error code 1 (APM vol.2 §15.30.1 VM_CR MSR)', () => {
+  it('a redirected INIT is #SX with error code 1 (APM vol.2 §15.28 Security Exception, §15.30.1 VM_CR MSR)', () => {
     const live = new LiveMachine(HLT, { boundary: Boundary.INIT_PENDING, vmCr: 2n });
     live.run();
     expect(live.events).toContainEqual(

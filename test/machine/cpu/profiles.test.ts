@@ -16,7 +16,7 @@ const leaf = (name: string, number: number) => cpuidLeaf(named(name), number, 0,
 const SVM_LEAF = 0x8000_000a;
 const SVM_BIT = 1 << 2;
 
-describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah)', () => {
+describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah; APM vol.2 §15.25.12)', () => {
   it.each([
     ['vmtape-base', 64, 0x6303_94ff],
     ['k8-f', 64, 0],
@@ -47,7 +47,7 @@ describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah)',
   });
 });
 
-describe('nested virtualization off', () => {
+describe('nested virtualization off (APM vol.2 §15.4 Enabling SVM)', () => {
   it.each(CPU_PROFILES.map(({ name }) => name))('%s,-svm hides SVM', (name) => {
     const hidden = `${name},-svm`;
     expect(leaf(name, 0x8000_0001).ecx & SVM_BIT).toBe(SVM_BIT);

@@ -96,7 +96,7 @@ describe('port I/O (APM vol.2 §12.2.4 I/O-Permission Bitmap)', () => {
     expect([cpu.ports[0], cpu.get('rsi')]).toEqual(['out 60.2=1234', 0xen]);
   });
 
-  it('reports kind, size, address size, segment and port, after the permission check (§15.10.2)', () => {
+  it('reports kind, size, address size, segment and port, after the permission check (§15.10.2, §15.10.3)', () => {
     const info = (cpu: CpuMachine, ...bytes: number[]) => {
       const ended = cpu.intercepting('IOIO_PROT').run(...bytes);
       return ended.kind === 'exit' ? ended.exit.info1.toString(16) : faultOf(ended);
@@ -262,7 +262,7 @@ describe('CPUID (APM vol.3 appendix E)', () => {
     expect(cpuid(0x8000_0007).edx).toBe(0x180);
   });
 
-  it('is silent about unknown leaves, hypervisor leaves among them', () => {
+  it('is silent about unknown leaves, and about those of hypervisors (APM vol.2 §15.2.2 Guest Mode)', () => {
     expect(cpuid(0x4000_0000)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
     expect(cpuid(0xe)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
   });

@@ -366,7 +366,7 @@ describe('local APIC', () => {
   });
 });
 
-describe('AMD’s extended local APIC registers (APM vol.2 §16.3.5, §16.3.6, §16.7)', () => {
+describe('AMD’s extended local APIC registers (APM vol.2 §15.21.7 Interrupt Masking in Local APIC, §16.3.5, §16.3.6, §16.7)', () => {
   const CONTROL_IER = 0x1;
   const CONTROL_SEOI = 0x2;
 

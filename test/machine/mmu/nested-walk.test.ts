@@ -113,7 +113,7 @@ describe('two-dimensional walks (APM vol.2 §15.25.5 Nested Table Walk)', () => 
     expect(walker.result.pageBytes).toBe(4096);
   });
 
-  it('merges permissions: nested read-only and no-execute pages are so for the guest', () => {
+  it('merges permissions: nested read-only and no-execute pages are so for the guest (APM vol.2 §15.25.7)', () => {
     put(leafOf(PAGE), mapped(PAGE) | 5n | NX);
     expect(walk(Access.READ)).toBe(PAGE + OFFSET);
     expect(walker.result).toMatchObject({ writable: false, executable: false, user: true });

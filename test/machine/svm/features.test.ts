@@ -3,6 +3,7 @@ import { Boundary, CR0, SvmMode } from '../../../src/machine/layout/cpu-state.js
 import { IntControl, TlbControl } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode, exceptionExit } from '../../../src/machine/svm/exit-code.js';
 import { EventType, encodeEvent } from '../../../src/machine/svm/injection.js';
+import { INTERCEPTS } from '../../../src/machine/svm/intercepts.js';
 import { DATA, STACK_TOP, VMCB_AT } from '../../support/live-machine.js';
 import { GUEST_CODE, handlerAt, NestedMachine } from '../../support/nested-machine.js';
 
@@ -98,7 +99,7 @@ describe('virtual NMIs (APM vol.2 §15.21.10 NMI Virtualization)', () => {
     expect(live.memory.read((STACK_TOP - 40) as never, 8)).toBe(GUEST + 1n);
   });
 
-  it('an exit during its delivery reports it in EXITINTINFO and saves V_NMI_MASK as 0', () => {
+  it('an exit during its delivery reports it in EXITINTINFO (§15.7.2) and saves V_NMI_MASK as 0', () => {
     const live = guest(V_NMI).intercept('EXCEPTION_13');
     live.vmcb.idtrLimit = 0;
     expect(live.exit()).toMatchObject({ code: exceptionExit(13), intInfo: 0x8000_0202n });
@@ -360,9 +361,28 @@ describe('decode assists (APM vol.2 §15.8 Decode Assists)', () => {
   it.each([
     ['vmtape-base', (1n << 63n) | 3n],
     ['k8-f', 0n],
-  ])('%s: EXITINFO1 of MOV RBX, CR3 is %x', (cpu, info1) => {
+  ])('%s: EXITINFO1 of MOV RBX, CR3 is %x (§15.8.1 MOV CRx/DRx Intercepts)', (cpu, info1) => {
     const live = new NestedMachine('0f20db', {}, cpu).intercept('CR3_READ');
     expect(live.exit()).toMatchObject({ code: 3n, info1 });
+  });
+
+  const MOV_CR = 1n << 63n;
+  it.each([
+    ['MOV R15, CR4', '410f20e7', 'CR4_READ', MOV_CR | 15n],
+    ['MOV CR0, RAX', '0f20c0 0f22c0', 'CR0_WRITE', MOV_CR],
+    ['LMSW AX', '0f20c0 0f01f0', 'CR0_WRITE', 0n],
+    ['CLTS', '0f06', 'CR0_WRITE', 0n],
+    ['MOV RCX, CR0', '0f20c1', 'CR0_READ', MOV_CR | 1n],
+    ['SMSW ECX', '0f01e1', 'CR0_READ', 0n],
+    ['MOV R10, DR7', '410f21fa', 'DR7_READ', 10n],
+    ['MOV DR7, R11', '410f21fb 410f23fb', 'DR7_WRITE', 11n],
+    ['INT 21h', 'cd21', 'INTn', 0x21n],
+    ['INVLPG [120034h]', '0f013c2534001200', 'INVLPG', 0x12_0034n],
+  ] as const)('EXITINFO1 of %s (§15.8.1, §15.8.2, §15.8.3)', (_name, code, intercept, info1) => {
+    expect(new NestedMachine(code).intercept(intercept).exit()).toMatchObject({
+      code: INTERCEPTS[intercept].exitCode,
+      info1,
+    });
   });
 
   it.each([
@@ -575,5 +595,25 @@ describe('FERR (APM vol.2 §15.14.2 Ferr_Freeze Intercept)', () => {
     const live = guest(0n);
     expect(live.exit().code).toBe(ExitCode.HLT);
     expect(live.vectors).toEqual([16]);
+  });
+});
+
+describe('shutdown (APM vol.2 §15.14.3 Shutdown Intercept)', () => {
+  /** UD2 on an empty IDT: the third fault. */
+  const guest = (): NestedMachine => {
+    const live = new NestedMachine('0f0b');
+    live.vmcb.idtrLimit = 0;
+    return live;
+  };
+
+  it('of a guest is an exit where it is intercepted, and L1 goes on', () => {
+    expect(guest().intercept('SHUTDOWN').exit()).toMatchObject({ code: ExitCode.SHUTDOWN, info1: 0n, info2: 0n });
+  });
+
+  it('ends the machine where it is not', () => {
+    const live = guest();
+    expect(live.run()).toBe('ended');
+    expect(live.machine.state.ended).toMatchObject({ reason: 'shutdown' });
+    expect(live.events.map(({ type }) => type)).not.toContain('svm.vmexit');
   });
 });

@@ -48,17 +48,20 @@ describe('privileges and intercepts (APM vol.2 §15.9 Instruction Intercepts, ta
     ['CLGI', CLGI, 5, ExitCode.CLGI],
   ] as const;
 
-  it.each(privileged)('%s: #UD without SVM-Lock, then #GP, then the intercept', (_name, { system }, bit, code) => {
-    machine = new SvmMachine(withSvm('np', 'nrips'));
-    machine.set({ svmMode: SvmMode.GUEST, intercept4: 1n << BigInt(bit), efer: 0n, cpl: 3n });
-    expect(raised(system)).toMatchObject({ vector: Vector.UD });
-    machine.set({ efer: EFER.SVME });
-    expect(raised(system)).toMatchObject({ vector: Vector.GP });
-    machine.set({ cpl: 0n });
-    expect(raised(system)).toMatchObject({ code });
-    machine.set({ intercept4: 0n });
-    expect(raised(system)).toBeUndefined();
-  });
+  it.each(privileged)(
+    '%s: #UD while SVM is off (§15.4), then #GP, then the intercept',
+    (_name, { system }, bit, code) => {
+      machine = new SvmMachine(withSvm('np', 'nrips'));
+      machine.set({ svmMode: SvmMode.GUEST, intercept4: 1n << BigInt(bit), efer: 0n, cpl: 3n });
+      expect(raised(system)).toMatchObject({ vector: Vector.UD });
+      machine.set({ efer: EFER.SVME });
+      expect(raised(system)).toMatchObject({ vector: Vector.GP });
+      machine.set({ cpl: 0n });
+      expect(raised(system)).toMatchObject({ code });
+      machine.set({ intercept4: 0n });
+      expect(raised(system)).toBeUndefined();
+    },
+  );
 
   it.each([
     ['VMLOAD', VMLOAD],
@@ -68,7 +71,7 @@ describe('privileges and intercepts (APM vol.2 §15.9 Instruction Intercepts, ta
     expect(raised(system)).toMatchObject({ vector: Vector.GP, errorCode: 0 });
   });
 
-  it('VMMCALL: the intercept before everything, else #UD', () => {
+  it('VMMCALL: the intercept before everything, else #UD (§15.18 VMMCALL Instruction)', () => {
     machine.set({ efer: 0n, cpl: 3n });
     expect(raised(VMMCALL.system)).toMatchObject({ vector: Vector.UD });
     machine.set({ svmMode: SvmMode.GUEST });
@@ -77,7 +80,7 @@ describe('privileges and intercepts (APM vol.2 §15.9 Instruction Intercepts, ta
     expect(VMMCALL.interceptedFirst).toBe('VMMCALL'); // the processor looks before it executes
   });
 
-  it('SKINIT: #UD, for there is none', () => {
+  it('SKINIT: #UD, for there is none (§15.27 Secure Startup with SKINIT)', () => {
     expect(raised(SKINIT.system)).toMatchObject({ vector: Vector.UD });
   });
 
@@ -90,7 +93,7 @@ describe('privileges and intercepts (APM vol.2 §15.9 Instruction Intercepts, ta
     expect(faultOf(cpu.run(...bytes))).toBe('#UD');
   });
 
-  it('INVLPGA drops a page of another address space', () => {
+  it('INVLPGA drops a page of another address space (§15.16.2), and EXITINFO1 has no address (§15.8.3)', () => {
     machine.set({ rax: 0x7fff_1000n, rcx: 0xffff_ffff_0000_0007n });
     expect(machine.execute(INVLPGA.system)).toMatchObject({ type: 'svm.invlpga', linear: 0x7fff_1000n, asid: 7 });
     expect(machine.flushes).toEqual([{ scope: 'page', asid: 7, linear: 0x7fff_1000n }]);

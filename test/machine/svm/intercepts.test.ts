@@ -11,7 +11,7 @@ import {
   interceptRequested,
 } from '../../../src/machine/svm/intercepts.js';
 
-describe('the table of intercepts (APM vol.2 appendix B, table 15-7)', () => {
+describe('the table of intercepts (APM vol.2 §15.7 Intercept Operation, §15.9 Instruction Intercepts, table 15-7)', () => {
   it.each([
     [crRead(3), 0x000, 3, 0x03n, 'after-privilege'],
     [crWrite(8), 0x000, 24, 0x18n, 'after-privilege'],
@@ -41,7 +41,7 @@ describe('the table of intercepts (APM vol.2 appendix B, table 15-7)', () => {
     expect(new Set(rows.map(({ exitCode }) => exitCode)).size).toBe(rows.length);
   });
 
-  it('is asked in guest mode only', () => {
+  it('is asked in guest mode only (§15.2.2 Guest Mode)', () => {
     const slots = new Map<Slot, bigint>([[R.intercept3, 1n << 31n]]);
     const get = (slot: Slot): bigint => slots.get(slot) ?? 0n;
     expect(interceptRequested(get, 'SHUTDOWN')).toBe(false);

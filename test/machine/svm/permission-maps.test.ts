@@ -46,7 +46,7 @@ describe('I/O permission map (APM vol.2 §15.10.1 I/O Permissions Map)', () => {
     expect(portIntercepted(memory, 0x80_0000, 0x60, 1)).toBe(true);
   });
 
-  it('reports accesses (figure 15-2)', () => {
+  it('reports accesses (§15.10.2 IN and OUT Behavior, figure 15-2)', () => {
     const out = { input: false, string: false, rep: false, size: 1, addressWidth: 64, segment: 3, port: 0x3f8 };
     expect(ioExitInfo(out)).toBe(0x3f8_0210n);
     const insd = { ...out, input: true, string: true, rep: true, size: 4, addressWidth: 32, segment: 0, port: 0xffff };

@@ -59,7 +59,7 @@ describe('what the VMCB gets (APM vol.2 §15.6 #VMEXIT)', () => {
     });
   });
 
-  it('is the guest’s state, field by field', () => {
+  it('is the guest’s state, field by field, the interrupt shadow among them (§15.21.5)', () => {
     leave(new VmExit(ExitCode.CPUID, 0n, 0n, true));
     expect(machine.vmcb).toMatchObject({
       es: 0x1111_1111_0222_3333n,
@@ -91,7 +91,7 @@ describe('what the VMCB gets (APM vol.2 §15.6 #VMEXIT)', () => {
     });
   });
 
-  it('is the reason, with nRIP for instruction intercepts', () => {
+  it('is the reason, with nRIP for instruction intercepts (§15.7.1 State Saved on Exit)', () => {
     const event = leave(new VmExit(ExitCode.IOIO, 0x1f0_0211n, 0x40_0102n, true));
     const reason = { code: ExitCode.IOIO, info1: 0x1f0_0211n, info2: 0x40_0102n, intInfo: 0n };
     expect(event).toMatchObject({ type: 'svm.vmexit', vmcb: VMCB_AT, ...reason });
@@ -106,7 +106,7 @@ describe('what the VMCB gets (APM vol.2 §15.6 #VMEXIT)', () => {
     expect(machine.vmcb).toMatchObject({ nRIP: 0n, eventInj: 0n });
   });
 
-  it('has EXITINTINFO of the delivery that was cut short', () => {
+  it('has EXITINTINFO of the delivery that was cut short (§15.7.2 Intercepts During IDT Interrupt Delivery)', () => {
     const event = encodeEvent({ type: EventType.EXCEPTION, vector: 13, errorCode: 0x18 });
     machine.set({ exitIntInfo: event });
     expect(leave(new VmExit(ExitCode.NPF, 1n, 2n)).intInfo).toBe(event);
@@ -244,7 +244,7 @@ describe('what the host gets back (APM vol.2 §15.6 #VMEXIT)', () => {
     expect(machine.get('boundary')).toBe(Boundary.NMI_PENDING);
   });
 
-  it('takes its single-step trap when VMRUN ran with TF set', () => {
+  it('takes its single-step trap when VMRUN ran with TF set (§15.5.1 Basic Operation)', () => {
     machine.set({ rflags: 0x2n | Flag.TF });
     enter();
     expect(machine.get('boundary')).toBe(0n);

@@ -86,7 +86,7 @@ describe('consistency checks (APM vol.2 §15.5.1, Canonicalization and Consisten
     ['a clear VMRUN intercept', 'the VMRUN intercept is clear', (v) => (v.intercept4 = 0)],
     ['ASID 0', 'ASID is 0', (v) => (v.guestASID = 0)],
     ['an ASID above the count', undefined, (v) => (v.guestASID = 0xffff_ffff)],
-    ['an IOPM three pages below the limit', undefined, (v) => (v.iopmBasePA = LIMIT - 0x3000n)],
+    ['an IOPM three pages below the limit (§15.10.1)', undefined, (v) => (v.iopmBasePA = LIMIT - 0x3000n)],
     [
       'an IOPM two pages below the limit',
       'the I/O permission map passes the highest physical address',
@@ -164,7 +164,7 @@ describe('consistency checks (APM vol.2 §15.5.1, Canonicalization and Consisten
       },
     ],
     [
-      'paged real mode',
+      'paged real mode (§15.19)',
       undefined,
       (v) => {
         v.efer = EFER.SVME;
@@ -390,7 +390,7 @@ describe('the world switch into the guest (APM vol.2 §15.5.1, Loading Guest Sta
     expect(machine.get('vmcb')).toBe(BigInt(VMCB_AT));
   });
 
-  it('loads the interrupt shadow, keeps pending NMIs, forgets the host’s single step', () => {
+  it('loads the interrupt shadow (§15.21.5), keeps pending NMIs, forgets the host’s single step', () => {
     machine.vmcb.intShadow = 3n;
     machine.set({ boundary: Boundary.NMI_PENDING | Boundary.SINGLE_STEP | Boundary.DEBUG_SHADOW | (0xfn << 8n) });
     vmrun();
