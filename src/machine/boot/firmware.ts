@@ -1,8 +1,9 @@
 /**
- * What a BIOS leaves behind: caches on, memory types in the MTRRs of every processor; and in memory for a boot loader's guest that goes back to real mode: an interrupt vector table whose
- * handlers return, and acknowledge where the 8259 pair wants it. IRQ 13 also clears the coprocessor's latch, so that its
- * handler's x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. There is
- * no firmware behind it: INT n does nothing.
+ * What a BIOS leaves behind. In every processor: caches on, and memory types in the MTRRs. In memory, for a guest that
+ * goes back to real mode: an interrupt vector table whose handlers return, and acknowledge where the 8259 pair wants it;
+ * there is no firmware behind it, INT n does nothing. IRQ 13 also clears the coprocessor's latch, so that its handler's
+ * x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. For a guest that
+ * looks for its processors and interrupts: ACPI and MP tables.
  * Source: IBM PC AT technical reference, ROM BIOS entry points; vectors 08h..0Fh and 70h..77h are the hardware's.
  */
 import type { CpuProfile } from '../cpu/profile.js';
@@ -10,6 +11,9 @@ import { CR0, R, type Slot } from '../layout/cpu-state.js';
 import { MAX_RAM_BYTES } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { sPA } from '../units.js';
+import { acpiTables } from './acpi-tables.js';
+import type { Board } from './board.js';
+import { mpTables } from './mp-table.js';
 
 const ROM_SEGMENT = 0xf000;
 /** The traditional address of the dummy handler. */
@@ -25,9 +29,19 @@ const DUMMY_CODE = [0xcf];
 const MASTER_CODE = [0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf];
 /** push ax; mov al, 20h; out a0h, al; out 20h, al; pop ax; iret */
 const SLAVE_CODE = [0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf];
-
 /** push ax; xor al, al; out f0h, al; mov al, 20h; out a0h, al; out 20h, al; pop ax; int 2; iret */
 const NUMERIC_CODE = [0x50, 0x30, 0xc0, 0xe6, 0xf0, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcd, 0x02, 0xcf];
+
+/** Where the tables stand: guests look for them on 16-byte boundaries between E0000h and FFFFFh. */
+const ACPI_TABLES = 0xf_0000;
+const MP_TABLES = 0xf_8000;
+
+export function installFirmware(memory: PhysicalMemory, board: Board): void {
+  installVectors(memory);
+  for (const { address, bytes } of [...acpiTables(board, ACPI_TABLES), ...mpTables(board, MP_TABLES)]) {
+    memory.copyIn(sPA(address), bytes);
+  }
+}
 
 /** Where the handler of a vector stands in the ROM. */
 function handlerOf(vector: number): number {
