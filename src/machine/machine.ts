@@ -9,6 +9,7 @@ import type { Board } from './boot/board.js';
 import { bootMultiboot } from './boot/multiboot.js';
 import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
+import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
 import type { ProcessorHost } from './cpu/processor-host.js';
 import { withStartup } from './cpu/reset.js';
@@ -56,7 +57,7 @@ import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
-import { interruptRules } from './svm/interrupt-rules.js';
+import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
@@ -99,6 +100,7 @@ export class Machine implements ProcessorHost {
   readonly memory: PhysicalMemory;
   readonly state: MachineState;
   readonly profile: CpuProfile;
+  readonly nested: NestedVirtualization;
   readonly engine: Engine;
   private readonly processor: Processor;
   private readonly vcpus: Vcpus;
@@ -123,11 +125,12 @@ export class Machine implements ProcessorHost {
     const profile = machineProfile(config);
     invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
     this.profile = profile;
+    this.nested = virtualizationOf(profile);
     this.memory = new PhysicalMemory(config.ramBytes);
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
-    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile), () => this.now);
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory, this.nested, () => this.now);
     this.vcpus.load(this.state.vcpus);
     this.processor = new Processor(this);
   }

@@ -6,6 +6,7 @@
  * the last exception.
  */
 import { BASE_PROFILE, type CpuProfile } from './cpu/cpuid.js';
+import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
 import type { ProcessorHost } from './cpu/processor-host.js';
 import { invariant } from './errors.js';
@@ -14,6 +15,7 @@ import type { Feature } from './isa/instruction.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import { decodeDelta, R, type RegisterFile } from './layout/cpu-state.js';
 import { PhysicalMemory } from './mmu/memory.js';
+import { virtualizationOf } from './svm/nested-svm.js';
 import { type Nanoseconds, nanoseconds } from './units.js';
 import { Engine } from './wasm/engine.js';
 
@@ -29,6 +31,7 @@ export class Workbench implements ProcessorHost {
   readonly memory: PhysicalMemory;
   readonly engine: Engine;
   readonly profile: CpuProfile;
+  readonly nested: NestedVirtualization;
   readonly now: Nanoseconds = nanoseconds(0);
   readonly externalPending = false;
   readonly ferr = false;
@@ -45,6 +48,7 @@ export class Workbench implements ProcessorHost {
   /** @param features instruction sets beyond those of the base profile. */
   constructor(ramBytes: number, features: Iterable<Feature>) {
     this.profile = { ...BASE_PROFILE, features: new Set([...BASE_PROFILE.features, ...features]) };
+    this.nested = virtualizationOf(this.profile);
     this.memory = new PhysicalMemory(ramBytes);
     this.engine = new Engine(this.memory, INSTRUCTIONS, {
       instructions: this.profile.features,

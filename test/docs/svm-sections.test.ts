@@ -1,9 +1,11 @@
 /** docs/svm-sections.md is true: it names every section, files that exist, and tests that cite what they cover. */
+
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { BASE_PROFILE, cpuidLeaf } from '../../src/machine/cpu/cpuid.js';
+import { BASE_PROFILE } from '../../src/machine/cpu/cpuid.js';
 import { cpuProfile } from '../../src/machine/cpu/profiles.js';
+import { leafOf } from '../support/cpuid.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const page = readFileSync(`${root}docs/svm-sections.md`, 'utf8');
@@ -102,14 +104,13 @@ describe('docs/svm-sections.md', () => {
 
   it('has each profile’s features as CPUID tells them', () => {
     const [[, , ...profiles] = [], , ...features] = table('bit');
-    const dynamic = { apicId: 0, processors: 1, apicEnabled: true, osxsave: false, xcr0: 1n };
     const listed = profiles.map((_, column) =>
       features
         .filter((row) => row[column + 2] === 'yes')
         .flatMap(([bits = '']) => bits.split(', '))
         .reduce((word, bit) => word | (1 << Number(bit)), 0),
     );
-    const told = profiles.map((name) => cpuidLeaf(cpuProfile(name) ?? BASE_PROFILE, 0x8000_000a, 0, dynamic).edx);
+    const told = profiles.map((name) => leafOf(cpuProfile(name) ?? BASE_PROFILE, 0x8000_000a).edx);
     expect(profiles.filter((name) => cpuProfile(name) === undefined)).toEqual([]);
     expect(listed).toEqual(told);
   });

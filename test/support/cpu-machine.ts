@@ -2,11 +2,12 @@
  * A processor on a bench: RAM, a register file, descriptor tables that a test writes, and the real decoder and evaluator
  * around the control plane. Paging is the identity; single pages can be taken away.
  */
-import { BASE_PROFILE, type CpuProfile, cpuidLeaf } from '../../src/machine/cpu/cpuid.js';
+
+import { BASE_PROFILE, type CpuProfile } from '../../src/machine/cpu/cpuid.js';
 import { type GuestEvent, SoftwareEvent } from '../../src/machine/cpu/exceptions.js';
 import { is64Bit } from '../../src/machine/cpu/mode.js';
 import { resetRegisters } from '../../src/machine/cpu/reset.js';
-import type { SystemContext, TlbFlush } from '../../src/machine/cpu/system-context.js';
+import type { SystemContext } from '../../src/machine/cpu/system-context.js';
 import { Access, Transaction, type TransactionHost } from '../../src/machine/cpu/transaction.js';
 import { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
@@ -26,10 +27,13 @@ import {
   SvmMode,
 } from '../../src/machine/layout/cpu-state.js';
 import { PhysicalMemory } from '../../src/machine/mmu/memory.js';
+import type { TlbFlush } from '../../src/machine/mmu/tlb.js';
 import { INTERCEPTS, type InterceptName, interceptRequested } from '../../src/machine/svm/intercepts.js';
+import { virtualizationOf } from '../../src/machine/svm/nested-svm.js';
 import { ioExitInfo, type PortAccess } from '../../src/machine/svm/permission-maps.js';
 import { VmExit } from '../../src/machine/svm/vmexit-request.js';
 import { nanoseconds, type SPA, sPA } from '../../src/machine/units.js';
+import { leafOf } from './cpuid.js';
 
 export const GDT = 0x1000;
 export const IDT = 0x2000;
@@ -122,6 +126,7 @@ export class CpuMachine {
       memory: this.memory,
       profile,
       ignoresNumericErrors: false,
+      isIntercepted: (name) => this.intercepted(name),
       translate: (_tx, linear, access) => this.translate(linear, access),
       readDevice: () => 0n,
       writeDevice: () => {},
@@ -137,6 +142,10 @@ export class CpuMachine {
     if (!this.missingPages.has(page)) return sPA(Number(linear % BigInt(RAM_BYTES)));
     const user = (access & Access.USER) !== 0 && (access & Access.IMPLICIT) === 0;
     throw pageFault(linear, ((access & Access.WRITE) !== 0 ? 2 : 0) | (user ? 4 : 0));
+  }
+
+  private intercepted(name: InterceptName): boolean {
+    return interceptRequested((slot) => Number(BigInt.asUintN(32, this.registers[slot] as bigint)), name);
   }
 
   get(name: RegisterName): bigint {
@@ -336,27 +345,25 @@ export class CpuMachine {
       vcpu: 0,
       pause: () => {},
       vmcbShadow: { knownWords: () => undefined },
+      nested: virtualizationOf(this.profile),
       nestedAddress: (gPA) => gPA,
       writeTrap: () => {},
       cpuidLeaf: (leaf, subleaf) =>
-        cpuidLeaf(this.profile, leaf, subleaf, {
-          apicId: 0,
-          processors: 1,
-          apicEnabled: true,
+        leafOf(this.profile, leaf, subleaf, {
           osxsave: (this.get('cr4') & CR4.OSXSAVE) !== 0n,
           xcr0: this.get('xcr0'),
         }),
       intercept: (name, info, stage = INTERCEPTS[name].stage) => {
         if (stage !== INTERCEPTS[name].stage) return;
-        if (!interceptRequested((slot) => this.registers[slot] as bigint, name)) return;
+        if (!this.intercepted(name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);
       },
       interceptMsr: (_msr, write) => {
-        if (!interceptRequested((slot) => this.registers[slot] as bigint, 'MSR_PROT')) return;
+        if (!this.intercepted('MSR_PROT')) return;
         throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
       },
       interceptIo: (access: PortAccess) => {
-        if (!interceptRequested((slot) => this.registers[slot] as bigint, 'IOIO_PROT')) return;
+        if (!this.intercepted('IOIO_PROT')) return;
         throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), 0n, true);
       },
       faultAfter: (fault) => {

@@ -2,8 +2,10 @@
  * Just enough of a machine for SVM and paging tests: RAM, a register file, a host of transactions that translates
  * nothing, and a system context that notes what instructions ask for.
  */
+
 import { BASE_PROFILE, type CpuProfile } from '../../src/machine/cpu/cpuid.js';
-import type { SystemContext, TlbFlush } from '../../src/machine/cpu/system-context.js';
+import { lowReader } from '../../src/machine/cpu/mode.js';
+import type { SystemContext } from '../../src/machine/cpu/system-context.js';
 import { Transaction, type TransactionHost } from '../../src/machine/cpu/transaction.js';
 import type { MachineEvent } from '../../src/machine/events.js';
 import {
@@ -28,7 +30,9 @@ import {
   vmcbQuad,
 } from '../../src/machine/layout/vmcb.js';
 import { PhysicalMemory } from '../../src/machine/mmu/memory.js';
+import type { TlbFlush } from '../../src/machine/mmu/tlb.js';
 import { INTERCEPTS, type InterceptName, interceptRequested } from '../../src/machine/svm/intercepts.js';
+import { virtualizationOf } from '../../src/machine/svm/nested-svm.js';
 import { VmExit } from '../../src/machine/svm/vmexit-request.js';
 import { sPA } from '../../src/machine/units.js';
 
@@ -53,6 +57,7 @@ export class SvmMachine {
       memory: this.memory,
       profile,
       ignoresNumericErrors: false,
+      isIntercepted: (name) => interceptRequested(lowReader(this.tx), name),
       translate: (_tx, linear) => sPA(Number(linear)),
       readDevice: () => 0n,
       writeDevice: () => {},
@@ -151,6 +156,7 @@ export class SvmMachine {
     const context = {
       tx: this.tx,
       profile: this.profile,
+      nested: virtualizationOf(this.profile),
       insn: { addressWidth: 64, length: 3 },
       vmcbShadow: { knownWords: (vmcb: number) => this.copies.get(vmcb) },
       intercept: (
@@ -159,7 +165,7 @@ export class SvmMachine {
         stage = INTERCEPTS[name].stage,
       ) => {
         if (stage !== INTERCEPTS[name].stage) return;
-        if (!interceptRequested((slot) => this.tx.get(slot), name)) return;
+        if (!interceptRequested(lowReader(this.tx), name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1 ?? 0n, info?.info2 ?? 0n, true);
       },
       outcome: (make: (delta: Uint8Array) => MachineEvent) => {

@@ -31,9 +31,11 @@ export interface CpuidDynamic {
   /** CR4.OSXSAVE. */
   readonly osxsave: boolean;
   readonly xcr0: bigint;
+  /** Fn8000_000A, as the virtualization extension has it. */
+  readonly virtualization: CpuidLeaf;
 }
 
-const ZERO_LEAF: CpuidLeaf = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+export const ZERO_LEAF: CpuidLeaf = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
 /** Bits of CPUID registers by feature; a feature that is in no set of the profile reports 0. */
 type FeatureBits = readonly (readonly [bit: number, feature: Feature | SystemFeature])[];
@@ -131,25 +133,6 @@ const EXTENDED1_EDX: FeatureBits = [
   [27, 'rdtscp'],
   [29, 'lm'],
 ];
-const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
-  [0, 'np'],
-  [1, 'lbr-virtualization'],
-  [2, 'svm-lock'],
-  [3, 'nrips'],
-  [4, 'tsc-ratio'],
-  [5, 'vmcb-clean'],
-  [6, 'flush-by-asid'],
-  [7, 'decode-assists'],
-  [10, 'pause-filter'],
-  [12, 'pause-filter-threshold'],
-  [15, 'vmload-virtualization'],
-  [16, 'vgif'],
-  [17, 'gmet'],
-  [24, 'tlbi-ctl'],
-  [25, 'vnmi'],
-  [29, 'bus-lock-threshold'],
-  [30, 'idle-hlt'],
-];
 
 const HIGHEST_LEAF = 0xd;
 const HIGHEST_EXTENDED_LEAF = 0x8000_0021;
@@ -225,8 +208,7 @@ export function cpuidLeaf(profile: CpuProfile, leaf: number, subleaf: number, dy
           (profile.features.has('invlpgb') ? INVLPGB_COUNT_MAX : 0),
       };
     case 0x8000_000a:
-      if (!profile.features.has('svm')) return ZERO_LEAF;
-      return { eax: 1, ebx: profile.asids, ecx: 0, edx: bits(SVM_EDX, (feature) => profile.svm.has(feature)) };
+      return dynamic.virtualization;
     case 0x8000_0021:
       return { ...ZERO_LEAF, eax: report(EXTENDED21_EAX, profile) | LFENCE_SERIALIZING };
     default:

@@ -7,31 +7,21 @@
 import { invariant } from '../errors.js';
 import { Vector } from '../faults.js';
 import { Activity, Boundary, Flag, R } from '../layout/cpu-state.js';
-import { breakpointsDiscarded, initAllowed, nmiAllowed, smiAllowed } from '../svm/gif.js';
-import {
-  EventType,
-  nmiHeld,
-  type PendingInjection,
-  pendingInjection,
-  physicalInterruptsAllowed,
-  virtualInterruptDue,
-  virtualNmiDue,
-} from '../svm/injection.js';
-import { type InterceptName, interceptRequested } from '../svm/intercepts.js';
-import { type InterruptRules, MANUAL_RULES } from '../svm/interrupt-rules.js';
+import { EventType, type PendingInjection, pendingInjection } from '../svm/injection.js';
+import type { InterceptName } from '../svm/intercepts.js';
 import { u64, uN } from '../units.js';
 import { HWCR_SMM_LOCK } from './control-registers.js';
 import { breakpointsEnabled, DR6, executionHits } from './debug.js';
 import type { GuestEvent } from './exceptions.js';
-import { is64Bit, type SlotReader } from './mode.js';
+import { is64Bit, lowReader, type SlotReader } from './mode.js';
+import type { BlockableEvent, NestedVirtualization } from './nested-virtualization.js';
 
 export interface BoundaryInputs {
   /** An interrupt controller asserts INTR. */
   readonly externalPending: boolean;
   /** NMIs wait, as external interrupts do: chaos delays them. */
   readonly held?: boolean;
-  /** Without them, the manual's. */
-  readonly rules?: InterruptRules;
+  readonly nested: NestedVirtualization;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
   readonly intercepted?: (name: InterceptName) => boolean;
 }
@@ -62,18 +52,19 @@ const REDIRECT_INIT = 1n << 1n;
 
 /** @returns the event to take before the next instruction, or undefined. */
 export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | undefined {
-  const intercepted = inputs.intercepted ?? ((name) => interceptRequested((slot) => cpu.get(slot), name));
+  const { nested } = inputs;
+  const intercepted = inputs.intercepted ?? ((name) => nested.isIntercepted(lowReader(cpu), name));
   const unless = (intercept: InterceptName, due: Due): Due =>
     intercepted(intercept) ? { kind: 'exit', intercept } : due;
-  const { rules = MANUAL_RULES } = inputs;
+  const passes = (event: BlockableEvent): boolean => nested.interruptBlocked(cpu, event) === undefined;
   const boundary = cpu.get(R.boundary);
 
   if (pendingInjection(cpu) !== undefined) return { kind: 'injection' };
-  if ((boundary & Boundary.SMI_PENDING) !== 0n && smiAllowed(cpu)) {
+  if ((boundary & Boundary.SMI_PENDING) !== 0n && passes('smi')) {
     // Under HWCR.SmmLock the intercept is ignored (APM vol.2 §15.13.3 SMI Intercept, §15.32 SMM-Lock).
     return (cpu.get(R.hwcr) & HWCR_SMM_LOCK) === 0n ? unless('SMI', { kind: 'smi' }) : { kind: 'smi' };
   }
-  if ((boundary & Boundary.INIT_PENDING) !== 0n && initAllowed(cpu)) {
+  if ((boundary & Boundary.INIT_PENDING) !== 0n && passes('init')) {
     const redirected = (cpu.get(R.vmCr) & REDIRECT_INIT) !== 0n;
     return unless('INIT', { kind: redirected ? 'redirected-init' : 'init' });
   }
@@ -81,15 +72,16 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   if (activity === Activity.WAIT_FOR_SIPI) {
     return (boundary & Boundary.SIPI_PENDING) === 0n ? undefined : { kind: 'startup' };
   }
-  const discard = rules.discardsBreakpoints && breakpointsDiscarded(cpu);
+  const discard = nested.breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
-  const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && inputs.held !== true && nmiAllowed(cpu);
-  if (nmi && !nmiHeld(cpu, rules)) return unless('NMI', { kind: 'nmi' });
+  const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && inputs.held !== true;
+  if (nmi && passes('nmi')) return unless('NMI', { kind: 'nmi' });
   if (activity === Activity.SHUTDOWN) return undefined;
-  if (inputs.externalPending && physicalInterruptsAllowed(cpu, rules)) return unless('INTR', { kind: 'external' });
-  if (virtualNmiDue(cpu)) return { kind: 'virtual-nmi' };
-  if (virtualInterruptDue(cpu, rules)) return unless('VINTR', { kind: 'virtual' });
+  if (inputs.externalPending && passes('intr')) return unless('INTR', { kind: 'external' });
+  const virtual = nested.virtualEventDue(cpu);
+  if (virtual === 'virtual-nmi') return { kind: virtual };
+  if (virtual === 'virtual') return unless('VINTR', { kind: virtual });
   const hits = activity === Activity.RUNNING && !discard ? instructionBreakpoints(cpu) : 0n;
   return hits === 0n ? undefined : { kind: 'debug', dr6: hits };
 }

@@ -7,13 +7,14 @@ import { GuestFault, Vector } from '../faults.js';
 import { R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import type { InterceptName } from '../svm/intercepts.js';
 import { NestedPageFault } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
+import type { NestedVirtualization, VmcbShadow } from './nested-virtualization.js';
 import { HWCR_IGNNE_EMULATION } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
 import type { CpuProfile } from './profile.js';
 import { StoredMsr } from './stored-msrs.js';
-import type { VmcbShadow } from './system-context.js';
 import type { Transaction, TransactionHost } from './transaction.js';
 
 const MSR_APIC_BASE = 0x1b;
@@ -23,6 +24,7 @@ const X2APIC_FIRST = 0x800;
 export abstract class MachineAccess implements TransactionHost {
   readonly vmcbShadow: VmcbShadow;
   abstract readonly tx: Transaction;
+  abstract isIntercepted(name: InterceptName): boolean;
 
   constructor(protected readonly machine: ProcessorHost) {
     this.vmcbShadow = machine;
@@ -30,6 +32,9 @@ export abstract class MachineAccess implements TransactionHost {
 
   get profile(): CpuProfile {
     return this.machine.profile;
+  }
+  get nested(): NestedVirtualization {
+    return this.machine.nested;
   }
   get now(): Nanoseconds {
     return this.machine.now;

@@ -3,13 +3,18 @@
  * submodes; privilege level and I/O privilege.
  * Source: APM vol.2 §1.3 Operating Modes, §14.7 Initializing Long Mode.
  */
-import { CR0, EFER, Flag, R, type Slot } from '../layout/cpu-state.js';
+import { CR0, EFER, Flag, type LowReader, R, type Slot } from '../layout/cpu-state.js';
 import { Access } from './transaction.js';
 
 /** Whatever registers can be read from: a transaction, or a register file behind `readerOf`. */
 export interface SlotReader {
   get(slot: Slot): bigint;
 }
+
+export const lowReader =
+  (cpu: SlotReader): LowReader =>
+  (slot) =>
+    Number(BigInt.asUintN(32, cpu.get(slot)));
 
 /** Attribute bits of a segment, at their place in the packed word (attributes stand at bits 31:16). */
 const CODE_LONG = 1n << (16n + 9n);

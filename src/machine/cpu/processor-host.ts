@@ -6,12 +6,13 @@ import type { PhysicalMemory } from '../mmu/memory.js';
 import type { Nanoseconds, SPA } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import type { CpuProfile } from './cpuid.js';
-import type { VmcbShadow } from './system-context.js';
+import type { NestedVirtualization, VmcbShadow } from './nested-virtualization.js';
 
 export interface ProcessorHost extends VmcbShadow {
   readonly memory: PhysicalMemory;
   readonly engine: Engine;
   readonly profile: CpuProfile;
+  readonly nested: NestedVirtualization;
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;

@@ -16,6 +16,7 @@ import { Status } from '../isa/x87-unit.js';
 import { Activity, Boundary, CR4, Flag, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import { nestedErrorCode } from '../mmu/page-walk.js';
+import type { TlbFlush } from '../mmu/tlb.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
@@ -26,23 +27,10 @@ import {
   withVirtualNmiTaken,
 } from '../svm/injection.js';
 import { instructionBytes } from '../svm/instruction-bytes.js';
-import {
-  exceptionIntercept,
-  INTERCEPTS,
-  type InterceptName,
-  type InterceptStage,
-  interceptRequested,
-} from '../svm/intercepts.js';
+import { exceptionIntercept, INTERCEPTS, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
 import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
-import {
-  ioExitInfo,
-  mapBase,
-  msrIntercepted,
-  type PortAccess,
-  portIntercepted,
-  unalignedMapBase,
-} from '../svm/permission-maps.js';
-import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
+import { vmexitEvent } from '../svm/nested-svm.js';
+import type { PortAccess } from '../svm/permission-maps.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { vmrunRules } from '../svm/vmrun-rules.js';
 import { crossesLine, locksMemory } from './bus-lock.js';
@@ -55,12 +43,13 @@ import { codeOffset, fetchInstruction } from './fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { MachineAccess } from './machine-access.js';
+import type { MappedAccess } from './nested-virtualization.js';
 import { FerrFreeze } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
-import type { SystemContext, TlbFlush } from './system-context.js';
+import type { SystemContext } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction } from './transaction.js';
 import { VectoringInfo } from './vectoring.js';
@@ -118,7 +107,6 @@ export class Processor extends MachineAccess implements SystemContext {
   private readonly rules: InterruptRules;
   private readonly vectoringInfo: VectoringInfo;
   private readonly decodeAssists: boolean;
-  private readonly mapBase: (field: bigint) => number;
 
   constructor(machine: ProcessorHost) {
     super(machine);
@@ -129,7 +117,6 @@ export class Processor extends MachineAccess implements SystemContext {
     this.rules = interruptRules(machine.profile);
     this.vectoringInfo = new VectoringInfo(deviations);
     this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
-    this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
   }
@@ -164,6 +151,7 @@ export class Processor extends MachineAccess implements SystemContext {
   }
 
   private readonly liveRegisters = { get: (slot: Slot): bigint => this.get(slot) };
+  private readonly liveWord = (slot: Slot): number => this.word(slot);
 
   // Boundaries
 
@@ -177,7 +165,8 @@ export class Processor extends MachineAccess implements SystemContext {
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
       held: this.machine.interruptsHeld,
-      rules: this.rules,
+      nested: this.nested,
+      intercepted: (name) => this.isIntercepted(name),
     });
     if (due === undefined) return false;
     this.tx.abort();
@@ -305,7 +294,7 @@ export class Processor extends MachineAccess implements SystemContext {
 
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
   private exitsFirst({ interceptedFirst }: SystemInstruction): boolean {
-    if (interceptedFirst === undefined || !this.requested(interceptedFirst)) return false;
+    if (interceptedFirst === undefined || !this.isIntercepted(interceptedFirst)) return false;
     if (this.stages[interceptedFirst] !== 'before-exceptions') return false;
     this.tx.abort();
     this.exit(new VmExit(INTERCEPTS[interceptedFirst].exitCode, 0n, 0n, true));
@@ -313,9 +302,8 @@ export class Processor extends MachineAccess implements SystemContext {
   }
 
   /** Whether the running guest's VMCB asks for an intercept. */
-  private requested(name: InterceptName): boolean {
-    const { slot, bit } = INTERCEPTS[name];
-    return (this.word(R.svmMode) & GUEST_MODE) !== 0 && ((this.word(slot) >>> bit) & 1) === 1;
+  isIntercepted(name: InterceptName): boolean {
+    return this.nested.isIntercepted(this.liveWord, name);
   }
 
   private system(insn: DecodedInstruction, instruction: SystemInstruction): void {
@@ -327,7 +315,7 @@ export class Processor extends MachineAccess implements SystemContext {
     return (this.word(R.debugCtl) & BLCKDB) !== 0 && this.word(R.cpl) !== 0 && this.profile.system.has('bus-lock-trap');
   }
   private get watchesBusLocks(): boolean {
-    return this.requested('BUSLOCK_THRESHOLD') || this.trapsBusLocks;
+    return this.isIntercepted('BUSLOCK_THRESHOLD') || this.trapsBusLocks;
   }
 
   /** The instruction has locked memory, in the transaction. @throws VmExit when the guest's bus locks are used up. */
@@ -337,7 +325,7 @@ export class Processor extends MachineAccess implements SystemContext {
     const access = Access.WRITE | (this.word(R.cpl) === 3 ? Access.USER : 0);
     if (!crossesLine(linear, bytes) && this.machine.engine.isWriteBack(linear, bytes, access)) return;
     this.busLocked = this.trapsBusLocks;
-    if (!this.requested('BUSLOCK_THRESHOLD')) return;
+    if (!this.isIntercepted('BUSLOCK_THRESHOLD')) return;
     const left = tx.get(R.busLocks);
     if (left === 0n) throw new VmExit(ExitCode.BUSLOCK);
     tx.set(R.busLocks, left - 1n);
@@ -446,7 +434,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private freeze(): void {
     const { tx } = this;
     this.machine.driveFerr(true);
-    if (this.requested('FERR_FREEZE')) {
+    if (this.isIntercepted('FERR_FREEZE')) {
       this.exit(new VmExit(ExitCode.FERR_FREEZE));
       return;
     }
@@ -518,7 +506,7 @@ export class Processor extends MachineAccess implements SystemContext {
   /** @throws VmExit when L1 intercepts the exception. */
   private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
     if (event.type !== 'exception' || event.vector > 31) return;
-    if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
+    if (!this.isIntercepted(exceptionIntercept(event.vector))) return;
     const { deviations } = this.profile;
     const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
     if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
@@ -537,7 +525,7 @@ export class Processor extends MachineAccess implements SystemContext {
 
   /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */
   private shutdown(whose: Shutdown['whose'] = 'own'): void {
-    if (whose === 'own' && interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
+    if (whose === 'own' && this.isIntercepted('SHUTDOWN')) {
       this.exit(new VmExit(ExitCode.SHUTDOWN));
       return;
     }
@@ -554,7 +542,7 @@ export class Processor extends MachineAccess implements SystemContext {
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
         : undefined;
-    const outcome = decideVmexit(tx, exit, { profile: machine.profile, vmcbShadow: machine, nextRip, bytes });
+    const outcome = this.nested.vmexit(tx, exit, { vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
@@ -589,6 +577,7 @@ export class Processor extends MachineAccess implements SystemContext {
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
+      virtualization: this.nested.features(),
     });
   }
 
@@ -597,30 +586,30 @@ export class Processor extends MachineAccess implements SystemContext {
     info: { readonly info1?: bigint; readonly info2?: bigint } = {},
     stage: InterceptStage = INTERCEPTS[name].stage,
   ): void {
-    if (!this.requested(name) || this.stages[name] !== stage) return;
+    if (!this.isIntercepted(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
     const told = assisted !== true || this.decodeAssists;
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
-    if (!this.requested('MSR_PROT')) return;
-    if (!msrIntercepted(this.memory, this.mapBase(this.get(R.msrpmBase)), msr, write)) return;
-    throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
+    if (!this.isIntercepted('MSR_PROT')) return;
+    this.exitByMap({ kind: 'msr', msr, write });
+  }
+
+  private exitByMap(access: MappedAccess): void {
+    const exit = this.nested.specialIntercept(this.liveRegisters, this.memory, access);
+    if (exit !== undefined) throw exit;
   }
 
   writeTrap(name: InterceptName, value: bigint): void {
-    if (this.requested(name)) this.trap = new VmExit(INTERCEPTS[name].exitCode, value);
+    if (this.isIntercepted(name)) this.trap = new VmExit(INTERCEPTS[name].exitCode, value);
   }
 
   interceptIo(access: PortAccess): void {
-    if (!this.requested('IOIO_PROT')) return;
-    const everyByte = this.profile.deviations.has('ioio-every-byte');
-    if (!portIntercepted(this.memory, this.mapBase(this.get(R.iopmBase)), access.port, access.size, everyByte)) return;
-    const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    const told = this.decodeAssists && !this.profile.deviations.has('ioio-without-segment');
-    const segment = told ? access.segment : 0;
-    throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
+    if (!this.isIntercepted('IOIO_PROT')) return;
+    const nextRip = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
+    this.exitByMap({ kind: 'port', access, nextRip });
   }
 
   nestedAddress(address: number, write: boolean): number {

@@ -2,7 +2,8 @@
  * Register values after RESET and INIT.
  * Source: APM vol.2 §14.1 Initial Processor State (table 14-1), §14.1.4 External Initialization Using INIT.
  */
-import { Activity, Boundary, CR0, Flag, R, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
+import { Activity, Boundary, CR0, Flag, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
+import { PAT_RESET, virtualizationOf } from '../svm/nested-svm.js';
 import { VM_CR_LOCK, VM_CR_SVMDIS } from './control-registers.js';
 import { type CpuProfile, signature } from './cpuid.js';
 import { DR6, DR7 } from './debug.js';
@@ -12,11 +13,7 @@ import { SMBASE_RESET } from './smm.js';
 
 /** HWCR.TscFreqSel: the time-stamp counter runs at one rate. */
 const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
-/** PAT after RESET (APM vol.2 table 7-9): WB, WT, UC-, UC, twice. */
-const PAT_RESET = 0x0007_0406_0007_0406n;
 const MXCSR_RESET = 0x1f80n;
-/** 1.0 in 8.32 fixed point (APM vol.2 §15.30.5 TSC Ratio MSR). */
-const TSC_RATIO_ONE = 1n << 32n;
 
 /** Registers that RESET and INIT set alike. */
 function common(profile: CpuProfile): [Slot, bigint][] {
@@ -65,14 +62,12 @@ export function resetRegisters(profile: CpuProfile): ReadonlyMap<Slot, bigint> {
     [R.xcr0, 1n],
     [R.smBase, SMBASE_RESET],
     [R.pat, PAT_RESET],
-    [R.guestPat, PAT_RESET],
     [R.hwcr, HWCR_TSC_FREQUENCY_SELECT],
     [R.fcw, 0x40n],
     [R.ftw, 0xffn], // 5555h in full form: all registers hold zero, none is empty
     [R.mxcsr, MXCSR_RESET],
     [R.activity, Activity.RUNNING],
-    [R.svmMode, SvmMode.GIF],
-    [R.tscRatio, TSC_RATIO_ONE],
+    ...virtualizationOf(profile).initialise(),
   ]);
 }
 
@@ -89,7 +84,7 @@ export function initRegisters(cpu: SlotReader, profile: CpuProfile, waits: boole
   return new Map([
     ...common(profile),
     [R.cr0, kept | CR0.ET],
-    [R.svmMode, SvmMode.GIF],
+    ...virtualizationOf(profile).destroy(),
     [R.boundary, cpu.get(R.boundary) & (Boundary.SMI_PENDING | STARTUP)],
     [R.vmCr, vmCrAfterInit(cpu.get(R.vmCr))],
     [R.activity, waits ? Activity.WAIT_FOR_SIPI : Activity.RUNNING],

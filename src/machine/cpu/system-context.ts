@@ -3,37 +3,15 @@
  * guest, and the few services that are not registers or memory. Nothing it does is visible before the machine commits.
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import type { MachineEvent } from '../events.js';
 import type { GuestFault } from '../faults.js';
 import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
-import type { RegisterDelta } from '../layout/cpu-state.js';
-import type { VmcbWords } from '../layout/vmcb.js';
 import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import type { Nanoseconds } from '../units.js';
 import type { CpuidLeaf, CpuProfile } from './cpuid.js';
-import type { Transaction } from './transaction.js';
+import type { NestedVirtualization, SwitchContext } from './nested-virtualization.js';
 
-/** Which translations to drop after the instruction committed. */
-export type TlbFlush =
-  | { readonly scope: 'all' }
-  /** All of one address space, global entries too. */
-  | { readonly scope: 'asid'; readonly asid: number }
-  /** The same on every processor. */
-  | { readonly scope: 'everywhere'; readonly asid: number }
-  /** One address space, but for global entries: what a write to CR3 drops. */
-  | { readonly scope: 'non-global'; readonly asid: number }
-  /** One page of an address space. */
-  | { readonly scope: 'page'; readonly asid: number; readonly linear: bigint };
-
-/** The machine's copies of the VMCBs that the processor has touched, each as it was when it last did. */
-export interface VmcbShadow {
-  /** @param vmcb its sPA. @returns undefined when the processor never saw it. Not to be changed: reducers do that. */
-  knownWords(vmcb: number): VmcbWords | undefined;
-}
-
-export interface SystemContext {
-  readonly tx: Transaction;
+export interface SystemContext extends SwitchContext {
   readonly insn: DecodedInstruction;
   /** The evaluator, for operands and flags of this instruction. */
   readonly ops: Ops<bigint, boolean, bigint>;
@@ -42,7 +20,7 @@ export interface SystemContext {
   readonly now: Nanoseconds;
   /** The vCPU's index; its initial APIC id. */
   readonly vcpu: number;
-  readonly vmcbShadow: VmcbShadow;
+  readonly nested: NestedVirtualization;
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf;
 
   /**
@@ -67,17 +45,12 @@ export interface SystemContext {
   /** As `intercept('IOIO_PROT')`, by the I/O permission map. */
   interceptIo(access: PortAccess): void;
 
-  /** The instruction is a transition with an event of its own; without a call it is `cpu.system`. */
-  outcome(make: (registers: RegisterDelta) => MachineEvent): void;
   /** The instruction is plain: its effect belongs to the run it stands in. */
   plain(): void;
   /** The program spins: other vCPUs may run first. */
   pause(): void;
   /** The instruction stands, and `fault` is delivered after it: in the task that it switched to. */
   faultAfter(fault: GuestFault): void;
-  /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */
-  state(event: MachineEvent): void;
-  flushTlb(flush: TlbFlush): void;
 
   /** Ports, devices' side effects included; `size` 1, 2 or 4. */
   readPort(port: number, size: number): bigint;

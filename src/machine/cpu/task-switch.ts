@@ -12,7 +12,7 @@
  */
 import { GuestFault, generalProtection, Vector } from '../faults.js';
 import { CR0, CR4, Flag, gprSlot, R, Segment, type Slot } from '../layout/cpu-state.js';
-import { INTERCEPTS, interceptRequested } from '../svm/intercepts.js';
+import { INTERCEPTS } from '../svm/intercepts.js';
 import { VmExit } from '../svm/vmexit-request.js';
 import { uN } from '../units.js';
 import { loadPdptes } from './control-registers.js';
@@ -165,7 +165,7 @@ function readIncoming(tx: Transaction, { cause, selector, ext }: TaskSwitch): De
 
 /** It is no instruction intercept of §15.9, so nRIP is zero, whatever asked for the switch (APM vol.2 §15.7.1). */
 function intercept(tx: Transaction, { cause, selector, errorCode, rflags }: TaskSwitch): void {
-  if (!interceptRequested((slot) => tx.get(slot), 'TASK_SWITCH')) return;
+  if (!tx.host.isIntercepted('TASK_SWITCH')) return;
   let info2 = errorCode === undefined ? 0n : ExitInfo2.ERROR_CODE | BigInt(errorCode >>> 0);
   if (cause === 'return') info2 |= ExitInfo2.IRET;
   if (cause === 'jump') info2 |= ExitInfo2.JUMP;

@@ -18,6 +18,7 @@ import { RAM_BASE } from '../layout/linear-memory.js';
 import { putWord32 } from '../layout/little-endian.js';
 import { keep, room } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import type { InterceptName } from '../svm/intercepts.js';
 import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import type { CpuProfile } from './profile.js';
 
@@ -39,6 +40,8 @@ export interface TransactionHost {
   readonly memory: PhysicalMemory;
   /** What the processor is: which bits of tables exist. */
   readonly profile: CpuProfile;
+  /** Whether a guest runs whose hypervisor asks for the intercept. */
+  isIntercepted(name: InterceptName): boolean;
   /** IGNNE# as the processor has it: x87 errors are ignored while CR0.NE is clear. */
   readonly ignoresNumericErrors: boolean;
   /**

@@ -17,8 +17,6 @@ import { setGif } from '../svm/gif.js';
 import { hasVirtualGif, inGuest, withVirtualGif } from '../svm/injection.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
 import { VmExit } from '../svm/vmexit-request.js';
-import { vmload, vmsave } from '../svm/vmload.js';
-import { vmrun } from '../svm/vmrun.js';
 import { uN } from '../units.js';
 import { ownRip } from './system-operands.js';
 
@@ -128,7 +126,7 @@ export const VMRUN = systemInstruction({
   system(context) {
     const vmcb = namedVmcb(context, 'VMRUN');
     refuseVmrun(context);
-    vmrun(context, inRam(context, vmcb));
+    context.nested.vmrun(context, inRam(context, vmcb));
   },
 });
 
@@ -155,7 +153,7 @@ export const VMLOAD = systemInstruction({
   feature: 'svm',
   system(context) {
     const vmcb = namedVmcb(context, 'VMLOAD');
-    vmload(context, savedStateAt(context, vmcb, 'VMLOAD'));
+    context.nested.vmload(context, savedStateAt(context, vmcb, 'VMLOAD'));
   },
 });
 
@@ -166,7 +164,7 @@ export const VMSAVE = systemInstruction({
   feature: 'svm',
   system(context) {
     const vmcb = namedVmcb(context, 'VMSAVE');
-    vmsave(context, savedStateAt(context, vmcb, 'VMSAVE'));
+    context.nested.vmsave(context, savedStateAt(context, vmcb, 'VMSAVE'));
   },
 });
 

@@ -86,6 +86,8 @@ export type RegisterName = (typeof REGISTER_NAMES)[number];
 declare const slotBrand: unique symbol;
 /** Place of a register in the table above. */
 export type Slot = number & { readonly [slotBrand]: true };
+/** Reads the low half of a register: enough for flags and controls, and no bigint is made. */
+export type LowReader = (slot: Slot) => number;
 
 export const SLOT_COUNT = REGISTER_NAMES.length;
 invariant(SLOT_COUNT <= 256, 'a register delta names a slot in one byte');

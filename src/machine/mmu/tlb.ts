@@ -98,3 +98,15 @@ export class TlbBanks {
     bank.filled = false;
   }
 }
+
+/** Which translations to drop after the instruction committed. */
+export type TlbFlush =
+  | { readonly scope: 'all' }
+  /** All of one address space, global entries too. */
+  | { readonly scope: 'asid'; readonly asid: number }
+  /** The same on every processor. */
+  | { readonly scope: 'everywhere'; readonly asid: number }
+  /** One address space, but for global entries: what a write to CR3 drops. */
+  | { readonly scope: 'non-global'; readonly asid: number }
+  /** One page of an address space. */
+  | { readonly scope: 'page'; readonly asid: number; readonly linear: bigint };

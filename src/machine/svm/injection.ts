@@ -8,7 +8,7 @@ import type { SlotReader } from '../cpu/mode.js';
 import { Vector } from '../faults.js';
 import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
-import { interceptRequested } from './intercepts.js';
+import { gifSet } from './gif.js';
 import { type InterruptRules, priorityPasses } from './interrupt-rules.js';
 
 /** TYPE of an event (table 15-1, table 15-11). 1, 5, 6 and 7 are reserved. */
@@ -97,7 +97,6 @@ export function pendingInjection(cpu: SlotReader): PendingInjection | undefined 
 
 /** Between VMRUN and #VMEXIT. */
 export const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
-const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
 
 /** A guest runs whose STGI and CLGI act on V_GIF. */
 export const hasVirtualGif = (cpu: SlotReader): boolean =>
@@ -109,32 +108,12 @@ export const withVirtualGif = (intControl: bigint, set: boolean): bigint =>
 
 /** GIF, and V_GIF where the guest has one: what holds virtual events back. */
 const virtuallyEnabled = (cpu: SlotReader): boolean =>
-  globallyEnabled(cpu) && (!hasVirtualGif(cpu) || (cpu.get(R.intControl) & IntControl.V_GIF) !== 0n);
-const inShadow = (cpu: SlotReader): boolean => (cpu.get(R.boundary) & Boundary.INTERRUPT_SHADOW) !== 0n;
+  gifSet(cpu) && (!hasVirtualGif(cpu) || (cpu.get(R.intControl) & IntControl.V_GIF) !== 0n);
+export const inShadow = (cpu: SlotReader): boolean => (cpu.get(R.boundary) & Boundary.INTERRUPT_SHADOW) !== 0n;
 
 /** A guest runs whose IF and CR8 are virtual (V_INTR_MASKING). */
-const masksVirtually = (cpu: SlotReader): boolean =>
+export const masksVirtually = (cpu: SlotReader): boolean =>
   inGuest(cpu) && (cpu.get(R.intControl) & IntControl.V_INTR_MASKING) !== 0n;
-
-/**
- * True when an INTR that the local APIC offers is recognised now: taken, or #VMEXIT(INTR).
- * Source: APM vol.2 §15.21.1 Physical (INTR) Interrupt Masking in EFLAGS.
- */
-export function physicalInterruptsAllowed(cpu: SlotReader, rules: InterruptRules): boolean {
-  if (!globallyEnabled(cpu)) return false;
-  if (rules.intrExitsAnyway && inGuest(cpu) && interceptRequested((slot) => cpu.get(slot), 'INTR')) {
-    return !heldByHost(cpu);
-  }
-  if (inShadow(cpu)) return false;
-  const ownIf = (cpu.get(R.rflags) & Flag.IF) !== 0n;
-  return masksVirtually(cpu) ? !heldByHost(cpu) || (rules.intrLatched && ownIf) : ownIf;
-}
-
-/** V_INTR_MASKING holds physical interrupts back: the host had its IF clear. */
-const heldByHost = (cpu: SlotReader): boolean => masksVirtually(cpu) && (cpu.get(R.svmMode) & SvmMode.HOST_IF) === 0n;
-
-/** True when a deviation holds an NMI back. */
-export const nmiHeld = (cpu: SlotReader, rules: InterruptRules): boolean => rules.nmiWaitsForHostIf && heldByHost(cpu);
 
 /**
  * True when the guest's virtual interrupt is recognised now, physical ones aside: #VMEXIT(VINTR), or delivery.

@@ -7,7 +7,7 @@
  * §15.11 MSR Intercepts, §15.12 Exception Intercepts, §15.13 Interrupt Intercepts, §15.14 Miscellaneous Intercepts;
  * appendix B (table B-1) for the bits.
  */
-import { R, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { type LowReader, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import {
   crReadExit,
   crWriteExit,
@@ -21,6 +21,8 @@ import {
   REGISTER_NUMBERS,
   type RegisterNumber,
 } from './exit-code.js';
+
+const GUEST_MODE = Number(SvmMode.GUEST);
 
 /** Where the check stands among the exceptions of an instruction. */
 export type InterceptStage =
@@ -229,9 +231,8 @@ export const INTERCEPTS = Object.fromEntries(
 /**
  * True when a guest runs and its VMCB asks for this intercept. The host's controls are all clear (APM vol.2 §15.6
  * #VMEXIT), so the test of the mode is there only to say so.
- * @param get reads a register slot.
  */
-export function interceptRequested(get: (slot: Slot) => bigint, name: InterceptName): boolean {
+export function interceptRequested(low: LowReader, name: InterceptName): boolean {
   const { slot, bit } = INTERCEPTS[name];
-  return (get(R.svmMode) & SvmMode.GUEST) !== 0n && ((get(slot) >> BigInt(bit)) & 1n) === 1n;
+  return (low(R.svmMode) & GUEST_MODE) !== 0 && ((low(slot) >>> bit) & 1) === 1;
 }

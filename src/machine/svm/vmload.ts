@@ -2,12 +2,12 @@
  * VMLOAD and VMSAVE: the guest state that the world switch leaves alone.
  * Source: APM vol.2 §15.5.2 VMSAVE and VMLOAD Instructions.
  */
-import type { SystemContext } from '../cpu/system-context.js';
+import type { SwitchContext } from '../cpu/nested-virtualization.js';
 import { R, type Slot } from '../layout/cpu-state.js';
 import { SegmentWord, VMLOAD_WORDS, vmcbChanges, vmcbQuad, W } from '../layout/vmcb.js';
 import { signExtend } from '../units.js';
 import { VmcbImage } from './vmcb-image.js';
-import { vmrunRules } from './vmrun-rules.js';
+import type { VmrunRules } from './vmrun-rules.js';
 
 /** Segments by the word of their attributes; the base follows, in registers as in the VMCB. */
 const SEGMENTS: readonly (readonly [slot: Slot, word: number])[] = [
@@ -33,12 +33,12 @@ const image = new VmcbImage();
  * @param vmcb sPA of a page in RAM. Bases become canonical on the way in, but for the deviation `bases-not-canonical`;
  * SYSCALL and SYSENTER targets stay as they are.
  */
-export function vmload(context: SystemContext, vmcb: number): void {
+export function vmload(context: SwitchContext, vmcb: number, rules: VmrunRules): void {
   const { tx } = context;
   const { memory } = tx.host;
   const at = vmcbQuad(vmcb);
   const words = vmcbChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb), VMLOAD_WORDS);
-  const asStored = vmrunRules(context.profile).keepsBasesAsStored;
+  const asStored = rules.keepsBasesAsStored;
   const base = (word: number): bigint =>
     asStored ? (memory.quads[at + word] as bigint) : signExtend(48, memory.quads[at + word] as bigint);
   for (const [slot, word] of SEGMENTS) {
@@ -50,7 +50,7 @@ export function vmload(context: SystemContext, vmcb: number): void {
   context.outcome((registers) => ({ type: 'svm.vmload', vmcb, words, registers }));
 }
 
-export function vmsave(context: SystemContext, vmcb: number): void {
+export function vmsave(context: SwitchContext, vmcb: number): void {
   const { tx } = context;
   for (const [slot, word] of SEGMENTS) {
     image.setQuad(word, tx.get(slot));

@@ -1,17 +1,14 @@
 /**
- * The world switch into the guest: check the VMCB, keep the host's state behind the guest, load the guest's, take over
- * the controls. The guest runs from the machine's next step on; an event in EVENTINJ is left in `eventInjection` for
- * delivery before its first instruction.
- *
- * The host state stays in the processor, hidden parts of segment registers included (docs/adr/0020); the page at
- * VM_HSAVE_PA is neither read nor written. VMCB clean bits: see clean-bits.ts. Where a deviation loads something else,
- * the rules say so (vmrun-rules.ts).
+ * What VMRUN does with the guest's VMCB: read and check it, load the guest's state, take over the controls, or refuse.
+ * The guest runs from the machine's next step on; an event in EVENTINJ is left in `eventInjection` for delivery before
+ * its first instruction. VMCB clean bits: see clean-bits.ts. Where a deviation loads something else, the rules say so
+ * (vmrun-rules.ts).
  * Source: APM vol.2 §15.5.1 Basic Operation, §15.14.4 Pause Intercept Filtering, §15.16.1 TLB Flush, §15.20 Event
  * Injection, §15.21 Interrupt and Local APIC Support, §15.23.1 Hardware Acceleration for LBR Virtualization, §15.25.4
  * Nested Paging and VMRUN/#VMEXIT.
  */
 import { DEBUG_CTL_DEFINED } from '../cpu/debug.js';
-import type { SystemContext } from '../cpu/system-context.js';
+import type { GuestBlock, SwitchContext } from '../cpu/nested-virtualization.js';
 import { invalidOpcode } from '../faults.js';
 import { Boundary, CR0, CR4, EFER, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
@@ -23,19 +20,19 @@ import {
   NestedControl,
   SegmentWord,
   TlbControl,
-  VirtExt,
   VMCB,
   vmcbChanges,
   W,
 } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { changedUnderCleanBit, takeCached } from './clean-bits.js';
+import { BOUNDARY_KEPT, BRANCH_RECORD, DR7_ONES, LBR_VIRTUALIZATION, loadPdptes } from './host-state.js';
 import { EVENT_VALID } from './injection.js';
 import { INTERCEPT_SLOTS, INTERCEPTS } from './intercepts.js';
-import { RegisterImage } from './register-image.js';
+import type { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
 import { msrpmInRam, vmrunRefusal } from './vmrun-checks.js';
-import { INVLPGB_ENABLE, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRules } from './vmrun-rules.js';
+import { INVLPGB_ENABLE, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
 
 // Registers and VMCB are handled as 32-bit halves here: see register-image.ts. Most of what follows fits the low one.
 
@@ -47,7 +44,6 @@ const LMA = Number(EFER.LMA);
 const ET = Number(CR0.ET);
 const IF = Number(Flag.IF);
 const ONE = Number(Flag.ONE);
-const RF = Number(Flag.RF);
 const VM = Number(Flag.VM);
 const GUEST_MODE = Number(SvmMode.GUEST | SvmMode.GIF);
 const HOST_IF = Number(SvmMode.HOST_IF);
@@ -60,9 +56,8 @@ const CR0_BITS = Number(
 );
 /** Defined bits of RFLAGS; bit 1 reads as one. */
 const RFLAGS_BITS = 0x003f_7fd5;
-/** DR7: enables, LE, GE, GD, conditions and lengths; bit 10 reads as one. */
+/** DR7: enables, LE, GE, GD, conditions and lengths. */
 const DR7_BITS = 0xffff_23ff;
-export const DR7_ONES = 0x400;
 const V_INTR_VECTOR_HIGH = 0xff;
 /** Of the word at 120h. */
 export const BUS_LOCK_COUNT = 0xffff;
@@ -74,91 +69,67 @@ const MSR_PROT = 1 << INTERCEPTS.MSR_PROT.bit;
 const OWN_MSR_MAP = 1 << 30;
 const OTHER_MSR_MAP = 1 << 29;
 const FIRST_MSR_MAP = OWN_MSR_MAP | OTHER_MSR_MAP;
-export const LBR_VIRTUALIZATION = Number(VirtExt.LBR_VIRTUALIZATION);
-/** DebugCtl and the four registers behind it, in registers as in the VMCB. */
-export const BRANCH_RECORD = 5;
 const DEBUG_CTL_BITS = Number(DEBUG_CTL_DEFINED);
 const SEGMENT_BITS = Number(SegmentWord.MASK & 0xffff_ffffn);
-/**
- * What of `boundary` belongs to the processor and not to the instruction stream. A hypervisor that contains SMM enters it
- * by SMM_CTL before it runs the handler (APM vol.2 §15.22.3 Containerizing Platform SMM).
- */
-export const BOUNDARY_KEPT = Number(
-  Boundary.NMI_BLOCKED |
-    Boundary.NMI_PENDING |
-    Boundary.INIT_PENDING |
-    Boundary.SMI_PENDING |
-    Boundary.IN_SMM |
-    (Boundary.NMI_BLOCKED << Boundary.SMM_SHIFT),
-);
 
-const registers = new RegisterImage();
 const image = new VmcbImage();
 
 /**
- * VMRUN past its exceptions and its intercept.
- * @param vmcb sPA of a page in RAM, aligned.
+ * Reads the VMCB at `vmcb`, clean fields from the processor's cache, and checks it.
+ * @throws GuestFault for the deviation that has an MSR permission map outside RAM fault.
  */
-export function vmrun(context: SystemContext, vmcb: number): void {
+export function prepareForVmrun(context: SwitchContext, vmcb: number, rules: VmrunRules): GuestBlock {
   const { tx } = context;
   const { memory } = tx.host;
-  const rules = vmrunRules(context.profile);
   const known = context.vmcbShadow.knownWords(vmcb);
   let at = (RAM_BASE + vmcb) / 4;
-  let source = memory.words;
-  if (rules.faultsOnUnbackedMsrpm && !msrpmInRam(source, at, memory)) throw invalidOpcode();
-  let words = vmcbChanges(memory, vmcb, known, ALL_WORDS);
-  const clean = lowOf(source, at, W.vmcbClean) & rules.cleanBits;
-  if (clean !== 0 && known !== undefined && changedUnderCleanBit(words, clean) && tx.get(R.vmcb) === BigInt(vmcb)) {
-    const cached = takeCached(known, source, at, words, clean, rules);
+  let { words } = memory;
+  if (rules.faultsOnUnbackedMsrpm && !msrpmInRam(words, at, memory)) throw invalidOpcode();
+  let changes = vmcbChanges(memory, vmcb, known, ALL_WORDS);
+  const clean = lowOf(words, at, W.vmcbClean) & rules.cleanBits;
+  if (clean !== 0 && known !== undefined && changedUnderCleanBit(changes, clean) && tx.get(R.vmcb) === BigInt(vmcb)) {
+    const cached = takeCached(known, words, at, changes, clean, rules);
     if (cached.stale.length > 0) {
       context.state({ type: 'svm.stale', vmcb, clean, ignored: cached.stale });
-      source = cached.words;
+      words = cached.words;
       at = 0;
-      words = cached.changes;
+      changes = cached.changes;
     }
   }
-  const asid = lowOf(source, at, W.guestASID);
-  if (vmrunRefusal(source, at, memory, rules, tx.get(R.cr0), tx.get(R.efer)) !== undefined) {
-    context.state({ type: 'svm.vmrun', vmcb, asid, words, registers: EMPTY_DELTA });
-    refuse(context, vmcb, rules);
-    return;
-  }
-  registers.begin(tx);
-  saveHost(rules);
-  loadControls(source, at, vmcb, rules);
-  loadGuest(source, at, memory, rules);
-  registers.finish(tx);
-  // Its slot lies behind those of the switch.
-  if (rules.busLockThreshold) tx.setHalves(R.busLocks, lowOf(source, at, W.busLockCounter) & BUS_LOCK_COUNT, 0);
-  flushTlb(context, highOf(source, at, W.guestASID), asid, rules);
-  if (rules.clearsExitInfo2) {
-    tx.writeQuad(vmcb + 8 * W.exitInfo2, 0, 0);
-    words = encodeVmcbDelta([...decodeVmcbDelta(words), [W.exitInfo2, 0n]]);
-  }
-  context.outcome((delta) => ({ type: 'svm.vmrun', vmcb, asid, words, registers: delta }));
+  const asid = lowOf(words, at, W.guestASID);
+  const refused = vmrunRefusal(words, at, memory, rules, tx.get(R.cr0), tx.get(R.efer)) !== undefined;
+  return { words, at, asid, changes, refused };
 }
 
-/** What VMRUN keeps of the host (APM vol.2 §15.5.1 Basic Operation, Saving Host State). RIP is the next instruction's. */
-function saveHost(rules: VmrunRules): void {
-  for (let slot = 0; slot < 8; slot++) registers.copy((R.hostEs + slot) as Slot, (R.es + slot) as Slot);
-  registers.copy(R.hostGdtrLimit, R.gdtrLimit);
-  registers.copy(R.hostGdtrBase, R.gdtrBase);
-  registers.copy(R.hostIdtrLimit, R.idtrLimit);
-  registers.copy(R.hostIdtrBase, R.idtrBase);
-  registers.copy(R.hostEfer, R.efer);
-  registers.copy(R.hostCr0, R.cr0);
-  registers.copy(R.hostCr3, R.cr3);
-  registers.copy(R.hostCr4, R.cr4);
-  // Completion of VMRUN clears RF. Behind RFLAGS stands what comes back of DR7: nothing, but for deviations.
-  registers.set(R.hostRflags, registers.low(R.rflags) & ~RF, registers.low(R.dr7) & rules.hostDr7);
-  registers.copy(R.hostRip, R.rip);
-  registers.copy(R.hostRsp, R.rsp);
-  registers.copy(R.hostRax, R.rax);
+/** Past the checks: `registers` become the guest's. @param vmcb its sPA. */
+export function enterGuest(
+  registers: RegisterImage,
+  { words, at }: GuestBlock,
+  vmcb: number,
+  memory: PhysicalMemory,
+  rules: VmrunRules,
+): void {
+  loadControls(registers, words, at, vmcb, rules);
+  loadGuest(registers, words, at, memory, rules);
+}
+
+/** What of a VMRUN into a guest is not in the register image, and its event. */
+export function completeVmrun(context: SwitchContext, block: GuestBlock, vmcb: number, rules: VmrunRules): void {
+  const { tx } = context;
+  const { words, at, asid } = block;
+  let { changes } = block;
+  // Its slot lies behind those of the switch.
+  if (rules.busLockThreshold) tx.setHalves(R.busLocks, lowOf(words, at, W.busLockCounter) & BUS_LOCK_COUNT, 0);
+  flushTlb(context, highOf(words, at, W.guestASID), asid, rules);
+  if (rules.clearsExitInfo2) {
+    tx.writeQuad(vmcb + 8 * W.exitInfo2, 0, 0);
+    changes = encodeVmcbDelta([...decodeVmcbDelta(changes), [W.exitInfo2, 0n]]);
+  }
+  context.outcome((delta) => ({ type: 'svm.vmrun', vmcb, asid, words: changes, registers: delta }));
 }
 
 /** The processor's copies of the control fields, GIF, and guest mode itself. */
-function loadControls(words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
+function loadControls(registers: RegisterImage, words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
   const lettingIn = registers.low(R.rflags) & (rules.hostIfWaits ? lowOf(words, at, W.rflags) : IF) & IF;
   registers.set(R.svmMode, lettingIn === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
   registers.set(R.vmcb, vmcb);
@@ -166,13 +137,13 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
     const requested = words[at + word] as number;
     registers.set(INTERCEPT_SLOTS[word] as Slot, requested & (rules.interceptMasks[word] as number));
   }
-  load(R.iopmBase, words, at, W.iopmBasePA);
-  load(R.msrpmBase, words, at, W.msrpmBasePA);
-  if (rules.keepsFirstMsrProt && !usesOwnMsrMap(words, at)) {
+  load(registers, R.iopmBase, words, at, W.iopmBasePA);
+  load(registers, R.msrpmBase, words, at, W.msrpmBasePA);
+  if (rules.keepsFirstMsrProt && !usesOwnMsrMap(registers, words, at)) {
     const requested = (words[at + INTERCEPT3] as number) & (rules.interceptMasks[INTERCEPT3] as number);
     registers.set(R.intercept3, requested & ~MSR_PROT);
   }
-  load(R.tscOffset, words, at, W.tscOffset);
+  load(registers, R.tscOffset, words, at, W.tscOffset);
   registers.set(R.guestAsid, lowOf(words, at, W.guestASID));
   const virtualVector = highOf(words, at, W.intControl) & V_INTR_VECTOR_HIGH;
   const intControl = lowOf(words, at, W.intControl) & rules.intControl;
@@ -184,16 +155,16 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   registers.set(R.exitIntInfo, 0);
   if (rules.startsIntInfoFromEvent)
     registers.set(R.exitIntInfo, lowOf(words, at, W.eventInj) & ~VALID, highOf(words, at, W.eventInj));
-  loadEvent(words, at, rules);
+  loadEvent(registers, words, at, rules);
   const nested = lowOf(words, at, W.nestedControl) & rules.nestedControl;
   registers.set(R.nestedControl, (nested & NP_ENABLE) === 0 ? nested & INVLPGB_ENABLE : nested);
   if ((nested & NP_ENABLE) !== 0) {
-    load(R.nestedCr3, words, at, W.nCR3);
-    if (rules.guestPat) load(R.guestPat, words, at, W.gPAT);
+    load(registers, R.nestedCr3, words, at, W.nCR3);
+    if (rules.guestPat) load(registers, R.guestPat, words, at, W.gPAT);
   }
   const virtExt = lowOf(words, at, W.virtExt) & rules.virtExt;
   registers.set(R.virtExt, virtExt | rules.virtExtForced);
-  if ((virtExt & LBR_VIRTUALIZATION) !== 0) exchangeBranchRecord(words, at);
+  if ((virtExt & LBR_VIRTUALIZATION) !== 0) exchangeBranchRecord(registers, words, at);
 }
 
 /**
@@ -201,7 +172,7 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
  * hypervisor's only if that guest had MSR_PROT. Which it was stands above the address in the copy of its base.
  * @returns false when the hypervisor's map is not looked at.
  */
-function usesOwnMsrMap(words: Uint32Array, at: number): boolean {
+function usesOwnMsrMap(registers: RegisterImage, words: Uint32Array, at: number): boolean {
   const known = registers.high(R.msrpmBase) & FIRST_MSR_MAP;
   const asked = ((words[at + INTERCEPT3] as number) & MSR_PROT) !== 0;
   const first = known !== 0 ? known : asked ? OWN_MSR_MAP : OTHER_MSR_MAP;
@@ -211,34 +182,40 @@ function usesOwnMsrMap(words: Uint32Array, at: number): boolean {
 }
 
 /** The host's branch record goes behind the guest (APM vol.2 §15.23.1 Hardware Acceleration for LBR Virtualization). */
-function exchangeBranchRecord(words: Uint32Array, at: number): void {
+function exchangeBranchRecord(registers: RegisterImage, words: Uint32Array, at: number): void {
   for (let index = 0; index < BRANCH_RECORD; index++) {
     registers.copy((R.hostDebugCtl + index) as Slot, (R.debugCtl + index) as Slot);
-    load((R.debugCtl + index) as Slot, words, at, W.debugCtl + index);
+    load(registers, (R.debugCtl + index) as Slot, words, at, W.debugCtl + index);
   }
   registers.set(R.debugCtl, lowOf(words, at, W.debugCtl) & DEBUG_CTL_BITS);
 }
 
 /** EVENTINJ, and nRIP as the return address of software events (APM vol.2 §15.20 Event Injection). */
-function loadEvent(words: Uint32Array, at: number, rules: VmrunRules): void {
+function loadEvent(registers: RegisterImage, words: Uint32Array, at: number, rules: VmrunRules): void {
   registers.set(R.eventInjection, 0);
   registers.set(R.eventNextRip, 0);
   if ((lowOf(words, at, W.eventInj) & VALID) === 0) return;
-  load(R.eventInjection, words, at, W.eventInj);
-  if (rules.nextRipSave) load(R.eventNextRip, words, at, W.nRIP);
+  load(registers, R.eventInjection, words, at, W.eventInj);
+  if (rules.nextRipSave) load(registers, R.eventNextRip, words, at, W.nRIP);
 }
 
 /** The state that VMRUN loads, made canonical; reserved bits read as they do after any other load. */
-function loadGuest(words: Uint32Array, at: number, memory: PhysicalMemory, rules: VmrunRules): void {
+function loadGuest(
+  registers: RegisterImage,
+  words: Uint32Array,
+  at: number,
+  memory: PhysicalMemory,
+  rules: VmrunRules,
+): void {
   for (let slot = 0; slot < 8; slot += 2) {
     const word = W.es + slot;
     registers.set((R.es + slot) as Slot, lowOf(words, at, word) & SEGMENT_BITS, highOf(words, at, word));
     registers.set((R.es + slot + 1) as Slot, lowOf(words, at, word + 1));
   }
   registers.set(R.gdtrLimit, highOf(words, at, W.gdtrLimit) & 0xffff);
-  loadBase(R.gdtrBase, words, at, W.gdtrBase, rules);
+  loadBase(registers, R.gdtrBase, words, at, W.gdtrBase, rules);
   registers.set(R.idtrLimit, highOf(words, at, W.idtrLimit) & 0xffff);
-  loadBase(R.idtrBase, words, at, W.idtrBase, rules);
+  loadBase(registers, R.idtrBase, words, at, W.idtrBase, rules);
 
   const cr0 = (lowOf(words, at, W.cr0) & CR0_BITS) | ET;
   const cr4 = lowOf(words, at, W.cr4);
@@ -246,16 +223,16 @@ function loadGuest(words: Uint32Array, at: number, memory: PhysicalMemory, rules
   const longMode = (efer & LME) !== 0 && (cr0 & PG) !== 0;
   const rflags = (lowOf(words, at, W.rflags) & RFLAGS_BITS) | ONE;
   registers.set(R.cr0, cr0);
-  load(R.cr2, words, at, W.cr2);
-  load(R.cr3, words, at, W.cr3);
+  load(registers, R.cr2, words, at, W.cr2);
+  load(registers, R.cr3, words, at, W.cr3);
   registers.set(R.cr4, cr4);
   registers.set(R.efer, longMode ? efer | LMA : efer);
   registers.set(R.dr6, (lowOf(words, at, W.dr6) & rules.dr6Loaded) | rules.dr6Ones);
   registers.set(R.dr7, (lowOf(words, at, W.dr7) & DR7_BITS) | DR7_ONES);
   registers.set(R.rflags, rflags);
-  load(R.rip, words, at, W.rip);
-  load(R.rsp, words, at, W.rsp);
-  load(R.rax, words, at, W.rax);
+  load(registers, R.rip, words, at, W.rip);
+  load(registers, R.rsp, words, at, W.rsp);
+  load(registers, R.rax, words, at, W.rax);
   registers.set(R.cpl, privilegeLevel(cr0, rflags, (lowOf(words, at, W.cpl) >>> CPL_SHIFT) & 3));
   const shadow = (lowOf(words, at, W.intShadow) & SHADOW) === 0 ? 0 : BOUNDARY_SHADOW;
   registers.set(R.boundary, (registers.low(R.boundary) & BOUNDARY_KEPT) | shadow);
@@ -273,28 +250,23 @@ function privilegeLevel(cr0: number, rflags: number, stored: number): number {
   return (rflags & VM) !== 0 ? 3 : stored;
 }
 
-/**
- * In legacy PAE mode the four PDPEs come with CR3 (APM vol.2 §5.2.4 PAE Paging).
- * @param cr3 its low half; `legalPdptes` has looked at them.
- */
-export function loadPdptes(target: RegisterImage, memory: PhysicalMemory, cr3: number): void {
-  const table = (cr3 & 0xffff_ffe0) >>> 0;
-  for (let entry = 0; entry < 4; entry++) {
-    const low = memory.read32(table + 8 * entry);
-    target.set((R.pdpte0 + entry) as Slot, low, memory.read32(table + 8 * entry + 4));
-  }
-}
-
 const lowOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word] as number;
 const highOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word + 1] as number;
 
 /** Bits 63:48 of a base follow bit 47. */
-function loadBase(slot: Slot, words: Uint32Array, at: number, word: number, rules: VmrunRules): void {
+function loadBase(
+  registers: RegisterImage,
+  slot: Slot,
+  words: Uint32Array,
+  at: number,
+  word: number,
+  rules: VmrunRules,
+): void {
   const high = highOf(words, at, word);
   registers.set(slot, lowOf(words, at, word), rules.keepsBasesAsStored ? high : (high << 16) >> 16);
 }
 
-function load(slot: Slot, words: Uint32Array, at: number, word: number): void {
+function load(registers: RegisterImage, slot: Slot, words: Uint32Array, at: number, word: number): void {
   registers.set(slot, lowOf(words, at, word), highOf(words, at, word));
 }
 
@@ -303,7 +275,7 @@ function load(slot: Slot, words: Uint32Array, at: number, word: number): void {
  * may be dropped at any time, so no software can be wronged by it.
  * @param controls the high half of the word at 058h.
  */
-function flushTlb(context: SystemContext, controls: number, asid: number, rules: VmrunRules): void {
+function flushTlb(context: SwitchContext, controls: number, asid: number, rules: VmrunRules): void {
   const control = controls & 0xff;
   if (control === TlbControl.NONE) return;
   const guestOnly = control === TlbControl.GUEST || control === TlbControl.GUEST_NON_GLOBAL;
@@ -314,8 +286,9 @@ function flushTlb(context: SystemContext, controls: number, asid: number, rules:
  * VMRUN failed: the VMCB gets the exit code and loses the event, its guest state stays as it was; the host goes on behind
  * VMRUN with GIF clear and, as after every #VMEXIT, its breakpoints disabled.
  */
-function refuse(context: SystemContext, vmcb: number, rules: VmrunRules): void {
+export function refuseVmrun(context: SwitchContext, block: GuestBlock, vmcb: number, rules: VmrunRules): void {
   const { tx } = context;
+  context.state({ type: 'svm.vmrun', vmcb, asid: block.asid, words: block.changes, registers: EMPTY_DELTA });
   const { words } = tx.host.memory;
   const at = (RAM_BASE + vmcb) / 4;
   if (!rules.keepsGifOnFailure) tx.set(R.svmMode, tx.get(R.svmMode) & ~SvmMode.GIF);

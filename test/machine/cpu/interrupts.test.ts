@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
 import { dataHits, executionHits, ioHits } from '../../../src/machine/cpu/debug.js';
 import { type BoundaryInputs, decideBoundary, eventOfInjection } from '../../../src/machine/cpu/interrupts.js';
 import { Activity, Boundary, CR4, Flag, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
-import { MANUAL_RULES } from '../../../src/machine/svm/interrupt-rules.js';
+import { virtualizationOf } from '../../../src/machine/svm/nested-svm.js';
 import { CpuMachine } from '../../support/cpu-machine.js';
 
+const nested = virtualizationOf({ ...BASE_PROFILE, quirks: new Set() });
 type Changes = Partial<Record<RegisterName, bigint>>;
 const GUEST = SvmMode.GUEST | SvmMode.GIF;
 const V_IRQ = 1n << 8n;
@@ -17,13 +19,13 @@ const EVERYTHING = Boundary.SMI_PENDING | Boundary.INIT_PENDING | Boundary.SINGL
 /** A breakpoint on the next instruction, in DR0. */
 const BREAKPOINT: Changes = { dr7: 1n, dr0: 0x1_0000n };
 const due = (changes: Changes, externalPending = false, inputs: Partial<BoundaryInputs> = {}) =>
-  decideBoundary(new CpuMachine().longMode().set(changes).reader, { externalPending, ...inputs });
+  decideBoundary(new CpuMachine().longMode().set(changes).reader, { externalPending, nested, ...inputs });
 
 describe('priority at an instruction boundary (APM vol.2 §8.5, table 8-8)', () => {
   it('takes SMI, INIT, debug traps, NMI, INTR, virtual interrupts and breakpoints in this order', () => {
     const cpu = new CpuMachine().longMode().set({ ...BREAKPOINT, boundary: EVERYTHING, rflags: Flag.IF | 2n });
     cpu.set({ svmMode: GUEST, intControl: V_IRQ | V_INTR_PRIO_1 });
-    const take = (pending: boolean) => decideBoundary(cpu.reader, { externalPending: pending });
+    const take = (pending: boolean) => decideBoundary(cpu.reader, { externalPending: pending, nested });
     const clear = (bit: bigint) => cpu.set({ boundary: cpu.get('boundary') & ~bit });
     expect(take(true)).toEqual({ kind: 'smi' });
     clear(Boundary.SMI_PENDING);
@@ -100,7 +102,9 @@ describe('breakpoints while GIF is clear', () => {
   ])('%s: discarded by the manual (§15.17), delivered by processors', (_name, changes) => {
     const clear = { ...changes, svmMode: 0n };
     expect(due(clear)).toBeUndefined();
-    expect(due(clear, false, { rules: { ...MANUAL_RULES, discardsBreakpoints: false } })).toEqual({
+    expect(
+      due(clear, false, { nested: virtualizationOf({ ...BASE_PROFILE, quirks: new Set(['breakpoints-ignore-gif']) }) }),
+    ).toEqual({
       kind: 'debug',
       dr6: 1n,
     });
@@ -151,8 +155,8 @@ describe('intercepted events stay pending and exit (APM vol.2 §15.13 Interrupt 
     ['VINTR', '§15.13.5, §15.21.6', { rflags: Flag.IF, intControl: V_IRQ | V_INTR_PRIO_1 }, false],
   ] as const)('%s (%s)', (intercept, _section, changes, externalPending) => {
     const cpu = new CpuMachine().longMode().set(changes).intercepting(intercept);
-    expect(decideBoundary(cpu.reader, { externalPending })).toEqual({ kind: 'exit', intercept });
-    expect(decideBoundary(cpu.reader, { externalPending, intercepted: () => false })?.kind).not.toBe('exit');
+    expect(decideBoundary(cpu.reader, { externalPending, nested })).toEqual({ kind: 'exit', intercept });
+    expect(decideBoundary(cpu.reader, { externalPending, nested, intercepted: () => false })?.kind).not.toBe('exit');
   });
 });
 

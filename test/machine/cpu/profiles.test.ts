@@ -1,18 +1,18 @@
 import { describe, expect, it } from 'vitest';
 import { checkConfig, DEFAULT_CONFIG } from '../../../src/machine/config.js';
-import { BASE_PROFILE, cpuidLeaf, eferMask, type SvmFeature } from '../../../src/machine/cpu/cpuid.js';
+import { BASE_PROFILE, eferMask, type SvmFeature } from '../../../src/machine/cpu/cpuid.js';
 import { CPU_PROFILES, cpuProfile, nestedProfile } from '../../../src/machine/cpu/profiles.js';
 import { EFER } from '../../../src/machine/layout/cpu-state.js';
 import { KVM_POLICY, offeredFeatures, XEN_POLICY } from '../../../src/machine/svm/feature-policy.js';
+import { leafOf } from '../../support/cpuid.js';
 import { LiveMachine } from '../../support/live-machine.js';
 
-const dynamic = { apicId: 0, processors: 1, apicEnabled: true, osxsave: false, xcr0: 1n };
 const named = (name: string) => {
   const profile = cpuProfile(name);
   if (profile === undefined) throw new Error(name);
   return profile;
 };
-const leaf = (name: string, number: number) => cpuidLeaf(named(name), number, 0, dynamic);
+const leaf = (name: string, number: number) => leafOf(named(name), number);
 const SVM_LEAF = 0x8000_000a;
 const SVM_BIT = 1 << 2;
 

@@ -1,7 +1,8 @@
 /** The time-stamp counter and what hangs on it, on a whole machine: code reads it, virtual time drives it. */
+
 import { describe, expect, it } from 'vitest';
-import { cpuidLeaf } from '../../../src/machine/cpu/cpuid.js';
 import { CPU_PROFILES } from '../../../src/machine/cpu/profiles.js';
+import { leafOf } from '../../support/cpuid.js';
 import { LiveMachine } from '../../support/live-machine.js';
 
 const HLT = 'f4';
@@ -66,8 +67,7 @@ describe('time-stamp counter (APM vol.2 §13.2.4 Time-Stamp Counter)', () => {
     const bit = (cpu: string, number: number, register: 'ebx' | 'ecx' | 'edx', at: number) => {
       const profile = CPU_PROFILES.find(({ name }) => name === cpu);
       if (profile === undefined) throw new Error(cpu);
-      const dynamic = { apicId: 0, processors: 1, apicEnabled: true, osxsave: false, xcr0: 1n };
-      return ((cpuidLeaf(profile, number, 0, dynamic)[register] >>> at) & 1) === 1;
+      return ((leafOf(profile, number)[register] >>> at) & 1) === 1;
     };
     const told = CPU_PROFILES.map(({ name }) => [
       name,

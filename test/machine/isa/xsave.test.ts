@@ -1,8 +1,10 @@
 /** The save area as APM vol.2 §11.5 lays it out, and what its header may say. */
+
 import { describe, expect, it } from 'vitest';
-import { BASE_PROFILE, type CpuProfile, cpuidLeaf } from '../../../src/machine/cpu/cpuid.js';
+import { BASE_PROFILE, type CpuProfile } from '../../../src/machine/cpu/cpuid.js';
 import { CR0, CR4, type RegisterName } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine, DATA, faultOf } from '../../support/cpu-machine.js';
+import { leafOf } from '../../support/cpuid.js';
 
 const [X87, SSE, AVX] = [1n, 2n, 4n];
 const ALL = X87 | SSE | AVX;
@@ -238,13 +240,7 @@ describe('XCR0 and XGETBV (APM vol.3, XGETBV, XSETBV)', () => {
 
 describe('CPUID Fn0000_000D', () => {
   const leaf = (subleaf: number, xcr0: bigint, profile = BASE_PROFILE) => {
-    const { eax, ebx, ecx, edx } = cpuidLeaf(profile, 0xd, subleaf, {
-      apicId: 0,
-      processors: 1,
-      apicEnabled: true,
-      osxsave: true,
-      xcr0,
-    });
+    const { eax, ebx, ecx, edx } = leafOf(profile, 0xd, subleaf, { osxsave: true, xcr0 });
     return [eax, ebx, ecx, edx];
   };
 

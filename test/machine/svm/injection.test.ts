@@ -1,14 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { Boundary, Flag, R, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import { IntControl } from '../../../src/machine/layout/vmcb.js';
-import { breakpointsDiscarded, gifSet, initAllowed, nmiAllowed } from '../../../src/machine/svm/gif.js';
 import {
   decodeEvent,
   EventType,
   encodeEvent,
   eventInjectionValid,
   pendingInjection,
-  physicalInterruptsAllowed,
   taskPriorityWrite,
   virtualInterruptDue,
   virtualInterruptVector,
@@ -80,23 +78,6 @@ describe('events (APM vol.2 §15.20 Event Injection, figure 15-5)', () => {
   });
 });
 
-describe('physical interrupts (APM vol.2 §15.21.1 Physical (INTR) Interrupt Masking in EFLAGS)', () => {
-  const { GUEST, GIF, HOST_IF } = SvmMode;
-  const masking = IntControl.V_INTR_MASKING;
-  it.each([
-    ['host, IF', { svmMode: GIF, rflags: Flag.IF }, true],
-    ['host, no IF', { svmMode: GIF }, false],
-    ['host, GIF clear', { rflags: Flag.IF }, false],
-    ['host, in a shadow', { svmMode: GIF, rflags: Flag.IF, boundary: Boundary.INTERRUPT_SHADOW }, false],
-    ['guest, its IF', { svmMode: GUEST | GIF, rflags: Flag.IF }, true],
-    ['guest, no IF, host had it', { svmMode: GUEST | GIF | HOST_IF }, false],
-    ['masking guest, no IF, host had it', { svmMode: GUEST | GIF | HOST_IF, intControl: masking }, true],
-    ['masking guest, its IF alone', { svmMode: GUEST | GIF, rflags: Flag.IF, intControl: masking }, false],
-  ] as const)('%s', (_what, values, allowed) => {
-    expect(physicalInterruptsAllowed(cpu(values), MANUAL_RULES)).toBe(allowed);
-  });
-});
-
 describe('virtual interrupts (APM vol.2 §15.21.4 Injecting Virtual (INTR) Interrupts)', () => {
   const due = {
     svmMode: SvmMode.GUEST | SvmMode.GIF,
@@ -139,28 +120,5 @@ describe('CR8 (APM vol.2 §15.21.2 Virtualizing APIC.TPR)', () => {
     });
     expect(taskPriorityWrite(cpu({ ...masking, intControl: 3n }), 9n)).toEqual({ physical: true, intControl: 9n });
     expect(taskPriorityWrite(cpu({}), 9n)).toEqual({ physical: true, intControl: undefined });
-  });
-});
-
-describe('GIF (APM vol.2 §15.17 Global Interrupt Flag, table 15-10)', () => {
-  it('holds NMI and INIT, and discards breakpoints, while it is clear', () => {
-    const clear = cpu({});
-    const set = cpu({ svmMode: SvmMode.GIF });
-    expect([gifSet(clear), nmiAllowed(clear), initAllowed(clear), breakpointsDiscarded(clear)]).toEqual([
-      false,
-      false,
-      false,
-      true,
-    ]);
-    expect([gifSet(set), nmiAllowed(set), initAllowed(set), breakpointsDiscarded(set)]).toEqual([
-      true,
-      true,
-      true,
-      false,
-    ]);
-  });
-
-  it('does not let an NMI in while one is handled', () => {
-    expect(nmiAllowed(cpu({ svmMode: SvmMode.GIF, boundary: Boundary.NMI_BLOCKED }))).toBe(false);
   });
 });

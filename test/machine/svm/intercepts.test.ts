@@ -42,12 +42,12 @@ describe('the table of intercepts (APM vol.2 §15.7 Intercept Operation, §15.9 
   });
 
   it('is asked in guest mode only (§15.2.2 Guest Mode)', () => {
-    const slots = new Map<Slot, bigint>([[R.intercept3, 1n << 31n]]);
-    const get = (slot: Slot): bigint => slots.get(slot) ?? 0n;
-    expect(interceptRequested(get, 'SHUTDOWN')).toBe(false);
-    slots.set(R.svmMode, SvmMode.GUEST);
-    expect(interceptRequested(get, 'SHUTDOWN')).toBe(true);
-    expect(interceptRequested(get, 'HLT')).toBe(false);
+    const slots = new Map<Slot, number>([[R.intercept3, 1 << 31]]);
+    const low = (slot: Slot): number => slots.get(slot) ?? 0;
+    expect(interceptRequested(low, 'SHUTDOWN')).toBe(false);
+    slots.set(R.svmMode, Number(SvmMode.GUEST));
+    expect(interceptRequested(low, 'SHUTDOWN')).toBe(true);
+    expect(interceptRequested(low, 'HLT')).toBe(false);
   });
 });
 

@@ -6,7 +6,7 @@ import { RAM_BASE } from '../../../src/machine/layout/linear-memory.js';
 import { decodeVmcbDelta, W } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
 import { EventType, encodeEvent } from '../../../src/machine/svm/injection.js';
-import { decideVmexit, vmexitEvent } from '../../../src/machine/svm/vmexit.js';
+import { virtualizationOf, vmexitEvent } from '../../../src/machine/svm/nested-svm.js';
 import { VmExit } from '../../../src/machine/svm/vmexit-request.js';
 import { CODE64, DATA, HOST_RIP, SvmMachine, VMCB_AT, withSvm } from '../../support/svm-machine.js';
 
@@ -16,8 +16,8 @@ const enter = () => machine.execute(VMRUN.system);
 
 function leave(exit: VmExit, bytes?: Uint8Array): EventOf<'svm.vmexit'> {
   const { vmcbShadow } = machine.context();
-  const site = { profile: machine.profile, vmcbShadow, nextRip: exit.nextRip ? 0x40_0102n : 0n, bytes };
-  const outcome = decideVmexit(machine.tx, exit, site);
+  const site = { vmcbShadow, nextRip: exit.nextRip ? 0x40_0102n : 0n, bytes };
+  const outcome = virtualizationOf(machine.profile).vmexit(machine.tx, exit, site);
   return machine.commit((delta) => vmexitEvent(outcome, delta)) as EventOf<'svm.vmexit'>;
 }
 
