@@ -131,9 +131,9 @@ function deviceRegister(device: object, register: number, bits: number): void {
 
 /** Whether the processor finds an instruction intercepted. */
 function instructionIntercept(asked: (real: (name: InterceptName) => boolean, name: InterceptName) => boolean): void {
-  const processor = Processor.prototype as unknown as { requested(name: InterceptName): boolean };
-  const real = processor.requested;
-  vi.spyOn(processor, 'requested').mockImplementation(function (this: typeof processor, name) {
+  const processor = Processor.prototype as unknown as { isIntercepted(name: InterceptName): boolean };
+  const real = processor.isIntercepted;
+  vi.spyOn(processor, 'isIntercepted').mockImplementation(function (this: typeof processor, name) {
     return asked((which) => real.call(this, which), name);
   });
 }
