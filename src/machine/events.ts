@@ -13,6 +13,7 @@ import type { FieldTable } from './devices/device.js';
 import type { DeviceEvent } from './devices/devices.js';
 import { DEVICE_EVENT_FIELDS } from './devices/devices.js';
 import type { RegisterDelta } from './layout/cpu-state.js';
+import { PARAVIRT_EVENT_FIELDS, type ParavirtEvent } from './paravirt/state.js';
 
 export type CpuEvent =
   /** A stretch of plain instructions; the count is the envelope's `retired`. */
@@ -57,7 +58,7 @@ export type CpuEvent =
     }
   /** An MSR that this machine does not have was accessed; a #GP follows, or the profile lets it pass. */
   | { readonly type: 'cpu.msr-unknown'; readonly msr: number; readonly write: boolean; readonly value: bigint }
-  /** HLT or MWAIT: the vCPU stops until an interrupt. */
+  /** HLT or MWAIT: the vCPU stops until an interrupt. Or it waits for a page (`paravirt.page-missed`). */
   | { readonly type: 'cpu.halted'; readonly registers: RegisterDelta }
   | { readonly type: 'cpu.woke'; readonly registers: RegisterDelta }
   /** A pending condition was noted for the next boundary: an NMI, INIT or SMI arrived. */
@@ -138,7 +139,7 @@ export type MachineWideEvent =
 
 export type EndReason = 'debug-exit' | 'reset' | 'shutdown' | 'halted-forever';
 
-export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent;
+export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent | ParavirtEvent;
 export type EventType = MachineEvent['type'];
 export type EventOf<Type extends EventType> = Extract<MachineEvent, { readonly type: Type }>;
 
@@ -176,6 +177,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
   ...DEVICE_EVENT_FIELDS,
+  ...PARAVIRT_EVENT_FIELDS,
 };
 
 /** The virtualization level that ran when an event happened: L1 is the hypervisor, L2 its guest. */

@@ -33,6 +33,7 @@ import {
   serialRoom,
   settle,
 } from './devices/devices.js';
+import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
@@ -49,6 +50,8 @@ import {
 import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
+import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
+import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Engine } from './wasm/engine.js';
@@ -75,7 +78,8 @@ export interface BootImage {
 export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
-  | { readonly type: 'input.entropy'; readonly seed: bigint };
+  | { readonly type: 'input.entropy'; readonly seed: bigint }
+  | HostInput;
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
@@ -86,6 +90,7 @@ export class Machine implements ProcessorHost {
   readonly state: MachineState;
   readonly profile: CpuProfile;
   readonly engine: Engine;
+  readonly paravirt: KvmInterface | undefined;
   private readonly processor: Processor;
   private instructions = 0;
   /** Instructions retired since the last event. */
@@ -112,6 +117,7 @@ export class Machine implements ProcessorHost {
       this.engine.registers[slot as Slot] = initial.vcpus[0]?.registers[slot as Slot] as bigint;
       this.engine.syncShadow(slot as Slot);
     }
+    this.paravirt = this.state.paravirt === null ? undefined : new KvmInterface(this);
     this.processor = new Processor(this);
   }
 
@@ -147,10 +153,13 @@ export class Machine implements ProcessorHost {
     });
   }
 
+  /** @throws InputError for what this machine cannot take. */
   deliver(input: MachineInput): void {
+    if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
     this.state1(input);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    if (isHostInput(input)) this.paravirt?.hostActed(input);
   }
 
   /** Bytes that `input.serial` may bring without overrunning the receiver. */
@@ -178,6 +187,7 @@ export class Machine implements ProcessorHost {
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
+      this.paravirt?.attend(0);
       if (this.processor.takeDueEvent()) continue;
       if (this.instructions >= limit) return 'limit';
       if (!this.processor.isRunning) {
@@ -195,10 +205,11 @@ export class Machine implements ProcessorHost {
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
     while (this.state.ended === null && this.ending === null) {
-      this.deadline ??= nextDeadline(this.state.devices) ?? NEVER;
+      this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
       if (this.deadline > this.now) return this.deadline;
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
+      this.paravirt?.pages.arriveDue();
     }
     return NEVER;
   }
@@ -266,7 +277,7 @@ export class Machine implements ProcessorHost {
   }
 
   /** Applies a device decision: events, signals, the end; then lets interrupt lines settle. */
-  private apply(decision: Decision): void {
+  apply(decision: Decision): void {
     let left = decision;
     for (;;) {
       if (left.events.length === 0 && left.signals.length === 0) break;
@@ -300,15 +311,19 @@ export class Machine implements ProcessorHost {
   acknowledge(): number {
     const { vector, events } = decideAcknowledge(this.state.devices, 0);
     this.apply({ events, signals: [], end: null });
+    if (events.some(({ type }) => type === 'lapic.acknowledged')) this.paravirt?.interruptTaken(0);
     return vector;
   }
 
   resetDevicesOfVcpu(): void {
+    this.paravirt?.settleEoi(0);
+    this.paravirt?.reset(0);
     this.apply(decideInit(this.state.devices, 0));
   }
 
   readDevice(address: SPA, size: number): bigint {
     if (size > 4) return this.readDevice(address, 4) | (this.readDevice((address + 4) as SPA, size - 4) << 32n);
+    this.paravirt?.settleEoi(0);
     const read = decideMmioRead(this.state.devices, 0, address, size, this.now);
     if (read === undefined) {
       const value = (1n << BigInt(8 * size)) - 1n;
@@ -325,6 +340,7 @@ export class Machine implements ProcessorHost {
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
     }
+    this.paravirt?.settleEoi(0);
     const decision = decideMmioWrite(this.state.devices, 0, address, Number(value), size, this.now);
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
@@ -350,11 +366,13 @@ export class Machine implements ProcessorHost {
   }
 
   readDeviceMsr(msr: number): bigint | 'fault' | undefined {
+    if (msr !== MSR_APIC_BASE) this.paravirt?.settleEoi(0);
     return readMsr(this.state.devices, 0, msr, this.now);
   }
 
   /** @returns false for #GP, undefined when no device has the MSR. */
   writeDeviceMsr(msr: number, value: bigint): boolean | undefined {
+    this.paravirt?.settleEoi(0);
     const decision = decideMsrWrite(this.state.devices, 0, msr, value, this.now, {
       tscOffset: this.registers[R.tscBase] as bigint,
       physicalAddressBits: this.profile.physicalAddressBits,
@@ -380,6 +398,7 @@ export class Machine implements ProcessorHost {
 
   tscMoved(base: bigint): void {
     this.apply(decideTscMoved(this.state.devices, 0, base, this.now));
+    this.paravirt?.tscMoved(0, u64(BigInt(this.now) + base));
   }
 
   storedMsr(msr: number): bigint {

@@ -20,6 +20,7 @@ import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
 import { applyDelta, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
 import { applyVmcbDelta, emptyVmcbWords, type VmcbWords } from './layout/vmcb.js';
+import { initialParavirt, type ParavirtState, reduceParavirt } from './paravirt/state.js';
 import { u64 } from './units.js';
 
 export interface VcpuState {
@@ -38,6 +39,8 @@ export interface MachineState {
   /** State of the random numbers: the seed plus the draws. */
   entropy: bigint;
   ended: { readonly reason: EndReason; readonly status: number } | null;
+  /** Null on bare hardware. */
+  readonly paravirt: ParavirtState | null;
 }
 
 /** The machine at power-on, with registers as an array. */
@@ -55,6 +58,7 @@ export function initialState(config: MachineConfig): MachineState {
     skippedNanoseconds: 0,
     entropy: 0n,
     ended: null,
+    paravirt: config.paravirt === 'kvm' ? initialParavirt(config.vcpus) : null,
   };
 }
 
@@ -74,6 +78,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':
+    case 'paravirt.hypercall':
     case 'input.boot':
       applyDelta(registersOf(state, vcpu), event.registers);
       return;
@@ -90,6 +95,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       return;
     case 'input.clock':
       reduceClock(state.devices, event.unixSeconds);
+      if (state.paravirt !== null) state.paravirt.unixSeconds = event.unixSeconds;
       return;
     case 'input.entropy':
       state.entropy = event.seed;
@@ -103,6 +109,22 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'machine.ended':
       state.ended = { reason: event.reason, status: event.status };
       return;
+    case 'input.stolen':
+      state.skippedNanoseconds += event.nanoseconds;
+      reduceParavirt(paravirtOf(state), event);
+      return;
+    case 'input.pages':
+    case 'input.paused':
+    case 'paravirt.written':
+    case 'paravirt.updated':
+    case 'paravirt.eoi':
+    case 'paravirt.kicked':
+    case 'paravirt.page-missed':
+    case 'paravirt.page-arrived':
+    case 'paravirt.page-settled':
+    case 'paravirt.reset':
+      reduceParavirt(paravirtOf(state), event);
+      return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
@@ -111,6 +133,11 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     default:
       reduceDevices(state.devices, event satisfies DeviceEvent);
   }
+}
+
+function paravirtOf({ paravirt }: MachineState): ParavirtState {
+  invariant(paravirt !== null, 'bare hardware has no interface to change');
+  return paravirt;
 }
 
 const registersOf = (state: MachineState, vcpu: number): Registers => (state.vcpus[vcpu] as VcpuState).registers;

@@ -31,6 +31,7 @@ export class Workbench implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly now: Nanoseconds = nanoseconds(0);
   readonly externalPending = false;
+  readonly paravirt = undefined;
   /** The exception that the last step delivered. */
   exception: RaisedException | undefined;
   /** True when the last step ended in shutdown. */

@@ -7,6 +7,7 @@ import {
   type DeviationName,
   Machine,
   type MachineEvent,
+  type ParavirtName,
   type StatedEvent,
 } from '../../src/machine/index.js';
 import { CR0, CR4, EFER, R, type RegisterName, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
@@ -54,8 +55,9 @@ export class LiveMachine {
     values: Values = {},
     cpu = DEFAULT_CONFIG.cpu,
     deviations: readonly DeviationName[] = DEFAULT_CONFIG.deviations,
+    paravirt: ParavirtName = DEFAULT_CONFIG.paravirt,
   ) {
-    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations };
+    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations, paravirt };
     this.machine = new Machine(config, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);

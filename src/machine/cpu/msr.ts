@@ -5,6 +5,7 @@
  */
 import { type GuestFault, generalProtection } from '../faults.js';
 import { EFER, R, type RegisterName, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { KVM_MSR_ROWS } from '../paravirt/msr-rows.js';
 import { isCanonical } from '../units.js';
 import { HWCR_SMM_LOCK, VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
@@ -342,6 +343,7 @@ const ROWS: readonly MsrRow[] = [
     }),
     exists: hasSvm,
   },
+  ...KVM_MSR_ROWS,
   inert(0xc001_001f, 1, 'NB_CFG', 'BKDG of the family, MSRC001_001F Northbridge Configuration'),
   inert(0xc001_1020, 4, 'LS_CFG, IC_CFG, DC_CFG, BU_CFG', 'BKDG of the family, MSRC001_1020 to MSRC001_1023'),
   inert(0xc001_1029, 1, 'DE_CFG', 'Software Techniques for Managing Speculation, LFENCE', LFENCE_SERIALIZING),

@@ -3,6 +3,7 @@ import type { EndReason, MachineEvent } from '../events.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import type { Paravirt } from '../paravirt/interface.js';
 import type { Nanoseconds, SPA } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import type { CpuProfile } from './cpuid.js';
@@ -15,6 +16,7 @@ export interface ProcessorHost extends VmcbShadow {
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
+  readonly paravirt: Paravirt | undefined;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
   end(reason: EndReason, status: number): void;

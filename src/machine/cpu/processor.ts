@@ -16,6 +16,7 @@ import type { SystemInstruction } from '../isa/instruction.js';
 import {
   Activity,
   Boundary,
+  CR0,
   CR4,
   Flag,
   R,
@@ -27,7 +28,8 @@ import {
 } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
-import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { ABSENT_PAGE, NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
@@ -59,14 +61,14 @@ import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { is64Bit } from './mode.js';
+import { cplOf, is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
-import { Access, Transaction, type TransactionHost } from './transaction.js';
+import { AbsentPage, Access, Transaction, type TransactionHost } from './transaction.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -91,6 +93,7 @@ export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
   readonly vmcbShadow: VmcbShadow;
+  readonly paravirt: Paravirt | undefined;
   readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
@@ -114,6 +117,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
+    this.paravirt = machine.paravirt;
   }
 
   // TransactionHost
@@ -130,6 +134,7 @@ export class Processor implements TransactionHost, SystemContext {
     const address = engine.translate(linear, access, tx);
     if (address >= 0) return sPA(address);
     const { result } = engine.walker;
+    if (address === ABSENT_PAGE) throw new AbsentPage(sPA(result.sPA));
     if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
     throw new GuestFault(Vector.PF, result.errorCode, linear);
   }
@@ -402,10 +407,35 @@ export class Processor implements TransactionHost, SystemContext {
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
       this.exit(nestedExit(reason));
+    } else if (reason instanceof AbsentPage) {
+      tx.abort();
+      this.miss(reason);
     } else if (reason instanceof Shutdown) {
       tx.abort();
       this.shutdown();
     } else throw reason;
+  }
+
+  /** An instruction needs a page that is not there. */
+  private miss({ page }: AbsentPage): void {
+    const { tx, paravirt } = this;
+    invariant(paravirt !== undefined, 'only a host that the guest knows of takes pages away');
+    const guest = (this.word(R.svmMode) & GUEST_MODE) !== 0;
+    const outcome = paravirt.missPage(this.vcpu, page, {
+      interruptible: this.get(R.eventInjection) === 0n && physicalInterruptsAllowed(this.liveRegisters),
+      cpl: cplOf(this.liveRegisters),
+      guest,
+      paging: (this.get(R.cr0) & CR0.PG) !== 0n,
+    });
+    if (outcome.how === 'halt') {
+      tx.set(R.activity, Activity.PAGE_WAIT);
+      this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
+    } else if (outcome.how === 'fault') {
+      const linear = BigInt(outcome.token);
+      // L1 need not intercept #PF: it has asked for these exits.
+      if (guest) this.exit(new VmExit(INTERCEPTS[exceptionIntercept(Vector.PF)].exitCode, 0n, linear));
+      else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
+    }
   }
 
   /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
@@ -495,7 +525,13 @@ export class Processor implements TransactionHost, SystemContext {
         if (vectoring !== undefined) this.setExitIntInfo(vectoring);
         this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
-      else throw reason;
+      else if (reason instanceof AbsentPage) {
+        // What is half delivered cannot be put off: the vCPU waits, and it is delivered from the start.
+        tx.abort();
+        this.paravirt?.waitForPage(this.vcpu, reason.page);
+        for (const [slot, value] of before) tx.set(slot, value);
+        this.deliver(event, retired, origin, kept, after);
+      } else throw reason;
     }
   }
 
@@ -578,12 +614,14 @@ export class Processor implements TransactionHost, SystemContext {
   }
 
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
+    if (this.paravirt !== undefined && isHypervisorLeaf(leaf)) return this.paravirt.cpuidLeaf(leaf);
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
       processors: 1,
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
+      hypervisor: this.paravirt !== undefined,
     });
   }
 
@@ -621,6 +659,7 @@ export class Processor implements TransactionHost, SystemContext {
     const { engine } = this.machine;
     const frame = engine.translateNested(address, write ? Access.WRITE : 0);
     if (frame >= 0) return frame;
+    if (frame === ABSENT_PAGE) throw new AbsentPage(sPA(engine.walker.result.sPA));
     throw new NestedPageFault(nestedErrorCode(engine.walker.result), BigInt(address));
   }
 

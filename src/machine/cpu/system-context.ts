@@ -8,6 +8,7 @@ import type { GuestFault } from '../faults.js';
 import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
 import type { RegisterDelta } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
+import type { Paravirt } from '../paravirt/interface.js';
 import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import type { Nanoseconds } from '../units.js';
@@ -41,6 +42,8 @@ export interface SystemContext {
   /** The vCPU's index; its initial APIC id. */
   readonly vcpu: number;
   readonly vmcbShadow: VmcbShadow;
+  /** What L0 offers beyond hardware; undefined when that is nothing. */
+  readonly paravirt?: Paravirt | undefined;
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf;
 
   /**

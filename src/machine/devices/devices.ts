@@ -42,7 +42,15 @@ export {
   reduceDevices,
 } from './device-set.js';
 
-export { cpuInterruptPending, decideAcknowledge, decideInit, nmiRouted, settle } from './interrupt-wiring.js';
+export {
+  cpuInterruptPending,
+  decideAcknowledge,
+  decideEndOfInterrupt,
+  decideInit,
+  decideMessages,
+  nmiRouted,
+  settle,
+} from './interrupt-wiring.js';
 
 // --- ports -----------------------------------------------------------------------------------------------------------
 

@@ -69,25 +69,46 @@ function lowestPriority(candidates: readonly LocalApicState[]): LocalApicState[]
 
 /** Brings a message to its destinations. @returns whether one took it. */
 function deliver(state: DevicesState, sender: number, message: ApicMessage, into: Delivery): boolean {
-  const { mode, vector, level } = message;
   const matching = destinations(state, sender, message);
-  const targets = mode === DELIVERY.LOWEST_PRIORITY ? lowestPriority(matching) : matching;
+  const targets = message.mode === DELIVERY.LOWEST_PRIORITY ? lowestPriority(matching) : matching;
   let accepted = false;
-  for (const it of targets) {
-    const kind = SIGNAL_KINDS.get(mode);
-    if (kind !== undefined) {
-      into.signals.push({ vcpu: it.id, kind, vector: kind === 'sipi' ? vector : 0 });
-      accepted = true;
-    } else if (mode === DELIVERY.EXTINT) {
-      into.events.push(...lapic.decideExtInt(it, true));
-      accepted = true;
-    } else if (mode !== DELIVERY.REMOTE_READ) {
-      into.events.push(...lapic.decideAccept(it, vector, level));
-      accepted ||= lapic.acceptsFixed(it);
-    }
-  }
+  for (const it of targets) accepted = deliverTo(it, message, into) || accepted;
   return accepted;
 }
+
+/** Brings a message to one local APIC. @returns whether it took it. */
+function deliverTo(it: LocalApicState, { mode, vector, level }: DirectMessage, into: Delivery): boolean {
+  const kind = SIGNAL_KINDS.get(mode);
+  if (kind !== undefined) {
+    into.signals.push({ vcpu: it.id, kind, vector: kind === 'sipi' ? vector : 0 });
+    return true;
+  }
+  if (mode === DELIVERY.EXTINT) {
+    into.events.push(...lapic.decideExtInt(it, true));
+    return true;
+  }
+  if (mode === DELIVERY.REMOTE_READ) return false;
+  into.events.push(...lapic.decideAccept(it, vector, level));
+  return lapic.acceptsFixed(it);
+}
+
+/** What a message says once it is known whom it is for. */
+type DirectMessage = Pick<ApicMessage, 'mode' | 'vector' | 'level'>;
+
+/** A message from L0 to single vCPUs, by none of the buses. @returns also how many took it. */
+export function decideMessages(
+  state: DevicesState,
+  vcpus: readonly number[],
+  message: DirectMessage,
+): { readonly decision: Decision; readonly accepted: number } {
+  const into: Delivery = { events: [], signals: [] };
+  const accepted = vcpus.filter((vcpu) => deliverTo(localApic(state, vcpu), message, into)).length;
+  return { decision: decision(into.events, into.signals), accepted };
+}
+
+/** L0 ends the interrupt that a vCPU has in service, as a write to EOI would. */
+export const decideEndOfInterrupt = (state: DevicesState, vcpu: number): Decision =>
+  localApicDecision(state, vcpu, lapic.decideEnd(localApic(state, vcpu)));
 
 /** A local APIC's own events, then those of its IPIs and of its EOI broadcast. */
 export function localApicDecision(state: DevicesState, vcpu: number, written: LocalApicDecision): Decision {

@@ -243,7 +243,7 @@ export const decideTaskPriority = (state: LocalApicState, tpr: number): readonly
   state.tpr === tpr ? NO_EVENTS : [written(state, LAPIC.TPR, tpr)];
 
 /** EOI: the highest vector in service is done; I/O APICs hear of it when it was level-triggered. */
-function decideEnd(state: LocalApicState): LocalApicDecision {
+export function decideEnd(state: LocalApicState): LocalApicDecision {
   const vector = highestVector(state.isr);
   if (vector < 0) return NOTHING;
   const ended = hasVector(state.tmr, vector) ? vector : null;

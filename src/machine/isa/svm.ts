@@ -8,18 +8,21 @@
  * SVM-Lock, §15.33 Nested Virtualization.
  */
 
-import { cplOf, hasParagraphs } from '../cpu/mode.js';
+import { accessAt, cplOf, hasParagraphs, is64Bit, type SlotReader } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { EFER, R, SvmMode } from '../layout/cpu-state.js';
+import { EFER, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { NestedControl, SegmentWord, VirtExt, VMCB_BYTES } from '../layout/vmcb.js';
+import type { Paravirt } from '../paravirt/interface.js';
 import { setGif } from '../svm/gif.js';
 import { hasVirtualGif, withVirtualGif } from '../svm/injection.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
 import { VmExit } from '../svm/vmexit-request.js';
 import { vmload, vmsave } from '../svm/vmload.js';
 import { vmrun } from '../svm/vmrun.js';
-import { uN } from '../units.js';
+import { u64, uN } from '../units.js';
+
+const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
 
 /** #UD without SVM or protected mode, #GP(0) above privilege level 0. @param always SVM need not be enabled. */
 function requireSvm({ tx }: SystemContext, always = false): void {
@@ -53,7 +56,7 @@ function inRam({ tx }: SystemContext, vmcb: number): number {
  */
 function savedStateAt(context: SystemContext, address: number, name: 'VMLOAD' | 'VMSAVE'): number {
   const { tx } = context;
-  if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n || (tx.get(R.virtExt) & VirtExt.VMLOAD_VMSAVE) === 0n) {
+  if (!inGuest(tx) || (tx.get(R.virtExt) & VirtExt.VMLOAD_VMSAVE) === 0n) {
     return inRam(context, address);
   }
   const recognised =
@@ -77,14 +80,59 @@ export const VMRUN = systemInstruction({
   },
 });
 
+/** EPERM: hypercalls are the kernel's. */
+const NOT_PERMITTED = u64(-1n);
+
+/** Number in RAX, arguments in RBX, RCX, RDX and RSI, result in RAX; 32 bits of each outside 64-bit mode. */
+function hypercall(context: SystemContext, paravirt: Paravirt, patched: boolean): void {
+  const { tx } = context;
+  const long = is64Bit(tx);
+  const read = (slot: Slot): bigint => uN(long ? 64 : 32, tx.get(slot));
+  const number = read(R.rax);
+  const result =
+    cplOf(tx) === 0
+      ? paravirt.hypercall({
+          number,
+          arguments: [read(R.rbx), read(R.rcx), read(R.rdx), read(R.rsi)],
+          is64Bit: long,
+        })
+      : NOT_PERMITTED;
+  tx.set(R.rax, uN(long ? 64 : 32, result));
+  context.outcome((registers) => ({ type: 'paravirt.hypercall', number, result, patched, registers }));
+}
+
+/** A hypercall to the L0 that the machine has; L2's go to L1, which intercepts them, or are #UD. */
 export const VMMCALL = systemInstruction({
   mnemonic: 'VMMCALL',
   source: 'APM vol.3, VMMCALL',
   forms: ['0F 01 D9: '],
   feature: 'svm',
   interceptedFirst: 'VMMCALL',
-  system() {
-    throw invalidOpcode();
+  system(context) {
+    const { paravirt } = context;
+    if (paravirt === undefined || inGuest(context.tx)) throw invalidOpcode();
+    hypercall(context, paravirt, false);
+  },
+});
+
+const VMMCALL_BYTES = 0xd9_010fn;
+const VMMCALL_LENGTH = 3n;
+
+/**
+ * The other vendor's VMMCALL. As KVM does for its guests, L0 puts VMMCALL in its place, as the program itself could (#PF
+ * where it cannot), and the hypercall is made. On bare hardware and in L2 it is #UD.
+ */
+const VMCALL = systemInstruction({
+  mnemonic: 'VMCALL',
+  source: 'Intel SDM vol.3, VMCALL; Linux, Documentation/virt/kvm/api.rst, KVM_X86_QUIRK_FIX_HYPERCALL_INSN',
+  forms: ['0F 01 C1: '],
+  system(context) {
+    const { paravirt, tx } = context;
+    if (paravirt === undefined || inGuest(tx)) throw invalidOpcode();
+    const start = tx.get(R.rip) - VMMCALL_LENGTH; // prefixes stay
+    const linear = is64Bit(tx) ? u64(start) : uN(32, tx.get(R.csBase) + start);
+    tx.writeLinear(linear, Number(VMMCALL_LENGTH), VMMCALL_BYTES, accessAt(cplOf(tx)));
+    hypercall(context, paravirt, true);
   },
 });
 
@@ -174,4 +222,4 @@ export const INVLPGA = systemInstruction({
   },
 });
 
-export const SVM_INSTRUCTIONS = [VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA] as const;
+export const SVM_INSTRUCTIONS = [VMRUN, VMMCALL, VMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA] as const;

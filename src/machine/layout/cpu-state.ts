@@ -121,7 +121,15 @@ export const CPU_BASE = 0x1000;
 export const slotAddress = (slot: Slot): number => CPU_BASE + 8 * slot;
 
 /** `activity`: what the vCPU does instead of executing. */
-export const Activity = { RUNNING: 0n, HALTED: 1n, SHUTDOWN: 2n, WAIT_FOR_SIPI: 3n, MWAIT: 4n } as const;
+export const Activity = {
+  RUNNING: 0n,
+  HALTED: 1n,
+  SHUTDOWN: 2n,
+  WAIT_FOR_SIPI: 3n,
+  MWAIT: 4n,
+  /** For a page that the host has taken away; an interrupt ends it, too (`paravirt/async-pages.ts`). */
+  PAGE_WAIT: 5n,
+} as const;
 
 /** Bits of `boundary`: what the next instruction boundary must know. */
 export const Boundary = {
