@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit paravirt}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -43,7 +43,7 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                 objects="$objects $work/realmode-switch.o"
                 ;;
         faults) compile faults-probes.S "$work/probes.o"; objects="$objects $work/probes.o" ;;
-        nested | nested-timer | exits)
+        nested | nested-timer | exits | paravirt)
                 compile "$name-l2.S" "$work/$name-l2.o"
                 objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
                 ;;
