@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Activity, CR0, Flag } from '../../../src/machine/layout/cpu-state.js';
+import { Boundary, CR0, Flag } from '../../../src/machine/layout/cpu-state.js';
 import { checkHostInput } from '../../../src/machine/paravirt/host-input.js';
 import { AsyncPf, KvmMsr } from '../../../src/machine/paravirt/msr.js';
 import { exceptionExit } from '../../../src/machine/svm/exit-code.js';
@@ -31,7 +31,9 @@ const WORKS = AsyncPf.ENABLED | AsyncPf.AS_INTERRUPT;
 function machine(code = READ, values: ConstructorParameters<typeof KvmMachine>[1] = {}): KvmMachine {
   const live = new KvmMachine().withoutPics();
   live.writeMsr(0x1b, 0xfee0_0d00n);
-  live.put(CODE, `${code} ${END}`).set({ rip: BigInt(CODE), rdi: BigInt(DATA), rax: 0n, rcx: 0n, rdx: 0n, rflags: IF, ...values });
+  live
+    .put(CODE, `${code} ${END}`)
+    .set({ rip: BigInt(CODE), rdi: BigInt(DATA), rax: 0n, rcx: 0n, rdx: 0n, rflags: IF, ...values });
   live.store(DATA, 4, 0x1234_5678n).host(absent(DATA, LATENCY));
   live.stated.length = 0;
   return live;
@@ -47,7 +49,9 @@ function telling(code = READ, how: bigint = AsyncPf.SEND_ALWAYS, values = {}): K
   expect(live.read(AREA + 4, 4)).toBe(EVERY_PAGE);
   live.store(AREA + 4, 4, 0n);
   takeReady(live);
-  live.put(CODE, `${code} ${END}`).set({ rip: BigInt(CODE), rsp: BigInt(STACK_TOP), rax, rdi, activity: 0n, rflags: IF, ...values });
+  live
+    .put(CODE, `${code} ${END}`)
+    .set({ rip: BigInt(CODE), rsp: BigInt(STACK_TOP), rax, rdi, activity: 0n, rflags: IF, ...values });
   live.stated.length = 0;
   return live;
 }
@@ -149,18 +153,18 @@ describe('a page that the host has taken away', () => {
   });
 
   it('is missed though translations to it were held', () => {
-    const live = new KvmMachine(`${READ} ${READ} ${WRITE}`, { rdi: BigInt(DATA), rflags: 2n });
+    const live = new KvmMachine(`${READ} ${READ} ${READ}`, { rdi: BigInt(DATA), rflags: 2n });
     live.run(2);
     live.host(absent(DATA, LATENCY));
     live.run();
     expect(live.eventsOf('paravirt.page-missed')).toHaveLength(1);
   });
 
-  it('is missed by code that runs on it', () => {
+  it('is missed by code that runs on it, at its next instruction', () => {
     const live = new KvmMachine('eb04 9090 9090 ebf8', { rflags: 2n });
-    live.run(100);
+    for (let step = 0; step < 10; step++) live.run(1);
     live.host(absent(CODE, LATENCY));
-    live.run(100);
+    live.run(1);
     expect(live.eventsOf('paravirt.page-missed')).toMatchObject([{ page: CODE / PAGE }]);
   });
 
@@ -192,6 +196,14 @@ describe('a page that the host has taken away', () => {
       ...['paravirt.page-missed', 'time.skipped', 'paravirt.page-arrived', 'cpu.interrupt', 'cpu.halted'],
     ]);
     expect(live.read(DATA + 0x100 - 40, 8)).toBe(BigInt(CODE));
+  });
+
+  it('is waited for by the delivery of an NMI, which is pending no longer', () => {
+    const live = machine('90', { rsp: BigInt(DATA + 0x100), rflags: 2n, boundary: Boundary.NMI_PENDING });
+    live.handle(2, IRETQ).run();
+    expect(live.vectors).toEqual([2]);
+    expect(live.eventsOf('paravirt.page-missed')).toHaveLength(1);
+    expect(live.get('boundary')).toBe(0n);
   });
 
   it('is waited for by the delivery of an exception, whose CR2 and error code stay', () => {
@@ -317,7 +329,10 @@ describe('asynchronous page faults (Linux, kvm/x86/msr.rst, MSR_KVM_ASYNC_PF_EN)
     live.run(1);
     live.set({ rflags: 2n }).writeMsr(0x80f, 0xffn);
     live.host({ type: 'input.stolen', nanoseconds: LATENCY });
-    live.put(CODE, `90 ${END}`).set({ rip: BigInt(CODE), activity: 0n }).run();
+    live
+      .put(CODE, `90 ${END}`)
+      .set({ rip: BigInt(CODE), activity: 0n })
+      .run();
     expect(live.eventsOf('paravirt.page-settled')).toEqual([]);
     live.writeMsr(0x80f, 0x1ffn);
     live.writeMsr(KvmMsr.ASYNC_PF_ACK, 1n);
@@ -432,7 +447,12 @@ describe('inputs of the host', () => {
   it('that take pages do not change what runs, but for the time', () => {
     const code = `${READ} 01c3 4881c700040000 e2f3 fa`; // reads, adds, goes 1 KiB on, loops
     const [live, present] = [true, false].map((taken) => {
-      const each = new KvmMachine(code, { rdi: BigInt(DATA), rcx: 64n, rbx: 0n, rflags: taken ? IF : 2n }).withoutPics();
+      const each = new KvmMachine(code, {
+        rdi: BigInt(DATA),
+        rcx: 64n,
+        rbx: 0n,
+        rflags: taken ? IF : 2n,
+      }).withoutPics();
       for (let at = 0; at < 64; at++) each.store(DATA + 0x400 * at, 4, BigInt(at * at));
       if (taken) each.host(absent(DATA, LATENCY, 16 * PAGE));
       each.run();

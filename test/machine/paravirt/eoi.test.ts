@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { KvmMsr } from '../../../src/machine/paravirt/msr.js';
+import { sPA } from '../../../src/machine/units.js';
 import { AREA, IF, KvmMachine, WRMSR } from '../../support/kvm-machine.js';
 import { CODE } from '../../support/live-machine.js';
 
@@ -56,6 +57,17 @@ describe('the end of an interrupt by memory (Linux, kvm/x86/msr.rst, MSR_KVM_EOI
     expect(live.readMsr(0x812)).toBe(0n); // ISR of vectors 40h to 5fh
     expect(told(live)).toEqual(['offered', 'taken']);
     expect(inService(live)).toBe(false);
+  });
+
+  it('is seen through the register page, too', () => {
+    const live = new KvmMachine().withoutPics().handle(0x40, END_IN_MEMORY);
+    live.writeMsr(KvmMsr.EOI_EN, BigInt(AREA) | 1n);
+    interrupt(live, 0x40n);
+    expect(live.machine.readDevice(sPA(0xfee0_0120), 4)).toBe(0n);
+    interrupt(live, 0x40n);
+    live.machine.writeDevice(sPA(0xfee0_00b0), 4, 0n); // there is nothing left to end
+    expect(told(live)).toEqual(['offered', 'taken', 'offered', 'taken']);
+    expect(live.eventsOf('lapic.ended')).toHaveLength(2);
   });
 
   it('is withdrawn when an interrupt comes before the guest has made use of it', () => {
