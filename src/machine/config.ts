@@ -13,6 +13,8 @@ export interface MachineConfig {
   /** Guest RAM from sPA 0. */
   readonly ramBytes: number;
   readonly vcpus: number;
+  /** Instructions that a vCPU runs before the next one's turn. */
+  readonly quantumInstructions: number;
   /** Name of the CPU profile (`cpu/profiles.ts`). */
   readonly cpu: string;
   /** Where the processor does as another program does, in the order of the catalogue (`policy/catalogue.ts`). */
@@ -26,6 +28,7 @@ export interface MachineConfig {
 export const DEFAULT_CONFIG: MachineConfig = {
   ramBytes: 128 * 1024 * 1024,
   vcpus: 1,
+  quantumInstructions: 50_000,
   cpu: 'vmtape-base',
   deviations: [],
   nanosecondsPerInstruction: 10,
@@ -33,8 +36,10 @@ export const DEFAULT_CONFIG: MachineConfig = {
 };
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 2;
+export const MACHINE_MODEL_VERSION = 3;
 
+/** APIC ids are a byte wide, and the highest is the broadcast. */
+const MAX_VCPUS = 255;
 const MIN_RAM_BYTES = 1024 * 1024;
 
 /** The processor that `config` names; undefined when there is no such profile. */
@@ -45,15 +50,22 @@ export function machineProfile({ cpu, deviations }: MachineConfig): CpuProfile |
 
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
-  const { ramBytes, vcpus, cpu, deviations, nanosecondsPerInstruction, paravirt } = config;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt } = config;
   if (!Number.isSafeInteger(ramBytes) || ramBytes < MIN_RAM_BYTES || ramBytes > MAX_RAM_BYTES) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be between 1M and 3584M', 'Choose another --memory.');
   }
   if (ramBytes % WASM_PAGE_BYTES !== 0) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be a multiple of 64K', 'Choose another --memory.');
   }
-  if (vcpus !== 1) {
-    throw new InputError(`${vcpus} vCPUs`, 'this version runs one vCPU', 'Leave --smp out or set it to 1.');
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) {
+    throw new InputError(`${vcpus} vCPUs`, `there may be 1 to ${MAX_VCPUS}`, 'Choose another --smp.');
+  }
+  if (!Number.isSafeInteger(quantumInstructions) || quantumInstructions < 1) {
+    throw new InputError(
+      `a quantum of ${quantumInstructions} instructions`,
+      'it must be at least 1',
+      'Choose another --quantum.',
+    );
   }
   if (cpuProfile(cpu) === undefined) {
     throw new InputError(`CPU profile ${JSON.stringify(cpu)}`, 'there is none of that name', 'See vmtape profiles.');

@@ -65,6 +65,7 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'input.clock': ({ unixSeconds }) => `input: clock at ${unixSeconds} s`,
   'input.entropy': ({ seed }) => `input: entropy seed ${hex(seed)}`,
   'entropy.drawn': ({ value }) => `drew ${hex(value)}`,
+  'vcpu.scheduled': ({ until }) => `its turn, until ${until}`,
   'time.skipped': ({ nanoseconds }) => `skipped ${nanoseconds} ns`,
   'bus.unclaimed': ({ space, address, size, write, value }) =>
     `${space} ${hex(address)} is nobody's: ${write ? `write of ${hex(value)}` : 'read'}, ${size} bytes`,
@@ -79,11 +80,13 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'paravirt.eoi': ({ what }) => `end of interrupt by memory: ${what}`,
   'paravirt.hypercall': ({ number, result, patched }) =>
     `hypercall ${number} gave ${BigInt.asIntN(64, result)}${patched ? ', VMCALL is now VMMCALL' : ''}`,
+  'paravirt.preempted': ({ vcpu }) => `vCPU ${vcpu} is preempted`,
+  'paravirt.stolen': ({ vcpu, nanoseconds }) => `vCPU ${vcpu} lost ${nanoseconds} ns`,
   'paravirt.kicked': ({ vcpu, pending }) => `vCPU ${vcpu}: ${pending ? 'kicked' : 'the kick ended HLT'}`,
   'paravirt.page-missed': ({ page, token, arrival }) =>
     `missed page ${hex(page * PAGE_BYTES)}, there at ${arrival} ns${token === null ? '' : `, token ${hex(token)}`}`,
   'paravirt.page-arrived': ({ page }) => `page ${hex(page * PAGE_BYTES)} is there`,
-  'paravirt.page-settled': ({ token, told }) => `page ready, token ${hex(token)}${told ? '' : ', nobody to tell'}`,
+  'paravirt.page-ready': ({ vcpu, token }) => `vCPU ${vcpu}: page ready, token ${hex(token)}`,
 };
 
 const INJECTED_KINDS: Readonly<Record<number, string>> = {

@@ -72,9 +72,9 @@ function vmcbDigest({ vmcbs }: MachineState): Uint8Array {
 
 /** Bare hardware has nothing of L0 to digest, and the digest that it had before there was such a thing. */
 function machineDigest(state: MachineState, retired: InstructionCount): Uint8Array {
-  const { skippedNanoseconds, entropy, ended } = state;
+  const { schedule, skippedNanoseconds, entropy, ended } = state;
   const paravirt = state.paravirt ?? undefined;
-  return sha256(canonicalBytes({ skippedNanoseconds, entropy, ended, retired: Number(retired), paravirt }));
+  return sha256(canonicalBytes({ schedule, skippedNanoseconds, entropy, ended, retired: Number(retired), paravirt }));
 }
 
 // RAM

@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit paravirt}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp paravirt}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -46,6 +46,11 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
         nested | nested-timer | exits | paravirt)
                 compile "$name-l2.S" "$work/$name-l2.o"
                 objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
+                ;;
+        smp)
+                compile smp-start.S "$work/smp-start.o"
+                compile exits-l2.S "$work/exits-l2.o"
+                objects="$objects $work/smp-start.o $work/exits-l2.o $work/svm.o $work/svm-run.o"
                 ;;
         esac
         # shellcheck disable=SC2086

@@ -29,7 +29,7 @@ describe('an event is one line', () => {
       'hypercall 77 gave -1000, VMCALL is now VMMCALL',
     ],
     [
-      { type: 'paravirt.page-missed', vcpu: 0, page: 0x200, token: 0x1000, told: true, arrival: 70 },
+      { type: 'paravirt.page-missed', vcpu: 0, page: 0x200, token: 0x1000, arrival: 70 },
       'missed page 0x200000, there at 70 ns, token 0x1000',
     ],
     [{ type: 'cpu.exception', vector: 6, errorCode: null, registers: NONE }, 'exception #UD'],

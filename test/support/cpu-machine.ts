@@ -333,6 +333,7 @@ export class CpuMachine {
       profile: this.profile,
       now: nanoseconds(0),
       vcpu: 0,
+      pause: () => {},
       vmcbShadow: { knownWords: () => undefined },
       nestedAddress: (gPA) => gPA,
       writeTrap: () => {},

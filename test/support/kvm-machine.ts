@@ -1,5 +1,5 @@
 /** A whole machine with KVM's interface, of which a test executes single instructions, at privilege level 0 unless it says so. */
-import type { EventOf, EventType, HostInput, MachineEvent } from '../../src/machine/index.js';
+import type { EventOf, EventType, HostInput, MachineConfig, MachineEvent } from '../../src/machine/index.js';
 import type { RegisterName } from '../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../src/machine/units.js';
 import { gate } from './cpu-machine.js';
@@ -24,8 +24,8 @@ type Values = Partial<Record<RegisterName, bigint>>;
 
 export class KvmMachine extends LiveMachine {
   /** @param code what runs from `CODE` on; HLT stands behind it. */
-  constructor(code = '', values: Values = {}) {
-    super(`${code} ${HALT}`, values, undefined, undefined, 'kvm');
+  constructor(code = '', values: Values = {}, more: Partial<MachineConfig> = {}) {
+    super(`${code} ${HALT}`, values, undefined, undefined, { paravirt: 'kvm', ...more });
     this.machine.deliver({ type: 'input.clock', unixSeconds: 1_700_000_000 });
   }
 

@@ -6,8 +6,8 @@ import {
   DEFAULT_CONFIG,
   type DeviationName,
   Machine,
+  type MachineConfig,
   type MachineEvent,
-  type ParavirtName,
   type StatedEvent,
 } from '../../src/machine/index.js';
 import { CR0, CR4, EFER, R, type RegisterName, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
@@ -55,9 +55,9 @@ export class LiveMachine {
     values: Values = {},
     cpu = DEFAULT_CONFIG.cpu,
     deviations: readonly DeviationName[] = DEFAULT_CONFIG.deviations,
-    paravirt: ParavirtName = DEFAULT_CONFIG.paravirt,
+    more: Partial<MachineConfig> = {},
   ) {
-    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations, paravirt };
+    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations, ...more };
     this.machine = new Machine(config, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);

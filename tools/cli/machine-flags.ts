@@ -29,6 +29,8 @@ export interface MachineOptions {
   readonly policy?: Policy;
   readonly paravirt?: ParavirtName;
   readonly hostEvents?: string;
+  readonly smp?: number;
+  readonly quantum?: number;
   readonly append?: string;
   readonly serial: SerialTarget;
   readonly input?: string;
@@ -43,7 +45,6 @@ export interface MachineOptions {
 /** Flags of the command line that this version does not have: named, and refused by name. */
 const LATER: readonly (readonly [flags: string, what: string])[] = [
   ['--initrd <file>', 'an initial RAM disk'],
-  ['--quantum <n>', 'vCPU interleaving'],
   ['--chaos <seed>', 'chaos mode'],
   ['--checkpoint-every <n>', 'checkpoints'],
 ];
@@ -81,7 +82,10 @@ export function addMachineFlags(command: Command): Command {
       parseCount(text, '--time-per-instruction', 1),
     )
     .addOption(new Option('--engine <tier>', 'interpreter or auto (default: auto)').argParser(checkEngine))
-    .addOption(new Option('--smp <n>', 'number of vCPUs: 1').argParser(checkSmp))
+    .option('--smp <n>', `number of vCPUs (default: ${DEFAULT_CONFIG.vcpus})`, (text) => parseCount(text, '--smp', 1))
+    .option('--quantum <n>', `instructions of a vCPU's turn (default: ${DEFAULT_CONFIG.quantumInstructions})`, (text) =>
+      parseCount(text, '--quantum', 1),
+    )
     .option('--stats', 'at the end one JSON line of figures on stderr')
     .option('--guest-status', "end with the guest's own status from isa-debug-exit");
   for (const [flags, what] of LATER) {
@@ -124,18 +128,14 @@ function checkParavirt(text: string): ParavirtName {
   throw new UsageError(`--paravirt ${quote(text)} is none. Use ${PARAVIRT_NAMES.join(' or ')}.`);
 }
 
-function checkSmp(text: string): number {
-  const count = parseCount(text, '--smp', 1);
-  if (count === 1) return count;
-  throw new UsageError(`--smp ${count}: this version does not have more than one vCPU yet. Leave it out or give 1.`);
-}
-
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
-  const { memory, cpu, policy, paravirt, hostEvents, append, seed, clock, timePerInstruction } = options;
+  const { memory, smp, quantum, cpu, policy, paravirt, hostEvents, append, seed, clock, timePerInstruction } = options;
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
     ...(memory === undefined ? {} : { ramBytes: memory }),
+    ...(smp === undefined ? {} : { vcpus: smp }),
+    ...(quantum === undefined ? {} : { quantumInstructions: quantum }),
     ...(cpu === undefined ? {} : { cpu }),
     ...(policy === undefined ? {} : { deviations: policy.deviations }),
     ...(paravirt === undefined ? {} : { paravirt }),

@@ -17,6 +17,9 @@ export interface ProcessorHost extends VmcbShadow {
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
   readonly paravirt: Paravirt | undefined;
+  /** The vCPU whose registers these are, and how many there are. */
+  readonly vcpu: number;
+  readonly processors: number;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
   end(reason: EndReason, status: number): void;

@@ -31,7 +31,7 @@ import type { PhysicalMemory } from '../mmu/memory.js';
 import { ABSENT_PAGE, NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
 import { stagesUnder } from '../policy/catalogue.js';
-import { ExitCode } from '../svm/exit-code.js';
+import { ExitCode, exceptionExit } from '../svm/exit-code.js';
 import {
   EventType,
   encodeEvent,
@@ -63,7 +63,7 @@ import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import { cplOf, is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
-import { initRegisters } from './reset.js';
+import { initRegisters, startupRegisters } from './reset.js';
 import { checkSegment } from './segments.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
@@ -94,7 +94,6 @@ export class Processor implements TransactionHost, SystemContext {
   readonly ops: Evaluator;
   readonly vmcbShadow: VmcbShadow;
   readonly paravirt: Paravirt | undefined;
-  readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -104,6 +103,8 @@ export class Processor implements TransactionHost, SystemContext {
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction: a write trap. */
   private trap: VmExit | undefined;
+  /** The last instruction was PAUSE: whoever spins lets others run. */
+  paused = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
@@ -161,11 +162,6 @@ export class Processor implements TransactionHost, SystemContext {
     return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
       ? (this.word(R.svmMode) & HOST_IF) !== 0
       : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
-  }
-
-  /** True when the vCPU waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
-  get isDeaf(): boolean {
-    return !this.isRunning && !physicalInterruptsAllowed(this.liveRegisters);
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -241,12 +237,17 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
         return;
       case 'init': {
-        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, false)) this.tx.set(slot, value);
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, this.vcpu !== 0))
+          this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush(undefined);
         return;
       }
+      case 'startup':
+        for (const [slot, value] of startupRegisters(this.tx)) this.tx.set(slot, value);
+        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SIPI', registers }), 0);
+        return;
       case 'smi':
         // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
@@ -285,6 +286,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
+    this.paused = false;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -427,15 +429,15 @@ export class Processor implements TransactionHost, SystemContext {
       guest,
       paging: (this.get(R.cr0) & CR0.PG) !== 0n,
     });
-    if (outcome.how === 'halt') {
+    if (outcome === 'wait') {
       tx.set(R.activity, Activity.PAGE_WAIT);
       this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
-    } else if (outcome.how === 'fault') {
-      const linear = BigInt(outcome.token);
-      // L1 need not intercept #PF: it has asked for these exits.
-      if (guest) this.exit(new VmExit(INTERCEPTS[exceptionIntercept(Vector.PF)].exitCode, 0n, linear));
-      else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
+      return;
     }
+    const linear = BigInt(outcome.token);
+    // L1 need not intercept #PF: it has asked for these exits.
+    if (guest) this.exit(new VmExit(exceptionExit(Vector.PF), 0n, linear));
+    else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
   }
 
   /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
@@ -612,12 +614,15 @@ export class Processor implements TransactionHost, SystemContext {
   get now(): Nanoseconds {
     return this.machine.now;
   }
+  get vcpu(): number {
+    return this.machine.vcpu;
+  }
 
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
     if (this.paravirt !== undefined && isHypervisorLeaf(leaf)) return this.paravirt.cpuidLeaf(leaf);
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
-      processors: 1,
+      processors: this.machine.processors,
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
@@ -668,6 +673,9 @@ export class Processor implements TransactionHost, SystemContext {
   }
   plain(): void {
     this.makeOutcome = 'plain';
+  }
+  pause(): void {
+    this.paused = true;
   }
   faultAfter(fault: GuestFault): void {
     this.pendingFault = fault;

@@ -72,6 +72,8 @@ export interface SystemContext {
   outcome(make: (registers: RegisterDelta) => MachineEvent): void;
   /** The instruction is plain: its effect belongs to the run it stands in. */
   plain(): void;
+  /** The program spins: other vCPUs may run first. */
+  pause(): void;
   /** The instruction stands, and `fault` is delivered after it: in the task that it switched to. */
   faultAfter(fault: GuestFault): void;
   /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */

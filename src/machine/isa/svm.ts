@@ -91,7 +91,7 @@ function hypercall(context: SystemContext, paravirt: Paravirt, patched: boolean)
   const number = read(R.rax);
   const result =
     cplOf(tx) === 0
-      ? paravirt.hypercall({
+      ? paravirt.hypercall(context.vcpu, {
           number,
           arguments: [read(R.rbx), read(R.rcx), read(R.rdx), read(R.rsi)],
           is64Bit: long,

@@ -3,7 +3,7 @@
  * something else, and is told again when the page is there.
  *
  * - "Page not present" comes as #PF with a token in CR2 and a flag in the guest's RAM; for L2 as a #VMEXIT. Where it cannot
- *   come, the vCPU waits, and interrupts still reach it; where those cannot either, it just waits.
+ *   come, the vCPU waits; what interrupts it may, does.
  * - "Page ready" comes as an interrupt with the token in RAM, one at a time: the next when the guest has cleared the token
  *   and acknowledged.
  *
@@ -14,11 +14,11 @@
  */
 import { decideMessages } from '../devices/devices.js';
 import { DELIVERY, softwareEnabled } from '../devices/local-apic-state.js';
-import { Activity, encodeDelta, R } from '../layout/cpu-state.js';
+import { Activity, R } from '../layout/cpu-state.js';
 import { PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { rangeOf } from './absent-pages.js';
 import { updateStructure } from './guest-ram.js';
-import { type KvmHost, paravirtOf } from './host.js';
+import { type KvmHost, paravirtOf, registerOf, wake } from './host.js';
 import type { PagesInput } from './host-input.js';
 import type { MissContext, MissOutcome } from './interface.js';
 import { AsyncPf, asyncPfWorks } from './msr.js';
@@ -61,21 +61,14 @@ export class AsyncPages {
   miss(vcpu: number, address: SPA, context: MissContext): MissOutcome {
     const it = this.vcpu(vcpu);
     const page = address / PAGE_BYTES;
-    const isFull = it.missed.length + it.ready.length >= MOST_PAGES;
-    const isKnown = it.missed.some((missed) => missed.page === page);
-    if (!context.interruptible || (isFull && !isKnown)) {
-      this.wait(vcpu, address);
-      return { how: 'wait' };
-    }
-    if (isKnown) return { how: 'halt' };
-    const told = mayTell(it, context);
-    const token = tokenOf(vcpu, it.nextToken);
-    this.host.stateEvent({ type: 'paravirt.page-missed', vcpu, page, token, told, arrival: this.arrivalOf(page) }, 0);
-    if (!told) return { how: 'halt' };
+    const isNew = it.missed.length + it.ready.length < MOST_PAGES && it.missed.every((missed) => missed.page !== page);
+    const token = isNew && mayTell(it, context) ? tokenOf(vcpu, it.nextToken) : null;
+    this.host.stateEvent({ type: 'paravirt.page-missed', vcpu, page, token, arrival: this.arrivalOf(page) }, 0);
+    if (token === null) return 'wait';
     this.update(it, (data) => {
       data.flags = PAGE_NOT_PRESENT;
     });
-    return { how: 'fault', token };
+    return { token };
   }
 
   /** Time passes until the page is there. Devices whose time comes meanwhile act after it. */
@@ -83,7 +76,7 @@ export class AsyncPages {
     const { host } = this;
     const page = address / PAGE_BYTES;
     const arrival = this.arrivalOf(page);
-    host.stateEvent({ type: 'paravirt.page-missed', vcpu, page, token: null, told: false, arrival }, 0);
+    host.stateEvent({ type: 'paravirt.page-missed', vcpu, page, token: null, arrival }, 0);
     const nanoseconds = arrival - host.now;
     if (nanoseconds > 0) host.stateEvent({ type: 'time.skipped', nanoseconds }, 0);
     this.arriveDue();
@@ -93,12 +86,9 @@ export class AsyncPages {
   settle(vcpu: number): void {
     const it = this.vcpu(vcpu);
     for (;;) {
-      const next = it.ready[0];
-      if (next === undefined || !this.hears(vcpu)) return;
-      const told = next.told && asyncPfWorks(it.asyncPf);
-      const { token } = next;
-      this.host.stateEvent({ type: 'paravirt.page-settled', vcpu, token, told }, 0);
-      if (!told) continue;
+      const token = it.ready[0];
+      if (token === undefined || !this.hears(vcpu)) return;
+      this.host.stateEvent({ type: 'paravirt.page-ready', vcpu, token }, 0);
       this.update(it, (data) => {
         data.token = token;
       });
@@ -110,25 +100,17 @@ export class AsyncPages {
   private arrive(page: number): void {
     const { host } = this;
     const { vcpus } = paravirtOf(host);
-    const waiting = vcpus.map(({ missed }) => missed.some((it) => it.page === page));
+    const owed = vcpus.map(({ missed }) => missed.some((known) => known.page === page));
     host.stateEvent({ type: 'paravirt.page-arrived', page }, 0);
-    for (const [vcpu, waits] of waiting.entries()) {
-      if (!waits) continue;
-      this.wake(vcpu);
-      this.settle(vcpu);
+    for (const [vcpu, { awaited }] of vcpus.entries()) {
+      if (awaited === page && registerOf(host, vcpu, R.activity) === Activity.PAGE_WAIT) wake(host, vcpu);
+      if (owed[vcpu] === true) this.settle(vcpu);
     }
   }
 
-  /** Ends the wait for a page, whichever it was: if it was another one, the vCPU misses its own again. */
-  private wake(vcpu: number): void {
-    if (this.host.state.vcpus[vcpu]?.registers[R.activity] !== Activity.PAGE_WAIT) return;
-    this.host.stateEvent({ type: 'cpu.woke', registers: encodeDelta([[R.activity, Activity.RUNNING]]) }, 0);
-  }
-
-  /** Whether "page ready" can come: the last one was read. A vCPU that wants none of it needs not hear. */
+  /** Whether "page ready" can come: the last one was read. */
   private hears(vcpu: number): boolean {
     const it = this.vcpu(vcpu);
-    if (!asyncPfWorks(it.asyncPf)) return true;
     const apic = this.host.state.devices.localApics[vcpu];
     if (apic === undefined || !softwareEnabled(apic)) return false;
     const at = Number(it.asyncPf & AsyncPf.ADDRESS) + ASYNC_PF_DATA.fields.token.offset;
@@ -157,8 +139,8 @@ export class AsyncPages {
 }
 
 /** Whether the guest takes "page not present" here: L1 for L2 only when it has asked for it, and never without an IDT for #PF. */
-function mayTell({ asyncPf }: ParavirtVcpu, { cpl, guest, paging }: MissContext): boolean {
-  if (!asyncPfWorks(asyncPf)) return false;
+function mayTell({ asyncPf }: ParavirtVcpu, { interruptible, cpl, guest, paging }: MissContext): boolean {
+  if (!asyncPfWorks(asyncPf) || !interruptible) return false;
   if (cpl === 0 && (asyncPf & AsyncPf.SEND_ALWAYS) === 0n) return false;
   return guest ? (asyncPf & AsyncPf.AS_VMEXIT) !== 0n : paging;
 }

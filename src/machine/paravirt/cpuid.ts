@@ -7,10 +7,7 @@ import type { CpuidLeaf } from '../cpu/cpuid.js';
 export const KVM_SIGNATURE_LEAF = 0x4000_0000;
 export const KVM_FEATURES_LEAF = 0x4000_0001;
 
-/**
- * Bits of EAX. All that KVM has, but for MMU_OP (2), which is gone; PV_TLB_FLUSH (9), for which one vCPU would have to see
- * another one preempted; and MSI_EXT_DEST_ID (15), as there are no MSIs.
- */
+/** Bits of EAX. All that KVM has, but for MMU_OP (2), which is gone, and MSI_EXT_DEST_ID (15), as there are no MSIs. */
 export const KvmFeature = {
   CLOCKSOURCE: 0,
   NOP_IO_DELAY: 1,
@@ -19,6 +16,7 @@ export const KvmFeature = {
   STEAL_TIME: 5,
   PV_EOI: 6,
   PV_UNHALT: 7,
+  PV_TLB_FLUSH: 9,
   ASYNC_PF_VMEXIT: 10,
   PV_SEND_IPI: 11,
   POLL_CONTROL: 12,
@@ -30,19 +28,19 @@ export const KvmFeature = {
 } as const;
 
 const FEATURES = Object.values(KvmFeature).reduce<number>((word, bit) => word + 2 ** bit, 0);
-/** EDX: vCPUs are never preempted for an unlimited time. */
+/** EDX: vCPUs are never preempted for an unlimited time. Several of them share one processor, and should not spin. */
 const HINTS_REALTIME = 1;
 
 /** "KVMKVMKVM\0\0\0" in EBX, ECX and EDX. */
 const SIGNATURE = { ebx: 0x4b4d_564b, ecx: 0x564b_4d56, edx: 0x4d };
 const ZERO: CpuidLeaf = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
-export function kvmLeaf(leaf: number): CpuidLeaf {
+export function kvmLeaf(leaf: number, vcpus: number): CpuidLeaf {
   switch (leaf >>> 0) {
     case KVM_SIGNATURE_LEAF:
       return { eax: KVM_FEATURES_LEAF, ...SIGNATURE };
     case KVM_FEATURES_LEAF:
-      return { eax: FEATURES, ebx: 0, ecx: 0, edx: HINTS_REALTIME };
+      return { eax: FEATURES, ebx: 0, ecx: 0, edx: vcpus === 1 ? HINTS_REALTIME : 0 };
     default:
       return ZERO;
   }

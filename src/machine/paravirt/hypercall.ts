@@ -5,11 +5,13 @@
  */
 import { decideMessages } from '../devices/devices.js';
 import { DELIVERY } from '../devices/local-apic-state.js';
+import { Activity, R } from '../layout/cpu-state.js';
 import { PAGE_BYTES, uN } from '../units.js';
 import { fillClockPairing } from './clock.js';
 import { isGuestRam, updateStructure } from './guest-ram.js';
-import { type KvmHost, paravirtOf } from './host.js';
+import { type KvmHost, paravirtOf, registerOf, tscOf, wake } from './host.js';
 import type { Hypercall } from './interface.js';
+import { paravirtVcpu } from './state.js';
 import { CLOCK_PAIRING } from './structures.js';
 
 export const KvmCall = {
@@ -25,17 +27,19 @@ export const KvmCall = {
 export const KvmError = { EPERM: -1n, EFAULT: -14n, EINVAL: -22n, EOPNOTSUPP: -95n, ENOSYS: -1000n } as const;
 
 /** @returns the result, signed. */
-export function kvmHypercall(host: KvmHost, call: Hypercall): bigint {
+export function kvmHypercall(host: KvmHost, vcpu: number, call: Hypercall): bigint {
   const [a0, a1] = call.arguments;
   switch (call.number) {
     case KvmCall.VAPIC_POLL_IRQ: // interrupts are looked for at every boundary
-    case KvmCall.SCHED_YIELD: // there is nobody to yield to
+      return 0n;
+    case KvmCall.SCHED_YIELD:
+      if (hasVcpu(host, a0)) host.favour(Number(a0));
       return 0n;
     case KvmCall.KICK_CPU:
       kick(host, uN(32, a1));
       return 0n;
     case KvmCall.CLOCK_PAIRING:
-      return pairClocks(host, a0, a1);
+      return pairClocks(host, vcpu, a0, a1);
     case KvmCall.SEND_IPI:
       return sendIpis(host, call);
     case KvmCall.MAP_GPA_RANGE:
@@ -47,21 +51,26 @@ export function kvmHypercall(host: KvmHost, call: Hypercall): bigint {
 
 /** The vCPU of that APIC id leaves HLT, or does not enter it the next time. */
 function kick(host: KvmHost, apicId: bigint): void {
+  if (!hasVcpu(host, apicId)) return;
   const vcpu = Number(apicId);
-  if (paravirtOf(host).vcpus[vcpu]?.kicked === false) {
+  if (registerOf(host, vcpu, R.activity) === Activity.HALTED) wake(host, vcpu);
+  else if (!paravirtVcpu(paravirtOf(host), vcpu).kicked) {
     host.stateEvent({ type: 'paravirt.kicked', vcpu, pending: true }, 0);
   }
+  host.favour(vcpu);
 }
+
+const hasVcpu = ({ state }: KvmHost, apicId: bigint): boolean => apicId < BigInt(state.vcpus.length);
 
 const WALL_CLOCK_TYPE = 0n;
 
 /** Wall-clock time and TSC of one moment. */
-function pairClocks(host: KvmHost, address: bigint, type: bigint): bigint {
+function pairClocks(host: KvmHost, vcpu: number, address: bigint, type: bigint): bigint {
   if (type !== WALL_CLOCK_TYPE) return KvmError.EOPNOTSUPP;
   if (!isGuestRam(host.memory, address, CLOCK_PAIRING.bytes)) return KvmError.EFAULT;
   const { unixSeconds } = paravirtOf(host);
   updateStructure(host.memory, CLOCK_PAIRING, address, (fields) =>
-    fillClockPairing(fields, { unixSeconds, now: host.now, tsc: host.readTsc() }),
+    fillClockPairing(fields, { unixSeconds, now: host.now, tsc: tscOf(host, vcpu) }),
   );
   return 0n;
 }

@@ -31,14 +31,11 @@ export interface MissContext {
   readonly paging: boolean;
 }
 
-/** What becomes of that instruction. */
-export type MissOutcome =
-  /** It is tried again: time has passed, and the page is there. */
-  | { readonly how: 'wait' }
-  /** It is tried again once the page is there or an interrupt has been handled; the vCPU waits. */
-  | { readonly how: 'halt' }
-  /** #PF with error code 0 and the token in CR2; while L2 runs, a #VMEXIT for it. */
-  | { readonly how: 'fault'; readonly token: number };
+/**
+ * What becomes of that instruction: it waits for the page, or for an interrupt that comes before; or there is a token, and
+ * #PF with error code 0 and the token in CR2 comes instead; while L2 runs, a #VMEXIT for that.
+ */
+export type MissOutcome = 'wait' | { readonly token: number };
 
 export interface Paravirt {
   /** @param leaf one of `isHypervisorLeaf`. */
@@ -48,9 +45,9 @@ export interface Paravirt {
   /** @returns false for #GP(0): nothing was written. */
   writeMsr(vcpu: number, msr: number, value: bigint): boolean;
   /** @returns the result, cut to 64 bits. */
-  hypercall(call: Hypercall): bigint;
+  hypercall(vcpu: number, call: Hypercall): bigint;
   /** An instruction needs the absent page at `page`, and nothing of it has happened. */
   missPage(vcpu: number, page: SPA, context: MissContext): MissOutcome;
-  /** The delivery of an event needs it: time passes until it is there. */
+  /** The delivery of an event needs it, which cannot be put off: time passes until it is there, for the whole machine. */
   waitForPage(vcpu: number, page: SPA): void;
 }

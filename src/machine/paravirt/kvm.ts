@@ -7,19 +7,19 @@
 import type { CpuidLeaf } from '../cpu/cpuid.js';
 import { decideEndOfInterrupt } from '../devices/devices.js';
 import { hasVector, highestVector, type LocalApicState } from '../devices/local-apic-state.js';
-import { Activity, encodeDelta, R } from '../layout/cpu-state.js';
+import { Activity, R } from '../layout/cpu-state.js';
 import { type SPA, sPA, TSC_HERTZ, u64 } from '../units.js';
 import { AsyncPages } from './async-pages.js';
 import { fillVcpuTime, fillWallClock, timeScale } from './clock.js';
 import { kvmLeaf } from './cpuid.js';
 import { isGuestRam, updateStructure } from './guest-ram.js';
-import { type KvmHost, paravirtOf } from './host.js';
+import { type KvmHost, paravirtOf, registerOf, wake } from './host.js';
 import type { HostInput } from './host-input.js';
 import { kvmHypercall } from './hypercall.js';
 import type { Hypercall, MissContext, MissOutcome, Paravirt } from './interface.js';
 import { acceptsKvmMsr, ENABLED, KvmMsr } from './msr.js';
 import { type ParavirtVcpu, paravirtVcpu, readKvmMsr } from './state.js';
-import { nextVersion, STEAL_TIME, VCPU_TIME, WALL_CLOCK } from './structures.js';
+import { nextVersion, Preempted, STEAL_TIME, VCPU_TIME, WALL_CLOCK } from './structures.js';
 
 /** The guest may end the interrupt in service by clearing this. */
 const EOI_PENDING = 1n;
@@ -35,7 +35,7 @@ export class KvmInterface implements Paravirt {
   // What the processor asks for
 
   cpuidLeaf(leaf: number): CpuidLeaf {
-    return kvmLeaf(leaf);
+    return kvmLeaf(leaf, this.host.state.vcpus.length);
   }
 
   readMsr(vcpu: number, msr: number): bigint {
@@ -45,6 +45,7 @@ export class KvmInterface implements Paravirt {
   writeMsr(vcpu: number, msr: number, value: bigint): boolean {
     if (!acceptsKvmMsr(msr, value, (address, length) => isGuestRam(this.host.memory, address, length))) return false;
     if (msr === KvmMsr.EOI_EN) this.settleEoi(vcpu);
+    const { oldClock } = this.vcpu(vcpu);
     if (msr !== KvmMsr.ASYNC_PF_ACK) this.host.stateEvent({ type: 'paravirt.written', vcpu, msr, value }, 0);
     switch (msr) {
       case KvmMsr.WALL_CLOCK:
@@ -53,7 +54,7 @@ export class KvmInterface implements Paravirt {
         break;
       case KvmMsr.SYSTEM_TIME:
       case KvmMsr.SYSTEM_TIME_NEW:
-        this.tellTime(vcpu, this.host.readTsc());
+        this.timeRegistered(vcpu, oldClock);
         break;
       case KvmMsr.STEAL_TIME:
         this.tellStealTime(vcpu);
@@ -68,8 +69,8 @@ export class KvmInterface implements Paravirt {
     return true;
   }
 
-  hypercall(call: Hypercall): bigint {
-    return u64(kvmHypercall(this.host, call));
+  hypercall(vcpu: number, call: Hypercall): bigint {
+    return u64(kvmHypercall(this.host, vcpu, call));
   }
 
   missPage(vcpu: number, page: SPA, context: MissContext): MissOutcome {
@@ -82,14 +83,33 @@ export class KvmInterface implements Paravirt {
 
   // What the machine tells
 
-  /** Before a vCPU goes on, whether it runs or waits. */
+  /** Before a vCPU goes on, whether it runs or waits: a kick ends the HLT that it has executed since. */
   attend(vcpu: number): void {
-    const it = this.vcpu(vcpu);
-    // Whether the interrupt that has come may be taken depends on whether the one in service is over.
-    if (it.eoiOffered && highestVector(this.apic(vcpu).irr) >= 0) this.settleEoi(vcpu);
-    if (it.kicked && this.host.state.vcpus[vcpu]?.registers[R.activity] === Activity.HALTED) {
-      this.host.stateEvent({ type: 'paravirt.kicked', vcpu, pending: false }, 0);
-      this.host.stateEvent({ type: 'cpu.woke', registers: encodeDelta([[R.activity, Activity.RUNNING]]) }, 0);
+    if (!this.vcpu(vcpu).kicked || registerOf(this.host, vcpu, R.activity) !== Activity.HALTED) return;
+    this.host.stateEvent({ type: 'paravirt.kicked', vcpu, pending: false }, 0);
+    wake(this.host, vcpu);
+  }
+
+  /** The current vCPU's turn is over. */
+  leaves(vcpu: number): void {
+    const address = this.stealTimeOf(vcpu);
+    if (address === undefined || registerOf(this.host, vcpu, R.activity) !== Activity.RUNNING) return;
+    this.host.memory.write(sPA(Number(address) + STEAL_TIME.fields.preempted.offset), 1, BigInt(Preempted.PREEMPTED));
+    this.host.stateEvent({ type: 'paravirt.preempted', vcpu, at: this.host.now }, 0);
+  }
+
+  /** A vCPU has its turn. */
+  enters(vcpu: number): void {
+    const { preempted } = this.vcpu(vcpu);
+    if (preempted === null) return;
+    this.host.stateEvent({ type: 'paravirt.stolen', vcpu, nanoseconds: this.host.now - preempted }, 0);
+    this.tellStealTime(vcpu);
+  }
+
+  /** Interrupts have come to vCPUs: whether they may be taken depends on whether those in service are over. */
+  interruptsArrived(): void {
+    for (const [vcpu, { eoiOffered }] of paravirtOf(this.host).vcpus.entries()) {
+      if (eoiOffered && highestVector(this.apic(vcpu).irr) >= 0) this.settleEoi(vcpu);
     }
   }
 
@@ -111,9 +131,9 @@ export class KvmInterface implements Paravirt {
     if (isTaken) this.host.apply(decideEndOfInterrupt(this.host.state.devices, vcpu));
   }
 
-  /** The vCPU's TSC is about to read as `tsc`. */
-  tscMoved(vcpu: number, tsc: bigint): void {
-    this.tellTime(vcpu, tsc);
+  /** The vCPU's TSC is about to read as virtual time plus `base`. */
+  tscMoved(vcpu: number, base: bigint): void {
+    this.tellTimes((other) => (other === vcpu ? base : registerOf(this.host, other, R.tscBase)));
   }
 
   /** INIT. */
@@ -128,12 +148,19 @@ export class KvmInterface implements Paravirt {
         this.pages.changed(input);
         return;
       case 'input.stolen':
-        for (const vcpu of paravirtOf(this.host).vcpus.keys()) this.tellStealTime(vcpu);
+        for (const vcpu of paravirtOf(this.host).vcpus.keys()) this.stealFrom(vcpu, input.nanoseconds);
         return;
       case 'input.paused':
-        for (const vcpu of paravirtOf(this.host).vcpus.keys()) this.tellTime(vcpu, this.host.readTsc(), true);
+        this.tellTimes((vcpu) => registerOf(this.host, vcpu, R.tscBase), true);
         return;
     }
+  }
+
+  /** From a vCPU that would have run; from one that waits for its turn this is taken anyway, and told then. */
+  private stealFrom(vcpu: number, nanoseconds: number): void {
+    if (this.vcpu(vcpu).preempted !== null || registerOf(this.host, vcpu, R.activity) !== Activity.RUNNING) return;
+    this.host.stateEvent({ type: 'paravirt.stolen', vcpu, nanoseconds }, 0);
+    this.tellStealTime(vcpu);
   }
 
   // Structures
@@ -146,26 +173,48 @@ export class KvmInterface implements Paravirt {
     this.stateUpdate(vcpu, 'wall-clock', address);
   }
 
-  private tellTime(vcpu: number, tsc: bigint, wasStopped = false): void {
-    const { memory, now } = this.host;
+  /** A vCPU has registered its clock. @param wasOld whether it had done so by the old number before. */
+  private timeRegistered(vcpu: number, wasOld: boolean): void {
+    const bases = (other: number): bigint => registerOf(this.host, other, R.tscBase);
+    // What the boot processor uses decides for all of them.
+    if (vcpu === 0 && this.vcpu(0).oldClock !== wasOld) this.tellTimes(bases);
+    else this.tellTime(vcpu, bases);
+  }
+
+  private tellTimes(tscBases: (vcpu: number) => bigint, wasStopped = false): void {
+    for (const vcpu of paravirtOf(this.host).vcpus.keys()) this.tellTime(vcpu, tscBases, wasStopped);
+  }
+
+  private tellTime(vcpu: number, tscBases: (vcpu: number) => bigint, wasStopped = false): void {
+    const { memory, now, state } = this.host;
     const { systemTime } = this.vcpu(vcpu);
     const address = systemTime & ~ENABLED;
     if ((systemTime & ENABLED) === 0n || !isGuestRam(memory, address, VCPU_TIME.bytes)) return;
+    const base = tscBases(vcpu);
     // Guests that use the old number are too old to know the flag.
-    const isStable = !this.vcpu(0).oldClock;
+    const isStable = !this.vcpu(0).oldClock && state.vcpus.every((_, other) => tscBases(other) === base);
     updateStructure(memory, VCPU_TIME, address, (fields) =>
-      fillVcpuTime(fields, { tsc, now, scale: this.scale, isStable, wasStopped }),
+      fillVcpuTime(fields, { tsc: u64(BigInt(now) + base), now, scale: this.scale, isStable, wasStopped }),
     );
     this.stateUpdate(vcpu, 'clock', address);
   }
 
+  /** Where the vCPU's steal time is told, if it is. */
+  private stealTimeOf(vcpu: number): bigint | undefined {
+    const { stealTime } = this.vcpu(vcpu);
+    const address = stealTime & ~ENABLED;
+    return (stealTime & ENABLED) !== 0n && isGuestRam(this.host.memory, address, STEAL_TIME.bytes)
+      ? address
+      : undefined;
+  }
+
   /** Tells the time stolen since the last update; and that the vCPU runs. */
   private tellStealTime(vcpu: number): void {
-    const { memory } = this.host;
-    const { stealTime, stolen, reported } = this.vcpu(vcpu);
-    const address = stealTime & ~ENABLED;
-    if ((stealTime & ENABLED) === 0n || !isGuestRam(memory, address, STEAL_TIME.bytes)) return;
-    updateStructure(memory, STEAL_TIME, address, (fields) => {
+    const address = this.stealTimeOf(vcpu);
+    if (address === undefined) return;
+    const { stolen, reported } = this.vcpu(vcpu);
+    updateStructure(this.host.memory, STEAL_TIME, address, (fields) => {
+      if ((fields.preempted & Preempted.FLUSH_TLB) !== 0) this.host.engine.flush(undefined);
       fields.version = nextVersion(fields.version);
       fields.steal += BigInt(stolen - reported);
       fields.preempted = 0;

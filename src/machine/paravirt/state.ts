@@ -18,25 +18,22 @@ export interface PageArrival {
   readonly at: number;
 }
 
-/** A page that a vCPU has missed and goes on without. */
+/** A page that a vCPU was told to be absent: it is owed a "page ready". */
 export interface MissedPage {
   readonly page: number;
   readonly token: number;
-  /** The guest was told "page not present": it is owed a "page ready". */
-  readonly told: boolean;
 }
-
-/** What a vCPU is still to be told of pages that are there. */
-export type ReadyPage = Pick<MissedPage, 'token' | 'told'>;
 
 export interface ParavirtVcpu {
   /** SYSTEM_TIME, and whether it came by the old number. */
   systemTime: bigint;
   oldClock: boolean;
   stealTime: bigint;
-  /** Nanoseconds that the host took from this vCPU, and how many of them the guest has been told of. */
+  /** Nanoseconds that were taken from this vCPU, and how many of them the guest has been told of. */
   stolen: number;
   reported: number;
+  /** When another vCPU had its turn though this one could run, in nanoseconds; null while it may run. */
+  preempted: number | null;
   /** EOI_EN. */
   eoi: bigint;
   /** Bit 0 of its word is set, for the highest vector in service. */
@@ -50,8 +47,10 @@ export interface ParavirtVcpu {
   /** Number of the next token. */
   nextToken: number;
   missed: MissedPage[];
-  /** In the order in which they came. */
-  ready: ReadyPage[];
+  /** The page that it waits for, when it does (`Activity.PAGE_WAIT`). */
+  awaited: number | null;
+  /** Tokens of pages that are there, in the order in which they came. */
+  ready: number[];
 }
 
 export interface ParavirtState {
@@ -95,29 +94,24 @@ export type ParavirtEvent =
       readonly patched: boolean;
       readonly registers: RegisterDelta;
     }
+  /** Another vCPU has its turn though this one could run. */
+  | { readonly type: 'paravirt.preempted'; readonly vcpu: number; readonly at: number }
+  /** So many nanoseconds were taken from a vCPU: by the others, or by the host. */
+  | { readonly type: 'paravirt.stolen'; readonly vcpu: number; readonly nanoseconds: number }
   /** A kick waits for the vCPU's next HLT, or has ended one. */
   | { readonly type: 'paravirt.kicked'; readonly vcpu: number; readonly pending: boolean }
-  /**
-   * An absent page was needed; it is there at `arrival`. `token`: what the page is told by, when the vCPU goes on; null when
-   * it waits for this page alone, or has missed it before.
-   */
+  /** An absent page was needed; it is there at `arrival`. The guest is told of it by `token`; null when it waits. */
   | {
       readonly type: 'paravirt.page-missed';
       readonly vcpu: number;
       readonly page: number;
       readonly token: number | null;
-      readonly told: boolean;
       readonly arrival: number;
     }
   /** A page is there again. */
   | { readonly type: 'paravirt.page-arrived'; readonly page: number }
-  /** A page that is ready was dealt with: the guest was told its token, or need not be. */
-  | {
-      readonly type: 'paravirt.page-settled';
-      readonly vcpu: number;
-      readonly token: number;
-      readonly told: boolean;
-    }
+  /** A vCPU is told that a page is there. */
+  | { readonly type: 'paravirt.page-ready'; readonly vcpu: number; readonly token: number }
   /** INIT: the registers that point into RAM are clear. */
   | { readonly type: 'paravirt.reset'; readonly vcpu: number };
 
@@ -129,10 +123,12 @@ export const PARAVIRT_EVENT_FIELDS: FieldTable<ParavirtEvent> = {
   'paravirt.updated': ['vcpu', 'structure', 'address', 'version'],
   'paravirt.eoi': ['vcpu', 'what'],
   'paravirt.hypercall': ['number', 'result', 'patched', 'registers'],
+  'paravirt.preempted': ['vcpu', 'at'],
+  'paravirt.stolen': ['vcpu', 'nanoseconds'],
   'paravirt.kicked': ['vcpu', 'pending'],
-  'paravirt.page-missed': ['vcpu', 'page', 'token', 'told', 'arrival'],
+  'paravirt.page-missed': ['vcpu', 'page', 'token', 'arrival'],
   'paravirt.page-arrived': ['page'],
-  'paravirt.page-settled': ['vcpu', 'token', 'told'],
+  'paravirt.page-ready': ['vcpu', 'token'],
   'paravirt.reset': ['vcpu'],
 };
 
@@ -155,6 +151,7 @@ const pointers = () => ({
   asyncPf: 0n,
   asyncPfInterrupt: 0n,
   missed: [],
+  awaited: null,
   ready: [],
 });
 
@@ -166,7 +163,7 @@ export const initialParavirt = (vcpus: number): ParavirtState => ({
   absent: [],
   arrivals: [],
   vcpus: Array.from({ length: vcpus }, () => ({
-    ...{ stolen: 0, reported: 0, pollControl: 1n, nextToken: 1 },
+    ...{ stolen: 0, reported: 0, preempted: null, pollControl: 1n, nextToken: 1 },
     ...pointers(),
   })),
 });
@@ -183,9 +180,6 @@ export function reduceParavirt(state: ParavirtState, event: ParavirtEvent): void
         : withPages(state.absent, range);
       return;
     }
-    case 'input.stolen':
-      for (const vcpu of state.vcpus) vcpu.stolen += event.nanoseconds;
-      return;
     case 'paravirt.written':
       write(state, paravirtVcpu(state, event.vcpu), event.msr, event.value);
       return;
@@ -196,6 +190,13 @@ export function reduceParavirt(state: ParavirtState, event: ParavirtEvent): void
     case 'paravirt.eoi':
       paravirtVcpu(state, event.vcpu).eoiOffered = event.what === 'offered';
       return;
+    case 'paravirt.preempted':
+      paravirtVcpu(state, event.vcpu).preempted = event.at;
+      return;
+    case 'paravirt.stolen':
+      paravirtVcpu(state, event.vcpu).stolen += event.nanoseconds;
+      paravirtVcpu(state, event.vcpu).preempted = null;
+      return;
     case 'paravirt.kicked':
       paravirtVcpu(state, event.vcpu).kicked = event.pending;
       return;
@@ -205,12 +206,13 @@ export function reduceParavirt(state: ParavirtState, event: ParavirtEvent): void
     case 'paravirt.page-arrived':
       arrive(state, event.page);
       return;
-    case 'paravirt.page-settled':
+    case 'paravirt.page-ready':
       paravirtVcpu(state, event.vcpu).ready.shift();
       return;
     case 'paravirt.reset':
       Object.assign(paravirtVcpu(state, event.vcpu), pointers());
       return;
+    case 'input.stolen': // time is the machine's
     case 'input.paused':
     case 'paravirt.hypercall':
       return;
@@ -261,7 +263,7 @@ function write(state: ParavirtState, vcpu: ParavirtVcpu, msr: number, value: big
       if (!asyncPfWorks(value)) {
         vcpu.missed = [];
         vcpu.ready = [];
-      } else if (vcpu.ready.length === 0) vcpu.ready.push({ token: EVERY_PAGE, told: true });
+      } else if (vcpu.ready.length === 0) vcpu.ready.push(EVERY_PAGE);
       return;
     case KvmMsr.STEAL_TIME:
       vcpu.stealTime = value;
@@ -284,14 +286,17 @@ function write(state: ParavirtState, vcpu: ParavirtVcpu, msr: number, value: big
 function miss(
   state: ParavirtState,
   vcpu: ParavirtVcpu,
-  { page, token, told, arrival }: Extract<ParavirtEvent, { readonly type: 'paravirt.page-missed' }>,
+  { page, token, arrival }: Extract<ParavirtEvent, { readonly type: 'paravirt.page-missed' }>,
 ): void {
   if (!state.arrivals.some((known) => known.page === page)) {
     const after = state.arrivals.findIndex(({ at }) => at > arrival);
     state.arrivals.splice(after < 0 ? state.arrivals.length : after, 0, { page, at: arrival });
   }
-  if (token === null) return;
-  vcpu.missed.push({ page, token, told });
+  if (token === null) {
+    vcpu.awaited = page;
+    return;
+  }
+  vcpu.missed.push({ page, token });
   vcpu.nextToken = (vcpu.nextToken % (TOKEN_NUMBERS - 1)) + 1;
 }
 
@@ -302,6 +307,6 @@ function arrive(state: ParavirtState, page: number): void {
     const found = vcpu.missed.find((missed) => missed.page === page);
     if (found === undefined) continue;
     vcpu.missed = vcpu.missed.filter((missed) => missed !== found);
-    vcpu.ready.push({ token: found.token, told: found.told });
+    vcpu.ready.push(found.token);
   }
 }

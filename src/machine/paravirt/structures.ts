@@ -39,9 +39,17 @@ export const STEAL_TIME = layout('kvm_steal_time', 64, {
   steal: u64(0, 'nanoseconds in which the vCPU was ready but did not run'),
   version: u32(8, 'changes with each update; odd while one is under way'),
   flags: u32(12, 'zero'),
-  preempted: u8(16, 'not zero while the vCPU does not run'),
+  preempted: u8(16, 'bits of Preempted'),
   pad: bytes(17, 47, 'the rest of 64 bytes'),
 });
+
+/** Bits of `preempted`. */
+export const Preempted = {
+  /** The vCPU could run, but does not. */
+  PREEMPTED: 1,
+  /** Another one asks that its translations are dropped before it runs. */
+  FLUSH_TLB: 2,
+} as const;
 
 export const ASYNC_PF_DATA = layout('kvm_vcpu_pv_apf_data', 8, {
   flags: u32(0, 'bit 0: the #PF that comes now is "page not present"'),

@@ -83,7 +83,9 @@ describe('a page that the host has taken away', () => {
     const { now } = live.machine;
     live.run();
     expect(live.get('rax')).toBe(0x1234_5678n);
-    expect(types(live)).toEqual(['paravirt.page-missed', 'time.skipped', 'paravirt.page-arrived', 'cpu.halted']);
+    expect(types(live)).toEqual([
+      ...['paravirt.page-missed', 'cpu.halted', 'time.skipped', 'paravirt.page-arrived', 'cpu.woke', 'cpu.halted'],
+    ]);
     expect(live.machine.now).toBe(now + LATENCY + 3 * 10);
     expect(live.retired).toBeGreaterThan(0);
   });
@@ -95,8 +97,8 @@ describe('a page that the host has taken away', () => {
     tick(live, 0x40);
     live.run();
     expect(types(live).filter((type) => type !== 'cpu.msr' && type !== 'cpu.system')).toEqual([
-      ...['paravirt.page-missed', 'cpu.halted', 'time.skipped', 'cpu.interrupt', 'cpu.halted', 'time.skipped'],
-      ...['paravirt.page-arrived', 'cpu.woke', 'paravirt.page-settled', 'cpu.halted'],
+      ...['paravirt.page-missed', 'cpu.halted', 'time.skipped', 'cpu.interrupt'],
+      ...['paravirt.page-missed', 'cpu.halted', 'time.skipped', 'paravirt.page-arrived', 'cpu.woke', 'cpu.halted'],
     ]);
     expect(live.get('rax')).toBe(0x1234_5678n);
     expect(live.machine.now).toBe(now + LATENCY + 3 * 10);
@@ -106,10 +108,8 @@ describe('a page that the host has taken away', () => {
     const live = machine();
     live.run();
     expect(types(live)).toEqual([
-      ...['paravirt.page-missed', 'cpu.halted', 'time.skipped', 'paravirt.page-arrived', 'cpu.woke'],
-      ...['paravirt.page-settled', 'cpu.halted'],
+      ...['paravirt.page-missed', 'cpu.halted', 'time.skipped', 'paravirt.page-arrived', 'cpu.woke', 'cpu.halted'],
     ]);
-    expect(live.eventsOf('paravirt.page-settled')).toMatchObject([{ told: false }]);
     expect([live.get('rax'), live.get('rip')]).toEqual([0x1234_5678n, BigInt(CODE + 4)]);
   });
 
@@ -281,9 +281,9 @@ describe('asynchronous page faults (Linux, kvm/x86/msr.rst, MSR_KVM_ASYNC_PF_EN)
     expect(live.vectors.filter((vector) => vector === READY)).toHaveLength(1);
     expect(live.read(AREA + 4, 4)).toBe(0x1000n);
     live.set({ rflags: 2n, activity: 0n }).writeMsr(KvmMsr.ASYNC_PF_ACK, 1n); // the token is still there
-    expect(live.eventsOf('paravirt.page-settled')).toHaveLength(1);
+    expect(live.eventsOf('paravirt.page-ready')).toHaveLength(1);
     live.store(AREA + 4, 4, 0n).writeMsr(KvmMsr.ASYNC_PF_ACK, 0n);
-    expect(live.eventsOf('paravirt.page-settled')).toHaveLength(1);
+    expect(live.eventsOf('paravirt.page-ready')).toHaveLength(1);
     live.writeMsr(KvmMsr.ASYNC_PF_ACK, 1n);
     expect(live.read(AREA + 4, 4)).toBe(0x2000n);
     live.store(AREA + 4, 4, 0n).writeMsr(KvmMsr.ASYNC_PF_ACK, 1n);
@@ -294,8 +294,8 @@ describe('asynchronous page faults (Linux, kvm/x86/msr.rst, MSR_KVM_ASYNC_PF_EN)
     const live = telling().handle(14, FLAGS_READ).handle(READY, `${TOKEN_READ} ${EOI} ${IRETQ}`);
     live.run();
     expect(types(live).filter((type) => type !== 'cpu.msr' && type !== 'cpu.system')).toEqual([
-      ...['paravirt.page-missed', 'cpu.exception', 'cpu.halted', 'time.skipped'],
-      ...['paravirt.page-arrived', 'cpu.woke', 'paravirt.page-settled', 'cpu.interrupt', 'cpu.halted'],
+      ...['paravirt.page-missed', 'cpu.exception', 'paravirt.page-missed', 'cpu.halted', 'time.skipped'],
+      ...['paravirt.page-arrived', 'cpu.woke', 'paravirt.page-ready', 'cpu.interrupt', 'cpu.halted'],
     ]);
     expect(live.get('rip')).toBe(BigInt(CODE + 4));
   });
@@ -320,7 +320,7 @@ describe('asynchronous page faults (Linux, kvm/x86/msr.rst, MSR_KVM_ASYNC_PF_EN)
     live.host({ type: 'input.stolen', nanoseconds: LATENCY });
     live.run();
     expect(live.eventsOf('paravirt.page-arrived')).toHaveLength(1);
-    expect(live.eventsOf('paravirt.page-settled')).toEqual([]);
+    expect(live.eventsOf('paravirt.page-ready')).toEqual([]);
     expect(live.vectors).toEqual([14]);
   });
 
@@ -333,17 +333,17 @@ describe('asynchronous page faults (Linux, kvm/x86/msr.rst, MSR_KVM_ASYNC_PF_EN)
       .put(CODE, `90 ${END}`)
       .set({ rip: BigInt(CODE), activity: 0n })
       .run();
-    expect(live.eventsOf('paravirt.page-settled')).toEqual([]);
+    expect(live.eventsOf('paravirt.page-ready')).toEqual([]);
     live.writeMsr(0x80f, 0x1ffn);
     live.writeMsr(KvmMsr.ASYNC_PF_ACK, 1n);
-    expect(live.eventsOf('paravirt.page-settled')).toMatchObject([{ token: 0x1000, told: true }]);
+    expect(live.eventsOf('paravirt.page-ready')).toMatchObject([{ token: 0x1000 }]);
   });
 
   it('that are outstanding are over when the host gives the page back', () => {
     const live = telling().handle(14, 'f4');
     live.run(1);
     live.host({ type: 'input.pages', address: DATA, bytes: PAGE, present: true, latency: 0 });
-    expect(live.eventsOf('paravirt.page-settled')).toMatchObject([{ token: 0x1000, told: true }]);
+    expect(live.eventsOf('paravirt.page-ready')).toMatchObject([{ token: 0x1000 }]);
     expect(live.machine.state.paravirt?.arrivals).toEqual([]);
   });
 
@@ -370,7 +370,9 @@ describe('pages that L2 misses', () => {
 
   /** L2 reads the absent page; physical interrupts may reach L1 meanwhile. */
   function nested(how: bigint, masked = V_INTR_MASKING): NestedMachine {
-    const live = new NestedMachine(READ, { rdi: BigInt(DATA), rflags: IF }, undefined, undefined, 'kvm').nestedPaging();
+    const live = new NestedMachine(READ, { rdi: BigInt(DATA), rflags: IF }, undefined, undefined, {
+      paravirt: 'kvm',
+    }).nestedPaging();
     live.machine.writePort(0x21, 1, 0xffn);
     live.machine.paravirt?.writeMsr(0, KvmMsr.ASYNC_PF_INT, BigInt(READY));
     live.machine.paravirt?.writeMsr(0, KvmMsr.ASYNC_PF_EN, BigInt(AREA) | WORKS | AsyncPf.SEND_ALWAYS | how);

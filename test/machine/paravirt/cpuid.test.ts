@@ -24,7 +24,12 @@ describe("KVM's CPUID leaves (Linux, kvm/x86/cpuid.rst)", () => {
   });
 
   it.each([0x4000_0002, 0x4000_0010, 0x4000_00ff])('%i is empty', (leaf) => {
-    expect(kvmLeaf(leaf)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
+    expect(kvmLeaf(leaf, 1)).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 });
+  });
+
+  it('do not hint at it where several vCPUs share a processor', () => {
+    const live = new KvmMachine('', {}, { vcpus: 2 });
+    expect(live.cpuid(0x4000_0001)[3]).toBe('0');
   });
 
   it('are not there on bare hardware', () => {

@@ -58,9 +58,9 @@ describe('a hypercall (Linux, kvm/x86/hypercalls.rst)', () => {
     ['VMMCALL', VMMCALL],
     ['VMCALL', VMCALL],
   ])('by %s of L2 is none to L0: #UD where L1 does not intercept it', (_name, code) => {
-    const live = new NestedMachine(code, {}, undefined, undefined, 'kvm').intercept('EXCEPTION_6');
+    const live = new NestedMachine(code, {}, undefined, undefined, { paravirt: 'kvm' }).intercept('EXCEPTION_6');
     expect(live.exit().code).toBe(0x46n);
-    const intercepting = new NestedMachine(VMMCALL, {}, undefined, undefined, 'kvm').intercept('VMMCALL');
+    const intercepting = new NestedMachine(VMMCALL, {}, undefined, undefined, { paravirt: 'kvm' }).intercept('VMMCALL');
     expect(intercepting.exit().code).toBe(ExitCode.VMMCALL);
   });
 });
