@@ -60,7 +60,7 @@ export type CpuEvent =
   | { readonly type: 'cpu.msr-unknown'; readonly msr: number; readonly write: boolean; readonly value: bigint }
   /** HLT or MWAIT: the vCPU stops until an interrupt. Or it waits for a page (`paravirt.page-missed`). */
   | { readonly type: 'cpu.halted'; readonly registers: RegisterDelta }
-  /** The line that MWAIT watches was written to. */
+  /** The line that MWAIT watches was written to, the page that the vCPU waited for is there, or a kick ended its HLT. */
   | { readonly type: 'cpu.woke'; readonly registers: RegisterDelta }
   /** A pending condition was noted for the next boundary: an NMI, INIT, SMI or start-up interrupt arrived. */
   | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi' | 'sipi'; readonly registers: RegisterDelta }

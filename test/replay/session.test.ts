@@ -3,7 +3,7 @@ import { DEFAULT_CONFIG } from '../../src/machine/index.js';
 import { describeSession, sessionConfig } from '../../src/replay/session.js';
 
 const described = describeSession({ machine: DEFAULT_CONFIG, sliceInstructions: 100 }, 'test').configuration;
-const machine = described['machine'] as Record<string, unknown>;
+const machine = described.machine as Record<string, unknown>;
 
 describe('the configuration in a tape’s header', () => {
   it('comes back as it was', () => {
