@@ -126,7 +126,7 @@ export type MachineWideEvent =
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
   /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
   | { readonly type: 'vcpu.scheduled'; readonly until: number }
-  /** Every vCPU waited: virtual time jumped to the next deadline. */
+  /** Every vCPU waited: virtual time jumped to the next deadline. Or the machine did, for a page amid a delivery. */
   | { readonly type: 'time.skipped'; readonly nanoseconds: number }
   /** An access that no device claims (law 8). Reads give all ones. */
   | {
