@@ -24,20 +24,22 @@ import {
   decideMmioRead,
   decideMmioWrite,
   decideMsrWrite,
+  decideNmiButton,
   decidePortRead,
   decidePortWrite,
   decideSerialInput,
   decideTscMoved,
+  decideWideMmioWrite,
   nextDeadline,
-  nmiRouted,
   readCR8,
   readMsr,
   serialRoom,
   settle,
+  signalsRouted,
 } from './devices/devices.js';
 import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
-import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
+import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import {
   Activity,
@@ -55,6 +57,7 @@ import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { interruptRules } from './svm/interrupt-rules.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
@@ -82,9 +85,15 @@ export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   | { readonly type: 'input.entropy'; readonly seed: bigint }
-  | HostInput;
+  | { readonly type: 'input.nmi' }
+  | HostInput
+  | ChaosInput;
+
+/** What chaos may do: all of it is left open by the architecture. */
+export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf<'input.skew'>;
 
 const NEVER = Number.POSITIVE_INFINITY;
+const BOOTSTRAP_VCPU = 0;
 /** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
 const MOST_SKIPS = 1000;
 
@@ -101,6 +110,8 @@ export class Machine implements ProcessorHost {
   private unstated = 0;
   /** Until which no device acts by itself; undefined when an event may have changed that. */
   private deadline: number | undefined;
+  /** Until which no vCPU that chaos holds may take interrupts again; undefined when that may have changed. */
+  private release: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
   /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
@@ -119,7 +130,7 @@ export class Machine implements ProcessorHost {
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
-    this.vcpus = new Vcpus(this.state, this.engine, this.memory);
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile), () => this.now);
     this.vcpus.load(this.state.vcpus);
     this.paravirt = this.state.paravirt === null ? undefined : new KvmInterface(this);
     this.processor = new Processor(this);
@@ -174,9 +185,33 @@ export class Machine implements ProcessorHost {
   deliver(input: MachineInput): void {
     if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
-    this.state1(input);
+    if (input.type === 'input.turn') this.paravirt?.leaves(this.vcpu);
+    // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
+    this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
     if (isHostInput(input)) this.paravirt?.hostActed(input);
+    if (input.type === 'input.nmi') this.apply(decideNmiButton(this.state.devices));
+    if (input.type === 'input.turn') this.followTurn();
+    if (input.type === 'input.hold') this.release = undefined;
+    if (input.type === 'input.skew') this.skewed(input.target);
+  }
+
+  /** Whose turn it is has changed. */
+  private followTurn(): void {
+    this.vcpus.follow();
+    this.paravirt?.enters(this.vcpu);
+  }
+
+  private skewed(vcpu: number): void {
+    if (vcpu === this.vcpu) this.engine.syncShadow(R.tscBase);
+    const base = this.vcpus.reader(vcpu).get(R.tscBase);
+    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
+    this.paravirt?.tscMoved(vcpu, base);
+  }
+
+  /** Whether a vCPU could have the turn now. */
+  canRun(vcpu: number): boolean {
+    return this.vcpus.canRun(vcpu);
   }
 
   /** Bytes that `input.serial` may bring without overrunning the receiver. */
@@ -209,7 +244,7 @@ export class Machine implements ProcessorHost {
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
+        if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
         if (skips === MOST_SKIPS) return 'waiting';
         skips++;
         this.skipTo(deadline);
@@ -262,8 +297,7 @@ export class Machine implements ProcessorHost {
     this.flushRun();
     this.paravirt?.leaves(this.vcpu);
     this.state1({ type: 'vcpu.scheduled', until: this.instructions + this.config.quantumInstructions }, 0, next);
-    this.vcpus.follow();
-    this.paravirt?.enters(next);
+    this.followTurn();
     return true;
   }
 
@@ -280,13 +314,18 @@ export class Machine implements ProcessorHost {
   private runDeadlines(): number {
     while (this.state.ended === null && this.ending === null) {
       this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
-      if (this.deadline > this.now) return this.deadline;
+      if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
+  }
+
+  private get nextRelease(): number {
+    if (this.release === undefined || this.release <= this.now) this.release = this.vcpus.nextRelease;
+    return this.release;
   }
 
   /** The first instruction count at which virtual time has reached `deadline`. */
@@ -395,7 +434,11 @@ export class Machine implements ProcessorHost {
   // What the processor asks for
 
   get externalPending(): boolean {
-    return cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+    return !this.interruptsHeld && cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+  }
+
+  get interruptsHeld(): boolean {
+    return this.nextRelease !== NEVER && this.vcpus.isHeld(this.vcpu);
   }
 
   acknowledge(): number {
@@ -426,6 +469,7 @@ export class Machine implements ProcessorHost {
 
   writeDevice(address: SPA, size: number, value: bigint): void {
     if (size > 4) {
+      if (size === 8 && this.writeWhole(address, value)) return;
       this.writeDevice(address, 4, value & 0xffff_ffffn);
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
@@ -435,6 +479,14 @@ export class Machine implements ProcessorHost {
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
     } else this.apply(decision);
+  }
+
+  /** Eight bytes to a device that takes them as one. @returns false when there is none. */
+  private writeWhole(address: SPA, value: bigint): boolean {
+    const [low, high] = [Number(value & 0xffff_ffffn), Number(value >> 32n)];
+    const decision = decideWideMmioWrite(this.state.devices, this.vcpu, address, low, high, this.now);
+    if (decision !== undefined) this.apply(decision);
+    return decision !== undefined;
   }
 
   readPort(port: number, size: number): bigint {

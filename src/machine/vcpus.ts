@@ -13,7 +13,10 @@ import { Activity, R, type RegisterFile, SLOT_COUNT, type Slot } from './layout/
 import type { PhysicalMemory } from './mmu/memory.js';
 import type { MachineState, VcpuState } from './reduce.js';
 import { physicalInterruptsAllowed } from './svm/injection.js';
+import type { InterruptRules } from './svm/interrupt-rules.js';
 import type { Engine } from './wasm/engine.js';
+
+const NEVER = Number.POSITIVE_INFINITY;
 
 export class Vcpus {
   private readonly parked: readonly BigUint64Array[];
@@ -25,6 +28,8 @@ export class Vcpus {
     private readonly state: MachineState,
     private readonly engine: Engine,
     private readonly memory: PhysicalMemory,
+    private readonly rules: InterruptRules,
+    private readonly now: () => number,
   ) {
     this.parked = state.vcpus.map(() => new BigUint64Array(SLOT_COUNT));
     this.readers = state.vcpus.map((_, vcpu) => ({ get: (slot) => this.registersOf(vcpu)[slot] as bigint }));
@@ -89,8 +94,20 @@ export class Vcpus {
   canRun(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
     if (cpu.get(R.activity) === Activity.RUNNING) return true;
-    const externalPending = cpuInterruptPending(this.state.devices, vcpu) !== undefined;
-    return decideBoundary(cpu, { externalPending }) !== undefined;
+    const held = this.isHeld(vcpu);
+    const externalPending = !held && cpuInterruptPending(this.state.devices, vcpu) !== undefined;
+    return decideBoundary(cpu, { externalPending, held, rules: this.rules }) !== undefined;
+  }
+
+  /** Chaos keeps interrupts from it for a while. */
+  isHeld(vcpu: number): boolean {
+    return (this.state.holds[vcpu] as number) > this.now();
+  }
+
+  /** When the next vCPU may take interrupts again; infinite when none is held. */
+  get nextRelease(): number {
+    const now = this.now();
+    return this.state.holds.reduce((next, until) => (until > now ? Math.min(next, until) : next), NEVER);
   }
 
   /**
@@ -100,7 +117,9 @@ export class Vcpus {
   isDeaf(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
     const activity = cpu.get(R.activity);
-    return activity !== Activity.RUNNING && activity !== Activity.PAGE_WAIT && !physicalInterruptsAllowed(cpu);
+    return (
+      activity !== Activity.RUNNING && activity !== Activity.PAGE_WAIT && !physicalInterruptsAllowed(cpu, this.rules)
+    );
   }
 
   /** The current vCPU's MWAIT is over because of a write. */

@@ -32,6 +32,7 @@ export class Workbench implements ProcessorHost {
   readonly now: Nanoseconds = nanoseconds(0);
   readonly externalPending = false;
   readonly paravirt = undefined;
+  readonly interruptsHeld = false;
   readonly vcpu = 0;
   readonly processors = 1;
   /** The exception that the last step delivered. */

@@ -14,6 +14,7 @@ import {
   Machine,
   type MachineConfig,
 } from '../machine/index.js';
+import { Chaos, type Perturbation, type Plan } from './chaos.js';
 import { type SessionConfig, SLICE_INSTRUCTIONS, sliceEnd } from './session.js';
 
 /** All that determines a session, but the bytes that its serial port receives. */
@@ -29,6 +30,8 @@ export interface SessionOptions {
   readonly entropySeed: bigint;
   /** What the host does to the guest, each once so many instructions have retired. */
   readonly hostInputs?: readonly ScheduledInput[];
+  /** What chaos does to it. */
+  readonly chaos?: Plan | undefined;
   /** Instructions in a slice; for tests. */
   readonly sliceInstructions?: number;
 }
@@ -51,6 +54,7 @@ const NO_BYTES = new Uint8Array(0);
 export class LiveSession {
   readonly machine: Machine;
   readonly session: SessionConfig;
+  private readonly chaos: Chaos | undefined;
   private queue: Uint8Array = NO_BYTES;
   private inputEnds = false;
   /** What is still to come, in order. */
@@ -58,7 +62,7 @@ export class LiveSession {
 
   /** Makes the machine and boots it; nothing has run yet. @throws InputError for an image or a configuration. */
   constructor({ config, image, commandLine, unixSeconds, entropySeed, ...options }: SessionOptions, sink: EventSink) {
-    const { sliceInstructions = SLICE_INSTRUCTIONS, hostInputs = [] } = options;
+    const { sliceInstructions = SLICE_INSTRUCTIONS, hostInputs = [], chaos } = options;
     this.session = { machine: config, sliceInstructions };
     for (const { input } of hostInputs) checkHostInput(config, input);
     this.scheduled = [...hostInputs].sort((a, b) => a.instruction - b.instruction);
@@ -66,6 +70,7 @@ export class LiveSession {
     this.machine.deliver({ type: 'input.clock', unixSeconds });
     this.machine.deliver({ type: 'input.entropy', seed: BigInt.asUintN(64, entropySeed) });
     this.machine.boot({ bytes: image, digest: sha256Hex(image), commandLine });
+    this.chaos = chaos === undefined ? undefined : new Chaos(chaos, this.machine);
   }
 
   /** Queues bytes for the serial port. */
@@ -81,6 +86,11 @@ export class LiveSession {
     this.inputEnds = true;
   }
 
+  /** What chaos has done. */
+  get perturbations(): readonly Perturbation[] {
+    return this.chaos?.done ?? [];
+  }
+
   /** Bytes that wait for room in the receiver. */
   get queuedBytes(): number {
     return this.queue.length;
@@ -92,8 +102,13 @@ export class LiveSession {
     if (machine.state.ended !== null) return 'ended';
     this.deliverScheduled();
     if (machine.retired > 0 && machine.retired % this.session.sliceInstructions === 0) this.deliverSerial();
-    const next = this.scheduled[0]?.instruction ?? Number.POSITIVE_INFINITY;
-    const target = Math.min(limit, next, sliceEnd(this.session, machine.retired));
+    this.chaos?.perturb();
+    const target = Math.min(
+      limit,
+      sliceEnd(this.session, machine.retired),
+      this.scheduled[0]?.instruction ?? Number.POSITIVE_INFINITY,
+      this.chaos?.nextStop ?? Number.POSITIVE_INFINITY,
+    );
     const stop = machine.advance(instructionCount(target));
     if (stop === 'ended') return 'ended';
     if (stop === 'limit') return target === limit ? 'limit' : 'running';

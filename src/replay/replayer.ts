@@ -182,6 +182,10 @@ export class Replayer {
       case 'input.pages':
       case 'input.stolen':
       case 'input.paused':
+      case 'input.turn':
+      case 'input.hold':
+      case 'input.skew':
+      case 'input.nmi':
         this.machine.deliver(event);
         return;
       default:

@@ -70,11 +70,11 @@ function vmcbDigest({ vmcbs }: MachineState): Uint8Array {
   return plain(hash.digest());
 }
 
-/** Bare hardware has nothing of L0 to digest, and the digest that it had before there was such a thing. */
 function machineDigest(state: MachineState, retired: InstructionCount): Uint8Array {
-  const { schedule, skippedNanoseconds, entropy, ended } = state;
-  const paravirt = state.paravirt ?? undefined;
-  return sha256(canonicalBytes({ schedule, skippedNanoseconds, entropy, ended, retired: Number(retired), paravirt }));
+  const { schedule, holds, skippedNanoseconds, entropy, ended, paravirt } = state;
+  const fields = { schedule, holds, skippedNanoseconds, entropy, ended, retired: Number(retired) };
+  // Bare hardware has nothing of L0's to digest.
+  return sha256(canonicalBytes(paravirt === null ? fields : { ...fields, paravirt }));
 }
 
 // RAM

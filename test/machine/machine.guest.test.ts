@@ -77,6 +77,7 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['realmode.elf', '', 'realmode'],
   ['realmode.elf', 'strict=1', 'realmode.strict'],
   ['smp.elf', '', 'smp'],
+  ['intercepts.elf', '', 'intercepts'],
 ];
 
 describe('a sample guest', () => {

@@ -95,7 +95,7 @@ describe('an event is one line', () => {
       };
       const values = fields.map((name) => [
         name,
-        samples[name] ?? (/code|info|value|linear|result/i.test(name) ? 0n : 0),
+        samples[name] ?? (/code|info|value|linear|ticks|result/i.test(name) ? 0n : 0),
       ]);
       const event = {
         type,

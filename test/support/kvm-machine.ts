@@ -13,8 +13,8 @@ const IDT = 0x6000;
 const CODE_SELECTOR = 0x08;
 const HALT = 'f4';
 export const WRMSR = '0f30';
-export const RDMSR = '0f32';
-export const CPUID = '0fa2';
+const RDMSR = '0f32';
+const CPUID = '0fa2';
 export const VMMCALL = '0f01d9';
 export const VMCALL = '0f01c1';
 /** RFLAGS with interrupts on. */

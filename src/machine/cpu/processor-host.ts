@@ -17,6 +17,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
   readonly paravirt: Paravirt | undefined;
+  /** Chaos delays interrupts and NMIs of this vCPU. */
+  readonly interruptsHeld: boolean;
   /** The vCPU whose registers these are, and how many there are. */
   readonly vcpu: number;
   readonly processors: number;

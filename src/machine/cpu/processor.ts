@@ -6,23 +6,20 @@
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
  */
 
-import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import type { MachineEvent } from '../events.js';
-import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import {
   Activity,
   Boundary,
-  CR0,
   CR4,
   Flag,
   R,
   type RegisterDelta,
   type RegisterFile,
-  Segment,
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
@@ -30,14 +27,12 @@ import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { ABSENT_PAGE, NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
+import { missContext } from '../paravirt/miss-context.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode, exceptionExit } from '../svm/exit-code.js';
 import {
-  EventType,
-  encodeEvent,
   hasVirtualNmis,
   pendingInjection,
-  physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
   withVirtualNmiTaken,
@@ -50,25 +45,37 @@ import {
   type InterceptStage,
   interceptRequested,
 } from '../svm/intercepts.js';
-import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
+import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
+import { nestedExit } from '../svm/nested-exit.js';
+import {
+  ioExitInfo,
+  mapBase,
+  msrIntercepted,
+  type PortAccess,
+  portIntercepted,
+  unalignedMapBase,
+} from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
+import { vmrunRules } from '../svm/vmrun-rules.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { codeOffset, fetchInstruction } from './fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
-import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { cplOf, is64Bit } from './mode.js';
+import { recordEvent } from './last-branch.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
-import { checkSegment } from './segments.js';
-import { enterSmm, hasHandler, Shutdown } from './smm.js';
+import { Shutdown } from './shutdown.js';
+import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { AbsentPage, Access, Transaction, type TransactionHost } from './transaction.js';
+import { trapAfter } from './trap-after.js';
+import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -83,8 +90,8 @@ const HOST_IF = Number(SvmMode.HOST_IF);
 const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
-const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
 const MSR_APIC_BASE = 0x1b;
+const MSR_TSC_DEADLINE = 0x6e0;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
@@ -110,11 +117,21 @@ export class Processor implements TransactionHost, SystemContext {
 
   private readonly words: Uint32Array;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
+  /** What deviations make of the boundary between two instructions. */
+  private readonly rules: InterruptRules;
+  private readonly vectoringInfo: VectoringInfo;
+  private readonly decodeAssists: boolean;
+  private readonly mapBase: (field: bigint) => number;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
-    this.stages = stagesUnder(machine.profile.deviations);
+    const { deviations } = machine.profile;
+    this.stages = stagesUnder(deviations);
+    this.rules = interruptRules(machine.profile);
+    this.vectoringInfo = new VectoringInfo(deviations);
+    this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
+    this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -159,9 +176,11 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
-    return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
-      ? (this.word(R.svmMode) & HOST_IF) !== 0
-      : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    const ownIf = (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    if ((this.word(R.svmMode) & GUEST_MODE) === 0) return ownIf;
+    return (this.word(R.intControl) & V_INTR_MASKING) !== 0
+      ? (this.word(R.svmMode) & HOST_IF) !== 0 || (this.rules.intrLatched && ownIf)
+      : ownIf || this.rules.intrExitsAnyway;
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -191,7 +210,8 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
-      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
+      held: this.machine.interruptsHeld,
+      rules: this.rules,
     });
     if (due === undefined) return false;
     this.tx.abort();
@@ -288,10 +308,9 @@ export class Processor implements TransactionHost, SystemContext {
     this.trap = undefined;
     this.paused = false;
     this.current = known;
-    const rflags = this.get(R.rflags);
     try {
       this.fetching = known === undefined;
-      const insn = known ?? this.fetch();
+      const insn = known ?? fetchInstruction(tx, this.machine.engine);
       this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
@@ -306,7 +325,7 @@ export class Processor implements TransactionHost, SystemContext {
         this.ops.execute(insn);
         this.makeOutcome = 'plain';
       }
-      this.trapAfter(insn, rflags);
+      trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits);
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
       if (this.trap !== undefined) this.exit(this.trap);
@@ -335,37 +354,17 @@ export class Processor implements TransactionHost, SystemContext {
     instruction.system(this);
   }
 
-  /** RF ends with the instruction; TF and data breakpoints leave a trap for the boundary. */
-  private trapAfter(insn: DecodedInstruction, before: bigint): void {
-    const { tx } = this;
-    // VMRUN that entered the guest: RF and TF of the host wait behind it (svm/vmrun.ts, svm/vmexit.ts).
-    if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
-    // Another task, or the program that an SMI interrupted: RF and TF are its own.
-    if (insn.mnemonic === 'RSM' || (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr))) return;
-    const repeats = insn.rep !== 'none' && tx.get(R.rip) === this.get(R.rip);
-    if ((before & Flag.RF) !== 0n && !repeats && !/^(IRET|POPF)/.test(insn.mnemonic)) {
-      tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
-    }
-    const hits = this.ops.watchHits;
-    const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
-    // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
-    const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
-    if (hits === 0n && !steps) return;
-    const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
-    tx.set(R.boundary, tx.get(R.boundary) | traps);
-  }
-
-  /** Records a branch. @returns whether TF traps behind this instruction. */
-  private watchBranch(insn: DecodedInstruction): boolean {
-    const { tx } = this;
-    const from = this.get(R.rip);
-    const taken = isTakenBranch(tx, insn.mnemonic, this.codeOffset(from + BigInt(insn.length)));
-    if (taken) recordBranch(tx, from);
-    return taken || !stepsBranches(tx);
+  /** Masks of interrupts that are latches follow IF while a guest runs. */
+  private relatch(): void {
+    const { tx, rules } = this;
+    if (!rules.intrLatched && !rules.virqLatched) return;
+    const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    if (stays) relatch(tx, this.get(R.rflags));
   }
 
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
+    this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
       const rflags = this.get(R.rflags);
@@ -408,13 +407,13 @@ export class Processor implements TransactionHost, SystemContext {
       this.exit(reason);
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
-      this.exit(nestedExit(reason));
+      this.exit(this.nestedExit(reason));
     } else if (reason instanceof AbsentPage) {
       tx.abort();
       this.miss(reason);
     } else if (reason instanceof Shutdown) {
       tx.abort();
-      this.shutdown();
+      this.shutdown(reason.whose);
     } else throw reason;
   }
 
@@ -422,13 +421,8 @@ export class Processor implements TransactionHost, SystemContext {
   private miss({ page }: AbsentPage): void {
     const { tx, paravirt } = this;
     invariant(paravirt !== undefined, 'only a host that the guest knows of takes pages away');
-    const guest = (this.word(R.svmMode) & GUEST_MODE) !== 0;
-    const outcome = paravirt.missPage(this.vcpu, page, {
-      interruptible: this.get(R.eventInjection) === 0n && physicalInterruptsAllowed(this.liveRegisters),
-      cpl: cplOf(this.liveRegisters),
-      guest,
-      paging: (this.get(R.cr0) & CR0.PG) !== 0n,
-    });
+    const context = missContext(this.liveRegisters, this.rules);
+    const outcome = paravirt.missPage(this.vcpu, page, context);
     if (outcome === 'wait') {
       tx.set(R.activity, Activity.PAGE_WAIT);
       this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
@@ -436,52 +430,12 @@ export class Processor implements TransactionHost, SystemContext {
     }
     const linear = BigInt(outcome.token);
     // L1 need not intercept #PF: it has asked for these exits.
-    if (guest) this.exit(new VmExit(exceptionExit(Vector.PF), 0n, linear));
+    if (context.guest) this.exit(new VmExit(exceptionExit(Vector.PF), 0n, linear));
     else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
   }
 
-  /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
-  private fetch(): DecodedInstruction {
-    const { tx } = this;
-    const { decoder, codeMode } = this.machine.engine;
-    const rip = tx.get(R.rip);
-    const bytes = new Uint8Array(MAX_INSTRUCTION_BYTES);
-    const access = this.fetchAccess();
-    let length = 0;
-    for (;;) {
-      // One page at a time: the next is touched only when the instruction reaches into it.
-      const linear = checkSegment(tx, Segment.CS, this.codeOffset(rip + BigInt(length)), 1, Access.FETCH);
-      const start = length;
-      const inPage = 4096 - Number(linear & 0xfffn);
-      const end = Math.min(MAX_INSTRUCTION_BYTES, length + inPage);
-      const address = this.translate(tx, linear, access);
-      for (; length < end; length++) {
-        if (length > start && !this.insideCode(rip + BigInt(length))) break;
-        bytes[length] = Number(tx.readPhysical(sPA(address + length - start), 1));
-      }
-      const insn = decoder.decode(bytes.subarray(0, length), codeMode);
-      if (typeof insn === 'object') return insn;
-      if (insn === 'invalid') throw invalidOpcode();
-      if (insn === 'too-long' || length >= MAX_INSTRUCTION_BYTES) throw generalProtection();
-    }
-  }
-
-  private fetchAccess(): number {
-    return Access.FETCH | (this.tx.get(R.cpl) === 3n ? Access.USER : 0);
-  }
-
   private codeOffset(rip: bigint): bigint {
-    return is64Bit(this.tx) ? uN(64, rip) : uN(32, rip);
-  }
-
-  private insideCode(rip: bigint): boolean {
-    try {
-      checkSegment(this.tx, Segment.CS, this.codeOffset(rip), 1, Access.FETCH);
-      return true;
-    } catch (fault) {
-      if (fault instanceof GuestFault) return false;
-      throw fault;
-    }
+    return codeOffset(this.tx, rip);
   }
 
   // Delivery
@@ -502,6 +456,7 @@ export class Processor implements TransactionHost, SystemContext {
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
+    this.vectoringInfo.injected = origin === 'injected' ? event : undefined;
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
@@ -515,6 +470,8 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
+        this.relatch();
+        this.vectoringInfo.delivered(tx, delivered.event);
         if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
@@ -524,8 +481,8 @@ export class Processor implements TransactionHost, SystemContext {
         const { vectoring } = this;
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
-        if (vectoring !== undefined) this.setExitIntInfo(vectoring);
-        this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
+        if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
+        this.exit(reason instanceof VmExit ? reason : this.nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else if (reason instanceof AbsentPage) {
         // What is half delivered cannot be put off: the vCPU waits, and it is delivered from the start.
@@ -547,12 +504,15 @@ export class Processor implements TransactionHost, SystemContext {
   private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
     if (event.type !== 'exception' || event.vector > 31) return;
     if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
-    if (during !== undefined) this.setExitIntInfo(during);
+    const { deviations } = this.profile;
+    const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
+    if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
     const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
     const isPageFault = event.vector === Vector.PF;
+    const hidesCode = event.vector === Vector.TS && deviations.has('ts-error-code-missing');
     throw new VmExit(
       code,
-      event.errorCode === undefined ? 0n : BigInt(event.errorCode),
+      event.errorCode === undefined || hidesCode ? 0n : BigInt(event.errorCode),
       isPageFault ? (event.linear ?? 0n) : 0n,
       // INT3, INTO and BOUND (APM vol.2 §15.7.1 State Saved on Exit).
       event.nextRip !== undefined || event.vector === Vector.BR,
@@ -560,25 +520,9 @@ export class Processor implements TransactionHost, SystemContext {
     );
   }
 
-  private setExitIntInfo(event: GuestEvent): void {
-    const types = {
-      external: EventType.INTERRUPT,
-      nmi: EventType.NMI,
-      exception: EventType.EXCEPTION,
-      icebp: EventType.EXCEPTION,
-      software: EventType.SOFTWARE,
-    };
-    const { vector, errorCode } = event;
-    const { tx } = this;
-    // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
-    if (event.type === 'nmi' && hasVirtualNmis(tx)) {
-      tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
-    }
-    tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
-  }
-
-  private shutdown(): void {
-    if (interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
+  /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */
+  private shutdown(whose: Shutdown['whose'] = 'own'): void {
+    if (whose === 'own' && interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
       this.exit(new VmExit(ExitCode.SHUTDOWN));
       return;
     }
@@ -589,9 +533,8 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
   private exit(exit: VmExit): void {
-    const { tx, machine, current } = this;
-    const nextRip =
-      exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
+    const { tx, machine } = this;
+    const nextRip = this.nextRipOf(exit);
     const bytes =
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
@@ -600,6 +543,18 @@ export class Processor implements TransactionHost, SystemContext {
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
+  }
+
+  /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */
+  private nextRipOf({ nextRip }: VmExit): bigint {
+    const { current } = this;
+    if (!nextRip && !this.profile.deviations.has('next-rip-always')) return 0n;
+    const length = current === undefined ? 0 : current.length;
+    return nextRip && current === undefined ? 0n : this.codeOffset(this.tx.get(R.rip) + BigInt(length));
+  }
+
+  private nestedExit(fault: NestedPageFault): VmExit {
+    return nestedExit(fault, this.profile.deviations, this.current?.mnemonic);
   }
 
   // SystemContext
@@ -637,13 +592,13 @@ export class Processor implements TransactionHost, SystemContext {
   ): void {
     if (!this.requested(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
-    const told = assisted !== true || this.profile.svm.has('decode-assists');
+    const told = assisted !== true || this.decodeAssists;
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
     if (!this.requested('MSR_PROT')) return;
-    if (!msrIntercepted(this.memory, this.get(R.msrpmBase), msr, write)) return;
+    if (!msrIntercepted(this.memory, this.mapBase(this.get(R.msrpmBase)), msr, write)) return;
     throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
   }
 
@@ -654,9 +609,10 @@ export class Processor implements TransactionHost, SystemContext {
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
     const everyByte = this.profile.deviations.has('ioio-every-byte');
-    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
+    if (!portIntercepted(this.memory, this.mapBase(this.get(R.iopmBase)), access.port, access.size, everyByte)) return;
     const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
-    const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
+    const told = this.decodeAssists && !this.profile.deviations.has('ioio-without-segment');
+    const segment = told ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
 
@@ -728,7 +684,11 @@ export class Processor implements TransactionHost, SystemContext {
     this.tx.set(R.tscBase, base);
     this.machine.tscMoved(base);
   }
+  readTscDeadline(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_TSC_DEADLINE);
+    return typeof value === 'bigint' ? value : 0n;
+  }
+  writeTscDeadline(value: bigint): void {
+    this.machine.writeDeviceMsr(MSR_TSC_DEADLINE, value);
+  }
 }
-
-const nestedExit = ({ errorCode, gPA: address }: NestedPageFault): VmExit =>
-  new VmExit(ExitCode.NPF, errorCode, address, false, true);

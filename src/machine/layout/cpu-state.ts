@@ -129,7 +129,7 @@ export const Activity = {
   SHUTDOWN: 2n,
   WAIT_FOR_SIPI: 3n,
   MWAIT: 4n,
-  /** For a page that the host has taken away; an interrupt ends it, too (`paravirt/async-pages.ts`). */
+  /** For a page that the host has taken away; an interrupt ends it, too (`paravirt/page-faults.ts`). */
   PAGE_WAIT: 5n,
 } as const;
 
@@ -166,6 +166,8 @@ export const SvmMode = {
   GIF: 1n << 1n,
   /** RFLAGS.IF of the host when VMRUN executed; gates physical interrupts under V_INTR_MASKING (§15.21.1). */
   HOST_IF: 1n << 2n,
+  /** The mask of virtual interrupts is open, where it is a latch (`svm/interrupt-rules.ts`). */
+  VIRQ_OPEN: 1n << 3n,
 } as const;
 
 /** RFLAGS bits (APM vol.2 §3.1.6 RFLAGS Register). */

@@ -4,8 +4,8 @@
  */
 import type { CpuidLeaf } from '../cpu/cpuid.js';
 
-export const KVM_SIGNATURE_LEAF = 0x4000_0000;
-export const KVM_FEATURES_LEAF = 0x4000_0001;
+const KVM_SIGNATURE_LEAF = 0x4000_0000;
+const KVM_FEATURES_LEAF = 0x4000_0001;
 
 /** Bits of EAX. All that KVM has, but for MMU_OP (2), which is gone, and MSI_EXT_DEST_ID (15), as there are no MSIs. */
 export const KvmFeature = {

@@ -9,7 +9,6 @@ import { decideEndOfInterrupt } from '../devices/devices.js';
 import { hasVector, highestVector, type LocalApicState } from '../devices/local-apic-state.js';
 import { Activity, R } from '../layout/cpu-state.js';
 import { type SPA, sPA, TSC_HERTZ, u64 } from '../units.js';
-import { AsyncPages } from './async-pages.js';
 import { fillVcpuTime, fillWallClock, timeScale } from './clock.js';
 import { kvmLeaf } from './cpuid.js';
 import { isGuestRam, updateStructure } from './guest-ram.js';
@@ -18,6 +17,7 @@ import type { HostInput } from './host-input.js';
 import { kvmHypercall } from './hypercall.js';
 import type { Hypercall, MissContext, MissOutcome, Paravirt } from './interface.js';
 import { acceptsKvmMsr, ENABLED, KvmMsr } from './msr.js';
+import { AsyncPages } from './page-faults.js';
 import { type ParavirtVcpu, paravirtVcpu, readKvmMsr } from './state.js';
 import { nextVersion, Preempted, STEAL_TIME, VCPU_TIME, WALL_CLOCK } from './structures.js';
 
@@ -128,7 +128,7 @@ export class KvmInterface implements Paravirt {
     const isTaken = (this.host.memory.read(eoiAddress(eoi), 1) & EOI_PENDING) === 0n;
     if (!isTaken) this.host.memory.write(eoiAddress(eoi), 1, 0n);
     this.host.stateEvent({ type: 'paravirt.eoi', vcpu, what: isTaken ? 'taken' : 'withdrawn' }, 0);
-    if (isTaken) this.host.apply(decideEndOfInterrupt(this.host.state.devices, vcpu));
+    if (isTaken) this.host.apply(decideEndOfInterrupt(this.host.state.devices, vcpu, this.host.now));
   }
 
   /** The vCPU's TSC is about to read as virtual time plus `base`. */

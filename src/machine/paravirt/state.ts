@@ -133,7 +133,7 @@ export const PARAVIRT_EVENT_FIELDS: FieldTable<ParavirtEvent> = {
 };
 
 /** The token that stands for every page. */
-export const EVERY_PAGE = 0xffff_ffff;
+const EVERY_PAGE = 0xffff_ffff;
 /** Numbers of tokens have 20 bits, above those of the vCPU, and are never 0. */
 const TOKEN_VCPU_BITS = 12;
 const TOKEN_NUMBERS = 2 ** 20;

@@ -46,8 +46,9 @@ import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagin
 import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
+import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
-import { Interpreter, isCompiled } from './interpreter.js';
+import { Interpreter } from './interpreter.js';
 import { Translator } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 

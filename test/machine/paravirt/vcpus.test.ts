@@ -11,6 +11,8 @@ const STARTUP = 0x9000;
 const SECOND = AREA + 0x1000;
 const LOOP = 'ebfe';
 const HALT = 'fa f4';
+/** Lets the other one run. */
+const PAUSE = 'f390';
 const NANOSECONDS = 10;
 
 const hex32 = (value: number | bigint): string => {
@@ -26,6 +28,11 @@ const hypercall = (number: number, argument: number): string =>
 /** `inc word [7000h]` in real mode. */
 const COUNT = 'ff060070';
 const COUNTER = 0x7000;
+
+/** Where code in real mode finds vCPU 0's steal time. */
+const LOW_AREA = 0x2_1000;
+/** Copies `preempted` of it to the counter, for ever. */
+const COPY_PREEMPTED = 'b80021 8ed8 a01000 31db 8edb a20070 ebf1';
 
 class TwoVcpus extends KvmMachine {
   /** @param first what vCPU 0 executes once vCPU 1 has started. @param second vCPU 1, in real mode. */
@@ -45,6 +52,9 @@ class TwoVcpus extends KvmMachine {
   /** While vCPU 1 has not started. */
   protected prepare(): void {}
 
+  runUntilTurnOf(vcpu: number): void {
+    while (this.machine.vcpu !== vcpu) this.run(1);
+  }
   of(vcpu: number, name: RegisterName): bigint {
     return this.machine.state.vcpus[vcpu]?.registers[R[name]] as bigint;
   }
@@ -79,29 +89,36 @@ describe('steal time of vCPUs that take turns', () => {
   });
 
   it('has a flag that others see while the vCPU does not run', () => {
-    // vCPU 1 copies the byte to the counter whenever it runs.
-    const live = new Stealing(LOOP, `b80021 8ed8 a01000 31db 8edb a20070 ebf1`);
+    class StealingLow extends TwoVcpus {
+      protected override prepare(): void {
+        this.writeMsr(KvmMsr.STEAL_TIME, BigInt(LOW_AREA) | 1n);
+      }
+    }
+    const live = new StealingLow(LOOP, COPY_PREEMPTED);
     live.run(3 * QUANTUM);
     expect(live.read(COUNTER, 1)).toBe(1n);
-    while (live.machine.vcpu !== 0) live.run(1);
-    expect(live.read(AREA + 16, 1)).toBe(0n);
+    live.runUntilTurnOf(0);
+    expect(live.read(LOW_AREA + 16, 1)).toBe(0n);
   });
 
   it('drops the translations of a vCPU that another one asked it for', () => {
     const live = new Stealing(LOOP, LOOP);
     const flush = vi.spyOn(live.machine.engine, 'flush');
-    while (live.machine.vcpu !== 1) live.run(1);
+    live.runUntilTurnOf(1);
     live.run(5);
     expect(live.read(AREA + 16, 1)).toBe(1n);
     expect(flush).not.toHaveBeenCalled();
     live.store(AREA + 16, 1, 3n);
-    while (live.machine.vcpu !== 0) live.run(1);
+    live.runUntilTurnOf(0);
     expect(flush).toHaveBeenCalledWith(undefined);
     expect(live.read(AREA + 16, 1)).toBe(0n);
   });
 
   it('does not grow while the vCPU is halted', () => {
     const live = new Stealing('fb f4', LOOP);
+    live.run(3 * QUANTUM);
+    expect(live.of(0, 'activity')).toBe(Activity.HALTED);
+    live.stated.length = 0;
     live.run(10 * QUANTUM);
     live.host({ type: 'input.stolen', nanoseconds: 5_000 });
     expect(live.eventsOf('paravirt.stolen').filter(({ vcpu }) => vcpu === 0)).toEqual([]);
@@ -110,16 +127,16 @@ describe('steal time of vCPUs that take turns', () => {
 
   it('counts what the host takes once, also for a vCPU that waits for its turn', () => {
     const live = new Stealing(LOOP, LOOP);
-    while (live.machine.vcpu !== 1) live.run(1);
+    live.runUntilTurnOf(1);
     live.host({ type: 'input.stolen', nanoseconds: 5_000 });
-    while (live.machine.vcpu !== 0) live.run(1);
+    live.runUntilTurnOf(0);
     expect(live.read(AREA, 8)).toBe(BigInt(5_000 + QUANTUM * NANOSECONDS));
   });
 });
 
 describe('hypercalls between vCPUs', () => {
   it('KICK_CPU wakes another one from HLT', () => {
-    const live = new TwoVcpus(`90 90 ${hypercall(5, 1)}`, `${HALT} ${COUNT} ${HALT}`);
+    const live = new TwoVcpus(`${PAUSE} ${hypercall(5, 1)}`, `${HALT} ${COUNT} ${HALT}`);
     expect(live.run()).toBe('idle');
     expect(live.read(COUNTER, 1)).toBe(1n);
     expect(live.eventsOf('paravirt.kicked')).toEqual([]);
