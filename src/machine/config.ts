@@ -6,6 +6,7 @@ import type { CpuProfile } from './cpu/profile.js';
 import { cpuProfile } from './cpu/profiles.js';
 import { InputError } from './errors.js';
 import { MAX_RAM_BYTES, WASM_PAGE_BYTES } from './layout/linear-memory.js';
+import { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 import { DEVIATION_NAMES, type DeviationName } from './policy/catalogue.js';
 
 export interface MachineConfig {
@@ -20,6 +21,8 @@ export interface MachineConfig {
   readonly deviations: readonly DeviationName[];
   /** Virtual nanoseconds that pass with each retired instruction (docs/adr/0004-virtual-time.md). */
   readonly nanosecondsPerInstruction: number;
+  /** What L0 offers its guest beyond hardware (docs/paravirt.md). */
+  readonly paravirt: ParavirtName;
 }
 
 export const DEFAULT_CONFIG: MachineConfig = {
@@ -29,6 +32,7 @@ export const DEFAULT_CONFIG: MachineConfig = {
   cpu: 'vmtape-base',
   deviations: [],
   nanosecondsPerInstruction: 10,
+  paravirt: 'none',
 };
 
 /** Raised whenever a session recorded before would replay differently. */
@@ -46,7 +50,7 @@ export function machineProfile({ cpu, deviations }: MachineConfig): CpuProfile |
 
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
-  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction } = config;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt } = config;
   if (!Number.isSafeInteger(ramBytes) || ramBytes < MIN_RAM_BYTES || ramBytes > MAX_RAM_BYTES) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be between 1M and 3584M', 'Choose another --memory.');
   }
@@ -81,6 +85,13 @@ export function checkConfig(config: MachineConfig): void {
       `${nanosecondsPerInstruction} ns per instruction`,
       'virtual time must be a whole number of nanoseconds from 1 to 1000',
       'Choose another --time-per-instruction.',
+    );
+  }
+  if (!PARAVIRT_NAMES.includes(paravirt)) {
+    throw new InputError(
+      `paravirtual interface ${JSON.stringify(paravirt)}`,
+      'there is none of that name',
+      `Choose one of ${PARAVIRT_NAMES.join(', ')} for --paravirt.`,
     );
   }
 }

@@ -13,6 +13,7 @@ import type { FieldTable } from './devices/device.js';
 import type { DeviceEvent } from './devices/devices.js';
 import { DEVICE_EVENT_FIELDS } from './devices/devices.js';
 import type { RegisterDelta } from './layout/cpu-state.js';
+import { PARAVIRT_EVENT_FIELDS, type ParavirtEvent } from './paravirt/state.js';
 
 export type CpuEvent =
   /** A stretch of plain instructions; the count is the envelope's `retired`. */
@@ -57,9 +58,9 @@ export type CpuEvent =
     }
   /** An MSR that this machine does not have was accessed; a #GP follows, or the profile lets it pass. */
   | { readonly type: 'cpu.msr-unknown'; readonly msr: number; readonly write: boolean; readonly value: bigint }
-  /** HLT or MWAIT, or FERR# before an x87 instruction: the vCPU stops until an interrupt. */
+  /** HLT or MWAIT, or FERR# before an x87 instruction: the vCPU stops until an interrupt. Or it waits for a page (`paravirt.page-missed`). */
   | { readonly type: 'cpu.halted'; readonly registers: RegisterDelta }
-  /** The line that MWAIT watches was written to. */
+  /** The line that MWAIT watches was written to, the page that the vCPU waited for is there, or a kick ended its HLT. */
   | { readonly type: 'cpu.woke'; readonly registers: RegisterDelta }
   /** A pending condition was noted for the next boundary: an NMI, INIT, SMI or start-up interrupt arrived. */
   | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi' | 'sipi'; readonly registers: RegisterDelta }
@@ -133,7 +134,7 @@ export type MachineWideEvent =
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
   /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
   | { readonly type: 'vcpu.scheduled'; readonly until: number }
-  /** Every vCPU waited: virtual time jumped to the next deadline. */
+  /** Every vCPU waited: virtual time jumped to the next deadline. Or the machine did, for a page amid a delivery. */
   | { readonly type: 'time.skipped'; readonly nanoseconds: number }
   /** An access that no device claims (law 8). Reads give all ones. */
   | {
@@ -149,7 +150,7 @@ export type MachineWideEvent =
 
 export type EndReason = 'debug-exit' | 'reset' | 'shutdown' | 'halted-forever';
 
-export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent;
+export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent | ParavirtEvent;
 export type EventType = MachineEvent['type'];
 export type EventOf<Type extends EventType> = Extract<MachineEvent, { readonly type: Type }>;
 
@@ -192,6 +193,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'machine.ended': ['reason', 'status'],
   'input.nmi': [],
   ...DEVICE_EVENT_FIELDS,
+  ...PARAVIRT_EVENT_FIELDS,
 };
 
 /** The virtualization level that ran when an event happened: L1 is the hypervisor, L2 its guest. */

@@ -48,6 +48,8 @@ export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } fro
 export { type ChaosInput, Machine } from './machine.js';
 export type { PhysicalMemory } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
+export { checkHostInput, type HostInput } from './paravirt/host-input.js';
+export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';
 export {
   POLICIES,

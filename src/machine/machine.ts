@@ -40,6 +40,7 @@ import {
   settle,
   signalsRouted,
 } from './devices/devices.js';
+import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
@@ -56,6 +57,8 @@ import {
 import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
+import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
+import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
@@ -86,6 +89,7 @@ export type MachineInput =
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   | { readonly type: 'input.entropy'; readonly seed: bigint }
   | { readonly type: 'input.nmi' }
+  | HostInput
   | ChaosInput;
 
 /** What chaos may do: all of it is left open by the architecture. */
@@ -102,6 +106,7 @@ export class Machine implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly nested: NestedVirtualization;
   readonly engine: Engine;
+  readonly paravirt: KvmInterface | undefined;
   private readonly processor: Processor;
   private readonly vcpus: Vcpus;
   private instructions = 0;
@@ -113,7 +118,7 @@ export class Machine implements ProcessorHost {
   private release: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
-  /** Another vCPU's local APIC has just changed: most likely it has an interrupt now. */
+  /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
   private interrupted: number | undefined;
 
   /** @throws InputError */
@@ -132,6 +137,7 @@ export class Machine implements ProcessorHost {
     this.state = initialState(config);
     this.vcpus = new Vcpus(this.state, this.engine, this.memory, this.nested, () => this.now);
     this.vcpus.load(this.state.vcpus);
+    this.paravirt = this.state.paravirt === null ? undefined : new KvmInterface(this);
     this.processor = new Processor(this);
   }
 
@@ -184,21 +190,32 @@ export class Machine implements ProcessorHost {
     });
   }
 
+  /** @throws InputError for what this machine cannot take. */
   deliver(input: MachineInput): void {
+    if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
+    if (input.type === 'input.turn') this.paravirt?.leaves(this.vcpu);
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    if (isHostInput(input)) this.paravirt?.hostActed(input);
     if (input.type === 'input.nmi') this.apply(decideNmiButton(this.state.devices));
-    if (input.type === 'input.turn') this.vcpus.follow();
+    if (input.type === 'input.turn') this.followTurn();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
+  }
+
+  /** Whose turn it is has changed. */
+  private followTurn(): void {
+    this.vcpus.follow();
+    this.paravirt?.enters(this.vcpu);
   }
 
   private skewed(vcpu: number): void {
     if (vcpu === this.vcpu) this.engine.syncShadow(R.tscBase);
     const base = this.vcpus.reader(vcpu).get(R.tscBase);
     this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
+    this.paravirt?.tscMoved(vcpu, base);
   }
 
   /** Whether a vCPU could have the turn now. */
@@ -231,6 +248,7 @@ export class Machine implements ProcessorHost {
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
+      this.paravirt?.attend(this.vcpu);
       if (this.processor.takeDueEvent()) continue;
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
@@ -269,6 +287,11 @@ export class Machine implements ProcessorHost {
     return this.passTurn(this.vcpus.next(waits || overtime % this.config.quantumInstructions === 0));
   }
 
+  /** Another vCPU should run soon. */
+  favour(vcpu: number): void {
+    if (vcpu !== this.vcpu) this.interrupted = vcpu;
+  }
+
   /** Interrupts are taken soon: the vCPU that just got one runs next. */
   private followInterrupt(): void {
     const { interrupted } = this;
@@ -281,8 +304,9 @@ export class Machine implements ProcessorHost {
     this.interrupted = undefined;
     if (next === undefined) return false;
     this.flushRun();
+    this.paravirt?.leaves(this.vcpu);
     this.state1({ type: 'vcpu.scheduled', until: this.instructions + this.config.quantumInstructions }, 0, next);
-    this.vcpus.follow();
+    this.followTurn();
     return true;
   }
 
@@ -298,10 +322,11 @@ export class Machine implements ProcessorHost {
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
     while (this.state.ended === null && this.ending === null) {
-      this.deadline ??= nextDeadline(this.state.devices) ?? NEVER;
+      this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
       if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
+      this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
@@ -354,10 +379,10 @@ export class Machine implements ProcessorHost {
     this.sink({ retired, vcpu: this.vcpu, level: this.level, event: { type: 'cpu.ran', registers } });
   }
 
-  /** Applies and states an event that stands between runs. */
-  stateEvent(event: MachineEvent, retired: 0 | 1): void {
+  /** Applies and states an event that stands between runs. @param vcpu which one's it is, when not the current one's. */
+  stateEvent(event: MachineEvent, retired: 0 | 1, vcpu = this.vcpu): void {
     this.flushRun();
-    this.state1(event, retired);
+    this.state1(event, retired, vcpu);
   }
 
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
@@ -382,20 +407,21 @@ export class Machine implements ProcessorHost {
   }
 
   /** Applies a device decision: events, signals, the end; then lets interrupt lines settle. */
-  private apply(decision: Decision): void {
+  apply(decision: Decision): void {
     let left = decision;
     for (;;) {
       if (left.events.length === 0 && left.signals.length === 0) break;
       this.flushRun();
       for (const event of left.events) {
         this.state1(event satisfies DeviceEvent);
-        if ('apic' in event && event.apic !== this.vcpu) this.interrupted = event.apic;
+        if ('apic' in event) this.favour(event.apic);
       }
       for (const signal of left.signals) {
         this.signal(signal);
-        if (signal.vcpu !== this.vcpu) this.interrupted = signal.vcpu;
+        this.favour(signal.vcpu);
       }
       this.ending ??= left.end;
+      this.paravirt?.interruptsArrived();
       left = settle(this.state.devices, this.now);
     }
   }
@@ -427,6 +453,7 @@ export class Machine implements ProcessorHost {
   acknowledge(): number {
     const { vector, events } = decideAcknowledge(this.state.devices, this.vcpu);
     this.apply({ events, signals: [], end: null });
+    if (events.some(({ type }) => type === 'lapic.acknowledged')) this.paravirt?.interruptTaken(this.vcpu);
     return vector;
   }
 
@@ -441,11 +468,14 @@ export class Machine implements ProcessorHost {
   }
 
   resetDevicesOfVcpu(): void {
+    this.paravirt?.settleEoi(this.vcpu);
+    this.paravirt?.reset(this.vcpu);
     this.apply(decideInit(this.state.devices, this.vcpu));
   }
 
   readDevice(address: SPA, size: number): bigint {
     if (size > 4) return this.readDevice(address, 4) | (this.readDevice((address + 4) as SPA, size - 4) << 32n);
+    this.paravirt?.settleEoi(this.vcpu);
     const read = decideMmioRead(this.state.devices, this.vcpu, address, size, this.now);
     if (read === undefined) {
       const value = (1n << BigInt(8 * size)) - 1n;
@@ -463,6 +493,7 @@ export class Machine implements ProcessorHost {
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
     }
+    this.paravirt?.settleEoi(this.vcpu);
     const decision = decideMmioWrite(this.state.devices, this.vcpu, address, Number(value), size, this.now);
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
@@ -496,11 +527,13 @@ export class Machine implements ProcessorHost {
   }
 
   readDeviceMsr(msr: number): bigint | 'fault' | undefined {
+    if (msr !== MSR_APIC_BASE) this.paravirt?.settleEoi(this.vcpu);
     return readMsr(this.state.devices, this.vcpu, msr, this.now);
   }
 
   /** @returns false for #GP, undefined when no device has the MSR. */
   writeDeviceMsr(msr: number, value: bigint): boolean | undefined {
+    this.paravirt?.settleEoi(this.vcpu);
     const decision = decideMsrWrite(this.state.devices, this.vcpu, msr, value, this.now, {
       tscOffset: this.registers[R.tscBase] as bigint,
       physicalAddressBits: this.profile.physicalAddressBits,
@@ -526,6 +559,7 @@ export class Machine implements ProcessorHost {
 
   tscMoved(base: bigint): void {
     this.apply(decideTscMoved(this.state.devices, this.vcpu, base, this.now));
+    this.paravirt?.tscMoved(this.vcpu, base);
   }
 
   storedMsr(msr: number): bigint {

@@ -22,6 +22,7 @@ import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
 import { Activity, applyDelta, R, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
 import { applyVmcbDelta, emptyVmcbWords, type VmcbWords } from './layout/vmcb.js';
+import { initialParavirt, type ParavirtState, reduceParavirt } from './paravirt/state.js';
 import { u64 } from './units.js';
 
 export interface VcpuState {
@@ -44,6 +45,8 @@ export interface MachineState {
   /** State of the random numbers: the seed plus the draws. */
   entropy: bigint;
   ended: { readonly reason: EndReason; readonly status: number } | null;
+  /** Null on bare hardware. */
+  readonly paravirt: ParavirtState | null;
 }
 
 /** The machine at power-on, with registers as an array. */
@@ -69,6 +72,7 @@ export function initialState(config: MachineConfig): MachineState {
     skippedNanoseconds: 0,
     entropy: 0n,
     ended: null,
+    paravirt: config.paravirt === 'kvm' ? initialParavirt(config.vcpus) : null,
   };
 }
 
@@ -96,6 +100,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':
+    case 'paravirt.hypercall':
     case 'input.boot':
       applyDelta(registersOf(state, vcpu), event.registers);
       return;
@@ -112,6 +117,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       return;
     case 'input.clock':
       reduceClock(state.devices, event.unixSeconds);
+      if (state.paravirt !== null) state.paravirt.unixSeconds = event.unixSeconds;
       return;
     case 'input.entropy':
       state.entropy = event.seed;
@@ -141,6 +147,23 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'machine.ended':
       state.ended = { reason: event.reason, status: event.status };
       return;
+    case 'input.stolen':
+      state.skippedNanoseconds += event.nanoseconds;
+      return;
+    case 'input.pages':
+    case 'input.paused':
+    case 'paravirt.written':
+    case 'paravirt.updated':
+    case 'paravirt.eoi':
+    case 'paravirt.preempted':
+    case 'paravirt.stolen':
+    case 'paravirt.kicked':
+    case 'paravirt.page-missed':
+    case 'paravirt.page-arrived':
+    case 'paravirt.page-ready':
+    case 'paravirt.reset':
+      reduceParavirt(paravirtOf(state), event);
+      return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
     case 'input.nmi': // likewise by pit.channel-check
     case 'bus.unclaimed':
@@ -150,6 +173,11 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     default:
       reduceDevices(state.devices, event satisfies DeviceEvent);
   }
+}
+
+function paravirtOf({ paravirt }: MachineState): ParavirtState {
+  invariant(paravirt !== null, 'bare hardware has no interface to change');
+  return paravirt;
 }
 
 const registersOf = (state: MachineState, vcpu: number): Registers => (state.vcpus[vcpu] as VcpuState).registers;

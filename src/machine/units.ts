@@ -18,6 +18,8 @@ export type Nanoseconds = Unit<'ns'>;
 export type InstructionCount = Unit<'instructions'>;
 
 export const PAGE_BYTES = 4096;
+/** Rate of the TSC: it counts virtual nanoseconds (docs/adr/0004-virtual-time.md). */
+export const TSC_HERTZ = 1_000_000_000n;
 
 export const sPA = (value: number): SPA => value as SPA;
 export const gPA = (value: number): GPA => value as GPA;

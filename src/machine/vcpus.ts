@@ -109,10 +109,15 @@ export class Vcpus {
     return this.state.holds.reduce((next, until) => (until > now ? Math.min(next, until) : next), NEVER);
   }
 
-  /** It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
+  /**
+   * It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. A page that it waits
+   * for will come.
+   */
   isDeaf(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    return cpu.get(R.activity) !== Activity.RUNNING && this.nested.interruptBlocked(cpu, 'intr') !== undefined;
+    const activity = cpu.get(R.activity);
+    if (activity === Activity.RUNNING || activity === Activity.PAGE_WAIT) return false;
+    return this.nested.interruptBlocked(cpu, 'intr') !== undefined;
   }
 
   /** The current vCPU's MWAIT is over because of a write. */

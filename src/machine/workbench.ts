@@ -36,6 +36,7 @@ export class Workbench implements ProcessorHost {
   readonly externalPending = false;
   readonly ferr = false;
   readonly ignne = false;
+  readonly paravirt = undefined;
   readonly interruptsHeld = false;
   readonly vcpu = 0;
   readonly processors = 1;

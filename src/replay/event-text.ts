@@ -12,6 +12,7 @@ import {
   type EventType,
   exitName,
   type MachineEvent,
+  PAGE_BYTES,
   R,
   REGISTER_NAMES,
   type RegisterDelta,
@@ -75,6 +76,21 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'machine.ended': ({ reason, status }) => `ended: ${reason}, status ${status}`,
   'uart.transmitted': ({ byte }) => `uart transmitted ${bytesText([byte])}`,
   'uart.received': ({ data }) => `uart received ${bytesText(data)}`,
+  'input.pages': ({ address, bytes, present, latency }) =>
+    `input: ${bytes} bytes from ${hex(address)} are ${present ? 'there again' : `gone, back ${latency} ns after an access`}`,
+  'input.stolen': ({ nanoseconds }) => `input: the host took ${nanoseconds} ns`,
+  'input.paused': () => 'input: the host paused the guest',
+  'paravirt.updated': ({ structure, address, version }) => `wrote ${structure} at ${hex(address)}, version ${version}`,
+  'paravirt.eoi': ({ what }) => `end of interrupt by memory: ${what}`,
+  'paravirt.hypercall': ({ number, result, patched }) =>
+    `hypercall ${number} gave ${BigInt.asIntN(64, result)}${patched ? ', VMCALL is now VMMCALL' : ''}`,
+  'paravirt.preempted': ({ vcpu }) => `vCPU ${vcpu} is preempted`,
+  'paravirt.stolen': ({ vcpu, nanoseconds }) => `vCPU ${vcpu} lost ${nanoseconds} ns`,
+  'paravirt.kicked': ({ vcpu, pending }) => `vCPU ${vcpu}: ${pending ? 'kicked' : 'the kick ended HLT'}`,
+  'paravirt.page-missed': ({ page, token, arrival }) =>
+    `missed page ${hex(page * PAGE_BYTES)}, there at ${arrival} ns${token === null ? '' : `, token ${hex(token)}`}`,
+  'paravirt.page-arrived': ({ page }) => `page ${hex(page * PAGE_BYTES)} is there`,
+  'paravirt.page-ready': ({ vcpu, token }) => `vCPU ${vcpu}: page ready, token ${hex(token)}`,
 };
 
 const INJECTED_KINDS: Readonly<Record<number, string>> = {

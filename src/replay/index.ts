@@ -7,7 +7,7 @@ export { disassemble } from './disassemble.js';
 
 export { eventText, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
-export { LiveSession, type SessionOptions } from './live-session.js';
+export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
 export { resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';

@@ -6,7 +6,14 @@
  * start is the same however often, and under whatever load, it runs.
  */
 import { createHash } from 'node:crypto';
-import { type EventSink, instructionCount, Machine, type MachineConfig } from '../machine/index.js';
+import {
+  checkHostInput,
+  type EventSink,
+  type HostInput,
+  instructionCount,
+  Machine,
+  type MachineConfig,
+} from '../machine/index.js';
 import { Chaos, type Perturbation, type Plan } from './chaos.js';
 import { type SessionConfig, SLICE_INSTRUCTIONS, sliceEnd } from './session.js';
 
@@ -21,10 +28,17 @@ export interface SessionOptions {
   readonly unixSeconds: number;
   /** Seed of the machine's random numbers, 64 bits. */
   readonly entropySeed: bigint;
+  /** What the host does to the guest, each once so many instructions have retired. */
+  readonly hostInputs?: readonly ScheduledInput[];
   /** What chaos does to it. */
   readonly chaos?: Plan | undefined;
   /** Instructions in a slice; for tests. */
   readonly sliceInstructions?: number;
+}
+
+export interface ScheduledInput {
+  readonly instruction: number;
+  readonly input: HostInput;
 }
 
 /**
@@ -43,21 +57,15 @@ export class LiveSession {
   private readonly chaos: Chaos | undefined;
   private queue: Uint8Array = NO_BYTES;
   private inputEnds = false;
+  /** What is still to come, in order. */
+  private scheduled: readonly ScheduledInput[];
 
   /** Makes the machine and boots it; nothing has run yet. @throws InputError for an image or a configuration. */
-  constructor(
-    {
-      config,
-      image,
-      commandLine,
-      unixSeconds,
-      entropySeed,
-      chaos,
-      sliceInstructions = SLICE_INSTRUCTIONS,
-    }: SessionOptions,
-    sink: EventSink,
-  ) {
+  constructor({ config, image, commandLine, unixSeconds, entropySeed, ...options }: SessionOptions, sink: EventSink) {
+    const { sliceInstructions = SLICE_INSTRUCTIONS, hostInputs = [], chaos } = options;
     this.session = { machine: config, sliceInstructions };
+    for (const { input } of hostInputs) checkHostInput(config, input);
+    this.scheduled = [...hostInputs].sort((a, b) => a.instruction - b.instruction);
     this.machine = new Machine(config, sink);
     this.machine.deliver({ type: 'input.clock', unixSeconds });
     this.machine.deliver({ type: 'input.entropy', seed: BigInt.asUintN(64, entropySeed) });
@@ -92,11 +100,13 @@ export class LiveSession {
   step(limit: number = Number.POSITIVE_INFINITY): SessionStatus {
     const { machine } = this;
     if (machine.state.ended !== null) return 'ended';
+    this.deliverScheduled();
     if (machine.retired > 0 && machine.retired % this.session.sliceInstructions === 0) this.deliverSerial();
     this.chaos?.perturb();
     const target = Math.min(
       limit,
       sliceEnd(this.session, machine.retired),
+      this.scheduled[0]?.instruction ?? Number.POSITIVE_INFINITY,
       this.chaos?.nextStop ?? Number.POSITIVE_INFINITY,
     );
     const stop = machine.advance(instructionCount(target));
@@ -107,6 +117,16 @@ export class LiveSession {
     if (!this.inputEnds) return 'waiting';
     machine.endIdle();
     return 'ended';
+  }
+
+  private deliverScheduled(): void {
+    const { machine } = this;
+    for (;;) {
+      const [next, ...later] = this.scheduled;
+      if (next === undefined || next.instruction > machine.retired) return;
+      machine.deliver(next.input);
+      this.scheduled = later;
+    }
   }
 
   /** @returns whether any byte was delivered. */

@@ -179,6 +179,9 @@ export class Replayer {
       case 'input.clock':
       case 'input.entropy':
       case 'input.serial':
+      case 'input.pages':
+      case 'input.stolen':
+      case 'input.paused':
       case 'input.turn':
       case 'input.hold':
       case 'input.skew':

@@ -27,12 +27,20 @@ export const sliceEnd = ({ sliceInstructions }: SessionConfig, retired: number):
   (Math.floor(retired / sliceInstructions) + 1) * sliceInstructions;
 
 export function describeSession(config: SessionConfig, vmtapeVersion: string): TapeDescription {
-  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction } = config.machine;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt } = config.machine;
   return {
     vmtapeVersion,
     machineVersion: String(MACHINE_MODEL_VERSION),
     configuration: {
-      machine: { ramBytes, vcpus, quantumInstructions, cpu, deviations: [...deviations], nanosecondsPerInstruction },
+      machine: {
+        ramBytes,
+        vcpus,
+        quantumInstructions,
+        cpu,
+        deviations: [...deviations],
+        nanosecondsPerInstruction,
+        paravirt,
+      },
       sliceInstructions: config.sliceInstructions,
     },
   };

@@ -70,11 +70,11 @@ function vmcbDigest({ vmcbs }: MachineState): Uint8Array {
   return plain(hash.digest());
 }
 
-function machineDigest(
-  { schedule, holds, skippedNanoseconds, entropy, ended }: MachineState,
-  retired: InstructionCount,
-): Uint8Array {
-  return sha256(canonicalBytes({ schedule, holds, skippedNanoseconds, entropy, ended, retired: Number(retired) }));
+function machineDigest(state: MachineState, retired: InstructionCount): Uint8Array {
+  const { schedule, holds, skippedNanoseconds, entropy, ended, paravirt } = state;
+  const fields = { schedule, holds, skippedNanoseconds, entropy, ended, retired: Number(retired) };
+  // Bare hardware has nothing of L0's to digest.
+  return sha256(canonicalBytes(paravirt === null ? fields : { ...fields, paravirt }));
 }
 
 // RAM

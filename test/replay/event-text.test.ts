@@ -20,6 +20,18 @@ const NONE = encodeDelta([]);
 describe('an event is one line', () => {
   it.each<[MachineEvent, string]>([
     [{ type: 'cpu.exception', vector: 14, errorCode: 2, registers }, 'exception #PF error=0x2 rip=0x1000 [rax rflags]'],
+    [
+      { type: 'input.pages', address: 0x20_0000, bytes: 4096, present: false, latency: 50 },
+      'input: 4096 bytes from 0x200000 are gone, back 50 ns after an access',
+    ],
+    [
+      { type: 'paravirt.hypercall', number: 77n, result: 2n ** 64n - 1000n, patched: true, registers: NONE },
+      'hypercall 77 gave -1000, VMCALL is now VMMCALL',
+    ],
+    [
+      { type: 'paravirt.page-missed', vcpu: 0, page: 0x200, token: 0x1000, arrival: 70 },
+      'missed page 0x200000, there at 70 ns, token 0x1000',
+    ],
     [{ type: 'cpu.exception', vector: 6, errorCode: null, registers: NONE }, 'exception #UD'],
     [{ type: 'cpu.interrupt', vector: 0x20, source: 'external', registers: NONE }, 'external interrupt 0x20'],
     [{ type: 'cpu.control', register: 'cr3', value: 0x5000n, registers: NONE }, 'cr3 := 0x5000'],
@@ -83,7 +95,7 @@ describe('an event is one line', () => {
       };
       const values = fields.map((name) => [
         name,
-        samples[name] ?? (/code|info|value|linear|ticks/i.test(name) ? 0n : 0),
+        samples[name] ?? (/code|info|value|linear|ticks|result/i.test(name) ? 0n : 0),
       ]);
       const event = {
         type,

@@ -10,6 +10,7 @@ const tape = join(folder, 'hello.vmtape');
 const nested = join(folder, 'nested.vmtape');
 
 beforeAll(() => {
+  writeFileSync(join(folder, 'paused'), '1000 paused\n');
   expect(vmtape(['record', image('hello64.elf'), '-o', tape, ...FIXED, '-q']).status).toBe(0);
   expect(vmtape(['record', image('nested.elf'), '-o', nested, ...FIXED, '-q', '--append', 'rounds=4']).status).toBe(0);
 });
@@ -57,6 +58,16 @@ describe('wrong usage', () => {
     ],
     ['a seed that is too wide', ['run', image('hello64.elf'), '--seed', '0x10000000000000000'], /no 64-bit number/],
     ['a time that is none', ['run', image('hello64.elf'), '--clock', 'noon'], /--clock "noon" is no time/],
+    [
+      'another interface',
+      ['run', image('hello64.elf'), '--paravirt', 'xen'],
+      /--paravirt "xen" is none\. Use none or kvm/,
+    ],
+    [
+      'host events without a host',
+      ['run', image('hello64.elf'), '--host-events', join(folder, 'paused')],
+      /input\.paused: bare hardware has no host that does such a thing\. Give --paravirt kvm/,
+    ],
     ['a serial line to nowhere', ['run', image('hello64.elf'), '--serial', 'com1'], /--serial "com1" leads nowhere/],
     ['an engine that is none', ['run', image('hello64.elf'), '--engine', 'warp'], /--engine "warp" is none/],
     ['an input file that is not there', ['run', image('hello64.elf'), '--input', join(folder, 'no')], /no such file/],

@@ -23,6 +23,18 @@ export function parseCount(text: string, what: string, least = 0): number {
   return value;
 }
 
+const NANOSECONDS: Readonly<Record<string, number>> = { ns: 1, us: 1e3, ms: 1e6, s: 1e9 };
+
+/** `50us`, `5ms`. @returns nanoseconds. */
+export function parseDuration(text: string, what: string): number {
+  const match = /^(\d{1,15})(ns|us|ms|s)$/.exec(text);
+  const value = Number(match?.[1]) * (NANOSECONDS[match?.[2] ?? ''] ?? 1);
+  if (match === null || !Number.isSafeInteger(value)) {
+    throw new UsageError(`${what} ${quote(text)} is no duration. Give a number with ns, us, ms or s: 50us.`);
+  }
+  return value;
+}
+
 /** A 64-bit number, decimal or hexadecimal. */
 export function parseU64(text: string, what: string): bigint {
   const value = /^(0x[0-9a-f]{1,16}|\d{1,20})$/i.test(text) ? BigInt(text) : undefined;

@@ -3,10 +3,19 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
-import { DEFAULT_CONFIG, type MachineConfig, type Policy, parsePolicy, policyNamed } from '../../src/machine/index.js';
-import { type Plan, randomPlan, type SessionOptions } from '../../src/replay/index.js';
+import {
+  DEFAULT_CONFIG,
+  type MachineConfig,
+  PARAVIRT_NAMES,
+  type ParavirtName,
+  type Policy,
+  parsePolicy,
+  policyNamed,
+} from '../../src/machine/index.js';
+import { type Plan, randomPlan, type ScheduledInput, type SessionOptions } from '../../src/replay/index.js';
 import { parseClock, parseCount, parseSeeds, parseSize, parseU64, quote, type SeedRange } from './arguments.js';
 import { UsageError } from './failure.js';
+import { parseHostEvents } from './host-events.js';
 
 export type SerialTarget =
   | { readonly kind: 'stdio' }
@@ -18,6 +27,8 @@ export interface MachineOptions {
   readonly memory?: number;
   readonly cpu?: string;
   readonly policy?: Policy;
+  readonly paravirt?: ParavirtName;
+  readonly hostEvents?: string;
   readonly smp?: number;
   readonly quantum?: number;
   readonly append?: string;
@@ -47,6 +58,12 @@ export function addMachineFlags(command: Command): Command {
       'whose deviations from the manual: a name of vmtape policies, or a JSON file',
       parsePolicyFlag,
     )
+    .option(
+      '--paravirt <interface>',
+      "whose interface L0 offers the guest: kvm, or none's (default: none)",
+      checkParavirt,
+    )
+    .option('--host-events <file>', 'what the host does to the guest: absent pages, stolen time, pauses')
     .option('--append <text>', "the image's command line")
     .addOption(
       new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
@@ -117,9 +134,15 @@ export function chaosPlan({ chaos }: MachineOptions, vcpus: number): Plan | unde
   return randomPlan(chaos.first, vcpus);
 }
 
+function checkParavirt(text: string): ParavirtName {
+  const known = PARAVIRT_NAMES.find((name) => name === text);
+  if (known !== undefined) return known;
+  throw new UsageError(`--paravirt ${quote(text)} is none. Use ${PARAVIRT_NAMES.join(' or ')}.`);
+}
+
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
-  const { memory, smp, quantum, cpu, policy, append, seed, clock, timePerInstruction } = options;
+  const { memory, smp, quantum, cpu, policy, paravirt, hostEvents, append, seed, clock, timePerInstruction } = options;
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
     ...(memory === undefined ? {} : { ramBytes: memory }),
@@ -127,6 +150,7 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
     ...(quantum === undefined ? {} : { quantumInstructions: quantum }),
     ...(cpu === undefined ? {} : { cpu }),
     ...(policy === undefined ? {} : { deviations: policy.deviations }),
+    ...(paravirt === undefined ? {} : { paravirt }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
   };
   // The name without its folder: where an image lies is no part of a session.
@@ -137,8 +161,12 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
     commandLine: append === undefined || append === '' ? name : `${name} ${append}`,
     unixSeconds: clock ?? Math.floor(Date.now() / 1000),
     entropySeed: seed ?? randomBytes(8).readBigUInt64LE(),
+    ...(hostEvents === undefined ? {} : { hostInputs: hostInputs(hostEvents) }),
   };
 }
+
+const hostInputs = (file: string): readonly ScheduledInput[] =>
+  parseHostEvents(new TextDecoder().decode(readInputFile(file, 'the file of host events')), file);
 
 function readImage(path: string): Uint8Array {
   return readInputFile(path, 'the image');

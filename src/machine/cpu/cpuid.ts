@@ -33,6 +33,8 @@ export interface CpuidDynamic {
   readonly xcr0: bigint;
   /** Fn8000_000A, as the virtualization extension has it. */
   readonly virtualization: CpuidLeaf;
+  /** A hypervisor tells of itself in the leaves from 4000_0000h on; there is none when absent. */
+  readonly hypervisor?: boolean;
 }
 
 export const ZERO_LEAF: CpuidLeaf = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
@@ -256,7 +258,9 @@ function leaf1(profile: CpuProfile, dynamic: CpuidDynamic): CpuidLeaf {
   return {
     eax: signature(profile),
     ebx: ((dynamic.apicId << 24) | (logical << 16) | (clflushQuadwords << 8)) >>> 0,
-    ecx: (report(LEAF1_ECX, profile) | (dynamic.osxsave ? 1 << 27 : 0)) >>> 0,
+    ecx:
+      (report(LEAF1_ECX, profile) | (dynamic.osxsave ? 1 << 27 : 0) | (dynamic.hypervisor === true ? 1 << 31 : 0)) >>>
+      0,
     edx: (withoutApic(report(LEAF1_EDX, profile), dynamic) | (dynamic.processors > 1 ? 1 << 28 : 0)) >>> 0,
   };
 }

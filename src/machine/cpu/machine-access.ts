@@ -6,7 +6,7 @@ import { invariant } from '../errors.js';
 import { GuestFault, Vector } from '../faults.js';
 import { R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
-import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { ABSENT_PAGE, NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import type { InterceptName } from '../svm/intercepts.js';
 import { NestedPageFault } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
@@ -15,7 +15,7 @@ import { HWCR_IGNNE_EMULATION } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
 import type { CpuProfile } from './profile.js';
 import { StoredMsr } from './stored-msrs.js';
-import type { Transaction, TransactionHost } from './transaction.js';
+import { AbsentPage, Access, type Transaction, type TransactionHost } from './transaction.js';
 
 const MSR_APIC_BASE = 0x1b;
 const MSR_TSC_DEADLINE = 0x6e0;
@@ -59,8 +59,17 @@ export abstract class MachineAccess implements TransactionHost {
     const address = engine.translate(linear, access, tx);
     if (address >= 0) return sPA(address);
     const { result } = engine.walker;
+    if (address === ABSENT_PAGE) throw new AbsentPage(sPA(result.sPA));
     if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
     throw new GuestFault(Vector.PF, result.errorCode, linear);
+  }
+
+  nestedAddress(address: number, write: boolean): number {
+    const { engine } = this.machine;
+    const frame = engine.translateNested(address, write ? Access.WRITE : 0);
+    if (frame >= 0) return frame;
+    if (frame === ABSENT_PAGE) throw new AbsentPage(sPA(engine.walker.result.sPA));
+    throw new NestedPageFault(nestedErrorCode(engine.walker.result), BigInt(address));
   }
 
   get ignoresNumericErrors(): boolean {

@@ -5,6 +5,7 @@
  */
 import { ownRip } from '../isa/system-operands.js';
 import { EFER, R, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { KVM_MSR_ROWS } from '../paravirt/msr-rows.js';
 import { isCanonical, u64 } from '../units.js';
 import { VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
@@ -295,6 +296,7 @@ const ROWS: readonly MsrRow[] = [
   },
   ...SMM_ROWS,
   ...PLATFORM_ROWS,
+  ...KVM_MSR_ROWS,
 ];
 
 const BY_NUMBER: ReadonlyMap<number, MsrRow> = new Map(

@@ -3,6 +3,7 @@ import type { EndReason, MachineEvent } from '../events.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import type { Paravirt } from '../paravirt/interface.js';
 import type { Nanoseconds, SPA } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import type { CpuProfile } from './cpuid.js';
@@ -19,6 +20,7 @@ export interface ProcessorHost extends VmcbShadow {
   /** The wires of the coprocessor: what the processor drives, and what it receives. Only the bootstrap processor has them. */
   readonly ferr: boolean;
   readonly ignne: boolean;
+  readonly paravirt: Paravirt | undefined;
   /** Chaos delays interrupts and NMIs of this vCPU. */
   readonly interruptsHeld: boolean;
   /** The vCPU whose registers these are, and how many there are. */

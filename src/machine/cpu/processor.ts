@@ -15,10 +15,11 @@ import type { SystemInstruction } from '../isa/instruction.js';
 import { Status } from '../isa/x87-unit.js';
 import { Activity, Boundary, CR4, Flag, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
-import { nestedErrorCode } from '../mmu/page-walk.js';
 import type { TlbFlush } from '../mmu/tlb.js';
+import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
+import { missContext } from '../paravirt/miss-context.js';
 import { stagesUnder } from '../policy/catalogue.js';
-import { ExitCode } from '../svm/exit-code.js';
+import { ExitCode, exceptionExit } from '../svm/exit-code.js';
 import {
   hasVirtualNmis,
   pendingInjection,
@@ -29,6 +30,7 @@ import {
 import { instructionBytes } from '../svm/instruction-bytes.js';
 import { exceptionIntercept, INTERCEPTS, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
 import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
+import { nestedExit } from '../svm/nested-exit.js';
 import { vmexitEvent } from '../svm/nested-svm.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
@@ -41,7 +43,7 @@ import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { codeOffset, fetchInstruction } from './fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
-import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
+import { recordEvent } from './last-branch.js';
 import { MachineAccess } from './machine-access.js';
 import type { MappedAccess } from './nested-virtualization.js';
 import { FerrFreeze } from './numeric-error.js';
@@ -51,7 +53,8 @@ import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
-import { Access, Transaction } from './transaction.js';
+import { AbsentPage, Access, Transaction } from './transaction.js';
+import { trapAfter } from './trap-after.js';
 import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
@@ -73,11 +76,6 @@ const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
 const BLCKDB = Number(DEBUG_CTL.BLCKDB);
-const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
-/** EXITINFO1 of a nested page fault: what the tables hold (P, RSV), and at which of the two walks it came. */
-const NPF_PRESENT = 0x9n;
-const NPF_FINAL = 1n << 32n;
-const NPF_TABLES = 1n << 33n;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X87_SUMMARY = Number(Status.SUMMARY);
@@ -85,6 +83,7 @@ const X87_SUMMARY = Number(Status.SUMMARY);
 export class Processor extends MachineAccess implements SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
+  readonly paravirt: Paravirt | undefined;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -119,6 +118,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
+    this.paravirt = machine.paravirt;
   }
 
   // State
@@ -264,7 +264,6 @@ export class Processor extends MachineAccess implements SystemContext {
     this.paused = false;
     this.busLocked = false;
     this.current = known;
-    const rflags = this.get(R.rflags);
     try {
       this.fetching = known === undefined;
       const insn = known ?? fetchInstruction(tx, this.machine.engine);
@@ -283,7 +282,7 @@ export class Processor extends MachineAccess implements SystemContext {
         this.makeOutcome = 'plain';
         if (this.watchesBusLocks && locksMemory(insn)) this.takeBusLock();
       }
-      this.trapAfter(insn, rflags);
+      trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
       if (this.trap !== undefined) this.exit(this.trap);
@@ -329,40 +328,6 @@ export class Processor extends MachineAccess implements SystemContext {
     const left = tx.get(R.busLocks);
     if (left === 0n) throw new VmExit(ExitCode.BUSLOCK);
     tx.set(R.busLocks, left - 1n);
-  }
-
-  /** RF ends with the instruction; TF and data breakpoints leave a trap for the boundary. */
-  private trapAfter(insn: DecodedInstruction, before: bigint): void {
-    const { tx } = this;
-    // VMRUN that entered the guest: RF and TF of the host wait behind it (svm/vmrun.ts, svm/vmexit.ts).
-    if (insn.mnemonic === 'VMRUN' && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n) return;
-    // Another task, or the program that an SMI interrupted: RF and TF are its own.
-    if (insn.mnemonic === 'RSM' || (insn.mnemonic !== 'LTR' && tx.get(R.tr) !== this.get(R.tr))) return;
-    const repeats = insn.rep !== 'none' && tx.get(R.rip) === this.get(R.rip);
-    if ((before & Flag.RF) !== 0n && !repeats && !/^(IRET|POPF)/.test(insn.mnemonic)) {
-      tx.set(R.rflags, tx.get(R.rflags) & ~Flag.RF);
-    }
-    const hits = this.ops.watchHits;
-    const counts = (this.word(R.debugCtl) & BRANCH_FEATURES) === 0 || this.watchBranch(insn);
-    // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
-    const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
-    if (hits === 0n && !steps && !this.busLocked) return;
-    // A VMRUN that failed.
-    if (insn.mnemonic === 'VMRUN' && this.profile.deviations.has('failed-vmrun-not-stepped')) return;
-    const traps =
-      (steps ? Boundary.SINGLE_STEP : 0n) |
-      (this.busLocked ? Boundary.BUS_LOCK : 0n) |
-      (hits << Boundary.BREAKPOINTS_SHIFT);
-    tx.set(R.boundary, tx.get(R.boundary) | traps);
-  }
-
-  /** Records a branch. @returns whether TF traps behind this instruction. */
-  private watchBranch(insn: DecodedInstruction): boolean {
-    const { tx } = this;
-    const from = this.get(R.rip);
-    const taken = isTakenBranch(tx, insn.mnemonic, codeOffset(this.tx, from + BigInt(insn.length)));
-    if (taken) recordBranch(tx, from);
-    return taken || !stepsBranches(tx);
   }
 
   /** Masks of interrupts that are latches follow IF while a guest runs. */
@@ -424,6 +389,9 @@ export class Processor extends MachineAccess implements SystemContext {
     } else if (reason instanceof FerrFreeze) {
       tx.abort();
       this.freeze();
+    } else if (reason instanceof AbsentPage) {
+      tx.abort();
+      this.miss(reason);
     } else if (reason instanceof Shutdown) {
       tx.abort();
       this.shutdown(reason.whose);
@@ -441,6 +409,23 @@ export class Processor extends MachineAccess implements SystemContext {
     tx.set(R.boundary, tx.get(R.boundary) & ~SHADOWS);
     tx.set(R.activity, Activity.FERR_FREEZE);
     this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
+  }
+
+  /** An instruction needs a page that is not there. */
+  private miss({ page }: AbsentPage): void {
+    const { tx, paravirt } = this;
+    invariant(paravirt !== undefined, 'only a host that the guest knows of takes pages away');
+    const context = missContext(this.liveRegisters, this.nested);
+    const outcome = paravirt.missPage(this.vcpu, page, context);
+    if (outcome === 'wait') {
+      tx.set(R.activity, Activity.PAGE_WAIT);
+      this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
+      return;
+    }
+    const linear = BigInt(outcome.token);
+    // L1 need not intercept #PF: it has asked for these exits.
+    if (context.guest) this.exit(new VmExit(exceptionExit(Vector.PF), 0n, linear));
+    else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
   }
 
   private codeOffset(rip: bigint): bigint {
@@ -493,7 +478,13 @@ export class Processor extends MachineAccess implements SystemContext {
         if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
         this.exit(reason instanceof VmExit ? reason : this.nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
-      else throw reason;
+      else if (reason instanceof AbsentPage) {
+        // What is half delivered cannot be put off: the vCPU waits, and it is delivered from the start.
+        tx.abort();
+        this.paravirt?.waitForPage(this.vcpu, reason.page);
+        for (const [slot, value] of before) tx.set(slot, value);
+        this.deliver(event, retired, origin, kept, after);
+      } else throw reason;
     }
   }
 
@@ -556,12 +547,8 @@ export class Processor extends MachineAccess implements SystemContext {
     return nextRip && current === undefined ? 0n : this.codeOffset(this.tx.get(R.rip) + BigInt(length));
   }
 
-  private nestedExit({ errorCode, gPA: address }: NestedPageFault): VmExit {
-    const { deviations } = this.profile;
-    const final = deviations.has('string-io-npf-final') && /^(INS|OUTS)/.test(this.current?.mnemonic ?? '');
-    const staged = final ? (errorCode & ~NPF_TABLES) | NPF_FINAL : errorCode;
-    const code = deviations.has('npf-never-present') ? staged & ~NPF_PRESENT : staged;
-    return new VmExit(ExitCode.NPF, code, address, false, true);
+  private nestedExit(fault: NestedPageFault): VmExit {
+    return nestedExit(fault, this.profile.deviations, this.current?.mnemonic);
   }
 
   // SystemContext
@@ -571,6 +558,7 @@ export class Processor extends MachineAccess implements SystemContext {
     return this.current;
   }
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
+    if (this.paravirt !== undefined && isHypervisorLeaf(leaf)) return this.paravirt.cpuidLeaf(leaf);
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
       processors: this.machine.processors,
@@ -578,6 +566,7 @@ export class Processor extends MachineAccess implements SystemContext {
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
       virtualization: this.nested.features(),
+      hypervisor: this.paravirt !== undefined,
     });
   }
 
@@ -610,13 +599,6 @@ export class Processor extends MachineAccess implements SystemContext {
     if (!this.isIntercepted('IOIO_PROT')) return;
     const nextRip = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
     this.exitByMap({ kind: 'port', access, nextRip });
-  }
-
-  nestedAddress(address: number, write: boolean): number {
-    const { engine } = this.machine;
-    const frame = engine.translateNested(address, write ? Access.WRITE : 0);
-    if (frame >= 0) return frame;
-    throw new NestedPageFault(nestedErrorCode(engine.walker.result), BigInt(address));
   }
 
   outcome(make: (registers: RegisterDelta) => MachineEvent): void {

@@ -5,6 +5,7 @@
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { GuestFault } from '../faults.js';
 import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
+import type { Paravirt } from '../paravirt/interface.js';
 import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import type { Nanoseconds } from '../units.js';
@@ -21,6 +22,8 @@ export interface SystemContext extends SwitchContext {
   /** The vCPU's index; its initial APIC id. */
   readonly vcpu: number;
   readonly nested: NestedVirtualization;
+  /** What L0 offers beyond hardware; undefined when that is nothing. */
+  readonly paravirt?: Paravirt | undefined;
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf;
 
   /**

@@ -46,11 +46,17 @@ export interface TransactionHost {
   readonly ignoresNumericErrors: boolean;
   /**
    * @param linear canonical address within one page. @param access bits of `Access`.
-   * @throws GuestFault #PF, or NestedPageFault.
+   * @throws GuestFault #PF, NestedPageFault, or AbsentPage.
    */
   translate(tx: Transaction, linear: bigint, access: number): SPA;
   readDevice(address: SPA, size: number): bigint;
   writeDevice(address: SPA, size: number, value: bigint): void;
+}
+
+/** Thrown where an access needs a page that the host has taken away: nothing of the instruction or delivery happens now. */
+export class AbsentPage {
+  /** @param page its sPA. */
+  constructor(readonly page: SPA) {}
 }
 
 interface PendingWrite {

@@ -17,7 +17,7 @@ import {
 } from './device-set.js';
 import * as ioapic from './io-apic.js';
 import * as lapic from './local-apic-acceptance.js';
-import { type LocalApicDecision, readRegister } from './local-apic-registers.js';
+import { decideEndOfInService, type LocalApicDecision, readRegister } from './local-apic-registers.js';
 import {
   type ApicMessage,
   DELIVERY,
@@ -78,8 +78,11 @@ function arbitrate(candidates: readonly LocalApicState[], vector: number): Local
   return chosen;
 }
 
+/** What a message says once it is known whom it is for. */
+type DirectMessage = Pick<ApicMessage, 'mode' | 'vector' | 'level'>;
+
 /** One local APIC gets a message. @returns whether it took it. */
-function receive(it: LocalApicState, { mode, vector, level }: ApicMessage, into: Delivery): boolean {
+function receive(it: LocalApicState, { mode, vector, level }: DirectMessage, into: Delivery): boolean {
   const kind = signalKind(mode);
   if (kind !== undefined) {
     into.signals.push({ vcpu: it.id, kind, vector: kind === 'sipi' ? vector : 0 });
@@ -148,3 +151,20 @@ export function localApicDecision(
   if (written.ended !== null) into.events.push(...ioapic.decideEnd(state.ioApic, written.ended));
   return decision(into.events, into.signals);
 }
+
+// --- from L0 ---------------------------------------------------------------------------------------------------------
+
+/** A message from L0 to single vCPUs, by none of the buses. Remote reads are none. @returns also how many took it. */
+export function decideMessages(
+  state: DevicesState,
+  vcpus: readonly number[],
+  message: DirectMessage,
+): { readonly decision: Decision; readonly accepted: number } {
+  const into: Delivery = { events: [], signals: [] };
+  const accepted = vcpus.filter((vcpu) => receive(localApic(state, vcpu), message, into)).length;
+  return { decision: decision(into.events, into.signals), accepted };
+}
+
+/** L0 ends the interrupt that a vCPU has in service, as a write to EOI would. */
+export const decideEndOfInterrupt = (state: DevicesState, vcpu: number, now: number): Decision =>
+  localApicDecision(state, vcpu, decideEndOfInService(localApic(state, vcpu)), now);

@@ -31,6 +31,7 @@ import { decideChannelCheck, outputPulses, PIT_8254 } from './pit-8254.js';
 import { RTC_MC146818 } from './rtc-mc146818.js';
 import { decideReceive, uartRoom } from './uart-16550.js';
 
+export { decideEndOfInterrupt, decideMessages } from './apic-bus.js';
 export type {
   CpuSignal,
   Decision,
@@ -45,7 +46,6 @@ export {
   reduceClock,
   reduceDevices,
 } from './device-set.js';
-
 export { cpuInterruptPending, decideAcknowledge, decideInit, settle, signalsRouted } from './interrupt-wiring.js';
 
 // --- ports -----------------------------------------------------------------------------------------------------------

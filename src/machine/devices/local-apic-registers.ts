@@ -149,7 +149,7 @@ export function writeRegister(
     case LAPIC.TPR:
       return only(decideTaskPriority(state, value & 0xff));
     case LAPIC.EOI:
-      return decideEnd(state, highestVector(state.isr));
+      return decideEndOfInService(state);
     case LAPIC.LDR:
       return only([written(state, register, (value & 0xff00_0000) >>> 0)]);
     case LAPIC.DFR:
@@ -218,6 +218,10 @@ function decideEnd(state: LocalApicState, vector: number): LocalApicDecision {
   const ended = hasVector(state.tmr, vector) ? vector : null;
   return { events: [{ type: 'lapic.ended', apic: state.id, vector }], ipis: [], ended };
 }
+
+/** EOI of the highest vector in service. */
+export const decideEndOfInService = (state: LocalApicState): LocalApicDecision =>
+  decideEnd(state, highestVector(state.isr));
 
 /** A write to ICR sends an IPI (§16.5 Interprocessor Interrupts). */
 export function decideCommand(state: LocalApicState, high: number, low: number): LocalApicDecision {

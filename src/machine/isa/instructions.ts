@@ -13,6 +13,7 @@ import { CONTROL_INSTRUCTIONS } from './control.js';
 import { FAR_INSTRUCTIONS } from './far.js';
 import { FLAG_INSTRUCTIONS } from './flag-control.js';
 import { FPU_CONTROL_INSTRUCTIONS } from './fpu-control.js';
+import { HYPERCALL_INSTRUCTIONS } from './hypercall.js';
 import type { Instruction } from './instruction.js';
 import { IO_INSTRUCTIONS } from './io.js';
 import { LEGACY_INSTRUCTIONS } from './legacy.js';
@@ -75,6 +76,7 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...FAR_INSTRUCTIONS,
   ...IO_INSTRUCTIONS,
   ...SVM_INSTRUCTIONS,
+  ...HYPERCALL_INSTRUCTIONS,
   ...CACHE_INSTRUCTIONS,
   ...CONTROL_INSTRUCTIONS,
   ...TRANSLATION_INSTRUCTIONS,

@@ -1,6 +1,6 @@
 /**
- * The instructions of SVM. All but VMMCALL want EFER.SVME and protected mode (#UD), then privilege level 0 (#GP), then an
- * address that can be a VMCB's (#GP); the intercept stands behind these. VMMCALL's stands before everything.
+ * The instructions of SVM but VMMCALL (`hypercall.ts`). They want EFER.SVME and protected mode (#UD), then privilege level 0 (#GP), then an
+ * address that can be a VMCB's (#GP); the intercept stands behind these.
  *
  * A guest's STGI and CLGI act on V_GIF where it has one, its VMLOAD and VMSAVE on guest-physical addresses where they are
  * virtualized; without that they act like the host's.
@@ -18,7 +18,6 @@ import { hasVirtualGif, inGuest, withVirtualGif } from '../svm/injection.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
 import { VmExit } from '../svm/vmexit-request.js';
 import { uN } from '../units.js';
-import { ownRip } from './system-operands.js';
 
 /** #UD without SVM or protected mode, #GP(0) above privilege level 0. @param always SVM need not be enabled. */
 function requireSvm({ tx }: SystemContext, always = false): void {
@@ -130,22 +129,6 @@ export const VMRUN = systemInstruction({
   },
 });
 
-export const VMMCALL = systemInstruction({
-  mnemonic: 'VMMCALL',
-  source: 'APM vol.3, VMMCALL',
-  forms: ['0F 01 D9: '],
-  feature: 'svm',
-  interceptedFirst: 'VMMCALL',
-  system(context) {
-    const { tx, profile } = context;
-    if (!inGuest(tx)) throw invalidOpcode();
-    if (profile.deviations.has('vmmcall-always-exits')) throw new VmExit(INTERCEPTS.VMMCALL.exitCode, 0n, 0n, true);
-    if (!profile.deviations.has('vmmcall-repeats')) throw invalidOpcode();
-    tx.set(R.rip, ownRip(context));
-    context.plain();
-  },
-});
-
 export const VMLOAD = systemInstruction({
   mnemonic: 'VMLOAD',
   source: 'APM vol.3, VMLOAD',
@@ -233,4 +216,4 @@ export const INVLPGA = systemInstruction({
   },
 });
 
-export const SVM_INSTRUCTIONS = [VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA] as const;
+export const SVM_INSTRUCTIONS = [VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA] as const;

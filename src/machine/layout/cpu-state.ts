@@ -134,6 +134,8 @@ export const Activity = {
   WAIT_FOR_SIPI: 3n,
   MWAIT: 4n,
   FERR_FREEZE: 5n,
+  /** For a page that the host has taken away; an interrupt ends it, too (`paravirt/page-faults.ts`). */
+  PAGE_WAIT: 6n,
 } as const;
 
 /** Bits of `boundary`: what the next instruction boundary must know. */

@@ -123,6 +123,8 @@ export const nestedErrorCode = (result: WalkResult): bigint =>
 /** Returned by `walk` instead of an address. */
 export const PAGE_FAULT = -1;
 export const NESTED_PAGE_FAULT = -2;
+/** Returned by the engine: the walk found a page, but the host has taken it away. */
+export const ABSENT_PAGE = -3;
 
 /** Walks of the guest's tables are user writes. */
 const TABLE_ACCESS = Access.USER | Access.WRITE;

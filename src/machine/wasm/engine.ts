@@ -45,7 +45,7 @@ import {
 import { kept } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { isWriteBack } from '../mmu/memory-type.js';
-import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
+import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { TlbBanks } from '../mmu/tlb.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
@@ -125,6 +125,8 @@ export class Engine {
   private readonly contexts: Context[] = [];
   private oldestContext = 0;
   private stale = true;
+  /** Which pages the host has taken away; undefined while there are none. The translations of all banks go when some do. */
+  isAbsent: ((page: SPA) => boolean) | undefined;
 
   constructor(
     private readonly memory: PhysicalMemory,
@@ -421,12 +423,15 @@ export class Engine {
     if (frame < 0) return 0;
     const target = frame - (frame % PAGE_BYTES);
     if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
+    if (this.isAbsent?.(sPA(target)) === true) return 0;
     if (write && this.memory.isWatched(target)) return 0;
     this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
     return 1;
   }
 
-  /** Where an access goes, for transactions. @param cpu registers that may not be committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
+  /**
+   * Where an access goes, for transactions. A page that the host has taken away is ABSENT_PAGE, and stands in
+   * `walker.result.sPA`. @param cpu registers that may not be committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
   translate(linear: bigint, access: number, cpu?: SlotReader): number {
     const low = Number(BigInt.asIntN(32, linear));
     const high = Number(BigInt.asIntN(32, linear >> 32n));
@@ -434,7 +439,7 @@ export class Engine {
       cpu === undefined || !changesPaging(cpu, this.registers)
         ? this.pagingContext
         : pagingContext((slot) => cpu.get(slot), this.features);
-    const frame = this.walker.walk(paging, low, high, access);
+    const frame = this.present(this.walker.walk(paging, low, high, access));
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
   }
 
@@ -449,7 +454,11 @@ export class Engine {
 
   /** sPA of the frame at a guest-physical address, or a negative code with `walker.result` telling why. */
   translateNested(address: number, access: number): number {
-    return this.walker.walkNested(this.pagingContext, address, access);
+    return this.present(this.walker.walkNested(this.pagingContext, address, access));
+  }
+
+  private present(frame: number): number {
+    return frame >= 0 && this.isAbsent?.(sPA(frame - (frame % PAGE_BYTES))) === true ? ABSENT_PAGE : frame;
   }
 
   // Blocks

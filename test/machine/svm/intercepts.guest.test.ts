@@ -12,8 +12,8 @@ import {
   type StatedEvent,
 } from '../../../src/machine/index.js';
 import { CONTROL_INSTRUCTIONS } from '../../../src/machine/isa/control.js';
+import { VMMCALL } from '../../../src/machine/isa/hypercall.js';
 import type { SystemInstruction } from '../../../src/machine/isa/instruction.js';
-import { VMMCALL } from '../../../src/machine/isa/svm.js';
 import { ownRip } from '../../../src/machine/isa/system-operands.js';
 import { R } from '../../../src/machine/layout/cpu-state.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
