@@ -6,11 +6,10 @@
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
  */
 
-import { MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import type { MachineEvent } from '../events.js';
-import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import {
@@ -21,7 +20,6 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  Segment,
   type Slot,
   SvmMode,
 } from '../layout/cpu-state.js';
@@ -50,12 +48,11 @@ import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { codeOffset, InstructionFetch } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import { is64Bit } from './mode.js';
 import type { ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
-import { checkSegment } from './segments.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
@@ -84,6 +81,7 @@ export class Processor implements TransactionHost, SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
   readonly vmcbShadow: VmcbShadow;
+  private readonly instructions: InstructionFetch;
   readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
@@ -105,6 +103,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
+    this.instructions = new InstructionFetch(machine.memory, machine.engine.decoder);
   }
 
   // TransactionHost
@@ -275,7 +274,7 @@ export class Processor implements TransactionHost, SystemContext {
     const rflags = this.get(R.rflags);
     try {
       this.fetching = known === undefined;
-      const insn = known ?? this.fetch();
+      const insn = known ?? this.instructions.fetch(tx, this.machine.engine.codeMode);
       this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
@@ -342,7 +341,7 @@ export class Processor implements TransactionHost, SystemContext {
   private watchBranch(insn: DecodedInstruction): boolean {
     const { tx } = this;
     const from = this.get(R.rip);
-    const taken = isTakenBranch(tx, insn.mnemonic, this.codeOffset(from + BigInt(insn.length)));
+    const taken = isTakenBranch(tx, insn.mnemonic, codeOffset(tx, from + BigInt(insn.length)));
     if (taken) recordBranch(tx, from);
     return taken || !stepsBranches(tx);
   }
@@ -396,50 +395,6 @@ export class Processor implements TransactionHost, SystemContext {
       tx.abort();
       this.shutdown();
     } else throw reason;
-  }
-
-  /** @throws GuestFault of the fetch, #UD, or #GP for an instruction of more than 15 bytes. */
-  private fetch(): DecodedInstruction {
-    const { tx } = this;
-    const { decoder, codeMode } = this.machine.engine;
-    const rip = tx.get(R.rip);
-    const bytes = new Uint8Array(MAX_INSTRUCTION_BYTES);
-    const access = this.fetchAccess();
-    let length = 0;
-    for (;;) {
-      // One page at a time: the next is touched only when the instruction reaches into it.
-      const linear = checkSegment(tx, Segment.CS, this.codeOffset(rip + BigInt(length)), 1, Access.FETCH);
-      const start = length;
-      const inPage = 4096 - Number(linear & 0xfffn);
-      const end = Math.min(MAX_INSTRUCTION_BYTES, length + inPage);
-      const address = this.translate(tx, linear, access);
-      for (; length < end; length++) {
-        if (length > start && !this.insideCode(rip + BigInt(length))) break;
-        bytes[length] = Number(tx.readPhysical(sPA(address + length - start), 1));
-      }
-      const insn = decoder.decode(bytes.subarray(0, length), codeMode);
-      if (typeof insn === 'object') return insn;
-      if (insn === 'invalid') throw invalidOpcode();
-      if (insn === 'too-long' || length >= MAX_INSTRUCTION_BYTES) throw generalProtection();
-    }
-  }
-
-  private fetchAccess(): number {
-    return Access.FETCH | (this.tx.get(R.cpl) === 3n ? Access.USER : 0);
-  }
-
-  private codeOffset(rip: bigint): bigint {
-    return is64Bit(this.tx) ? uN(64, rip) : uN(32, rip);
-  }
-
-  private insideCode(rip: bigint): boolean {
-    try {
-      checkSegment(this.tx, Segment.CS, this.codeOffset(rip), 1, Access.FETCH);
-      return true;
-    } catch (fault) {
-      if (fault instanceof GuestFault) return false;
-      throw fault;
-    }
   }
 
   // Delivery
@@ -542,8 +497,7 @@ export class Processor implements TransactionHost, SystemContext {
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
   private exit(exit: VmExit): void {
     const { tx, machine, current } = this;
-    const nextRip =
-      exit.nextRip && current !== undefined ? this.codeOffset(tx.get(R.rip) + BigInt(current.length)) : 0n;
+    const nextRip = exit.nextRip && current !== undefined ? codeOffset(tx, tx.get(R.rip) + BigInt(current.length)) : 0n;
     const bytes =
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
@@ -597,7 +551,7 @@ export class Processor implements TransactionHost, SystemContext {
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
     if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
-    const next = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
+    const next = codeOffset(this.tx, this.get(R.rip) + BigInt(this.insn.length));
     const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }

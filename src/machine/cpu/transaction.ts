@@ -86,6 +86,15 @@ export class Transaction {
     this.values[slot] = value; // a BigUint64Array cuts to 64 bits
   }
 
+  /** Whether any of these slots will take another value with the commit. */
+  changesAny(slots: readonly Slot[]): boolean {
+    if (this.count === 0) return false;
+    for (const slot of slots) {
+      if (this.isWritten[slot] === 1 && this.values[slot] !== this.host.registers[slot]) return true;
+    }
+    return false;
+  }
+
   /** The same in halves: no bigint is made. */
   setHalves(slot: Slot, low: number, high: number): void {
     if (this.isWritten[slot] === 0) this.note(slot);

@@ -3,9 +3,8 @@
  * It owns what is derived from architectural state (decoded blocks, TLB banks, mode key) and rebuilds it when
  * `stateChanged` says so; nothing here is ever on a tape.
  */
-import type { SlotReader } from '../cpu/mode.js';
 import { checkSegment, isAllowed } from '../cpu/segments.js';
-import { Access } from '../cpu/transaction.js';
+import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES, isAvxEnabled } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
@@ -21,7 +20,6 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  type Registers,
   Segment,
   SLOT_COUNT,
   type Slot,
@@ -378,14 +376,12 @@ export class Engine {
     return 1;
   }
 
-  /** Where an access goes, for transactions. @param cpu registers that may not be committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
-  translate(linear: bigint, access: number, cpu?: SlotReader): number {
+  /** Where an access goes. @param tx registers that are not committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
+  translate(linear: bigint, access: number, tx?: Transaction): number {
     const low = Number(BigInt.asIntN(32, linear));
     const high = Number(BigInt.asIntN(32, linear >> 32n));
     const paging =
-      cpu === undefined || !changesPaging(cpu, this.registers)
-        ? this.pagingContext
-        : pagingContext((slot) => cpu.get(slot), this.features);
+      tx?.changesAny(PAGING_SLOTS) === true ? pagingContext((slot) => tx.get(slot), this.features) : this.pagingContext;
     const frame = this.walker.walk(paging, low, high, access);
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
   }
@@ -572,9 +568,7 @@ function watchedPages(get: (slot: Slot) => bigint): readonly number[] {
   return pages;
 }
 
-/** Whether a transaction has changed what translation depends on. */
-const changesPaging = (cpu: SlotReader, registers: Registers): boolean =>
-  PAGING_SLOTS.some((slot) => cpu.get(slot) !== registers[slot]) ||
-  ((cpu.get(R.rflags) ^ (registers[R.rflags] as bigint)) & Flag.AC) !== 0n;
-
-const PAGING_SLOTS: readonly Slot[] = [R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];
+/** What translation depends on; of RFLAGS it is AC. */
+const PAGING_SLOTS: readonly Slot[] = [
+  ...[R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.rflags],
+];
