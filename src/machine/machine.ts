@@ -9,7 +9,7 @@ import { bootMultiboot } from './boot/multiboot.js';
 import { checkConfig, type MachineConfig } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import { Processor } from './cpu/processor.js';
-import type { ProcessorHost } from './cpu/processor-host.js';
+import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
 import { cpuProfile } from './cpu/profiles.js';
 import {
   type CpuSignal,
@@ -96,10 +96,11 @@ export class Machine implements ProcessorHost {
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
 
-  /** @throws InputError */
+  /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
   constructor(
     readonly config: MachineConfig,
     private readonly sink: EventSink,
+    private readonly tier: Tier = 'engine',
   ) {
     checkConfig(config);
     const profile = cpuProfile(config.cpu);
@@ -133,6 +134,11 @@ export class Machine implements ProcessorHost {
 
   get registers() {
     return this.engine.registers;
+  }
+
+  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
+  watch(watcher: ExecutionWatcher): void {
+    this.processor.watcher = watcher;
   }
 
   // Inputs
@@ -217,7 +223,7 @@ export class Machine implements ProcessorHost {
   }
 
   private runUntil(target: number): void {
-    if (this.processor.mustStep) {
+    if (this.processor.mustStep || this.tier === 'evaluator') {
       this.processor.step(undefined);
       return;
     }

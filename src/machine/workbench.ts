@@ -7,7 +7,7 @@
  */
 import { BASE_PROFILE, type CpuProfile } from './cpu/cpuid.js';
 import { Processor } from './cpu/processor.js';
-import type { ProcessorHost } from './cpu/processor-host.js';
+import type { ProcessorHost, Tier } from './cpu/processor-host.js';
 import { invariant } from './errors.js';
 import type { MachineEvent } from './events.js';
 import type { Feature } from './isa/instruction.js';
@@ -16,9 +16,6 @@ import { decodeDelta, R, type RegisterFile } from './layout/cpu-state.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { type Nanoseconds, nanoseconds } from './units.js';
 import { Engine } from './wasm/engine.js';
-
-/** Which implementation executes: the reference over bigints, or the engine with what it leaves to the reference. */
-export type Tier = 'evaluator' | 'engine';
 
 export interface RaisedException {
   readonly vector: number;

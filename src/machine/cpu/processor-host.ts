@@ -1,4 +1,5 @@
 /** What the processor needs of the machine around it: the machine itself, or a workbench. */
+import type { DecodedInstruction } from '../decode/decoded.js';
 import type { EndReason, MachineEvent } from '../events.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
@@ -7,6 +8,17 @@ import type { Nanoseconds, SPA } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import type { CpuProfile } from './cpuid.js';
 import type { VmcbShadow } from './system-context.js';
+
+/** Which implementation executes: the reference over bigints, or the engine with what it leaves to the reference. */
+export type Tier = 'evaluator' | 'engine';
+
+/** Told of each instruction that the evaluator or the control plane executes: what a test has covered. */
+export interface ExecutionWatcher {
+  /** It was fetched and decoded, and no intercept came first. */
+  begins(insn: DecodedInstruction): void;
+  /** It retired. */
+  completes(insn: DecodedInstruction): void;
+}
 
 export interface ProcessorHost extends VmcbShadow {
   readonly memory: PhysicalMemory;

@@ -51,7 +51,7 @@ import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './ex
 import { codeOffset, InstructionFetch } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
-import type { ProcessorHost } from './processor-host.js';
+import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
 import { initRegisters } from './reset.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
@@ -96,6 +96,7 @@ export class Processor implements TransactionHost, SystemContext {
   private vectoring: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
+  watcher: ExecutionWatcher | undefined;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
@@ -284,8 +285,10 @@ export class Processor implements TransactionHost, SystemContext {
       this.ops.watch(breakpointsEnabled(this.liveRegisters));
       if ('system' in insn.instruction) {
         if (this.exitsFirst(insn.instruction)) return;
+        this.watcher?.begins(insn);
         this.system(insn, insn.instruction);
       } else {
+        this.watcher?.begins(insn);
         this.ops.execute(insn);
         this.makeOutcome = 'plain';
       }
@@ -348,6 +351,7 @@ export class Processor implements TransactionHost, SystemContext {
 
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
+    this.watcher?.completes(insn);
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
       const rflags = this.get(R.rflags);
@@ -384,6 +388,7 @@ export class Processor implements TransactionHost, SystemContext {
       this.deliver(eventOfFault(reason), 0);
     } else if (reason instanceof SoftwareEvent) {
       tx.abort();
+      this.watcher?.completes(this.insn);
       this.deliver(reason.event, 1);
     } else if (reason instanceof VmExit) {
       tx.abort();

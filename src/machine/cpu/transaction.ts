@@ -77,8 +77,9 @@ export class Transaction {
     this.held = new Uint32Array(buffer, byteOffset, 2 * length);
   }
 
+  /** One read of the array that has it, not one of two reads: see docs/adr/0030. */
   get(slot: Slot): bigint {
-    return this.isWritten[slot] === 1 ? (this.values[slot] as bigint) : (this.host.registers[slot] as bigint);
+    return (this.isWritten[slot] === 1 ? this.values : this.host.registers)[slot] as bigint;
   }
 
   set(slot: Slot, value: bigint): void {

@@ -96,6 +96,9 @@ export class Engine {
   private readonly banks: TlbBanks;
   private readonly view: DataView;
   private readonly words: Int32Array;
+  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0030). */
+  private readonly linear = new BigUint64Array(1);
+  private readonly linearWords = new Int32Array(this.linear.buffer);
   /** Instructions of assists, by the micro-op that asked. */
   private assists = new Map<number, DecodedInstruction>();
   private paging: PagingContext | undefined;
@@ -378,8 +381,9 @@ export class Engine {
 
   /** Where an access goes. @param tx registers that are not committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
   translate(linear: bigint, access: number, tx?: Transaction): number {
-    const low = Number(BigInt.asIntN(32, linear));
-    const high = Number(BigInt.asIntN(32, linear >> 32n));
+    this.linear[0] = linear;
+    const low = this.linearWords[0] as number;
+    const high = this.linearWords[1] as number;
     const paging =
       tx?.changesAny(PAGING_SLOTS) === true ? pagingContext((slot) => tx.get(slot), this.features) : this.pagingContext;
     const frame = this.walker.walk(paging, low, high, access);
