@@ -2,16 +2,22 @@
  * What a machine is made of. Together with the boot image and the inputs it determines a session (law 2); it stands in
  * the tape's header as plain data.
  */
+import type { CpuProfile } from './cpu/profile.js';
 import { cpuProfile } from './cpu/profiles.js';
 import { InputError } from './errors.js';
 import { MAX_RAM_BYTES, WASM_PAGE_BYTES } from './layout/linear-memory.js';
+import { DEVIATION_NAMES, type DeviationName } from './policy/catalogue.js';
 
 export interface MachineConfig {
   /** Guest RAM from sPA 0. */
   readonly ramBytes: number;
   readonly vcpus: number;
+  /** Instructions that a vCPU runs before the next one's turn. */
+  readonly quantumInstructions: number;
   /** Name of the CPU profile (`cpu/profiles.ts`). */
   readonly cpu: string;
+  /** Where the processor does as another program does, in the order of the catalogue (`policy/catalogue.ts`). */
+  readonly deviations: readonly DeviationName[];
   /** Virtual nanoseconds that pass with each retired instruction (docs/adr/0004-virtual-time.md). */
   readonly nanosecondsPerInstruction: number;
 }
@@ -19,29 +25,52 @@ export interface MachineConfig {
 export const DEFAULT_CONFIG: MachineConfig = {
   ramBytes: 128 * 1024 * 1024,
   vcpus: 1,
+  quantumInstructions: 20_000,
   cpu: 'vmtape-base',
+  deviations: [],
   nanosecondsPerInstruction: 10,
 };
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 2;
+export const MACHINE_MODEL_VERSION = 3;
 
+/** APIC ids are a byte wide, and the highest is the broadcast. */
+const MAX_VCPUS = 255;
 const MIN_RAM_BYTES = 1024 * 1024;
+
+/** The processor that `config` names; undefined when there is no such profile. */
+export function machineProfile({ cpu, deviations }: MachineConfig): CpuProfile | undefined {
+  const profile = cpuProfile(cpu);
+  return profile === undefined || deviations.length === 0 ? profile : { ...profile, deviations: new Set(deviations) };
+}
 
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
-  const { ramBytes, vcpus, cpu, nanosecondsPerInstruction } = config;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction } = config;
   if (!Number.isSafeInteger(ramBytes) || ramBytes < MIN_RAM_BYTES || ramBytes > MAX_RAM_BYTES) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be between 1M and 3584M', 'Choose another --memory.');
   }
   if (ramBytes % WASM_PAGE_BYTES !== 0) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be a multiple of 64K', 'Choose another --memory.');
   }
-  if (vcpus !== 1) {
-    throw new InputError(`${vcpus} vCPUs`, 'this version runs one vCPU', 'Leave --smp out or set it to 1.');
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) {
+    throw new InputError(`${vcpus} vCPUs`, `there may be 1 to ${MAX_VCPUS}`, 'Choose another --smp.');
+  }
+  if (!Number.isSafeInteger(quantumInstructions) || quantumInstructions < 1) {
+    throw new InputError(
+      `a quantum of ${quantumInstructions} instructions`,
+      'it must be at least 1',
+      'Choose another --quantum.',
+    );
   }
   if (cpuProfile(cpu) === undefined) {
     throw new InputError(`CPU profile ${JSON.stringify(cpu)}`, 'there is none of that name', 'See vmtape profiles.');
+  }
+  const inOrder = DEVIATION_NAMES.filter((name) => deviations.includes(name));
+  const stranger = deviations.find((name, index) => inOrder[index] !== name);
+  if (stranger !== undefined) {
+    const problem = 'it is unknown, named twice, or out of order';
+    throw new InputError(`deviation ${JSON.stringify(stranger)}`, problem, 'See vmtape policies.');
   }
   if (
     !Number.isInteger(nanosecondsPerInstruction) ||

@@ -59,9 +59,10 @@ export type CpuEvent =
   | { readonly type: 'cpu.msr-unknown'; readonly msr: number; readonly write: boolean; readonly value: bigint }
   /** HLT or MWAIT: the vCPU stops until an interrupt. */
   | { readonly type: 'cpu.halted'; readonly registers: RegisterDelta }
+  /** The line that MWAIT watches was written to. */
   | { readonly type: 'cpu.woke'; readonly registers: RegisterDelta }
-  /** A pending condition was noted for the next boundary: an NMI, INIT or SMI arrived. */
-  | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi'; readonly registers: RegisterDelta }
+  /** A pending condition was noted for the next boundary: an NMI, INIT, SMI or start-up interrupt arrived. */
+  | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi' | 'sipi'; readonly registers: RegisterDelta }
   /** A third fault while delivering a double fault (APM vol.2 §8.2.9). */
   | { readonly type: 'cpu.shutdown'; readonly registers: RegisterDelta };
 
@@ -122,6 +123,8 @@ export type MachineWideEvent =
   | { readonly type: 'input.entropy'; readonly seed: bigint }
   /** RDRAND or RDSEED drew a value. */
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
+  /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
+  | { readonly type: 'vcpu.scheduled'; readonly until: number }
   /** Every vCPU waited: virtual time jumped to the next deadline. */
   | { readonly type: 'time.skipped'; readonly nanoseconds: number }
   /** An access that no device claims (law 8). Reads give all ones. */
@@ -173,6 +176,7 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'input.entropy': ['seed'],
   'entropy.drawn': ['value'],
   'time.skipped': ['nanoseconds'],
+  'vcpu.scheduled': ['until'],
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
   ...DEVICE_EVENT_FIELDS,

@@ -53,8 +53,11 @@ export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } fro
 export { Machine } from './machine.js';
 export type { PhysicalMemory } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
+export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';
+export type { Witness } from './policy/deviation.js';
+export { POLICIES, type Policy, parsePolicy, policyNamed } from './policy/policies.js';
 export { initialState, type MachineState, reduce } from './reduce.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
-export { INTERCEPTS, MANUAL_POLICY, type Policy } from './svm/intercepts.js';
+export { INTERCEPTS } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
 export { Workbench } from './workbench.js';

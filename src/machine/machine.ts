@@ -1,16 +1,17 @@
 /**
- * Wires memory, vCPU, SVM and devices: the machine's loop, and everything that states an event.
+ * Wires memory, vCPUs, SVM and devices: the machine's loop, and everything that states an event.
  *
  * `advance` runs until a limit, the end or the lack of anything to wait for; `deliver` takes inputs. Each event is
  * applied by the reducer and then handed to the sink. The machine never reads the host's clock, randomness or
  * environment: a session is a function of configuration, boot image and inputs (laws 1 and 2).
  */
 import { bootMultiboot } from './boot/multiboot.js';
-import { checkConfig, type MachineConfig } from './config.js';
+import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import { Processor } from './cpu/processor.js';
 import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
-import { cpuProfile } from './cpu/profiles.js';
+import { withStartup } from './cpu/reset.js';
+import type { DecodedInstruction } from './decode/decoded.js';
 import {
   type CpuSignal,
   cpuInterruptPending,
@@ -38,12 +39,12 @@ import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import {
+  Activity,
   Boundary,
   DELTA_ENTRY_BYTES,
   encodeDelta,
   R,
   type RegisterDelta,
-  SLOT_COUNT,
   type Slot,
   SvmMode,
 } from './layout/cpu-state.js';
@@ -52,6 +53,7 @@ import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
+import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
 
 /** Why `advance` came back. */
@@ -60,7 +62,10 @@ export type AdvanceStop =
   | 'limit'
   /** The session is over; `state.ended` says how. */
   | 'ended'
-  /** Every vCPU waits, and time has passed from deadline to deadline for a while: call again, or give up. */
+  /**
+   * No instruction has retired for a while: every vCPU waits and time has passed from deadline to deadline, or exceptions
+   * follow each other because their handler cannot be fetched. Call again, or give up.
+   */
   | 'waiting'
   /** Every vCPU waits and no device will ever wake one: only an input can. */
   | 'idle';
@@ -79,8 +84,8 @@ export type MachineInput =
   | { readonly type: 'input.entropy'; readonly seed: bigint };
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
-const MOST_SKIPS = 1000;
+/** How often `advance` goes round without an instruction before it returns, so that its caller can stop. */
+const MOST_TURNS = 1000;
 
 export class Machine implements ProcessorHost {
   readonly memory: PhysicalMemory;
@@ -88,6 +93,7 @@ export class Machine implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly engine: Engine;
   private readonly processor: Processor;
+  private readonly vcpus: Vcpus;
   private instructions = 0;
   /** Instructions retired since the last event. */
   private unstated = 0;
@@ -95,6 +101,8 @@ export class Machine implements ProcessorHost {
   private deadline: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
+  /** Another vCPU's local APIC has just changed: most likely it has an interrupt now. */
+  private interrupted: number | undefined;
 
   /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
   constructor(
@@ -103,17 +111,15 @@ export class Machine implements ProcessorHost {
     private readonly tier: Tier = 'engine',
   ) {
     checkConfig(config);
-    const profile = cpuProfile(config.cpu);
+    const profile = machineProfile(config);
     invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
     this.profile = profile;
     this.memory = new PhysicalMemory(config.ramBytes);
-    this.engine = new Engine(this.memory, INSTRUCTIONS, { instructions: profile.features, ...pagingFeatures(profile) });
-    const initial = initialState(config);
-    this.state = { ...initial, vcpus: [{ registers: this.engine.registers, msrs: {} }] };
-    for (let slot = 0; slot < SLOT_COUNT; slot++) {
-      this.engine.registers[slot as Slot] = initial.vcpus[0]?.registers[slot as Slot] as bigint;
-      this.engine.syncShadow(slot as Slot);
-    }
+    const features = { instructions: profile.features, ...pagingFeatures(profile) };
+    this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
+    this.state = initialState(config);
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory);
+    this.vcpus.load(this.state.vcpus);
     this.processor = new Processor(this);
   }
 
@@ -132,6 +138,11 @@ export class Machine implements ProcessorHost {
     return ((this.registers[R.svmMode] as bigint) & SvmMode.GUEST) !== 0n ? 2 : 1;
   }
 
+  private levelOf(vcpu: number): Level {
+    return (this.vcpus.reader(vcpu).get(R.svmMode) & SvmMode.GUEST) !== 0n ? 2 : 1;
+  }
+
+  /** Those of the vCPU whose turn it is. */
   get registers() {
     return this.engine.registers;
   }
@@ -139,6 +150,14 @@ export class Machine implements ProcessorHost {
   /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
   watch(watcher: ExecutionWatcher): void {
     this.processor.watcher = watcher;
+  }
+
+  get vcpu(): number {
+    return this.vcpus.current;
+  }
+
+  get processors(): number {
+    return this.config.vcpus;
   }
 
   // Inputs
@@ -180,23 +199,71 @@ export class Machine implements ProcessorHost {
   }
 
   private loop(limit: InstructionCount): AdvanceStop {
-    let skips = 0;
+    let turns = 0;
+    let last = this.instructions;
     for (;;) {
+      if (this.instructions !== last) {
+        last = this.instructions;
+        turns = 0;
+      } else if (turns++ > MOST_TURNS) return 'waiting';
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
       if (this.processor.takeDueEvent()) continue;
       if (this.instructions >= limit) return 'limit';
+      if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.processor.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
-        if (skips === MOST_SKIPS) return 'waiting';
-        skips++;
+        if (deadline === NEVER || (this.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
         this.skipTo(deadline);
         continue;
       }
-      skips = 0;
-      this.runUntil(Math.min(limit, this.instructionAt(deadline)));
+      this.runUntil(Math.min(limit, this.instructionAt(deadline), this.turnEnd));
     }
+  }
+
+  /** No vCPU will ever take what a device may raise. */
+  private get isDeaf(): boolean {
+    return this.state.vcpus.every((_, vcpu) => this.vcpus.isDeaf(vcpu));
+  }
+
+  // Turns
+
+  /** Wakes the current vCPU, or lets the next one that can run have its turn when this one waits or has had its time. */
+  private changesTurn(): boolean {
+    if (this.vcpus.isWoken) {
+      const woken = encodeDelta([
+        [R.activity, Activity.RUNNING],
+        [R.monitorAddress, 0n],
+      ]);
+      this.stateEvent({ type: 'cpu.woke', registers: woken }, 0);
+      return true;
+    }
+    const isOver = this.instructions >= this.state.schedule.until;
+    return (isOver || !this.processor.isRunning) && this.passTurn();
+  }
+
+  /** Interrupts are taken soon: the vCPU that just got one runs next. */
+  private followInterrupt(): void {
+    const { interrupted } = this;
+    this.interrupted = undefined;
+    if (interrupted !== undefined && this.vcpus.canRun(interrupted)) this.passTurn(interrupted);
+  }
+
+  /** @returns false when nobody else can run. */
+  private passTurn(next = this.vcpus.next()): boolean {
+    this.interrupted = undefined;
+    if (next === undefined) return false;
+    this.flushRun();
+    this.state1({ type: 'vcpu.scheduled', until: this.instructions + this.config.quantumInstructions }, 0, next);
+    this.vcpus.follow();
+    return true;
+  }
+
+  /** Until when the current vCPU may run before it is asked again whether others can. */
+  private get turnEnd(): number {
+    if (this.processors === 1) return NEVER;
+    const { until } = this.state.schedule;
+    return until > this.instructions ? until : this.instructions + this.config.quantumInstructions;
   }
 
   /** Lets devices act whose time has come. @returns the next deadline. */
@@ -206,6 +273,7 @@ export class Machine implements ProcessorHost {
       if (this.deadline > this.now) return this.deadline;
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
+      if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
   }
@@ -223,14 +291,21 @@ export class Machine implements ProcessorHost {
   }
 
   private runUntil(target: number): void {
-    if (this.processor.mustStep || this.tier === 'evaluator') {
-      this.processor.step(undefined);
-      return;
+    if (this.processor.mustStep || this.tier === 'evaluator') this.step(undefined);
+    else {
+      const { stop, retired } = this.engine.run(target - this.instructions);
+      this.instructions += retired;
+      this.unstated += retired;
+      if (stop === 'assist') this.step(this.engine.assisted());
     }
-    const { stop, retired } = this.engine.run(target - this.instructions);
-    this.instructions += retired;
-    this.unstated += retired;
-    if (stop === 'assist') this.processor.step(this.engine.assisted());
+  }
+
+  /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */
+  private step(known: DecodedInstruction | undefined): void {
+    this.processor.step(known);
+    if (this.processors === 1) return;
+    if (this.processor.paused) this.passTurn();
+    else this.followInterrupt();
   }
 
   // Events
@@ -242,7 +317,7 @@ export class Machine implements ProcessorHost {
     const retired = this.unstated;
     this.unstated = 0;
     // The engine was the reducer of this one: its registers are the machine's.
-    this.sink({ retired, vcpu: 0, level: this.level, event: { type: 'cpu.ran', registers } });
+    this.sink({ retired, vcpu: this.vcpu, level: this.level, event: { type: 'cpu.ran', registers } });
   }
 
   /** Applies and states an event that stands between runs. */
@@ -251,14 +326,14 @@ export class Machine implements ProcessorHost {
     this.state1(event, retired);
   }
 
-  private state1(event: MachineEvent, retired: 0 | 1 = 0): void {
-    const { level } = this;
-    reduce(this.state, event, 0);
+  private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
+    const level = vcpu === this.vcpu ? this.level : this.levelOf(vcpu);
+    reduce(this.state, event, vcpu);
     // An event of registers is none of a device's.
     if (!('registers' in event)) this.deadline = undefined;
     this.instructions += retired;
-    if ('registers' in event) this.registersChanged(event.registers);
-    this.sink({ retired, vcpu: 0, level, event });
+    if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
+    this.sink({ retired, vcpu, level, event });
   }
 
   private registersChanged(delta: RegisterDelta): void {
@@ -278,18 +353,25 @@ export class Machine implements ProcessorHost {
     for (;;) {
       if (left.events.length === 0 && left.signals.length === 0) break;
       this.flushRun();
-      for (const event of left.events) this.state1(event satisfies DeviceEvent);
-      for (const signal of left.signals) this.signal(signal);
+      for (const event of left.events) {
+        this.state1(event satisfies DeviceEvent);
+        if ('apic' in event && event.apic !== this.vcpu) this.interrupted = event.apic;
+      }
+      for (const signal of left.signals) {
+        this.signal(signal);
+        if (signal.vcpu !== this.vcpu) this.interrupted = signal.vcpu;
+      }
       this.ending ??= left.end;
       left = settle(this.state.devices, this.now);
     }
   }
 
-  private signal({ kind }: CpuSignal): void {
+  private signal({ kind, vcpu, vector }: CpuSignal): void {
     const bits = { nmi: Boundary.NMI_PENDING, smi: Boundary.SMI_PENDING, init: Boundary.INIT_PENDING };
-    if (kind === 'sipi') return; // The one vCPU runs; a start-up interrupt is ignored (APM vol.2 §16.5).
-    const boundary = (this.registers[R.boundary] as bigint) | bits[kind];
-    this.state1({ type: 'cpu.pended', what: kind, registers: encodeDelta([[R.boundary, boundary]]) });
+    const cpu = this.vcpus.reader(vcpu);
+    const boundary = kind === 'sipi' ? withStartup(cpu, vector) : cpu.get(R.boundary) | bits[kind];
+    if (boundary === undefined) return;
+    this.state1({ type: 'cpu.pended', what: kind, registers: encodeDelta([[R.boundary, boundary]]) }, 0, vcpu);
   }
 
   end(reason: EndReason, status: number): void {
@@ -301,22 +383,22 @@ export class Machine implements ProcessorHost {
   // What the processor asks for
 
   get externalPending(): boolean {
-    return cpuInterruptPending(this.state.devices, 0) !== undefined;
+    return cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
   }
 
   acknowledge(): number {
-    const { vector, events } = decideAcknowledge(this.state.devices, 0);
+    const { vector, events } = decideAcknowledge(this.state.devices, this.vcpu);
     this.apply({ events, signals: [], end: null });
     return vector;
   }
 
   resetDevicesOfVcpu(): void {
-    this.apply(decideInit(this.state.devices, 0));
+    this.apply(decideInit(this.state.devices, this.vcpu));
   }
 
   readDevice(address: SPA, size: number): bigint {
     if (size > 4) return this.readDevice(address, 4) | (this.readDevice((address + 4) as SPA, size - 4) << 32n);
-    const read = decideMmioRead(this.state.devices, 0, address, size, this.now);
+    const read = decideMmioRead(this.state.devices, this.vcpu, address, size, this.now);
     if (read === undefined) {
       const value = (1n << BigInt(8 * size)) - 1n;
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: false, value }, 0);
@@ -332,7 +414,7 @@ export class Machine implements ProcessorHost {
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
     }
-    const decision = decideMmioWrite(this.state.devices, 0, address, Number(value), size, this.now);
+    const decision = decideMmioWrite(this.state.devices, this.vcpu, address, Number(value), size, this.now);
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
     } else this.apply(decision);
@@ -357,12 +439,12 @@ export class Machine implements ProcessorHost {
   }
 
   readDeviceMsr(msr: number): bigint | 'fault' | undefined {
-    return readMsr(this.state.devices, 0, msr, this.now);
+    return readMsr(this.state.devices, this.vcpu, msr, this.now);
   }
 
   /** @returns false for #GP, undefined when no device has the MSR. */
   writeDeviceMsr(msr: number, value: bigint): boolean | undefined {
-    const decision = decideMsrWrite(this.state.devices, 0, msr, value, this.now, {
+    const decision = decideMsrWrite(this.state.devices, this.vcpu, msr, value, this.now, {
       tscOffset: this.registers[R.tscBase] as bigint,
       physicalAddressBits: this.profile.physicalAddressBits,
     });
@@ -373,11 +455,11 @@ export class Machine implements ProcessorHost {
   }
 
   readTaskPriority(): bigint {
-    return BigInt(readCR8(this.state.devices, 0));
+    return BigInt(readCR8(this.state.devices, this.vcpu));
   }
 
   writeTaskPriority(value: bigint): void {
-    this.apply(decideCR8Write(this.state.devices, 0, Number(value)));
+    this.apply(decideCR8Write(this.state.devices, this.vcpu, Number(value)));
   }
 
   /** TSC = virtual nanoseconds + tscBase. */
@@ -386,11 +468,11 @@ export class Machine implements ProcessorHost {
   }
 
   tscMoved(base: bigint): void {
-    this.apply(decideTscMoved(this.state.devices, 0, base, this.now));
+    this.apply(decideTscMoved(this.state.devices, this.vcpu, base, this.now));
   }
 
   storedMsr(msr: number): bigint {
-    return this.state.vcpus[0]?.msrs[msr] ?? 0n;
+    return this.state.vcpus[this.vcpu]?.msrs[msr] ?? 0n;
   }
 
   drawEntropy(): bigint {

@@ -5,8 +5,8 @@
  * WebAssembly memory; for history it runs under `produce`, where they are an array (`history.ts`). RAM is in no event.
  */
 import { isDraft } from 'immer';
-import type { MachineConfig } from './config.js';
-import { cpuProfile } from './cpu/profiles.js';
+import { type MachineConfig, machineProfile } from './config.js';
+import type { CpuProfile } from './cpu/profile.js';
 import { resetRegisters } from './cpu/reset.js';
 import { isStoredMsr, type StoredMsrs } from './cpu/stored-msrs.js';
 import {
@@ -19,7 +19,7 @@ import {
 } from './devices/devices.js';
 import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
-import { applyDelta, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
+import { Activity, applyDelta, R, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
 import { applyVmcbDelta, emptyVmcbWords, type VmcbWords } from './layout/vmcb.js';
 import { u64 } from './units.js';
 
@@ -31,6 +31,8 @@ export interface VcpuState {
 
 export interface MachineState {
   readonly vcpus: VcpuState[];
+  /** Whose turn it is, and until how many instructions have retired in all. */
+  readonly schedule: { vcpu: number; until: number };
   readonly devices: DevicesState;
   /** Each VMCB as the processor last read or wrote it, by sPA in decimal. */
   readonly vmcbs: Record<string, VmcbWords>;
@@ -43,20 +45,27 @@ export interface MachineState {
 
 /** The machine at power-on, with registers as an array. */
 export function initialState(config: MachineConfig): MachineState {
-  const profile = cpuProfile(config.cpu);
+  const profile = machineProfile(config);
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
-  const reset = resetRegisters(profile);
-  const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
   const devices = initialDevices(config);
   handOver(devices);
   return {
-    vcpus: Array.from({ length: config.vcpus }, () => ({ registers: [...registers] as Registers, msrs: {} })),
+    vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),
+    schedule: { vcpu: 0, until: config.quantumInstructions },
     devices,
     vmcbs: {},
     skippedNanoseconds: 0,
     entropy: 0n,
     ended: null,
   };
+}
+
+/** The bootstrap processor runs, the others wait for its start-up interrupts, as a BIOS leaves them. */
+function initialVcpu(profile: CpuProfile, vcpu: number): VcpuState {
+  const reset = new Map(resetRegisters(profile));
+  if (vcpu !== 0) reset.set(R.activity, Activity.WAIT_FOR_SIPI);
+  const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
+  return { registers: registers as Registers, msrs: {} };
 }
 
 /** Applies `event` of vCPU `vcpu` in place. */
@@ -97,6 +106,10 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       return;
     case 'entropy.drawn':
       state.entropy = u64(state.entropy + ENTROPY_STEP);
+      return;
+    case 'vcpu.scheduled':
+      state.schedule.vcpu = vcpu;
+      state.schedule.until = event.until;
       return;
     case 'time.skipped':
       state.skippedNanoseconds += event.nanoseconds;

@@ -28,6 +28,8 @@ export class Workbench implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly now: Nanoseconds = nanoseconds(0);
   readonly externalPending = false;
+  readonly vcpu = 0;
+  readonly processors = 1;
   /** The exception that the last step delivered. */
   exception: RaisedException | undefined;
   /** True when the last step ended in shutdown. */

@@ -64,6 +64,7 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'input.clock': ({ unixSeconds }) => `input: clock at ${unixSeconds} s`,
   'input.entropy': ({ seed }) => `input: entropy seed ${hex(seed)}`,
   'entropy.drawn': ({ value }) => `drew ${hex(value)}`,
+  'vcpu.scheduled': ({ until }) => `its turn, until ${until}`,
   'time.skipped': ({ nanoseconds }) => `skipped ${nanoseconds} ns`,
   'bus.unclaimed': ({ space, address, size, write, value }) =>
     `${space} ${hex(address)} is nobody's: ${write ? `write of ${hex(value)}` : 'read'}, ${size} bytes`,

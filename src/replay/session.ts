@@ -7,7 +7,13 @@
  */
 
 import type { TapeDescription, TapeHeader } from '../journal/index.js';
-import { checkConfig, InputError, MACHINE_MODEL_VERSION, type MachineConfig } from '../machine/index.js';
+import {
+  checkConfig,
+  DEFAULT_CONFIG,
+  InputError,
+  MACHINE_MODEL_VERSION,
+  type MachineConfig,
+} from '../machine/index.js';
 
 export const SLICE_INSTRUCTIONS = 100_000;
 
@@ -21,12 +27,12 @@ export const sliceEnd = ({ sliceInstructions }: SessionConfig, retired: number):
   (Math.floor(retired / sliceInstructions) + 1) * sliceInstructions;
 
 export function describeSession(config: SessionConfig, vmtapeVersion: string): TapeDescription {
-  const { ramBytes, vcpus, cpu, nanosecondsPerInstruction } = config.machine;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction } = config.machine;
   return {
     vmtapeVersion,
     machineVersion: String(MACHINE_MODEL_VERSION),
     configuration: {
-      machine: { ramBytes, vcpus, cpu, nanosecondsPerInstruction },
+      machine: { ramBytes, vcpus, quantumInstructions, cpu, deviations: [...deviations], nanosecondsPerInstruction },
       sliceInstructions: config.sliceInstructions,
     },
   };
@@ -34,10 +40,12 @@ export function describeSession(config: SessionConfig, vmtapeVersion: string): T
 
 /** @throws InputError when this vmtape cannot make the machine that the tape was recorded on. */
 export function sessionConfig({ configuration }: Pick<TapeHeader, 'configuration'>): SessionConfig {
-  const { machine, sliceInstructions } = configuration as unknown as Partial<SessionConfig>;
-  if (machine === undefined || machine === null || typeof machine !== 'object') {
+  const { machine: described, sliceInstructions } = configuration as unknown as Partial<SessionConfig>;
+  if (described === undefined || described === null || typeof described !== 'object') {
     throw new InputError('tape header', 'its configuration describes no machine', 'Use the vmtape that recorded it.');
   }
+  // A tape from before a field existed has what every machine had then.
+  const machine: MachineConfig = { ...DEFAULT_CONFIG, ...described };
   checkConfig(machine);
   if (typeof sliceInstructions !== 'number' || !Number.isSafeInteger(sliceInstructions) || sliceInstructions < 1) {
     const problem = `a slice of ${JSON.stringify(sliceInstructions)} instructions is none`;

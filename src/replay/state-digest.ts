@@ -70,8 +70,11 @@ function vmcbDigest({ vmcbs }: MachineState): Uint8Array {
   return plain(hash.digest());
 }
 
-function machineDigest({ skippedNanoseconds, entropy, ended }: MachineState, retired: InstructionCount): Uint8Array {
-  return sha256(canonicalBytes({ skippedNanoseconds, entropy, ended, retired: Number(retired) }));
+function machineDigest(
+  { schedule, skippedNanoseconds, entropy, ended }: MachineState,
+  retired: InstructionCount,
+): Uint8Array {
+  return sha256(canonicalBytes({ schedule, skippedNanoseconds, entropy, ended, retired: Number(retired) }));
 }
 
 // RAM

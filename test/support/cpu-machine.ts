@@ -333,6 +333,7 @@ export class CpuMachine {
       profile: this.profile,
       now: nanoseconds(0),
       vcpu: 0,
+      pause: () => {},
       vmcbShadow: { knownWords: () => undefined },
       nestedAddress: (gPA) => gPA,
       writeTrap: () => {},
@@ -344,7 +345,8 @@ export class CpuMachine {
           osxsave: (this.get('cr4') & CR4.OSXSAVE) !== 0n,
           xcr0: this.get('xcr0'),
         }),
-      intercept: (name, info) => {
+      intercept: (name, info, stage = INTERCEPTS[name].stage) => {
+        if (stage !== INTERCEPTS[name].stage) return;
         if (!interceptRequested((slot) => this.registers[slot] as bigint, name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);
       },

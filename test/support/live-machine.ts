@@ -2,7 +2,14 @@
  * A whole machine without a boot image: a test writes code and registers, and reads the events that it states. 64-bit
  * mode, the lowest 16 MiB mapped onto themselves for every privilege level, and a handler for each vector that halts.
  */
-import { DEFAULT_CONFIG, Machine, type MachineEvent, type StatedEvent } from '../../src/machine/index.js';
+import {
+  DEFAULT_CONFIG,
+  type DeviationName,
+  Machine,
+  type MachineConfig,
+  type MachineEvent,
+  type StatedEvent,
+} from '../../src/machine/index.js';
 import { CR0, CR4, EFER, R, type RegisterName, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { instructionCount, sPA } from '../../src/machine/units.js';
 import { descriptor, gate } from './cpu-machine.js';
@@ -43,8 +50,15 @@ export class LiveMachine {
   private before = 0;
 
   /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. @param cpu name of a profile. */
-  constructor(code: string, values: Values = {}, cpu = DEFAULT_CONFIG.cpu) {
-    this.machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu }, (event) => this.stated.push(event));
+  constructor(
+    code: string,
+    values: Values = {},
+    cpu = DEFAULT_CONFIG.cpu,
+    deviations: readonly DeviationName[] = DEFAULT_CONFIG.deviations,
+    more: Partial<MachineConfig> = {},
+  ) {
+    const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu, deviations, ...more };
+    this.machine = new Machine(config, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);
   }

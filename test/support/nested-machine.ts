@@ -3,6 +3,7 @@
  * gives: in 64-bit mode, on L1's own page tables, exiting at HLT.
  */
 import type { EventOf } from '../../src/machine/events.js';
+import type { DeviationName } from '../../src/machine/index.js';
 import { RAM_BASE } from '../../src/machine/layout/linear-memory.js';
 import { VMCB } from '../../src/machine/layout/vmcb.js';
 import { INTERCEPTS, type InterceptName } from '../../src/machine/svm/intercepts.js';
@@ -19,8 +20,8 @@ type Values = ConstructorParameters<typeof LiveMachine>[1];
 
 export class NestedMachine extends LiveMachine {
   /** @param guest L2's code in hexadecimal; HLT is put behind it. @param values registers of L1. */
-  constructor(guest: string, values: Values = {}, cpu?: string) {
-    super(VMRUN_AND_HALT, { rax: BigInt(VMCB_AT), vmHsavePA: 0x60_0000n, ...values }, cpu);
+  constructor(guest: string, values: Values = {}, cpu?: string, deviations?: readonly DeviationName[]) {
+    super(VMRUN_AND_HALT, { rax: BigInt(VMCB_AT), vmHsavePA: 0x60_0000n, ...values }, cpu, deviations);
     const { vmcb } = this;
     for (const name of ['cs', 'ss', 'ds', 'es', 'cr0', 'cr3', 'cr4', 'efer'] as const) vmcb[name] = this.get(name);
     for (const name of ['gdtrBase', 'idtrBase'] as const) vmcb[name] = this.get(name);

@@ -152,7 +152,12 @@ export class SvmMachine {
       profile: this.profile,
       insn: { addressWidth: 64, length: 3 },
       vmcbShadow: { knownWords: (vmcb: number) => this.copies.get(vmcb) },
-      intercept: (name: InterceptName, info?: { readonly info1?: bigint; readonly info2?: bigint }) => {
+      intercept: (
+        name: InterceptName,
+        info?: { readonly info1?: bigint; readonly info2?: bigint },
+        stage = INTERCEPTS[name].stage,
+      ) => {
+        if (stage !== INTERCEPTS[name].stage) return;
         if (!interceptRequested((slot) => this.tx.get(slot), name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1 ?? 0n, info?.info2 ?? 0n, true);
       },

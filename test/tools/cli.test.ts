@@ -79,10 +79,7 @@ describe('wrong usage', () => {
   });
 
   it.each([
-    ['--smp', '2'],
-    ['--policy', 'kvm'],
     ['--initrd', 'file'],
-    ['--quantum', '100'],
     ['--chaos', '1'],
     ['--checkpoint-every', '1000'],
     ['--engine', 'jit'],

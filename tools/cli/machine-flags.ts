@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
-import { DEFAULT_CONFIG, type MachineConfig } from '../../src/machine/index.js';
+import { DEFAULT_CONFIG, type MachineConfig, type Policy, parsePolicy, policyNamed } from '../../src/machine/index.js';
 import type { SessionOptions } from '../../src/replay/index.js';
 import { parseClock, parseCount, parseSize, parseU64, quote } from './arguments.js';
 import { UsageError } from './failure.js';
@@ -17,6 +17,9 @@ export type SerialTarget =
 export interface MachineOptions {
   readonly memory?: number;
   readonly cpu?: string;
+  readonly policy?: Policy;
+  readonly smp?: number;
+  readonly quantum?: number;
   readonly append?: string;
   readonly serial: SerialTarget;
   readonly input?: string;
@@ -30,9 +33,7 @@ export interface MachineOptions {
 
 /** Flags of the command line that this version does not have: named, and refused by name. */
 const LATER: readonly (readonly [flags: string, what: string])[] = [
-  ['--policy <policy>', 'intercept policies'],
   ['--initrd <file>', 'an initial RAM disk'],
-  ['--quantum <n>', 'vCPU interleaving'],
   ['--chaos <seed>', 'chaos mode'],
   ['--checkpoint-every <n>', 'checkpoints'],
 ];
@@ -41,6 +42,11 @@ export function addMachineFlags(command: Command): Command {
   command
     .option('--memory <size>', 'guest RAM (default: 128M)', (text) => parseSize(text, '--memory'))
     .option('--cpu <profile>', `CPU profile, see vmtape profiles (default: ${DEFAULT_CONFIG.cpu})`)
+    .option(
+      '--policy <policy>',
+      'whose deviations from the manual: a name of vmtape policies, or a JSON file',
+      parsePolicyFlag,
+    )
     .option('--append <text>', "the image's command line")
     .addOption(
       new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
@@ -59,7 +65,10 @@ export function addMachineFlags(command: Command): Command {
       parseCount(text, '--time-per-instruction', 1),
     )
     .addOption(new Option('--engine <tier>', 'interpreter or auto (default: auto)').argParser(checkEngine))
-    .addOption(new Option('--smp <n>', 'number of vCPUs: 1').argParser(checkSmp))
+    .option('--smp <n>', `number of vCPUs (default: ${DEFAULT_CONFIG.vcpus})`, (text) => parseCount(text, '--smp', 1))
+    .option('--quantum <n>', `instructions of a vCPU's turn (default: ${DEFAULT_CONFIG.quantumInstructions})`, (text) =>
+      parseCount(text, '--quantum', 1),
+    )
     .option('--stats', 'at the end one JSON line of figures on stderr')
     .option('--guest-status', "end with the guest's own status from isa-debug-exit");
   for (const [flags, what] of LATER) {
@@ -69,6 +78,16 @@ export function addMachineFlags(command: Command): Command {
     command.addOption(new Option(flags).argParser(refuse).hideHelp());
   }
   return command;
+}
+
+/** A policy by name; anything else with a dot or a slash in it is a file. */
+function parsePolicyFlag(text: string): Policy {
+  const known = policyNamed(text);
+  if (known !== undefined) return known;
+  if (!/[./]/.test(text)) {
+    throw new UsageError(`--policy ${quote(text)} is none. See vmtape policies, or give a JSON file.`);
+  }
+  return parsePolicy(new TextDecoder().decode(readInputFile(text, 'the policy file')), text);
 }
 
 function parseSerial(text: string): SerialTarget {
@@ -86,19 +105,16 @@ function checkEngine(text: string): string {
   throw new UsageError(`--engine ${quote(text)} is none. Use interpreter or auto.`);
 }
 
-function checkSmp(text: string): number {
-  const count = parseCount(text, '--smp', 1);
-  if (count === 1) return count;
-  throw new UsageError(`--smp ${count}: this version does not have more than one vCPU yet. Leave it out or give 1.`);
-}
-
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
-  const { memory, cpu, append, seed, clock, timePerInstruction } = options;
+  const { memory, smp, quantum, cpu, policy, append, seed, clock, timePerInstruction } = options;
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
     ...(memory === undefined ? {} : { ramBytes: memory }),
+    ...(smp === undefined ? {} : { vcpus: smp }),
+    ...(quantum === undefined ? {} : { quantumInstructions: quantum }),
     ...(cpu === undefined ? {} : { cpu }),
+    ...(policy === undefined ? {} : { deviations: policy.deviations }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
   };
   // The name without its folder: where an image lies is no part of a session.

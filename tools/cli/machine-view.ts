@@ -34,14 +34,15 @@ function vmcbFields(words: VmcbWords): VmcbFields {
 export function currentVmcb(
   state: MachineState,
 ): { readonly address: bigint; readonly fields: VmcbFields } | undefined {
-  const registers = state.vcpus[0]?.registers;
+  const registers = state.vcpus[state.schedule.vcpu]?.registers;
   const address = registers?.[R.vmcb] ?? 0n;
   const words = state.vmcbs[Number(address)];
   return words === undefined ? undefined : { address, fields: vmcbFields(words) };
 }
 
+/** Those of the vCPU whose turn it is. */
 export const registersOf = (state: MachineState): Registers => {
-  const vcpu = state.vcpus[0];
+  const vcpu = state.vcpus[state.schedule.vcpu];
   if (vcpu === undefined) throw new RangeError('the machine has no vCPU');
   return vcpu.registers;
 };

@@ -34,6 +34,7 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   const { tx } = context;
   const old = tx.get(R.cr0);
   const cr0 = (value & CR0_BITS) | CR0.ET;
+  context.intercept(crWrite(0), { info1 }, 'before-operands');
   checkCr0(tx, value, old);
   context.intercept(crWrite(0), { info1 });
   if (lmsw || ((old ^ cr0) & ~(CR0.TS | CR0.MP)) !== 0n) context.intercept('CR0_SEL_WRITE');
@@ -74,6 +75,7 @@ const KEEP_TRANSLATIONS = 1n << 63n;
 export function writeCr3(context: SystemContext, source: bigint, info1: bigint): void {
   const { tx } = context;
   const value = (tx.get(R.cr4) & CR4.PCIDE) === 0n ? source : source & ~KEEP_TRANSLATIONS;
+  context.intercept(crWrite(3), { info1 }, 'before-operands');
   if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) throw generalProtection();
   context.intercept(crWrite(3), { info1 });
   const paged = (tx.get(R.cr0) & CR0.PG) !== 0n;
@@ -94,6 +96,7 @@ const CR4_PAE_RELOAD = CR4.PSE | CR4.PAE | CR4.PGE;
 export function writeCr4(context: SystemContext, value: bigint, info1: bigint): void {
   const { tx } = context;
   const old = tx.get(R.cr4);
+  context.intercept(crWrite(4), { info1 }, 'before-operands');
   if ((value & ~cr4Mask(context.profile)) !== 0n) throw generalProtection();
   if (isLongMode(tx) && (value & CR4.PAE) === 0n) throw generalProtection();
   const startsPcids = (value & ~old & CR4.PCIDE) !== 0n;

@@ -7,6 +7,7 @@
 import { invariant } from '../errors.js';
 import type { Feature } from '../isa/instruction.js';
 import { CR4, EFER } from '../layout/cpu-state.js';
+import { NO_DEVIATIONS } from '../policy/catalogue.js';
 import type { CpuProfile, CpuQuirk, SvmFeature, SystemFeature } from './profile.js';
 import { AVX_STATE, areaBytes, XState, xcr0Mask } from './xstate.js';
 
@@ -432,6 +433,7 @@ export const BASE_PROFILE: CpuProfile = {
     'idle-hlt',
   ]),
   quirks: new Set<CpuQuirk>(['breakpoints-ignore-gif']),
+  deviations: NO_DEVIATIONS,
   asids: 64,
   physicalAddressBits: 40,
   linearAddressBits: 48,

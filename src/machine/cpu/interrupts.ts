@@ -38,6 +38,8 @@ export type Due =
   /** An intercepted event: #VMEXIT with the code of this row, and the event stays pending. */
   | { readonly kind: 'exit'; readonly intercept: InterceptName }
   | { readonly kind: 'smi' }
+  /** The start-up interrupt that an application processor waits for. */
+  | { readonly kind: 'startup' }
   | { readonly kind: 'init' }
   /** INIT that VM_CR.R_INIT turns into #SX; it is then no longer pending (APM vol.2 §15.30.1 VM_CR MSR). */
   | { readonly kind: 'redirected-init' }
@@ -71,7 +73,9 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
     return unless('INIT', { kind: redirected ? 'redirected-init' : 'init' });
   }
   const activity = cpu.get(R.activity);
-  if (activity === Activity.WAIT_FOR_SIPI) return undefined;
+  if (activity === Activity.WAIT_FOR_SIPI) {
+    return (boundary & Boundary.SIPI_PENDING) === 0n ? undefined : { kind: 'startup' };
+  }
   const discard = inputs.discardsBreakpoints !== false && breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };

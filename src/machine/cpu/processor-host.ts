@@ -27,6 +27,9 @@ export interface ProcessorHost extends VmcbShadow {
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
+  /** The vCPU whose registers these are, and how many there are. */
+  readonly vcpu: number;
+  readonly processors: number;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
   end(reason: EndReason, status: number): void;

@@ -26,19 +26,25 @@ import {
 import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
   EventType,
   encodeEvent,
   hasVirtualNmis,
   pendingInjection,
-  physicalInterruptsAllowed,
   virtualInterruptVector,
   withoutVirtualInterrupt,
   withVirtualNmiTaken,
 } from '../svm/injection.js';
 import { instructionBytes } from '../svm/instruction-bytes.js';
-import { exceptionIntercept, INTERCEPTS, type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import {
+  exceptionIntercept,
+  INTERCEPTS,
+  type InterceptName,
+  type InterceptStage,
+  interceptRequested,
+} from '../svm/intercepts.js';
 import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
@@ -52,7 +58,7 @@ import { codeOffset, InstructionFetch } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
-import { initRegisters } from './reset.js';
+import { initRegisters, startupRegisters } from './reset.js';
 import { enterSmm, hasHandler, Shutdown } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
@@ -82,7 +88,6 @@ export class Processor implements TransactionHost, SystemContext {
   readonly ops: Evaluator;
   readonly vmcbShadow: VmcbShadow;
   private readonly instructions: InstructionFetch;
-  readonly vcpu = 0;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -92,15 +97,19 @@ export class Processor implements TransactionHost, SystemContext {
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction: a write trap. */
   private trap: VmExit | undefined;
+  /** The last instruction was PAUSE: whoever spins lets others run. */
+  paused = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
   private vectoring: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
   watcher: ExecutionWatcher | undefined;
+  private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
+    this.stages = stagesUnder(machine.profile.deviations);
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -147,11 +156,6 @@ export class Processor implements TransactionHost, SystemContext {
     return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
       ? (this.word(R.svmMode) & HOST_IF) !== 0
       : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
-  }
-
-  /** True when the vCPU waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
-  get isDeaf(): boolean {
-    return !this.isRunning && !physicalInterruptsAllowed(this.liveRegisters);
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -227,12 +231,17 @@ export class Processor implements TransactionHost, SystemContext {
         this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
         return;
       case 'init': {
-        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, false)) this.tx.set(slot, value);
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, this.vcpu !== 0))
+          this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush(undefined);
         return;
       }
+      case 'startup':
+        for (const [slot, value] of startupRegisters(this.tx)) this.tx.set(slot, value);
+        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SIPI', registers }), 0);
+        return;
       case 'smi':
         // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
@@ -271,6 +280,7 @@ export class Processor implements TransactionHost, SystemContext {
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
+    this.paused = false;
     this.current = known;
     const rflags = this.get(R.rflags);
     try {
@@ -304,6 +314,7 @@ export class Processor implements TransactionHost, SystemContext {
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
   private exitsFirst({ interceptedFirst }: SystemInstruction): boolean {
     if (interceptedFirst === undefined || !this.requested(interceptedFirst)) return false;
+    if (this.stages[interceptedFirst] !== 'before-exceptions') return false;
     this.tx.abort();
     this.exit(new VmExit(INTERCEPTS[interceptedFirst].exitCode, 0n, 0n, true));
     return true;
@@ -525,19 +536,26 @@ export class Processor implements TransactionHost, SystemContext {
   get now(): Nanoseconds {
     return this.machine.now;
   }
+  get vcpu(): number {
+    return this.machine.vcpu;
+  }
 
   cpuidLeaf(leaf: number, subleaf: number): CpuidLeaf {
     return cpuidLeaf(this.machine.profile, leaf, subleaf, {
       apicId: this.vcpu,
-      processors: 1,
+      processors: this.machine.processors,
       apicEnabled: (this.readApicBase() & 0x800n) !== 0n,
       osxsave: (this.tx.get(R.cr4) & CR4.OSXSAVE) !== 0n,
       xcr0: this.tx.get(R.xcr0),
     });
   }
 
-  intercept(name: InterceptName, info: { readonly info1?: bigint; readonly info2?: bigint } = {}): void {
-    if (!this.requested(name)) return;
+  intercept(
+    name: InterceptName,
+    info: { readonly info1?: bigint; readonly info2?: bigint } = {},
+    stage: InterceptStage = INTERCEPTS[name].stage,
+  ): void {
+    if (!this.requested(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
     const told = assisted !== true || this.profile.svm.has('decode-assists');
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
@@ -555,7 +573,8 @@ export class Processor implements TransactionHost, SystemContext {
 
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
-    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size)) return;
+    const everyByte = this.profile.deviations.has('ioio-every-byte');
+    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
     const next = codeOffset(this.tx, this.get(R.rip) + BigInt(this.insn.length));
     const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
@@ -573,6 +592,9 @@ export class Processor implements TransactionHost, SystemContext {
   }
   plain(): void {
     this.makeOutcome = 'plain';
+  }
+  pause(): void {
+    this.paused = true;
   }
   faultAfter(fault: GuestFault): void {
     this.pendingFault = fault;

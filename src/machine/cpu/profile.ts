@@ -4,6 +4,7 @@
  * Source: APM vol.3 appendix E Obtaining Processor Information Via the CPUID Instruction.
  */
 import type { Feature } from '../isa/instruction.js';
+import type { DeviationSet } from '../policy/catalogue.js';
 
 /** System features, which gate no encoding by themselves. */
 export type SystemFeature =
@@ -76,6 +77,8 @@ export interface CpuProfile {
   readonly system: ReadonlySet<SystemFeature>;
   readonly svm: ReadonlySet<SvmFeature>;
   readonly quirks: ReadonlySet<CpuQuirk>;
+  /** Where it does as another program does, on request (`policy/`). No profile has any by itself. */
+  readonly deviations: DeviationSet;
   /** Number of address space identifiers, the host's 0 included. */
   readonly asids: number;
   readonly physicalAddressBits: number;

@@ -53,6 +53,7 @@ function common(profile: CpuProfile): [Slot, bigint][] {
     [R.dr6, DR6.ONES],
     [R.dr7, DR7.ONE],
     [R.monitorAddress, 0n],
+    [R.monitorDigest, 0n],
   ];
 }
 
@@ -75,6 +76,9 @@ export function resetRegisters(profile: CpuProfile): ReadonlyMap<Slot, bigint> {
   ]);
 }
 
+/** A start-up interrupt that came after the INIT. */
+const STARTUP = Boundary.SIPI_PENDING | (0xffn << Boundary.SIPI_VECTOR_SHIFT);
+
 /**
  * What INIT changes: CR0.CD and NW, the x87 and SSE state, MTRRs and most MSRs stay. An NMI that is blocked or pending
  * is forgotten, and the processor leaves HLT and shutdown.
@@ -86,7 +90,7 @@ export function initRegisters(cpu: SlotReader, profile: CpuProfile, waits: boole
     ...common(profile),
     [R.cr0, kept | CR0.ET],
     [R.svmMode, SvmMode.GIF],
-    [R.boundary, cpu.get(R.boundary) & Boundary.SMI_PENDING],
+    [R.boundary, cpu.get(R.boundary) & (Boundary.SMI_PENDING | STARTUP)],
     [R.vmCr, vmCrAfterInit(cpu.get(R.vmCr))],
     [R.activity, waits ? Activity.WAIT_FOR_SIPI : Activity.RUNNING],
   ]);
@@ -95,12 +99,26 @@ export function initRegisters(cpu: SlotReader, profile: CpuProfile, waits: boole
 /** INIT clears SVMDIS unless it is locked (APM vol.2 §15.30.1 VM_CR MSR). */
 const vmCrAfterInit = (vmCr: bigint): bigint => ((vmCr & VM_CR_LOCK) === 0n ? vmCr & ~VM_CR_SVMDIS : vmCr);
 
-/** CS and RIP after a start-up interrupt with `vector` (APM vol.2 §16.5 Interprocessor Interrupts). */
-export function startupRegisters(vector: number): ReadonlyMap<Slot, bigint> {
+/** What the pending start-up interrupt changes (APM vol.2 §16.5 Interprocessor Interrupts). */
+export function startupRegisters(cpu: SlotReader): ReadonlyMap<Slot, bigint> {
+  const boundary = cpu.get(R.boundary);
+  const vector = Number((boundary >> Boundary.SIPI_VECTOR_SHIFT) & 0xffn);
   return new Map<Slot, bigint>([
     [R.cs, packSegment(vector << 8, 0x9b, 0xffff)],
     [R.csBase, BigInt(vector) << 12n],
     [R.rip, 0n],
+    [R.boundary, boundary & ~STARTUP],
     [R.activity, Activity.RUNNING],
   ]);
+}
+
+/**
+ * `boundary` once a start-up interrupt has arrived; undefined when it is ignored: the vCPU neither waits for one nor has
+ * an INIT pending that will make it wait.
+ */
+export function withStartup(cpu: SlotReader, vector: number): bigint | undefined {
+  const boundary = cpu.get(R.boundary);
+  const waits = cpu.get(R.activity) === Activity.WAIT_FOR_SIPI || (boundary & Boundary.INIT_PENDING) !== 0n;
+  if (!waits || (boundary & Boundary.SIPI_PENDING) !== 0n) return undefined;
+  return boundary | Boundary.SIPI_PENDING | (BigInt(vector) << Boundary.SIPI_VECTOR_SHIFT);
 }

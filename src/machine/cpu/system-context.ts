@@ -8,7 +8,7 @@ import type { GuestFault } from '../faults.js';
 import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
 import type { RegisterDelta } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
-import type { InterceptName } from '../svm/intercepts.js';
+import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import type { Nanoseconds } from '../units.js';
 import type { CpuidLeaf, CpuProfile } from './cpuid.js';
@@ -45,10 +45,14 @@ export interface SystemContext {
 
   /**
    * Exits to L1 when a guest runs and `name` is intercepted at this stage; otherwise does nothing. Descriptions call it
-   * where the table `svm/intercepts.ts` says that the check stands.
+   * where the table `svm/intercepts.ts` says that the check stands, and with `stage` wherever a deviation moves it to.
    * @throws VmExit
    */
-  intercept(name: InterceptName, info?: { readonly info1?: bigint; readonly info2?: bigint }): void;
+  intercept(
+    name: InterceptName,
+    info?: { readonly info1?: bigint; readonly info2?: bigint },
+    stage?: InterceptStage,
+  ): void;
   /** The exit of a write trap follows when the instruction is complete. @param value what was written. */
   writeTrap(name: InterceptName, value: bigint): void;
   /** As `intercept('MSR_PROT')`, by the MSR permission map. */
@@ -65,6 +69,8 @@ export interface SystemContext {
   outcome(make: (registers: RegisterDelta) => MachineEvent): void;
   /** The instruction is plain: its effect belongs to the run it stands in. */
   plain(): void;
+  /** The program spins: other vCPUs may run first. */
+  pause(): void;
   /** The instruction stands, and `fault` is delivered after it: in the task that it switched to. */
   faultAfter(fault: GuestFault): void;
   /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */

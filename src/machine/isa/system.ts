@@ -6,6 +6,7 @@
  */
 import { mergeFlags } from '../cpu/interrupt-return.js';
 import { accessAt, cplOf, ioplOf, isVirtual8086 } from '../cpu/mode.js';
+import { lineChanged, lineDigest, MONITOR_LINE_BYTES, Monitor } from '../cpu/monitor.js';
 import { checkSegment } from '../cpu/segments.js';
 import { resume } from '../cpu/smm.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
@@ -15,7 +16,6 @@ import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
 import { virtualEventPending } from '../svm/injection.js';
 import { pausePasses } from '../svm/pause-filter.js';
-import { u64 } from '../units.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
 
@@ -152,9 +152,13 @@ const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'):
       requireMonitor(context, 0n, feature === 'mwaitx');
       const segment = insn.segmentOverride ?? Segment.DS;
       const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
-      tx.readLinear(linear, 1, accessAt(cplOf(tx)));
+      const access = accessAt(cplOf(tx));
+      tx.readLinear(linear, 1, access);
       context.intercept('MONITOR');
-      tx.set(R.monitorAddress, u64(linear | 1n)); // bit 0: armed
+      const address = tx.host.translate(tx, linear, access);
+      const line = address - (address % MONITOR_LINE_BYTES);
+      tx.set(R.monitorAddress, BigInt(line) | Monitor.ARMED);
+      tx.set(R.monitorDigest, lineDigest(tx.host.memory, line));
     },
   });
 
@@ -163,8 +167,9 @@ const MWAITX_INTERRUPT = 1n;
 const MWAITX_TIMER = 2n;
 
 /**
- * Waits for an interrupt: on one processor nothing else writes to the monitored line. Unarmed it does nothing. A wait that
- * a timer or a masked interrupt may end is over at once, which it may be for any reason.
+ * Waits for an interrupt, or for another vCPU to write to the monitored line. Unarmed it does nothing, as when the line
+ * has been written to already. A wait that a timer or a masked interrupt may end is over at once, which it may be for any
+ * reason.
  */
 const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
   systemInstruction({
@@ -176,12 +181,15 @@ const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwait
       const { tx, ops } = context;
       const extended = feature === 'mwaitx';
       requireMonitor(context, extended ? MWAITX_INTERRUPT | MWAITX_TIMER : 0n, extended);
-      const armed = (tx.get(R.monitorAddress) & 1n) !== 0n;
+      const monitored = tx.get(R.monitorAddress);
+      const armed = (monitored & Monitor.ARMED) !== 0n;
       if (armed) context.intercept('MWAIT_ARMED');
       context.intercept('MWAIT');
       if (!armed) return;
+      const written = lineChanged(tx, tx.host.memory);
       tx.set(R.monitorAddress, 0n);
-      if (ops.readGpr(Gpr.RCX, 32) !== 0n) return;
+      if (ops.readGpr(Gpr.RCX, 32) !== 0n || written) return;
+      tx.set(R.monitorAddress, (monitored & ~Monitor.ARMED) | Monitor.WAITING);
       tx.set(R.activity, Activity.MWAIT);
       context.outcome((registers) => ({ type: 'cpu.halted', registers }));
     },
@@ -193,6 +201,7 @@ const PAUSE = systemInstruction({
   forms: ['F3 90:'],
   system(context) {
     if (!pausePasses(context)) context.intercept('PAUSE');
+    context.pause();
     context.plain();
   },
 });

@@ -75,6 +75,8 @@ export const REGISTER_NAMES = [
   ...(['ymm4', 'ymm4High', 'ymm5', 'ymm5High', 'ymm6', 'ymm6High', 'ymm7', 'ymm7High'] as const),
   ...(['ymm8', 'ymm8High', 'ymm9', 'ymm9High', 'ymm10', 'ymm10High', 'ymm11', 'ymm11High'] as const),
   ...(['ymm12', 'ymm12High', 'ymm13', 'ymm13High', 'ymm14', 'ymm14High', 'ymm15', 'ymm15High'] as const),
+  // Behind the others, for the numbers of slots are on tapes: the line at monitorAddress (cpu/monitor.ts)
+  ...(['monitorDigest'] as const),
 ] as const;
 
 export type RegisterName = (typeof REGISTER_NAMES)[number];
@@ -137,6 +139,9 @@ export const Boundary = {
   /** An INIT is pending (held while GIF is clear). */
   INIT_PENDING: 1n << 5n,
   SMI_PENDING: 1n << 6n,
+  /** A start-up interrupt came to a vCPU that waits for it, or will once its INIT is processed; its vector above. */
+  SIPI_PENDING: 1n << 7n,
+  SIPI_VECTOR_SHIFT: 48n,
   /** Data breakpoint hits DR0..DR3 of the last instruction, as DR6 bits 3:0 at bits 11:8. */
   BREAKPOINTS_SHIFT: 8n,
   /** System-management mode: SMIs and INITs wait. */

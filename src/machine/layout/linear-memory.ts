@@ -22,6 +22,8 @@ export const Cell = {
   TLB_BANK: 0x120,
   /** Key of the translation context and mode in the jump cache (i32); 0 matches nothing. */
   JUMP_CONTEXT: 0x124,
+  /** Address of the jump cache in use (i32). */
+  JUMP_CACHE: 0x150,
   /** Why the engine stopped (`ExitReason`, i32), the micro-op at which it did (i32), what it asks for. */
   EXIT_REASON: 0x128,
   EXIT_UOP: 0x12c,
@@ -51,13 +53,17 @@ export const SHADOW_BASE = 0x2000;
 /** Where the engine writes a register delta. */
 export const DELTA_BASE = 0x3000;
 
+/** One for each vCPU: those that run the same code would drive each other's entries out. Above their number they share. */
 export const JUMP_CACHE_BASE = 0x1_0000;
+export const JUMP_CACHES = 16;
 export const JUMP_CACHE_ENTRIES = 4096;
 /** { rip: i64, context: i32, uop: i32 } */
 export const JUMP_CACHE_ENTRY_BYTES = 16;
+export const JUMP_CACHE_BYTES = JUMP_CACHE_ENTRIES * JUMP_CACHE_ENTRY_BYTES;
 
-export const TLB_BASE = 0x2_0000;
-export const TLB_BANKS = 16;
+export const TLB_BASE = 0x12_0000;
+/** Two privileges of as many vCPUs as there are jump caches, and as many guests. */
+export const TLB_BANKS = 64;
 export const TLB_ENTRIES = 1024;
 /** { linear page (i64), addend: memory address minus linear address (i32), padding } */
 export const TLB_ENTRY_BYTES = 16;
@@ -66,7 +72,7 @@ export const TLB_ARRAY_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_WRITE_OFFSET = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_BANK_BYTES = 2 * TLB_ARRAY_BYTES;
 
-export const UOP_BASE = 0x10_0000;
+export const UOP_BASE = 0x40_0000;
 export const UOP_ARENA_BYTES = 0x180_0000;
 /** Guest RAM: sPA 0 stands here. */
 export const RAM_BASE = 0x200_0000;
@@ -77,5 +83,6 @@ export const MAX_RAM_BYTES = 0xe000_0000;
 
 invariant(CPU_BASE + 8 * SLOT_COUNT <= SHADOW_BASE, 'the register file runs into its shadow');
 invariant(SHADOW_BASE + 8 * SLOT_COUNT <= DELTA_BASE, 'the register shadow runs into the delta buffer');
+invariant(JUMP_CACHE_BASE + JUMP_CACHES * JUMP_CACHE_BYTES <= TLB_BASE, 'the jump caches run into the TLB banks');
 invariant(TLB_BASE + TLB_BANKS * TLB_BANK_BYTES <= UOP_BASE, 'the TLB banks run into the decoded instructions');
 invariant(UOP_BASE + UOP_ARENA_BYTES <= RAM_BASE, 'the decoded instructions run into guest RAM');

@@ -16,7 +16,7 @@ const HOLE_END = 0xc0000;
 const CODE_LINE_BYTES = 64;
 const CODE_LINE_SHIFT = 6;
 const PAGE_SHIFT = 12;
-const SEVERAL_SPACES = 0xffff;
+const SEVERAL_SPACES = -1;
 
 export class PhysicalMemory {
   readonly wasm: WebAssembly.Memory;
@@ -32,7 +32,7 @@ export class PhysicalMemory {
    * For each page: 0, or by whose translations it is used as a page table: 1 + the number of an address space, or
    * SEVERAL_SPACES.
    */
-  private readonly tablePages: Uint16Array;
+  private readonly tablePages: Float64Array;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
   /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
@@ -53,7 +53,7 @@ export class PhysicalMemory {
     this.view = new DataView(this.wasm.buffer);
     this.codeLines = new Uint8Array(ramBytes / CODE_LINE_BYTES);
     this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
-    this.tablePages = new Uint16Array(ramBytes / PAGE_BYTES);
+    this.tablePages = new Float64Array(ramBytes / PAGE_BYTES);
   }
 
   /** True when all of `length` bytes (at most a page) at `address` are RAM. */

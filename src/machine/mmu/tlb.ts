@@ -1,5 +1,5 @@
 /**
- * The TLB that compiled code looks into: banks of direct-mapped entries, one bank for each address space (ASID) and
+ * The TLB that compiled code looks into: banks of direct-mapped entries, one bank for each address space (a vCPU's ASID) and
  * privilege, so that a world switch or a change of CPL selects another bank and flushes nothing.
  * Source: APM vol.2 §5.5 Translation-Lookaside Buffer, §15.16 TLB Control.
  */
@@ -20,7 +20,7 @@ const EMPTY = 0xffff_ffff;
 
 interface Bank {
   readonly address: number;
-  asid: number;
+  space: number;
   privilege: number;
   /** Number of the last selection, for reuse of the one longest unused. */
   used: number;
@@ -35,17 +35,17 @@ export class TlbBanks {
   constructor(private readonly memory: PhysicalMemory) {
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
-      this.banks.push({ address, asid: -1, privilege: 0, used: 0, filled: true });
+      this.banks.push({ address, space: -1, privilege: 0, used: 0, filled: true });
     }
     for (const bank of this.banks) this.clear(bank);
   }
 
   /** @returns the memory address of the bank. @param privilege distinguishes what translations may be used. */
-  select(asid: number, privilege: number): number {
+  select(space: number, privilege: number): number {
     this.clock++;
     let oldest: Bank | undefined;
     for (const bank of this.banks) {
-      if (bank.asid === asid && bank.privilege === privilege) {
+      if (bank.space === space && bank.privilege === privilege) {
         bank.used = this.clock;
         return bank.address;
       }
@@ -53,7 +53,7 @@ export class TlbBanks {
     }
     invariant(oldest !== undefined, 'there are TLB banks');
     this.clear(oldest);
-    oldest.asid = asid;
+    oldest.space = space;
     oldest.privilege = privilege;
     oldest.used = this.clock;
     return oldest.address;
@@ -73,8 +73,8 @@ export class TlbBanks {
   }
 
   /** Drops an address space, or everything. */
-  flush(asid: number | undefined): void {
-    for (const bank of this.banks) if (asid === undefined || bank.asid === asid) this.clear(bank);
+  flush(space: number | undefined): void {
+    for (const bank of this.banks) if (space === undefined || bank.space === space) this.clear(bank);
   }
 
   /** Drops translations for writing to the page at `target` in the memory: it has become code, or a page table. */

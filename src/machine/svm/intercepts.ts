@@ -1,7 +1,7 @@
 /**
  * The table of intercepts: which VMCB bit asks for it, which EXITCODE it gives, and at which *stage* of its instruction
  * the check stands. Intercepts are this data and no code paths: descriptions of instructions call
- * `context.intercept(name)` where the row's stage says, and a `Policy` is a small diff against the rows.
+ * `context.intercept(name)` where the row's stage says, and deviations are small diffs against the rows (`policy/`).
  *
  * Source: APM vol.2 §15.7 Intercept Operation, §15.9 Instruction Intercepts (table 15-7), §15.10 IOIO Intercepts,
  * §15.11 MSR Intercepts, §15.12 Exception Intercepts, §15.13 Interrupt Intercepts, §15.14 Miscellaneous Intercepts;
@@ -26,6 +26,8 @@ import {
 export type InterceptStage =
   /** Wins against every exception of the instruction. */
   | 'before-exceptions'
+  /** After #UD and the privilege check, before the operand's value is looked at. The manual has no row here. */
+  | 'before-operands'
   /** After #UD, the privilege check and what else does not depend on memory; before memory is read or written. */
   | 'after-privilege'
   /** After the exceptions of memory operands as well. */
@@ -170,7 +172,14 @@ export const drWrite = (register: number): InterceptName => `DR${register as Reg
 export const exceptionIntercept = (vector: number): InterceptName => `EXCEPTION_${vector as ExceptionVector}`;
 
 /** The processor's copies of the control words, in the order of the VMCB. */
-const SLOTS = [R.interceptCr, R.interceptDr, R.interceptExceptions, R.intercept3, R.intercept4, R.intercept5] as const;
+export const INTERCEPT_SLOTS = [
+  R.interceptCr,
+  R.interceptDr,
+  R.interceptExceptions,
+  R.intercept3,
+  R.intercept4,
+  R.intercept5,
+] as const;
 
 /** Vectors whose #VMEXIT reports the error code in EXITINFO1 (APM vol.2 §15.12 Exception Intercepts). */
 const WITH_ERROR_CODE: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17, 21, 30]);
@@ -208,7 +217,10 @@ function numberedRows(): [NumberedName, Row][] {
 /** All rows by name. */
 export const INTERCEPTS = Object.fromEntries(
   [...numberedRows(), ...(Object.entries(NAMED) as [keyof typeof NAMED, Row][])].map(
-    ([name, row]): [InterceptName, Intercept] => [name, { ...row, name, slot: SLOTS[row.offset / 4] as Slot }],
+    ([name, row]): [InterceptName, Intercept] => [
+      name,
+      { ...row, name, slot: INTERCEPT_SLOTS[row.offset / 4] as Slot },
+    ],
   ),
 ) as Readonly<Record<InterceptName, Intercept>>;
 
@@ -220,36 +232,4 @@ export const INTERCEPTS = Object.fromEntries(
 export function interceptRequested(get: (slot: Slot) => bigint, name: InterceptName): boolean {
   const { slot, bit } = INTERCEPTS[name];
   return (get(R.svmMode) & SvmMode.GUEST) !== 0n && ((get(slot) >> BigInt(bit)) & 1n) === 1n;
-}
-
-/** How a known hypervisor or processor departs from the manual: a diff against the rows above. */
-export interface Policy {
-  readonly name: string;
-  readonly description: string;
-  /** Rows that differ, by name. */
-  readonly changes: Readonly<Partial<Record<InterceptName, InterceptChange>>>;
-}
-
-export interface InterceptChange {
-  /** Where the check stands instead. */
-  readonly stage?: InterceptStage;
-  /** The bit is ignored: the intercept never happens. */
-  readonly never?: true;
-  /** Where this departure is told. */
-  readonly source: string;
-}
-
-/** The processor as the manual has it. */
-export const MANUAL_POLICY: Policy = {
-  name: 'manual',
-  description: 'as the manual says (APM vol.2 §15.9 Instruction Intercepts)',
-  changes: {},
-};
-
-/** The row as a policy has it; undefined when the policy never takes the intercept. */
-export function interceptUnder(policy: Policy, name: InterceptName): Intercept | undefined {
-  const change = policy.changes[name];
-  if (change === undefined) return INTERCEPTS[name];
-  if (change.never === true) return undefined;
-  return change.stage === undefined ? INTERCEPTS[name] : { ...INTERCEPTS[name], stage: change.stage };
 }

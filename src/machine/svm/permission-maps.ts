@@ -18,13 +18,21 @@ export const mapBase = (field: bigint): number => Number(field & PAGE_MASK);
  * True when any byte of the access has its bit set. An access at port FFFFh reads on into the third page: the map has
  * 64K + 3 bits and does not wrap.
  * @param iopm IOPM_BASE_PA as the VMCB has it. @param size 1, 2 or 4.
+ * @param everyByte the deviation `ioio-every-byte`: the bits of all bytes must be set.
  */
-export function portIntercepted(memory: PhysicalMemory, iopm: bigint, port: number, size: number): boolean {
+export function portIntercepted(
+  memory: PhysicalMemory,
+  iopm: bigint,
+  port: number,
+  size: number,
+  everyByte = false,
+): boolean {
   const base = mapBase(iopm);
   for (let bit = port; bit < port + size; bit++) {
-    if (((mapByte(memory, base + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0) return true;
+    const denied = ((mapByte(memory, base + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0;
+    if (denied !== everyByte) return denied;
   }
-  return false;
+  return everyByte;
 }
 
 /** First MSR of each range that the map covers, 2000h MSRs each. */

@@ -13,6 +13,7 @@ import { type CpuProfile, cr4Mask, eferMask } from '../cpu/cpuid.js';
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
 import { IntControl, NestedControl, SegmentWord, VirtExt, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { type DeviationName, interceptMasks } from '../policy/catalogue.js';
 import { CLEAN_BITS } from './clean-bits.js';
 import { eventInjectionValid } from './injection.js';
 
@@ -61,6 +62,10 @@ export interface VmrunRules {
   readonly pauseFilter: number;
   /** Clean bits that are honoured; 0 without VMCB state caching. */
   readonly cleanBits: number;
+  /** Of each control word of intercepts, what is looked at. */
+  readonly interceptMasks: readonly number[];
+  /** Checks that a deviation leaves out. */
+  readonly allowsLongAndBig: boolean;
 }
 
 const rulesByProfile = new WeakMap<CpuProfile, VmrunRules>();
@@ -77,6 +82,7 @@ export function vmrunRules(profile: CpuProfile): VmrunRules {
 function makeRules(profile: CpuProfile): VmrunRules {
   const highest = 2 ** profile.physicalAddressBits - 1;
   const longMode = profile.system.has('lm') ? EFER.LMA : 0n;
+  const deviates = (name: DeviationName): boolean => profile.deviations.has(name);
   return {
     eferAllowed: Number(eferMask(profile) | longMode),
     cr4Allowed: Number(cr4Mask(profile)),
@@ -98,6 +104,8 @@ function makeRules(profile: CpuProfile): VmrunRules {
       (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
     pauseFilter: pauseFilterBits(profile),
     cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
+    interceptMasks: interceptMasks(profile.deviations),
+    allowsLongAndBig: deviates('cs-long-and-big-allowed'),
   };
 }
 
@@ -213,7 +221,8 @@ function refusedState(
   if (longMode) {
     if ((cr4 & PAE) === 0) return 'long mode without CR4.PAE';
     if ((cr0 & PE) === 0) return 'long mode without CR0.PE';
-    if ((cs & CODE_LONG) !== 0 && (cs & CODE_BIG) !== 0) return 'long mode with CS.L and CS.D';
+    const both = (cs & CODE_LONG) !== 0 && (cs & CODE_BIG) !== 0;
+    if (both && !rules.allowsLongAndBig) return 'long mode with CS.L and CS.D';
   } else if ((cr0 & PG) !== 0 && (cr4 & PAE) !== 0) {
     const nested = rules.nestedPaging && (read(NESTED_AT) & NP) !== 0;
     if (!nested && !legalPdptes(memory, read(CR3_AT), rules.addressHighReserved)) return 'a PDPE has reserved bits set';

@@ -28,6 +28,7 @@ import type { PhysicalMemory } from '../mmu/memory.js';
 import { changedUnderCleanBit, takeCached } from './clean-bits.js';
 import { ExitCode } from './exit-code.js';
 import { EVENT_VALID } from './injection.js';
+import { INTERCEPT_SLOTS } from './intercepts.js';
 import { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
 import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRefusal, vmrunRules } from './vmrun-checks.js';
@@ -134,12 +135,10 @@ function saveHost(): void {
 function loadControls(words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
   registers.set(R.svmMode, (registers.low(R.rflags) & IF) === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
   registers.set(R.vmcb, vmcb);
-  registers.set(R.interceptCr, lowOf(words, at, W.interceptCr));
-  registers.set(R.interceptDr, highOf(words, at, W.interceptDr));
-  registers.set(R.interceptExceptions, lowOf(words, at, W.interceptExceptions));
-  registers.set(R.intercept3, highOf(words, at, W.intercept3));
-  registers.set(R.intercept4, lowOf(words, at, W.intercept4));
-  registers.set(R.intercept5, highOf(words, at, W.intercept5));
+  for (let word = 0; word < INTERCEPT_SLOTS.length; word++) {
+    const requested = words[at + word] as number;
+    registers.set(INTERCEPT_SLOTS[word] as Slot, requested & (rules.interceptMasks[word] as number));
+  }
   load(R.iopmBase, words, at, W.iopmBasePA);
   load(R.msrpmBase, words, at, W.msrpmBasePA);
   load(R.tscOffset, words, at, W.tscOffset);

@@ -6,13 +6,7 @@
  *
  * An instruction that crosses into another page is a block of its own, held by both pages.
  */
-import {
-  JUMP_CACHE_BASE,
-  JUMP_CACHE_ENTRIES,
-  JUMP_CACHE_ENTRY_BYTES,
-  UOP_ARENA_BYTES,
-  UOP_BASE,
-} from '../layout/linear-memory.js';
+import { JUMP_CACHE_BASE, JUMP_CACHE_BYTES, UOP_ARENA_BYTES, UOP_BASE } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { pageOf, type SPA } from '../units.js';
 import { Handler } from './interpreter.js';
@@ -36,7 +30,11 @@ export class BlockCache {
   /** Called when everything was dropped. */
   onReset: () => void = () => {};
 
-  constructor(private readonly memory: PhysicalMemory) {
+  /** @param jumpCaches how many are in use. */
+  constructor(
+    private readonly memory: PhysicalMemory,
+    private readonly jumpCaches: number,
+  ) {
     memory.onCodeWrite = (address, length) => this.invalidate(address, length);
   }
 
@@ -90,18 +88,18 @@ export class BlockCache {
     this.pages.clear();
     this.next = UOP_BASE;
     this.memory.clearAllCode();
-    this.clearJumpCache();
+    this.clearJumpCaches();
     this.onReset();
   }
 
-  clearJumpCache(): void {
+  clearJumpCaches(): void {
     const { bytes } = this.memory;
-    bytes.fill(0, JUMP_CACHE_BASE, JUMP_CACHE_BASE + JUMP_CACHE_ENTRIES * JUMP_CACHE_ENTRY_BYTES);
+    bytes.fill(0, JUMP_CACHE_BASE, JUMP_CACHE_BASE + this.jumpCaches * JUMP_CACHE_BYTES);
   }
 
   private invalidate(address: SPA, length: number): void {
     for (let page = pageOf(address); page < address + length; page = (page + 4096) as SPA) this.drop(page);
-    this.clearJumpCache();
+    this.clearJumpCaches();
   }
 
   private drop(page: SPA): void {

@@ -1,5 +1,5 @@
 /**
- * The engine: runs plain instructions of one vCPU until its budget ends or an instruction needs the control plane.
+ * The engine: runs plain instructions of the current vCPU until its budget ends or an instruction needs the control plane.
  * It owns what is derived from architectural state (decoded blocks, TLB banks, mode key) and rebuilds it when
  * `stateChanged` says so; nothing here is ever on a tape.
  */
@@ -30,8 +30,10 @@ import {
   Cell,
   DELTA_BASE,
   JUMP_CACHE_BASE,
+  JUMP_CACHE_BYTES,
   JUMP_CACHE_ENTRIES,
   JUMP_CACHE_ENTRY_BYTES,
+  JUMP_CACHES,
   RAM_BASE,
   SHADOW_BASE,
   segmentLimitCell,
@@ -79,6 +81,8 @@ const LAST_SPACE = 1 << (31 - MODE_BITS);
 const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
 const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
 const MAX_BUDGET = 0x4000_0000;
+/** ASIDs that a VMCB can name. */
+const ASIDS = 0x1_0000_0000;
 
 const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment.FS, Segment.GS];
 
@@ -104,6 +108,7 @@ export class Engine {
   private paging: PagingContext | undefined;
   private mode: number = Mode.BITS16;
   private space = 1;
+  private vcpu = 0;
   private nextSpace = 2;
   /** Generation of each address space: a flush gives it a new one, so that its jump-cache entries match no more. */
   private readonly spaces = new Map<number, { readonly space: number; readonly legacyCode: string }>();
@@ -119,6 +124,7 @@ export class Engine {
     private readonly memory: PhysicalMemory,
     instructions: readonly Instruction[],
     private readonly features: EngineFeatures,
+    vcpus = 1,
   ) {
     this.view = memory.view;
     this.words = new Int32Array(memory.wasm.buffer);
@@ -131,10 +137,11 @@ export class Engine {
     );
     this.interpreter = new Interpreter(memory.wasm, (accessAndSize) => this.fill(accessAndSize), hot);
     this.translator = new Translator(this.view, this.interpreter);
-    this.blocks = new BlockCache(memory);
+    this.blocks = new BlockCache(memory, Math.min(vcpus, JUMP_CACHES));
+    this.switchTo(0);
     this.blocks.onReset = () => this.assists.clear();
     memory.onNewTable = (page) => this.banks.forgetWrites(RAM_BASE + page);
-    memory.onTableWrite = (space) => this.flush(space);
+    memory.onTableWrite = (space) => this.flushSpace(space);
   }
 
   /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
@@ -224,12 +231,29 @@ export class Engine {
     words[(SHADOW_BASE >> 2) + 2 * slot + 1] = words[(CPU_BASE >> 2) + 2 * slot + 1] as number;
   }
 
-  /** Drops translations of an address space (all of its banks) or of every one. */
-  flush(asid: number | undefined): void {
-    this.banks.flush(asid);
-    if (asid === undefined) this.spaces.clear();
-    else this.spaces.delete(asid);
+  /** Another vCPU's registers stand in the register file now; none of them is part of the next run's delta. */
+  switchTo(vcpu: number): void {
+    this.vcpu = vcpu;
+    this.words[Cell.JUMP_CACHE >> 2] = JUMP_CACHE_BASE + (vcpu % JUMP_CACHES) * JUMP_CACHE_BYTES;
+    this.memory.bytes.copyWithin(SHADOW_BASE, CPU_BASE, CPU_BASE + 8 * SLOT_COUNT);
     this.stale = true;
+  }
+
+  /** Drops the current vCPU's translations of an address space (all of its banks), or every vCPU's of every one. */
+  flush(asid: number | undefined): void {
+    this.flushSpace(asid === undefined ? undefined : this.addressSpace(asid));
+  }
+
+  private flushSpace(space: number | undefined): void {
+    this.banks.flush(space);
+    if (space === undefined) this.spaces.clear();
+    else this.spaces.delete(space);
+    this.stale = true;
+  }
+
+  /** Translations are each vCPU's own: an address space is an ASID of a vCPU. */
+  private addressSpace(asid: number): number {
+    return this.vcpu * ASIDS + asid;
   }
 
   /** Drops translations of one page. Entries of blocks reached through it go as well. */
@@ -252,9 +276,10 @@ export class Engine {
       this.watchedPages = context.watched === '' ? [] : context.watched.split(',').map(Number);
       this.banks.flush(undefined);
     }
-    this.words[Cell.TLB_BANK >> 2] = this.banks.select(context.asid, context.privilege);
-    this.space = this.spaceOf(context.asid, context.legacyCode);
-    this.memory.tableOwner = context.asid;
+    const addressSpace = this.addressSpace(context.asid);
+    this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege);
+    this.space = this.spaceOf(addressSpace, context.legacyCode);
+    this.memory.tableOwner = addressSpace;
     this.writeContext();
     if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
   }
@@ -310,16 +335,16 @@ export class Engine {
   }
 
   /** A number for an address space and, in legacy modes, its code segment. */
-  private spaceOf(asid: number, legacyCode: string): number {
-    const known = this.spaces.get(asid);
+  private spaceOf(addressSpace: number, legacyCode: string): number {
+    const known = this.spaces.get(addressSpace);
     if (known !== undefined && known.legacyCode === legacyCode) return known.space;
     if (this.nextSpace >= LAST_SPACE) {
-      this.blocks.clearJumpCache();
+      this.blocks.clearJumpCaches();
       this.spaces.clear();
       this.nextSpace = 1;
     }
     const space = this.nextSpace++;
-    this.spaces.set(asid, { space, legacyCode });
+    this.spaces.set(addressSpace, { space, legacyCode });
     return space;
   }
 
@@ -436,7 +461,8 @@ export class Engine {
 
   private enterJumpCache(rip: bigint, uop: number): void {
     const low = Number(BigInt.asIntN(32, rip ^ (rip >> 12n)));
-    const entry = JUMP_CACHE_BASE + (low & (JUMP_CACHE_ENTRIES - 1)) * JUMP_CACHE_ENTRY_BYTES;
+    const cache = this.words[Cell.JUMP_CACHE >> 2] as number;
+    const entry = cache + (low & (JUMP_CACHE_ENTRIES - 1)) * JUMP_CACHE_ENTRY_BYTES;
     this.view.setBigUint64(entry, rip, true);
     this.view.setInt32(entry + 8, this.words[Cell.JUMP_CONTEXT >> 2] as number, true);
     this.view.setInt32(entry + 12, uop, true);
@@ -541,7 +567,7 @@ interface Context {
   readonly legacyCode: string;
 }
 
-const HELD_CONTEXTS = 4;
+const HELD_CONTEXTS = 16;
 const CONTEXT_SLOTS: readonly Slot[] = [
   // First those that tell most contexts apart.
   ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],

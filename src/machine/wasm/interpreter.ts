@@ -16,7 +16,7 @@ import {
   SLOT_COUNT,
   slotAddress,
 } from '../layout/cpu-state.js';
-import { Cell, DELTA_BASE, JUMP_CACHE_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
+import { Cell, DELTA_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE } from '../layout/linear-memory.js';
 import { Emitter } from './emit.js';
 import {
   type Frame,
@@ -390,7 +390,8 @@ function lookupFunction(): Code {
     .op(Op.I32_AND)
     .i32(4)
     .op(Op.I32_SHL)
-    .i32(JUMP_CACHE_BASE)
+    .i32(0)
+    .memory(Op.I32_LOAD, Cell.JUMP_CACHE)
     .op(Op.I32_ADD)
     .tee(entry);
   code.memory(Op.I64_LOAD).get(0).op(Op.I64_EQ);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
-import { initRegisters, resetRegisters, startupRegisters } from '../../../src/machine/cpu/reset.js';
+import { initRegisters, resetRegisters, startupRegisters, withStartup } from '../../../src/machine/cpu/reset.js';
 import { Activity, Boundary, CR0, R, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import { CpuMachine } from '../../support/cpu-machine.js';
 
@@ -29,8 +29,12 @@ describe('RESET and INIT (APM vol.2 §14.1 Processor Initialization)', () => {
     expect(initRegisters(cpu.reader, BASE_PROFILE, false).get(R.vmCr)).toBe(after);
   });
 
-  it('a start-up interrupt begins at its vector', () => {
-    const changes = startupRegisters(0x9f);
+  it('a start-up interrupt begins at its vector, once the vCPU waits for it', () => {
+    const cpu = new CpuMachine().longMode();
+    expect(withStartup(cpu.reader, 0x9f)).toBeUndefined();
+    const boundary = withStartup(cpu.set({ activity: Activity.WAIT_FOR_SIPI }).reader, 0x9f) as bigint;
+    const changes = startupRegisters(cpu.set({ boundary }).reader);
+    expect([changes.get(R.boundary), changes.get(R.activity)]).toEqual([0n, Activity.RUNNING]);
     expect([changes.get(R.csBase), changes.get(R.rip)]).toEqual([0x9_f000n, 0n]);
     expect((changes.get(R.cs) as bigint) & 0xffffn).toBe(0x9f00n);
   });

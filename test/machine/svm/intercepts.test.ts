@@ -9,8 +9,6 @@ import {
   exceptionIntercept,
   INTERCEPTS,
   interceptRequested,
-  interceptUnder,
-  MANUAL_POLICY,
 } from '../../../src/machine/svm/intercepts.js';
 
 describe('the table of intercepts (APM vol.2 appendix B, table 15-7)', () => {
@@ -50,20 +48,6 @@ describe('the table of intercepts (APM vol.2 appendix B, table 15-7)', () => {
     slots.set(R.svmMode, SvmMode.GUEST);
     expect(interceptRequested(get, 'SHUTDOWN')).toBe(true);
     expect(interceptRequested(get, 'HLT')).toBe(false);
-  });
-
-  it('can be changed row by row', () => {
-    const policy = {
-      ...MANUAL_POLICY,
-      changes: {
-        CR0_WRITE: { stage: 'before-exceptions', source: 'Q-10' },
-        INVPCID: { never: true, source: 'X-06' },
-      },
-    } as const;
-    expect(interceptUnder(policy, 'CR0_WRITE')).toMatchObject({ stage: 'before-exceptions', bit: 16 });
-    expect(interceptUnder(policy, 'INVPCID')).toBeUndefined();
-    expect(interceptUnder(policy, 'HLT')).toBe(INTERCEPTS.HLT);
-    expect(interceptUnder(MANUAL_POLICY, 'CR0_WRITE')).toBe(INTERCEPTS.CR0_WRITE);
   });
 });
 

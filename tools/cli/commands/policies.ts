@@ -1,23 +1,78 @@
-/** `vmtape policies`: the intercept policies that there are, and how each differs from the manual. */
+/** `vmtape policies`: whose deviations from the manual the machine can take on, and what each is. */
 import type { Command } from 'commander';
-import { MANUAL_POLICY, type Policy } from '../../../src/machine/index.js';
+import {
+  DEVIATION_NAMES,
+  DEVIATIONS,
+  type DeviationName,
+  POLICIES,
+  type Policy,
+  policyNamed,
+  type Witness,
+} from '../../../src/machine/index.js';
+import { quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
-import { plural } from '../format.js';
+import { UsageError } from '../failure.js';
+import { table } from '../format.js';
+import type { Colors } from '../terminal.js';
 
 export function policiesCommand(program: Command): void {
-  command(program, 'policies', 'intercept policies, and how each differs from the manual', 'vmtape policies').action(
-    async (_options: object, self: Command) => {
+  command(program, 'policies', 'policies, and how each differs from the manual', 'vmtape policies xen-4.17')
+    .argument('[name]', 'only this policy or deviation')
+    .action(async (name: string | undefined, _options: object, self: Command) => {
       const terminal = terminalOf(self);
-      if (terminal.json) await terminal.document([MANUAL_POLICY]);
-      else await terminal.print([MANUAL_POLICY].flatMap(policyPage));
-    },
-  );
+      const { policies, deviations } = chosen(name);
+      if (terminal.json) {
+        await terminal.document({
+          policies,
+          deviations: deviations.map((each) => ({ name: each, ...DEVIATIONS[each] })),
+        });
+        return;
+      }
+      await terminal.print([
+        ...table(
+          policies.map(({ name: policy, description, deviations: { length } }) => [policy, `${length}`, description]),
+          ['left', 'right'],
+        ),
+        ...deviations.flatMap((each) => ['', ...deviationPage(each, terminal.colors)]),
+      ]);
+    });
 }
 
-function policyPage({ name, description, changes }: Policy): readonly string[] {
-  const rows = Object.entries(changes);
+/** @throws UsageError when nothing has that name. */
+function chosen(name: string | undefined): {
+  readonly policies: readonly Policy[];
+  readonly deviations: readonly DeviationName[];
+} {
+  if (name === undefined) return { policies: POLICIES, deviations: DEVIATION_NAMES };
+  const policy = policyNamed(name);
+  if (policy !== undefined) return { policies: [policy], deviations: policy.deviations };
+  const deviation = DEVIATION_NAMES.find((each) => each === name);
+  if (deviation === undefined) {
+    throw new UsageError(`${quote(name)} is neither a policy nor a deviation. See vmtape policies.`);
+  }
+  return { policies: POLICIES.filter(({ deviations }) => deviations.includes(deviation)), deviations: [deviation] };
+}
+
+function deviationPage(name: DeviationName, colors: Colors): readonly string[] {
+  const { differs, manual, effect, witnesses, stages = {}, never = [] } = DEVIATIONS[name];
   return [
-    `${name}  ${description}; ${rows.length === 0 ? 'no row differs' : `${plural(rows.length, 'row')} differ`}`,
-    ...rows.map(([row, { stage, never, source }]) => `  ${row}: ${never === true ? 'never' : stage} (${source})`),
+    colors.bold(name),
+    `  ${differs}`,
+    ...Object.entries(stages).map(([row, stage]) => `  ${row}: ${stage}`),
+    ...(never.length === 0 ? [] : [`  never: ${never.join(' ')}`]),
+    ...table(
+      [
+        ['manual', manual],
+        ['effect', effect],
+        ...witnesses.map((witness) => [witness.row, `${programOf(witness)}: ${witness.source}`]),
+      ].map(([label = '', text = '']) => [colors.dim(label), text]),
+      [],
+      '  ',
+    ),
   ];
+}
+
+function programOf({ program, since, before }: Witness): string {
+  const from = since === undefined ? '' : ` from ${since}`;
+  return `${program}${from}${before === undefined ? '' : ` before ${before}`}`;
 }

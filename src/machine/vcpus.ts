@@ -1,0 +1,101 @@
+/**
+ * The vCPUs of the machine: one has its registers in the register file that the engine runs on, the others are parked.
+ * They take turns of a quantum of instructions each; whoever waits, or spins on PAUSE, passes its turn on.
+ *
+ * Whose turn it is and until when stands in `MachineState.schedule`, and each change is an event (`vcpu.scheduled`), so
+ * that a session can be entered anywhere. When a turn is over and nobody else can run, the vCPU just goes on.
+ */
+import { decideBoundary } from './cpu/interrupts.js';
+import type { SlotReader } from './cpu/mode.js';
+import { monitorHit } from './cpu/monitor.js';
+import { cpuInterruptPending } from './devices/devices.js';
+import { Activity, R, type RegisterFile, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
+import type { PhysicalMemory } from './mmu/memory.js';
+import type { MachineState, VcpuState } from './reduce.js';
+import { physicalInterruptsAllowed } from './svm/injection.js';
+import type { Engine } from './wasm/engine.js';
+
+export class Vcpus {
+  private readonly parked: readonly BigUint64Array[];
+  private readonly readers: readonly SlotReader[];
+  /** The one whose registers the engine has. */
+  current = 0;
+
+  constructor(
+    private readonly state: MachineState,
+    private readonly engine: Engine,
+    private readonly memory: PhysicalMemory,
+  ) {
+    this.parked = state.vcpus.map(() => new BigUint64Array(SLOT_COUNT));
+    this.readers = state.vcpus.map((_, vcpu) => ({ get: (slot) => this.registersOf(vcpu)[slot] as bigint }));
+  }
+
+  /** Takes over registers as an array has them: those of power-on, or of a boundary that was folded. */
+  load(vcpus: readonly VcpuState[]): void {
+    this.current = this.state.schedule.vcpu;
+    vcpus.forEach(({ registers, msrs }, vcpu) => {
+      const file = vcpu === this.current ? this.engine.registers : this.fileOf(vcpu);
+      for (let slot = 0; slot < SLOT_COUNT; slot++) file[slot as Slot] = registers[slot as Slot] as bigint;
+      this.state.vcpus[vcpu] = { registers: file, msrs };
+    });
+    this.engine.switchTo(this.current);
+  }
+
+  private fileOf(vcpu: number): RegisterFile {
+    return this.parked[vcpu] as unknown as RegisterFile;
+  }
+
+  private registersOf(vcpu: number): VcpuState['registers'] {
+    return (this.state.vcpus[vcpu] as VcpuState).registers;
+  }
+
+  reader(vcpu: number): SlotReader {
+    return this.readers[vcpu] as SlotReader;
+  }
+
+  /** Brings the registers of the scheduled vCPU into the engine. The run of the one before is stated already. */
+  follow(): void {
+    const { vcpu } = this.state.schedule;
+    if (vcpu === this.current) return;
+    const live = this.engine.registers as unknown as BigUint64Array;
+    const leaving = this.parked[this.current] as BigUint64Array;
+    leaving.set(live);
+    live.set(this.parked[vcpu] as BigUint64Array);
+    const place = (index: number, registers: RegisterFile): void => {
+      const { msrs } = this.state.vcpus[index] as VcpuState;
+      this.state.vcpus[index] = { registers, msrs };
+    };
+    place(this.current, this.fileOf(this.current));
+    place(vcpu, this.engine.registers);
+    this.current = vcpu;
+    this.engine.switchTo(vcpu);
+  }
+
+  /** The next one after the current that can do anything; undefined when there is none. */
+  next(): number | undefined {
+    const count = this.state.vcpus.length;
+    for (let step = 1; step < count; step++) {
+      const vcpu = (this.current + step) % count;
+      if (this.canRun(vcpu)) return vcpu;
+    }
+    return undefined;
+  }
+
+  canRun(vcpu: number): boolean {
+    const cpu = this.reader(vcpu);
+    if (cpu.get(R.activity) === Activity.RUNNING || monitorHit(cpu, this.memory)) return true;
+    const externalPending = cpuInterruptPending(this.state.devices, vcpu) !== undefined;
+    return decideBoundary(cpu, { externalPending }) !== undefined;
+  }
+
+  /** It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
+  isDeaf(vcpu: number): boolean {
+    const cpu = this.reader(vcpu);
+    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu);
+  }
+
+  /** The current vCPU's MWAIT is over because of a write. */
+  get isWoken(): boolean {
+    return monitorHit(this.reader(this.current), this.memory);
+  }
+}
