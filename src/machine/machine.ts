@@ -84,8 +84,8 @@ export type MachineInput =
   | { readonly type: 'input.entropy'; readonly seed: bigint };
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** How often `advance` goes round without an instruction before it returns, so that its caller can stop. */
-const MOST_TURNS = 1000;
+/** Events without an instruction among them after which `advance` returns, so that its caller can stop. */
+const MOST_BARREN_EVENTS = 250;
 
 export class Machine implements ProcessorHost {
   readonly memory: PhysicalMemory;
@@ -101,6 +101,8 @@ export class Machine implements ProcessorHost {
   private deadline: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
+  /** Events since an instruction retired. */
+  private barrenEvents = 0;
   /** Another vCPU's local APIC has just changed: most likely it has an interrupt now. */
   private interrupted: number | undefined;
 
@@ -199,13 +201,9 @@ export class Machine implements ProcessorHost {
   }
 
   private loop(limit: InstructionCount): AdvanceStop {
-    let turns = 0;
-    let last = this.instructions;
+    this.barrenEvents = 0;
     for (;;) {
-      if (this.instructions !== last) {
-        last = this.instructions;
-        turns = 0;
-      } else if (turns++ > MOST_TURNS) return 'waiting';
+      if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
@@ -296,6 +294,7 @@ export class Machine implements ProcessorHost {
       const { stop, retired } = this.engine.run(target - this.instructions);
       this.instructions += retired;
       this.unstated += retired;
+      if (retired > 0) this.barrenEvents = 0;
       if (stop === 'assist') this.step(this.engine.assisted());
     }
   }
@@ -332,6 +331,7 @@ export class Machine implements ProcessorHost {
     // An event of registers is none of a device's.
     if (!('registers' in event)) this.deadline = undefined;
     this.instructions += retired;
+    this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
     this.sink({ retired, vcpu, level, event });
   }
@@ -345,6 +345,7 @@ export class Machine implements ProcessorHost {
   countPlain(): void {
     this.instructions++;
     this.unstated++;
+    this.barrenEvents = 0;
   }
 
   /** Applies a device decision: events, signals, the end; then lets interrupt lines settle. */

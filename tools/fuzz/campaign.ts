@@ -13,7 +13,7 @@ import { Random } from './random.js';
 /** Most instructions of one program. */
 export const PROGRAM_INSTRUCTIONS = 12_000;
 /** Programs that one pair of machines runs. */
-const PROGRAMS_OF_A_PAIR = 50;
+const PROGRAMS_OF_A_PAIR = 100;
 
 export interface CampaignOptions {
   /** Ends when so many have retired. */

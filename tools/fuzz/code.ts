@@ -5,6 +5,7 @@
  */
 import type { Decoder, Form } from '../../src/machine/index.js';
 import { type Aim, type Bits, encode } from './encode.js';
+import { randomIdiom } from './idioms.js';
 import { At, CODE_BYTES, type Image, SELECTORS } from './memory-map.js';
 import type { Random } from './random.js';
 import { codePlace, dataOffset } from './values.js';
@@ -15,12 +16,15 @@ const LONGEST = 15;
 const INT3 = 0xcc;
 
 /** What stops a program, or the whole machine, nearly every time: rarely written. */
-const STOPS = /^(HLT|MWAITX?|INVD|WBINVD|OUTS?|INS?|VMRUN|SKINIT|RSM|CLGI|UD[012])$/;
+const STOPS = /^(HLT|MWAITX?|INVD|WBINVD|OUTS?|INS?|VMRUN|RSM|CLGI)$/;
 const STOPS_AMONG = 6;
 /** What often breaks a program's tables or mode for good: only some programs have it in numbers. */
 const BREAKS =
   /^(LGDT|LIDT|LTR|LLDT|WRMSR|LMSW|XSETBV|XRSTOR.*|FXRSTOR|SWAPGS|MOV|SYSCALL|SYSRET|SYSENTER|SYSEXIT|VMLOAD)$/;
 const BREAKS_AMONG = 8;
+
+/** One place in so many has one of the idioms. */
+const IDIOMS_AMONG = 40;
 
 const COMPILED =
   /^(ADD|OR|ADC|SBB|AND|SUB|XOR|CMP|TEST|MOV|MOVZX|MOVSXD?|LEA|INC|DEC|NEG|NOT|SHL|SHR|SAR|ROL|ROR|IMUL|PUSH|POP|J[A-Z]+|SET[A-Z]+|CMOV[A-Z]+|CALL|RET|XCHG|BT|MOVS|STOS|LODS|SCAS|CMPS|LEAVE)$/;
@@ -108,6 +112,10 @@ function writePlace(writer: PieceWriter, repertoire: Repertoire, style: CodeStyl
     writer.write(random.pick(repertoire.branches));
     return;
   }
+  if (random.oneIn(IDIOMS_AMONG)) {
+    writer.put(randomIdiom(writer.bits, random));
+    return;
+  }
   const themed = style.theme !== undefined && random.oneIn(2) ? repertoire.groups.get(style.theme) : undefined;
   const form = random.pick(themed ?? repertoire.all);
   const { mnemonic } = form.instruction;
@@ -123,7 +131,7 @@ class PieceWriter {
     private readonly image: Image,
     private readonly decoder: Decoder,
     private readonly random: Random,
-    private readonly bits: Bits,
+    readonly bits: Bits,
     private readonly start: number,
   ) {}
 
@@ -142,6 +150,13 @@ class PieceWriter {
     const room = Math.min(length, PIECE_BYTES - 1 - this.at, LONGEST);
     this.image.bytes.set(encoded.subarray(0, room), At.CODE + this.start + this.at);
     this.at += room;
+  }
+
+  /** A sequence as it is, when there is room for all of it. */
+  put(bytes: readonly number[]): void {
+    if (this.at + bytes.length >= PIECE_BYTES) return;
+    this.image.bytes.set(bytes, At.CODE + this.start + this.at);
+    this.at += bytes.length;
   }
 
   close(): void {

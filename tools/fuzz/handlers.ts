@@ -5,19 +5,12 @@
  * The code is written in bytes, with its meaning beside it.
  * Source: APM vol.2 §8.2 Vectors, §8.6, §8.7, §8.9 Interrupt Control Transfers.
  */
-import { Flag } from '../../src/machine/index.js';
+import { Flag, R } from '../../src/machine/index.js';
 import { At, gate, type Image, RECORD_BYTES, RECORD_COUNT, Sel } from './memory-map.js';
-import {
-  addressingOf,
-  type Environment,
-  generalRegisters,
-  type Mode,
-  randomFlags,
-  ripOf,
-  selectorsOf,
-  type World,
-} from './modes.js';
+import { addressingOf, type Environment, type Mode, randomFlags, ripOf, selectorsOf, type World } from './modes.js';
 import type { Random } from './random.js';
+import { State } from './state.js';
+import { generalRegisters } from './states.js';
 import { stackPlace } from './values.js';
 
 const HANDLER_BYTES = 16;
@@ -29,8 +22,8 @@ const little32 = (value: number): string =>
   [0, 8, 16, 24].map((shift) => ((value >>> shift) & 0xff).toString(16).padStart(2, '0')).join('');
 const little16 = (value: number): string => little32(value).slice(0, 4);
 
-/** HLT, and again should it be resumed. */
-const HALT = 'f4 ebfd';
+/** CLI, so that no interrupt ends the wait; HLT, and again should it be resumed. */
+const HALT = 'fa f4 ebfd';
 
 /** How interrupts of the local APIC end. */
 export type ApicMode = 'xapic' | 'x2apic';
@@ -70,7 +63,7 @@ function writeGates(image: Image, random: Random): void {
   for (let vector = 0; vector < 256; vector++) {
     const handler = HANDLER_BYTES * Math.min(vector, INTERRUPTS);
     const level = random.oneIn(2) ? 0x60 : 0;
-    const type = random.oneIn(4) ? 0xf : 0xe;
+    const type = random.oneIn(16) ? 0xf : 0xe;
     const ist = random.oneIn(8) ? 0 : 1 + random.below(2);
     image.write64(At.IDT64 + 16 * vector, gate(Sel.CODE64, At.HANDLERS64 + handler, 0x80 | level | type, ist));
     const byTask = vector === 8 || random.oneIn(64);
@@ -86,12 +79,12 @@ function writeGates(image: Image, random: Random): void {
 const table = (bits: 64 | 32 | 16): number => RECORD_COUNT * RECORD_BYTES[bits];
 const wrap = (bits: 64 | 32 | 16): number => ~table(bits);
 
-/** The record has R15 first, RAX last, without RSP; then RIP, CS, RFLAGS, RSP, SS. */
+/** The record has RDI first, RAX last, without RSP; then RIP, CS, RFLAGS, RSP, SS. R8 to R15 stay as the program left them. */
 const HOP_64 = `
   488b2425 ${little32(At.COUNTER64)}
   48810425 ${little32(At.COUNTER64)} ${little32(RECORD_BYTES[64])}
   48812425 ${little32(At.COUNTER64)} ${little32(wrap(64))}
-  415f 415e 415d 415c 415b 415a 4159 4158 5f 5e 5d 5b 5a 59 58
+  5f 5e 5d 5b 5a 59 58
   48cf`;
 
 /** As POPA wants it, then EIP, CS, EFLAGS, ESP, SS, ES, DS, FS, GS. */
@@ -164,33 +157,18 @@ function writeRecord64(
   random: Random,
 ): void {
   const addressing = addressingOf(mode, environment);
-  const values = generalRegisters({ ...mode, bits: 64 }, addressing, random);
-  const order = [
-    'r15',
-    'r14',
-    'r13',
-    'r12',
-    'r11',
-    'r10',
-    'r9',
-    'r8',
-    'rdi',
-    'rsi',
-    'rbp',
-    'rbx',
-    'rdx',
-    'rcx',
-    'rax',
-  ] as const;
+  const state = new State();
+  generalRegisters(state, { ...mode, bits: 64 }, addressing, random);
+  const order = ['rdi', 'rsi', 'rbp', 'rbx', 'rdx', 'rcx', 'rax'] as const;
   order.forEach((name, index) => {
-    image.write64(at + 8 * index, values[name] ?? 0n);
+    image.write64(at + 8 * index, state.get(R[name]));
   });
   const { cs, ss } = selectorsOf(mode);
   const frame = [
     ripOf(mode, addressing, placeOf(mode), random),
     BigInt(cs),
     randomFlags(mode, environment, random),
-    values.rsp ?? 0n,
+    state.get(R.rsp),
     BigInt(ss),
   ];
   frame.forEach((value, index) => {
@@ -207,9 +185,10 @@ function writeRecord32(
   random: Random,
 ): void {
   const addressing = addressingOf(mode, environment);
-  const values = generalRegisters({ ...mode, bits: 32 }, addressing, random);
+  const state = new State();
+  generalRegisters(state, { ...mode, bits: 32 }, addressing, random);
   (['rdi', 'rsi', 'rbp', 'rsp', 'rbx', 'rdx', 'rcx', 'rax'] as const).forEach((name, index) => {
-    image.write32(at + 4 * index, Number(values[name] ?? 0n));
+    image.write32(at + 4 * index, Number(state.get(R[name])));
   });
   const { cs, ss } = selectorsOf(mode);
   const data = mode.virtual8086 ? At.DATA >> 4 : mode.cpl === 3 ? Sel.USER_DATA : Sel.DATA;
@@ -218,7 +197,7 @@ function writeRecord32(
     Number(ripOf(mode, addressing, placeOf(mode), random)),
     cs,
     Number(randomFlags(mode, environment, random) & ~Flag.NT),
-    narrow ? stackPlace(random) : Number(values.rsp ?? 0n),
+    narrow ? stackPlace(random) : Number(state.get(R.rsp)),
     ...[ss, data, data, data, data],
   ];
   frame.forEach((value, index) => {
@@ -235,9 +214,10 @@ function writeRecord16(
   random: Random,
 ): void {
   const addressing = addressingOf(mode, environment);
-  const values = generalRegisters(mode, addressing, random);
+  const state = new State();
+  generalRegisters(state, mode, addressing, random);
   (['rdi', 'rsi', 'rbp', 'rsp', 'rbx', 'rdx', 'rcx', 'rax'] as const).forEach((name, index) => {
-    image.write16(at + 2 * index, Number((values[name] ?? 0n) & 0xffffn));
+    image.write16(at + 2 * index, Number(state.get(R[name]) & 0xffffn));
   });
   image.write16(at + 16, placeOf(mode));
   image.write16(at + 18, At.CODE >> 4);

@@ -68,7 +68,7 @@ export const STACK_BYTES = 0x2000;
 const SPARE_PAGES = 8;
 export const VMCB_COUNT = 3;
 /** Bytes of a record by which the guest's own handlers go on, and how many there are: powers of two. */
-export const RECORD_BYTES = { 64: 256, 32: 128, 16: 32 } as const;
+export const RECORD_BYTES = { 64: 128, 32: 128, 16: 32 } as const;
 export const RECORD_COUNT = 64;
 
 /** Linear addresses under which the frames appear besides their own: long mode, and legacy paging. */
@@ -105,10 +105,26 @@ export const Sel = {
 export const GDT_LIMIT = 0xefn;
 export const SELECTORS: readonly number[] = [...Object.values(Sel), 0, 3, 0x04, 0x0c, 0x14, 0x1f, 0xf0];
 
+const INT3 = 0xcc;
+/** Where a program has nothing: whoever strays there shall come back soon. */
+const UNUSED: readonly (readonly [start: number, end: number])[] = [
+  [At.HANDLERS64, At.RECORDS16],
+  [At.SMM, At.SMM + 0x8000],
+  [At.SMM + 0x8010, At.SMM + 0xfe00],
+  [At.CODE + CODE_BYTES, At.DATA],
+  [At.DATA + DATA_BYTES, At.STACK],
+  [At.STACK + STACK_BYTES, 0xa_0000],
+  [0xc_0000, RAM_BYTES],
+];
+
 /** RAM as a program finds it. */
 export class Image {
   readonly bytes = new Uint8Array(RAM_BYTES);
   private readonly view = new DataView(this.bytes.buffer);
+
+  constructor() {
+    for (const [start, end] of UNUSED) this.bytes.fill(INT3, start, end);
+  }
 
   put(address: number, code: string): void {
     const text = code.replace(/\s/g, '');
@@ -231,8 +247,10 @@ export function writeTasks(image: Image, random: Random, cr3: number): void {
 
 /** Present, writable, for user code, accessed and dirty. */
 const PAGE = 0x67;
+const USER = 4;
 const LARGE = 0x80;
 const NO_EXECUTE = 1n << 63n;
+const HANDLER_PAGES: readonly number[] = [At.HANDLERS64 >> 12, At.HANDLERS32 >> 12, At.HYPERVISOR >> 12];
 /** Pages whose entries are made odd: code, data and stack. */
 const ODD_PAGES: readonly number[] = [
   ...pagesOf(At.CODE, CODE_BYTES),
@@ -266,7 +284,7 @@ export function writePageTables(image: Image, random: Random, oddity: number): v
   image.write32(At.LEGACY_DIRECTORY + 4, PAGE | LARGE);
   image.write32(At.LEGACY_DIRECTORY + 8, At.LEGACY_TABLE | PAGE);
   image.write32(At.LEGACY_DIRECTORY + 4 * 0x3fb, 0xfec0_0000 | PAGE | LARGE);
-  writeTables(image, random, At.TABLE, At.LEGACY_TABLE, oddity);
+  writeTables(image, random, { table: At.TABLE, legacyTable: At.LEGACY_TABLE, supervisor: true }, oddity);
 }
 
 /** Nested tables in the formats that a host may have, from guest-physical to the same system-physical addresses. */
@@ -279,13 +297,21 @@ export function writeNestedTables(image: Image, random: Random, oddity: number):
   image.write64(At.NESTED_PAE_POINTERS + 24, BigInt(At.DEVICE_DIRECTORY | 1));
   image.write32(At.NESTED_LEGACY_DIRECTORY, At.NESTED_LEGACY_TABLE | PAGE);
   image.write32(At.NESTED_LEGACY_DIRECTORY + 4 * 0x3fb, 0xfec0_0000 | PAGE | LARGE);
-  writeTables(image, random, At.NESTED_TABLE, At.NESTED_LEGACY_TABLE, oddity);
+  const { NESTED_TABLE: table, NESTED_LEGACY_TABLE: legacyTable } = At;
+  writeTables(image, random, { table, legacyTable, supervisor: false }, oddity);
 }
 
-function writeTables(image: Image, random: Random, table: number, legacyTable: number, oddity: number): void {
+function writeTables(
+  image: Image,
+  random: Random,
+  { table, legacyTable, supervisor }: { table: number; legacyTable: number; supervisor: boolean },
+  oddity: number,
+): void {
   for (let page = 0; page < RAM_BYTES >> 12; page++) {
-    image.write64(table + 8 * page, BigInt((page << 12) | PAGE));
-    image.write32(legacyTable + 4 * page, (page << 12) | PAGE);
+    // Handlers run under SMEP as well: their pages are no user's.
+    const bits = HANDLER_PAGES.includes(page) && supervisor ? PAGE & ~USER : PAGE;
+    image.write64(table + 8 * page, BigInt((page << 12) | bits));
+    image.write32(legacyTable + 4 * page, (page << 12) | bits);
   }
   if (oddity === 0) return;
   for (const page of ODD_PAGES) {

@@ -3,10 +3,11 @@
  * random states, intercepts, injected events and nested paging.
  * Source: APM vol.2 §15.5 VMRUN Instruction, §15.20 Event Injection, §15.25 Nested Paging; appendix B VMCB Layout.
  */
-import { VMCB } from '../../src/machine/index.js';
+import { R, VMCB } from '../../src/machine/index.js';
 import { At, VMCB_COUNT } from './memory-map.js';
-import type { LegacyPaging, Mode, RegisterName, Values } from './modes.js';
+import type { LegacyPaging, Mode } from './modes.js';
 import type { Random } from './random.js';
+import type { State } from './state.js';
 
 const PAGE_BYTES = 4096;
 export const VMCB_LIST = Array.from({ length: VMCB_COUNT }, (_, index) => At.VMCBS + index * PAGE_BYTES);
@@ -34,7 +35,7 @@ export function hypervisorCode({ bits, loads, saves, opens }: HypervisorStyle): 
   const jump = 2;
   const toEnd = (between: number): string => `74${hex8(between)}`;
   const body = `${head}${toEnd(size(middle) + jump + size(tail) + jump)}${middle}${toEnd(size(tail) + jump)}${tail}`;
-  return `${body}eb${hex8(-(size(body) + jump))}f4ebfd`;
+  return `${body}eb${hex8(-(size(body) + jump))}faf4ebfd`;
 }
 
 const hex8 = (value: number): string => (value & 0xff).toString(16).padStart(2, '0');
@@ -75,11 +76,12 @@ const SAVED = [
     'rax',
   ],
   ...['star', 'lstar', 'cstar', 'sfmask', 'kernelGsBase', 'sysenterCs', 'sysenterEsp', 'sysenterEip', 'debugCtl'],
-] as const satisfies readonly RegisterName[];
+] as const satisfies readonly (keyof typeof R)[];
 
 const EVENT_VALID = 0x8000_0000n;
 /** INTR, NMI, exception, software interrupt; 1 is reserved. */
-const EVENT_TYPES = [0, 2, 3, 3, 3, 4, 1] as const;
+const EVENT_TYPES = [0, 0, 2, 3, 3, 3, 3, 4, 4] as const;
+const EXCEPTIONS = [0, 1, 3, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19] as const;
 
 export interface GuestStyle {
   readonly mode: Mode;
@@ -88,13 +90,13 @@ export interface GuestStyle {
 }
 
 /** The 4 KiB of a VMCB for a guest with these registers. */
-export function randomVmcb(guest: Values, { hostPaging }: GuestStyle, random: Random): Uint8Array {
+export function randomVmcb(guest: State, { hostPaging }: GuestStyle, random: Random): Uint8Array {
   const bytes = new Uint8Array(PAGE_BYTES);
   const vmcb = VMCB.at(new DataView(bytes.buffer), 0);
-  for (const name of SAVED) vmcb[name] = guest[name] ?? 0n;
-  vmcb.gdtrLimit = Number(guest.gdtrLimit ?? 0n);
-  vmcb.idtrLimit = Number(guest.idtrLimit ?? 0n);
-  vmcb.cpl = Number(guest.cpl ?? 0n);
+  for (const name of SAVED) vmcb[name] = guest.get(R[name]);
+  vmcb.gdtrLimit = Number(guest.get(R.gdtrLimit));
+  vmcb.idtrLimit = Number(guest.get(R.idtrLimit));
+  vmcb.cpl = Number(guest.get(R.cpl));
   vmcb.efer |= 0x1000n; // SVME
   vmcb.gPAT = 0x0007_0406_0007_0406n;
   writeIntercepts(vmcb, random);
@@ -143,7 +145,7 @@ function writeControls(vmcb: Vmcb, hostPaging: GuestStyle['hostPaging'], random:
     some(1n << 20n, 4) |
     some(1n << 24n, 3) |
     some(1n << 25n, 4) |
-    some(1n << 26n, 8) |
+    some(1n << 26n, 24) |
     (BigInt(32 + random.below(224)) << 32n);
   vmcb.intShadow = some(1n, 8);
   vmcb.virtExt = some(1n, 6) | some(2n, 6);
@@ -163,8 +165,9 @@ function writeControls(vmcb: Vmcb, hostPaging: GuestStyle['hostPaging'], random:
 }
 
 function randomEvent(random: Random): bigint {
+  if (random.oneIn(32)) return random.next64();
   const type = random.pick(EVENT_TYPES);
-  const vector = type === 3 ? random.below(32) : random.below(256);
+  const vector = type === 3 ? random.pick(EXCEPTIONS) : random.below(256);
   const errorCode = random.oneIn(3) ? (BigInt(random.next32() & 0xffff) << 32n) | (1n << 11n) : 0n;
   return EVENT_VALID | errorCode | BigInt((type << 8) | vector);
 }

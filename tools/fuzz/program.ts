@@ -16,21 +16,12 @@ import {
   writeSegments,
   writeTasks,
 } from './memory-map.js';
-import {
-  addressingOf,
-  type Environment,
-  floatingRegisters,
-  generalRegisters,
-  MODES,
-  type Mode,
-  randomEnvironment,
-  systemRegisters,
-  type Values,
-  type World,
-} from './modes.js';
+import { addressingOf, type Environment, MODES, type Mode, randomEnvironment, type World } from './modes.js';
 import { type HypervisorStyle, hypervisorCode, randomVmcb, VMCB_LIST, writePermissionMaps } from './nested.js';
 import { prologueCode } from './prologue.js';
 import { Random } from './random.js';
+import type { State } from './state.js';
+import { floatingRegisters, generalRegisters, systemState } from './states.js';
 import { word } from './values.js';
 
 /** Instructions that run, at most, and what then happens to the processor from outside. */
@@ -40,7 +31,7 @@ export interface Stretch {
 }
 
 export interface Hop {
-  readonly values: Values;
+  readonly state: State;
   readonly memory: readonly { readonly address: number; readonly bytes: Uint8Array }[];
   readonly stretches: readonly Stretch[];
 }
@@ -82,7 +73,7 @@ export class Program {
       profile.features.has('svm') && random.oneIn(3)
         ? {
             bits: random.oneIn(4) ? 32 : 64,
-            loads: random.oneIn(2),
+            loads: !random.oneIn(8),
             saves: random.oneIn(3),
             opens: random.oneIn(2),
           }
@@ -105,7 +96,7 @@ export class Program {
     writeNestedTables(image, random, random.pick([0, 0, 6, 3]));
     writeSegments(image, random);
     writeTasks(image, random, environment.legacyPaging === 'pae' ? At.PAE_POINTERS : At.LEGACY_DIRECTORY);
-    writeHandlers(image, { halting: random.pick([1, 2, 4, 12]), apic: this.apic }, random);
+    writeHandlers(image, { halting: random.pick([1, 1, 2, 4]), apic: this.apic }, random);
     writeRecords(
       image,
       environment,
@@ -167,27 +158,28 @@ export class Program {
     const { random } = this;
     if (!this.hasPrologue) {
       const hop = this.nextHop();
-      return { ...hop, values: { ...floatingRegisters(random), ...hop.values } };
+      floatingRegisters(hop.state, random);
+      return hop;
     }
     const [, kernel] = MODES[0] as readonly [number, Mode];
-    const system = systemRegisters(kernel, { ...this.environment, debugged: false }, 0, random);
-    const values = { ...floatingRegisters(random), ...system, rip: BigInt(At.PROLOGUE), rflags: 2n, cr2: 0n };
-    return { values, memory: [], stretches: [{ instructions: PROLOGUE_INSTRUCTIONS, ending: 'nothing' }] };
+    const state = systemState(kernel, { ...this.environment, debugged: false }, 0, random);
+    floatingRegisters(state, random);
+    state.with({ rip: BigInt(At.PROLOGUE), rflags: 2n });
+    return { state, memory: [], stretches: [{ instructions: PROLOGUE_INSTRUCTIONS, ending: 'nothing' }] };
   }
 
   private nextHop(): Hop {
     const { random, hypervisor } = this;
     if (hypervisor !== undefined && !random.oneIn(8)) return this.worldSwitch(hypervisor);
-    return { values: this.stateOf(random.pick(this.modes)), memory: [], stretches: this.stretches() };
+    return { state: this.stateOf(random.pick(this.modes)), memory: [], stretches: this.stretches() };
   }
 
-  private stateOf(mode: Mode): Values {
+  private stateOf(mode: Mode): State {
     const { random, environment } = this;
-    const values = {
-      ...systemRegisters(mode, environment, this.placeOf(mode), random),
-      ...generalRegisters(mode, addressingOf(mode, environment), random),
-    };
-    return random.oneIn(6) ? { ...floatingRegisters(random), ...values } : values;
+    const state = systemState(mode, environment, this.placeOf(mode), random);
+    generalRegisters(state, mode, addressingOf(mode, environment), random);
+    if (random.oneIn(6)) floatingRegisters(state, random);
+    return state;
   }
 
   /** L1 stands at its VMRUN, with a new VMCB. */
@@ -201,7 +193,7 @@ export class Program {
     const host = this.stateOf(kernel);
     const rflags = 2n | (random.oneIn(2) ? 0x200n : 0n);
     return {
-      values: { ...host, rip: BigInt(At.HYPERVISOR), rax: BigInt(address), rflags },
+      state: host.with({ rip: BigInt(At.HYPERVISOR), rax: BigInt(address), rflags }),
       memory: [{ address, bytes: randomVmcb(this.stateOf(guest), { mode: guest, hostPaging }, random) }],
       stretches: this.stretches(),
     };

@@ -18,11 +18,13 @@ import {
   UnsupportedError,
 } from '../../src/machine/index.js';
 import { RAM_BYTES } from './memory-map.js';
-import type { Values } from './modes.js';
 import type { Hop, Program, Stretch } from './program.js';
+import type { State } from './state.js';
 
 /** Most states that the fuzzer sets in one program, however few instructions it retires. */
-const MOST_HOPS = 300;
+const MOST_HOPS = 600;
+/** A program that has broken its tables for good is given up after so many states in a row in which nothing retired. */
+const MOST_BARREN_HOPS = 12;
 const ENTROPY_SEED = 0x0123_4567_89ab_cdefn;
 
 const PENDING: Readonly<Record<Stretch['ending'], bigint>> = {
@@ -31,6 +33,8 @@ const PENDING: Readonly<Record<Stretch['ending'], bigint>> = {
   smi: Boundary.SMI_PENDING,
   init: Boundary.INIT_PENDING,
 };
+
+const PAGING = [R.cr0, R.cr3, R.cr4, R.efer, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];
 
 export interface Outcome {
   readonly retired: number;
@@ -43,10 +47,14 @@ export interface Outcome {
 export class Subject {
   readonly machine: Machine;
   readonly stated: StatedEvent[] = [];
+  /** The registers as 32-bit words. */
+  private readonly words: Uint32Array;
 
   constructor(cpu: string, tier: Tier) {
     const config = { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES, cpu };
     this.machine = new Machine(config, (event) => this.stated.push(event), tier);
+    const { buffer, byteOffset, length } = this.machine.registers;
+    this.words = new Uint32Array(buffer, byteOffset, 2 * length);
   }
 
   get ram(): Uint8Array {
@@ -61,8 +69,11 @@ export class Subject {
     const end = start + limit;
     let error: Error | undefined;
     try {
-      for (let index = 0; machine.retired < end && index < MOST_HOPS; index++) {
+      let barren = 0;
+      for (let index = 0; machine.retired < end && index < MOST_HOPS && barren < MOST_BARREN_HOPS; index++) {
+        const before = machine.retired;
         if (!this.runHop(program.hop(index), end)) break;
+        barren = machine.retired === before ? barren + 1 : 0;
       }
     } catch (reason) {
       if (!(reason instanceof Error)) throw reason;
@@ -76,12 +87,12 @@ export class Subject {
     const { machine } = this;
     machine.state.ended = null;
     for (const { address, bytes } of hop.memory) machine.memory.copyIn(sPA(address), bytes);
-    this.set(hop.values);
+    this.set(hop.state);
     for (const { instructions, ending } of hop.stretches) {
       const limit = Math.min(end, machine.retired + instructions);
       if (machine.advance(instructionCount(limit)) !== 'limit') break;
       if (machine.retired >= end) break;
-      if (ending !== 'nothing') this.set({ boundary: (machine.registers[R.boundary] as bigint) | PENDING[ending] });
+      if (ending !== 'nothing') this.pend(PENDING[ending]);
     }
     return !isOver(machine);
   }
@@ -99,8 +110,18 @@ export class Subject {
     this.stated.length = 0;
   }
 
-  private set(values: Values): void {
-    for (const [name, value] of Object.entries(values)) this.setSlot(R[name as keyof typeof R], value);
+  /** Sets registers from outside. Translations go when they depend on what changes, as a load of CR3 would have it. */
+  private set(state: State): void {
+    const { engine } = this.machine;
+    const translates = PAGING.some((slot) => state.changes(slot, this.words));
+    state.copyTo(this.words);
+    for (const slot of state.slots) engine.syncShadow(slot);
+    if (translates) engine.flush(undefined);
+    engine.stateChanged();
+  }
+
+  private pend(bit: bigint): void {
+    this.setSlot(R.boundary, (this.machine.registers[R.boundary] as bigint) | bit);
     this.machine.engine.stateChanged();
   }
 

@@ -110,8 +110,11 @@ export class Engine {
   private space = 1;
   private vcpu = 0;
   private nextSpace = 2;
-  /** Generation of each address space: a flush gives it a new one, so that its jump-cache entries match no more. */
-  private readonly spaces = new Map<number, { readonly space: number; readonly legacyCode: string }>();
+  /**
+   * Generations of each address space, by what its code depends on: a flush makes it have new ones, so that its jump-cache
+   * entries match no more.
+   */
+  private readonly spaces = new Map<number, Map<string, number>>();
   private fillsAllowed = true;
   private watchedPages: readonly number[] = [];
   private watched = '';
@@ -277,8 +280,8 @@ export class Engine {
       this.banks.flush(undefined);
     }
     const addressSpace = this.addressSpace(context.asid);
-    this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege);
-    this.space = this.spaceOf(addressSpace, context.legacyCode);
+    this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege, context.translation);
+    this.space = this.spaceOf(addressSpace, context.codeSpace);
     this.memory.tableOwner = addressSpace;
     this.writeContext();
     if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
@@ -312,9 +315,14 @@ export class Engine {
     const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
     const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
+    const paging = pagingContext(get, this.features);
+    // RFLAGS.AC is part of the privilege, where it counts.
+    const translation = JSON.stringify({ ...paging, accessAllowed: undefined });
+    const legacyCode = long ? '' : `${cs}:${get(R.csBase)}`;
     const context: Context = {
       key: [...key, (this.words[RFLAGS_WORD] as number) & CONTEXT_FLAGS],
-      paging: pagingContext(get, this.features),
+      paging,
+      translation,
       mode:
         (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
         (real ? Mode.REAL : 0) |
@@ -327,24 +335,27 @@ export class Engine {
       privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
       fillsAllowed: !alignment,
       watched: watchedPages(get).join(),
-      legacyCode: long ? '' : `${cs}:${get(R.csBase)}`,
+      legacyCode,
+      codeSpace: `${translation}${legacyCode}`,
     };
     this.contexts[this.oldestContext] = context;
     this.oldestContext = (this.oldestContext + 1) % HELD_CONTEXTS;
     return context;
   }
 
-  /** A number for an address space and, in legacy modes, its code segment. */
-  private spaceOf(addressSpace: number, legacyCode: string): number {
-    const known = this.spaces.get(addressSpace);
-    if (known !== undefined && known.legacyCode === legacyCode) return known.space;
+  /** A number for an address space with the tables, and in legacy modes the code segment, that it has now. */
+  private spaceOf(addressSpace: number, codeSpace: string): number {
+    const known = this.spaces.get(addressSpace)?.get(codeSpace);
+    if (known !== undefined) return known;
     if (this.nextSpace >= LAST_SPACE) {
       this.blocks.clearJumpCaches();
       this.spaces.clear();
       this.nextSpace = 1;
     }
     const space = this.nextSpace++;
-    this.spaces.set(addressSpace, { space, legacyCode });
+    const spaces = this.spaces.get(addressSpace);
+    if (spaces === undefined) this.spaces.set(addressSpace, new Map([[codeSpace, space]]));
+    else spaces.set(codeSpace, space);
     return space;
   }
 
@@ -486,6 +497,8 @@ export class Engine {
       const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
       if (typeof insn === 'string') break;
+      // The limit may cut it; the evaluator sees what becomes of that.
+      if (careful && this.codeAddress(rip + BigInt(insn.length - 1)) === undefined) break;
       const place = { pageOffset: offset, position };
       const uop = at;
       at = this.translator.write(at, insn, place, this.mayCompile(insn));
@@ -557,6 +570,8 @@ interface Context {
   /** The registers, as 32-bit words. */
   readonly key: readonly number[];
   readonly paging: PagingContext;
+  /** All that translations depend on besides RAM, as a key. */
+  readonly translation: string;
   readonly mode: number;
   readonly asid: number;
   readonly privilege: number;
@@ -565,6 +580,8 @@ interface Context {
   readonly watched: string;
   /** Code segment of a legacy mode, '' in 64-bit mode. */
   readonly legacyCode: string;
+  /** `translation` and `legacyCode`: by what the place of code follows from RIP. */
+  readonly codeSpace: string;
 }
 
 const HELD_CONTEXTS = 16;

@@ -500,6 +500,16 @@ describe('modes', () => {
     expect(bench.get('rip')).toBe(0x1_0000n);
   });
 
+  it('check the limit of the code segment where it cuts an instruction within a page', () => {
+    // Offset FFFFh lies amid a page, and add [bx + si], al has a second byte.
+    const bench = runBoth((bench) => {
+      bench.mode(16, { cs: 0xffff_089b_0010n, csBase: 0xba0n, rip: 0xfffen });
+      bench.put(0x1_0b9e, hex('40 00 00 f4'));
+    });
+    expect(bench.isShutDown).toBe(true);
+    expect([bench.get('rax'), bench.get('rip')]).toEqual([1n, 0xffffn]);
+  });
+
   it('check limits of data segments on every access, after a change of the segment alone', () => {
     const bench = new EngineBench('engine').mode(32, { rbx: 0x4000n }).put(CODE, hex('8b 03 8b 03 f4'));
     bench.run(1);
