@@ -7,7 +7,9 @@ import type { Feature } from '../../src/machine/isa/instruction.js';
 import { REGISTER_NAMES, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../src/machine/units.js';
 import { Workbench } from '../../src/machine/workbench.js';
-import { type Bits, CODE, encode, prepareMemory, Random, randomRegisters } from '../support/random-instructions.js';
+import { type Bits, encode } from '../../tools/fuzz/encode.js';
+import { Random } from '../../tools/fuzz/random.js';
+import { CODE, prepareMemory, randomRegisters } from '../support/random-instructions.js';
 
 const RAM_BYTES = 0x100000;
 const FEATURES: readonly Feature[] = [

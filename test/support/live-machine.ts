@@ -10,7 +10,7 @@ import {
   type MachineEvent,
   type StatedEvent,
 } from '../../src/machine/index.js';
-import { CR0, CR4, EFER, R, type RegisterName, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
+import { CR0, CR4, EFER, R, type RegisterName, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { instructionCount, sPA } from '../../src/machine/units.js';
 import { descriptor, gate } from './cpu-machine.js';
 
@@ -47,8 +47,6 @@ export class LiveMachine {
   readonly stated: StatedEvent[] = [];
   readonly machine: Machine;
 
-  private before = 0;
-
   /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. @param cpu name of a profile. */
   constructor(
     code: string,
@@ -61,18 +59,6 @@ export class LiveMachine {
     this.machine = new Machine(config, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);
-  }
-
-  /** Begins anew: RAM zero but for the tables, registers as at first, nothing stated. Devices stay as they are. */
-  restart(): void {
-    this.memory.copyIn(sPA(0), new Uint8Array(RAM_BYTES));
-    for (let slot = 0; slot < SLOT_COUNT; slot++) this.machine.registers[slot as Slot] = 0n;
-    this.machine.engine.flush(undefined);
-    this.start({});
-    this.machine.engine.takeDelta();
-    this.machine.state.ended = null;
-    this.stated.length = 0;
-    this.before = this.machine.retired;
   }
 
   private start(values: Values): void {
@@ -123,12 +109,8 @@ export class LiveMachine {
     }
   }
 
-  /** Instructions retired since the last `restart`. */
   get retired(): number {
-    return this.machine.retired - this.before;
-  }
-  get ram(): Uint8Array {
-    return this.memory.window(0, RAM_BYTES);
+    return this.machine.retired;
   }
 
   get memory() {

@@ -11,7 +11,7 @@ import { Program, type Workshop } from './program.js';
 import { Random } from './random.js';
 
 /** Most instructions of one program. */
-export const PROGRAM_INSTRUCTIONS = 12_000;
+const PROGRAM_INSTRUCTIONS = 12_000;
 /** Programs that one pair of machines runs. */
 const PROGRAMS_OF_A_PAIR = 100;
 

@@ -100,7 +100,7 @@ export class Engine {
   private readonly banks: TlbBanks;
   private readonly view: DataView;
   private readonly words: Int32Array;
-  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0030). */
+  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0040). */
   private readonly linear = new BigUint64Array(1);
   private readonly linearWords = new Int32Array(this.linear.buffer);
   /** Instructions of assists, by the micro-op that asked. */

@@ -24,6 +24,7 @@ import {
   type Helpers,
   LocalPool,
   leaveForAssist,
+  noEffects,
   NotCompiled,
 } from './emit-values.js';
 import { Code, ModuleWriter, Op, ValueType } from './module.js';
@@ -64,13 +65,14 @@ interface KnownHandler {
 
 const TO_THE_EVALUATOR: KnownHandler = {
   handler: Handler.ASSIST,
-  effects: { readsFlags: true, overwritesFlags: false, leaves: true },
+  effects: { readsFlags: true, overwritesFlags: false, leaves: true, byMode: true },
 };
 
 export class Interpreter {
   private readonly exports: Exports;
-  /** Handlers by what an instruction's handler depends on. */
+  /** Handlers by what an instruction's handler may depend on, and those of them that serve in every mode, without it. */
   private readonly handlers = new Map<string, KnownHandler>();
+  private readonly shared = new Map<string, KnownHandler>();
   private readonly instructionIds = new Map<Instruction, number>();
   private nextHandler: number;
 
@@ -118,17 +120,25 @@ export class Interpreter {
   }
 
   private known(insn: DecodedInstruction): KnownHandler {
-    const key = this.keyOf(insn);
-    const held = this.handlers.get(key);
+    const held = this.find(this.keyOf(insn));
     if (held !== undefined) return held;
     const made = this.compile(insn) ?? TO_THE_EVALUATOR;
-    this.handlers.set(key, made);
+    this.keep(this.keyOf(insn), made);
     return made;
+  }
+
+  private find({ mode, common }: HandlerKey): KnownHandler | undefined {
+    return this.handlers.get(mode + common) ?? this.shared.get(common);
+  }
+
+  private keep({ mode, common }: HandlerKey, known: KnownHandler): void {
+    this.handlers.set(mode + common, known);
+    if (!known.effects.byMode) this.shared.set(common, known);
   }
 
   /** The handler that does the same but sets no flags, for where nobody will see them; undefined when there is none. */
   flaglessHandlerOf(insn: DecodedInstruction): number | undefined {
-    return this.handlers.get(this.keyOf(insn) + FLAGLESS)?.handler;
+    return this.find(withSuffix(this.keyOf(insn), FLAGLESS))?.handler;
   }
 
   /** One function in a module of its own, put into the shared table. */
@@ -226,30 +236,33 @@ export class Interpreter {
     const bodies: HandlerBody[] = [];
     for (const insn of hot) {
       const key = this.keyOf(insn);
-      if (this.handlers.has(key)) continue;
+      if (this.find(key) !== undefined) continue;
       bodies.push(this.hotBody(key, (emitter) => emitter.instruction(insn.instruction as PlainInstruction, insn)));
     }
     return bodies;
   }
 
   /** The next handler of the dispatch function. */
-  private hotBody(key: string, write: (emitter: Emitter) => void): HandlerBody {
-    const effects: HandlerEffects = { readsFlags: false, overwritesFlags: false, leaves: false };
-    this.handlers.set(key, { handler: Handler.FIRST_INSTRUCTION + this.handlers.size, effects });
+  private hotBody(key: HandlerKey, write: (emitter: Emitter) => void): HandlerBody {
+    const known: KnownHandler = {
+      handler: Handler.FIRST_INSTRUCTION + this.handlers.size,
+      effects: { ...noEffects(), byMode: true },
+    };
+    this.keep(key, known);
     return (frame, pool, helpers) => {
       const emitter = new Emitter(frame, pool, helpers);
       write(emitter);
-      Object.assign(effects, emitter.effects);
+      this.keep(key, Object.assign(known, { effects: emitter.effects }));
       frame.code.op(Op.UNREACHABLE);
     };
   }
 
   /** Arithmetic that sets no flags: most of it is followed by more of it. */
   private flaglessHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
-    return uniqueBy(hot, (insn) => this.keyOf(insn))
+    return this.unique(hot)
       .filter(({ mnemonic, operands }) => FLAGLESS_MNEMONICS.has(mnemonic) && operands[0]?.kind === 'gpr')
       .map((insn) =>
-        this.hotBody(this.keyOf(insn) + FLAGLESS, (emitter) => {
+        this.hotBody(withSuffix(this.keyOf(insn), FLAGLESS), (emitter) => {
           emitter.flagsAreDead = true;
           emitter.instruction(insn.instruction as PlainInstruction, insn);
         }),
@@ -260,7 +273,7 @@ export class Interpreter {
   private pairHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
     const bodies: HandlerBody[] = [];
     const branches = uniqueBy(hot, (insn) => insn.mnemonic);
-    for (const first of uniqueBy(hot, (insn) => this.keyOf(insn))) {
+    for (const first of this.unique(hot)) {
       for (const second of branches.filter((branch) => isFused(first, branch))) {
         bodies.push(
           this.hotBody(pairKey(this.keyOf(first), this.keyOf(second)), (emitter) => emitter.pair(first, second)),
@@ -273,20 +286,34 @@ export class Interpreter {
   /** The handler of both instructions at once, when there is one. */
   pairHandlerOf(first: DecodedInstruction, second: DecodedInstruction): number | undefined {
     if (!isFused(first, second)) return undefined;
-    return this.handlers.get(pairKey(this.keyOf(first), this.keyOf(second)))?.handler;
+    return this.find(pairKey(this.keyOf(first), this.keyOf(second)))?.handler;
+  }
+
+  private unique(hot: readonly DecodedInstruction[]): DecodedInstruction[] {
+    return uniqueBy(hot, (insn) => this.keyOf(insn).mode + this.keyOf(insn).common);
   }
 
   /** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
-  private keyOf(insn: DecodedInstruction): string {
+  private keyOf(insn: DecodedInstruction): HandlerKey {
     let id = this.instructionIds.get(insn.instruction);
     if (id === undefined) {
       id = this.instructionIds.size;
       this.instructionIds.set(insn.instruction, id);
     }
     const operands = insn.operands.map(({ kind, width }) => (kind === 'rel' ? kind : `${kind}${width}`)).join();
-    return `${id}|${insn.width}|${insn.addressWidth}|${insn.long}|${insn.rep}|${operands}`;
+    // Relative branches have the width of their mode, or 16 bits.
+    const width = operands === 'rel' && insn.width !== 16 ? 'rel' : insn.width;
+    return { mode: `${insn.long}|${insn.addressWidth}|`, common: `${id}|${width}|${insn.rep}|${operands}` };
   }
 }
+
+/** What a handler is found by: the part that only some handlers depend on, and the rest. */
+interface HandlerKey {
+  readonly mode: string;
+  readonly common: string;
+}
+
+const withSuffix = ({ mode, common }: HandlerKey, suffix: string): HandlerKey => ({ mode, common: common + suffix });
 
 const FLAGLESS = '|flagless';
 /** They set flags and read none. */
@@ -307,7 +334,8 @@ const FLAGLESS_MNEMONICS = new Set([
   'ROR',
 ]);
 
-const pairKey = (first: string, second: string): string => `${first}+${second}`;
+const pairKey = (first: HandlerKey, second: HandlerKey): HandlerKey =>
+  withSuffix(first, `+${second.mode}${second.common}`);
 
 /** Comparisons by the branches that are fused with them: the dispatch function has no room for all. */
 const FUSED_BRANCHES: Readonly<Partial<Record<string, ReadonlySet<string>>>> = {

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { Flag, R, segmentSlot } from '../../../src/machine/layout/cpu-state.js';
 import { UOP_ARENA_BYTES } from '../../../src/machine/layout/linear-memory.js';
 import { MAX_BLOCK_INSTRUCTIONS, Uop } from '../../../src/machine/wasm/uop.js';
+import { Random } from '../../../tools/fuzz/random.js';
 import {
   CODE,
   DATA,
@@ -14,7 +15,6 @@ import {
   STACK_TOP,
   tiers,
 } from '../../support/engine-bench.js';
-import { Random } from '../../support/random-instructions.js';
 
 /** A little of everything: a loop with calls, linked branches, fused pairs, vectors, strings, pushes. */
 const MIXED = hex(`

@@ -10,6 +10,7 @@ import type { Feature } from '../../../src/machine/isa/instruction.js';
 import { sPA } from '../../../src/machine/units.js';
 import { HOT_ENCODINGS } from '../../../src/machine/wasm/hot.js';
 import { Handler, Interpreter, isCompiled } from '../../../src/machine/wasm/interpreter.js';
+import { Random } from '../../../tools/fuzz/random.js';
 import { type Bits, DATA, differences, EngineBench, STACK_TOP, type Values } from '../../support/engine-bench.js';
 import {
   assemble,
@@ -20,7 +21,6 @@ import {
   startOf,
   tameRegisters,
 } from '../../support/engine-sequences.js';
-import { Random } from '../../support/random-instructions.js';
 
 const FEATURES: readonly Feature[] = ['sse3', 'ssse3', 'sse4.1', 'sse4.2', 'adx', 'aes', 'pclmulqdq'];
 const LONGEST_RUN = 250;
