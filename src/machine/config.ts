@@ -25,14 +25,14 @@ export interface MachineConfig {
 export const DEFAULT_CONFIG: MachineConfig = {
   ramBytes: 128 * 1024 * 1024,
   vcpus: 1,
-  quantumInstructions: 20_000,
+  quantumInstructions: 50_000,
   cpu: 'vmtape-base',
   deviations: [],
   nanosecondsPerInstruction: 10,
 };
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 3;
+export const MACHINE_MODEL_VERSION = 4;
 
 /** APIC ids are a byte wide, and the highest is the broadcast. */
 const MAX_VCPUS = 255;

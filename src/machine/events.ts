@@ -121,6 +121,14 @@ export type MachineWideEvent =
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   /** Seed of the machine's random-number instructions. */
   | { readonly type: 'input.entropy'; readonly seed: bigint }
+  /** Chaos: vCPU `to` has the turn, until so many instructions have retired in all. */
+  | { readonly type: 'input.turn'; readonly to: number; readonly until: number }
+  /** Chaos: interrupts of a vCPU, NMIs too, are not taken before this virtual time. */
+  | { readonly type: 'input.hold'; readonly target: number; readonly until: number }
+  /** Chaos: a vCPU's time-stamp counter moves by so many ticks, modulo 2^64. */
+  | { readonly type: 'input.skew'; readonly target: number; readonly ticks: bigint }
+  /** Someone pressed the NMI button. */
+  | { readonly type: 'input.nmi' }
   /** RDRAND or RDSEED drew a value. */
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
   /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
@@ -174,11 +182,15 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'input.serial': ['data'],
   'input.clock': ['unixSeconds'],
   'input.entropy': ['seed'],
+  'input.turn': ['to', 'until'],
+  'input.hold': ['target', 'until'],
+  'input.skew': ['target', 'ticks'],
   'entropy.drawn': ['value'],
   'time.skipped': ['nanoseconds'],
   'vcpu.scheduled': ['until'],
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
+  'input.nmi': [],
   ...DEVICE_EVENT_FIELDS,
 };
 

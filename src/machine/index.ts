@@ -10,7 +10,7 @@ export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
-export { InputError, InvariantError, invariant, UnsupportedError } from './errors.js';
+export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,
   EVENT_FIELDS,
@@ -50,12 +50,19 @@ export {
 } from './layout/cpu-state.js';
 export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
-export { Machine } from './machine.js';
+export { type ChaosInput, Machine } from './machine.js';
 export type { PhysicalMemory } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';
-export type { Witness } from './policy/deviation.js';
-export { POLICIES, type Policy, parsePolicy, policyNamed } from './policy/policies.js';
+export {
+  POLICIES,
+  type Policy,
+  parsePolicy,
+  policyNamed,
+  policyOfDeviations,
+  witnessName,
+} from './policy/policies.js';
+export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
 export { initialState, type MachineState, reduce } from './reduce.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';

@@ -24,19 +24,21 @@ import {
   decideMmioRead,
   decideMmioWrite,
   decideMsrWrite,
+  decideNmiButton,
   decidePortRead,
   decidePortWrite,
   decideSerialInput,
   decideTscMoved,
+  decideWideMmioWrite,
   nextDeadline,
-  nmiRouted,
   readCR8,
   readMsr,
   serialRoom,
   settle,
+  signalsRouted,
 } from './devices/devices.js';
 import { invariant } from './errors.js';
-import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
+import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import {
   Activity,
@@ -52,6 +54,7 @@ import type { VmcbWords } from './layout/vmcb.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { interruptRules } from './svm/interrupt-rules.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
@@ -81,9 +84,15 @@ export interface BootImage {
 export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
-  | { readonly type: 'input.entropy'; readonly seed: bigint };
+  | { readonly type: 'input.entropy'; readonly seed: bigint }
+  | { readonly type: 'input.nmi' }
+  | ChaosInput;
+
+/** What chaos may do: all of it is left open by the architecture. */
+export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf<'input.skew'>;
 
 const NEVER = Number.POSITIVE_INFINITY;
+const BOOTSTRAP_VCPU = 0;
 /** Events without an instruction among them after which `advance` returns, so that its caller can stop. */
 const MOST_BARREN_EVENTS = 250;
 
@@ -99,6 +108,8 @@ export class Machine implements ProcessorHost {
   private unstated = 0;
   /** Until which no device acts by itself; undefined when an event may have changed that. */
   private deadline: number | undefined;
+  /** Until which no vCPU that chaos holds may take interrupts again; undefined when that may have changed. */
+  private release: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
   /** Events since an instruction retired. */
@@ -120,7 +131,7 @@ export class Machine implements ProcessorHost {
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
-    this.vcpus = new Vcpus(this.state, this.engine, this.memory);
+    this.vcpus = new Vcpus(this.state, this.engine, this.memory, interruptRules(profile), () => this.now);
     this.vcpus.load(this.state.vcpus);
     this.processor = new Processor(this);
   }
@@ -177,8 +188,24 @@ export class Machine implements ProcessorHost {
 
   deliver(input: MachineInput): void {
     this.flushRun();
-    this.state1(input);
+    // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
+    this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    if (input.type === 'input.nmi') this.apply(decideNmiButton(this.state.devices));
+    if (input.type === 'input.turn') this.vcpus.follow();
+    if (input.type === 'input.hold') this.release = undefined;
+    if (input.type === 'input.skew') this.skewed(input.target);
+  }
+
+  private skewed(vcpu: number): void {
+    if (vcpu === this.vcpu) this.engine.syncShadow(R.tscBase);
+    const base = this.vcpus.reader(vcpu).get(R.tscBase);
+    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
+  }
+
+  /** Whether a vCPU could have the turn now. */
+  canRun(vcpu: number): boolean {
+    return this.vcpus.canRun(vcpu);
   }
 
   /** Bytes that `input.serial` may bring without overrunning the receiver. */
@@ -211,7 +238,7 @@ export class Machine implements ProcessorHost {
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.isDeaf && !nmiRouted(this.state.devices))) return 'idle';
+        if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
         this.skipTo(deadline);
         continue;
       }
@@ -236,8 +263,10 @@ export class Machine implements ProcessorHost {
       this.stateEvent({ type: 'cpu.woke', registers: woken }, 0);
       return true;
     }
-    const isOver = this.instructions >= this.state.schedule.until;
-    return (isOver || !this.processor.isRunning) && this.passTurn();
+    const overtime = this.instructions - this.state.schedule.until;
+    const waits = !this.processor.isRunning;
+    if (overtime < 0 && !waits) return false;
+    return this.passTurn(this.vcpus.next(waits || overtime % this.config.quantumInstructions === 0));
   }
 
   /** Interrupts are taken soon: the vCPU that just got one runs next. */
@@ -248,7 +277,7 @@ export class Machine implements ProcessorHost {
   }
 
   /** @returns false when nobody else can run. */
-  private passTurn(next = this.vcpus.next()): boolean {
+  private passTurn(next = this.vcpus.next(true)): boolean {
     this.interrupted = undefined;
     if (next === undefined) return false;
     this.flushRun();
@@ -261,19 +290,26 @@ export class Machine implements ProcessorHost {
   private get turnEnd(): number {
     if (this.processors === 1) return NEVER;
     const { until } = this.state.schedule;
-    return until > this.instructions ? until : this.instructions + this.config.quantumInstructions;
+    const { quantumInstructions } = this.config;
+    if (until > this.instructions) return until;
+    return until + quantumInstructions * (Math.floor((this.instructions - until) / quantumInstructions) + 1);
   }
 
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
     while (this.state.ended === null && this.ending === null) {
       this.deadline ??= nextDeadline(this.state.devices) ?? NEVER;
-      if (this.deadline > this.now) return this.deadline;
+      if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
       if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
+  }
+
+  private get nextRelease(): number {
+    if (this.release === undefined || this.release <= this.now) this.release = this.vcpus.nextRelease;
+    return this.release;
   }
 
   /** The first instruction count at which virtual time has reached `deadline`. */
@@ -328,8 +364,8 @@ export class Machine implements ProcessorHost {
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
     const level = vcpu === this.vcpu ? this.level : this.levelOf(vcpu);
     reduce(this.state, event, vcpu);
-    // An event of registers is none of a device's.
-    if (!('registers' in event)) this.deadline = undefined;
+    // An event of registers is none of a device's, nor is whose turn it is.
+    if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;
     this.instructions += retired;
     this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
@@ -384,7 +420,11 @@ export class Machine implements ProcessorHost {
   // What the processor asks for
 
   get externalPending(): boolean {
-    return cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+    return !this.interruptsHeld && cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+  }
+
+  get interruptsHeld(): boolean {
+    return this.nextRelease !== NEVER && this.vcpus.isHeld(this.vcpu);
   }
 
   acknowledge(): number {
@@ -411,6 +451,7 @@ export class Machine implements ProcessorHost {
 
   writeDevice(address: SPA, size: number, value: bigint): void {
     if (size > 4) {
+      if (size === 8 && this.writeWhole(address, value)) return;
       this.writeDevice(address, 4, value & 0xffff_ffffn);
       this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
       return;
@@ -419,6 +460,14 @@ export class Machine implements ProcessorHost {
     if (decision === undefined) {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
     } else this.apply(decision);
+  }
+
+  /** Eight bytes to a device that takes them as one. @returns false when there is none. */
+  private writeWhole(address: SPA, value: bigint): boolean {
+    const [low, high] = [Number(value & 0xffff_ffffn), Number(value >> 32n)];
+    const decision = decideWideMmioWrite(this.state.devices, this.vcpu, address, low, high, this.now);
+    if (decision !== undefined) this.apply(decision);
+    return decision !== undefined;
   }
 
   readPort(port: number, size: number): bigint {

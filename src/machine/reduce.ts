@@ -36,6 +36,8 @@ export interface MachineState {
   readonly devices: DevicesState;
   /** Each VMCB as the processor last read or wrote it, by sPA in decimal. */
   readonly vmcbs: Record<string, VmcbWords>;
+  /** For each vCPU the virtual time before which it takes no interrupt; 0 but under chaos. */
+  readonly holds: number[];
   /** Nanoseconds of virtual time that passed while every vCPU waited. */
   skippedNanoseconds: number;
   /** State of the random numbers: the seed plus the draws. */
@@ -47,11 +49,20 @@ export interface MachineState {
 export function initialState(config: MachineConfig): MachineState {
   const profile = machineProfile(config);
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
-  const devices = initialDevices(config);
+  const { system } = profile;
+  const devices = initialDevices({
+    ...config,
+    apic: {
+      x2apic: system.has('x2apic'),
+      tscDeadline: system.has('tsc-deadline'),
+      extended: system.has('extapic'),
+    },
+  });
   handOver(devices);
   return {
     vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),
     schedule: { vcpu: 0, until: config.quantumInstructions },
+    holds: Array.from({ length: config.vcpus }, () => 0),
     devices,
     vmcbs: {},
     skippedNanoseconds: 0,
@@ -111,6 +122,18 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       state.schedule.vcpu = vcpu;
       state.schedule.until = event.until;
       return;
+    case 'input.turn':
+      state.schedule.vcpu = event.to;
+      state.schedule.until = event.until;
+      return;
+    case 'input.hold':
+      state.holds[event.target] = event.until;
+      return;
+    case 'input.skew': {
+      const registers = registersOf(state, event.target);
+      registers[R.tscBase] = u64((registers[R.tscBase] as bigint) + event.ticks);
+      return;
+    }
     case 'time.skipped':
       state.skippedNanoseconds += event.nanoseconds;
       return;
@@ -118,6 +141,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       state.ended = { reason: event.reason, status: event.status };
       return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
+    case 'input.nmi': // likewise by pit.channel-check
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
     case 'svm.stale': // the copy of the VMCB stays as it is: that is the point

@@ -13,7 +13,10 @@ import { Activity, R, type RegisterFile, SLOT_COUNT, type Slot } from './layout/
 import type { PhysicalMemory } from './mmu/memory.js';
 import type { MachineState, VcpuState } from './reduce.js';
 import { physicalInterruptsAllowed } from './svm/injection.js';
+import type { InterruptRules } from './svm/interrupt-rules.js';
 import type { Engine } from './wasm/engine.js';
+
+const NEVER = Number.POSITIVE_INFINITY;
 
 export class Vcpus {
   private readonly parked: readonly BigUint64Array[];
@@ -25,6 +28,8 @@ export class Vcpus {
     private readonly state: MachineState,
     private readonly engine: Engine,
     private readonly memory: PhysicalMemory,
+    private readonly rules: InterruptRules,
+    private readonly now: () => number,
   ) {
     this.parked = state.vcpus.map(() => new BigUint64Array(SLOT_COUNT));
     this.readers = state.vcpus.map((_, vcpu) => ({ get: (slot) => this.registersOf(vcpu)[slot] as bigint }));
@@ -71,27 +76,44 @@ export class Vcpus {
     this.engine.switchTo(vcpu);
   }
 
-  /** The next one after the current that can do anything; undefined when there is none. */
-  next(): number | undefined {
+  /**
+   * The next one after the current that can do anything; undefined when there is none.
+   * @param monitors whether lines that MWAIT watches are looked at: they change between events, so only where every run
+   * of the session looks.
+   */
+  next(monitors: boolean): number | undefined {
     const count = this.state.vcpus.length;
     for (let step = 1; step < count; step++) {
       const vcpu = (this.current + step) % count;
-      if (this.canRun(vcpu)) return vcpu;
+      if (this.canRun(vcpu) || (monitors && monitorHit(this.reader(vcpu), this.memory))) return vcpu;
     }
     return undefined;
   }
 
+  /** It runs, or an event of its own is due. */
   canRun(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    if (cpu.get(R.activity) === Activity.RUNNING || monitorHit(cpu, this.memory)) return true;
-    const externalPending = cpuInterruptPending(this.state.devices, vcpu) !== undefined;
-    return decideBoundary(cpu, { externalPending }) !== undefined;
+    if (cpu.get(R.activity) === Activity.RUNNING) return true;
+    const held = this.isHeld(vcpu);
+    const externalPending = !held && cpuInterruptPending(this.state.devices, vcpu) !== undefined;
+    return decideBoundary(cpu, { externalPending, held, rules: this.rules }) !== undefined;
+  }
+
+  /** Chaos keeps interrupts from it for a while. */
+  isHeld(vcpu: number): boolean {
+    return (this.state.holds[vcpu] as number) > this.now();
+  }
+
+  /** When the next vCPU may take interrupts again; infinite when none is held. */
+  get nextRelease(): number {
+    const now = this.now();
+    return this.state.holds.reduce((next, until) => (until > now ? Math.min(next, until) : next), NEVER);
   }
 
   /** It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. */
   isDeaf(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu);
+    return cpu.get(R.activity) !== Activity.RUNNING && !physicalInterruptsAllowed(cpu, this.rules);
   }
 
   /** The current vCPU's MWAIT is over because of a write. */

@@ -28,6 +28,7 @@ export class Workbench implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly now: Nanoseconds = nanoseconds(0);
   readonly externalPending = false;
+  readonly interruptsHeld = false;
   readonly vcpu = 0;
   readonly processors = 1;
   /** The exception that the last step delivered. */

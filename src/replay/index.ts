@@ -1,6 +1,8 @@
 /**
  * The front door of replay: what other folders may use.
  */
+export { type Perturbation, type Plan, randomPlan } from './chaos.js';
+export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { disassemble } from './disassemble.js';
 
 export { eventText, recordText } from './event-text.js';

@@ -7,6 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { type EventSink, instructionCount, Machine, type MachineConfig } from '../machine/index.js';
+import { Chaos, type Perturbation, type Plan } from './chaos.js';
 import { type SessionConfig, SLICE_INSTRUCTIONS, sliceEnd } from './session.js';
 
 /** All that determines a session, but the bytes that its serial port receives. */
@@ -20,6 +21,8 @@ export interface SessionOptions {
   readonly unixSeconds: number;
   /** Seed of the machine's random numbers, 64 bits. */
   readonly entropySeed: bigint;
+  /** What chaos does to it. */
+  readonly chaos?: Plan | undefined;
   /** Instructions in a slice; for tests. */
   readonly sliceInstructions?: number;
 }
@@ -37,12 +40,21 @@ const NO_BYTES = new Uint8Array(0);
 export class LiveSession {
   readonly machine: Machine;
   readonly session: SessionConfig;
+  private readonly chaos: Chaos | undefined;
   private queue: Uint8Array = NO_BYTES;
   private inputEnds = false;
 
   /** Makes the machine and boots it; nothing has run yet. @throws InputError for an image or a configuration. */
   constructor(
-    { config, image, commandLine, unixSeconds, entropySeed, sliceInstructions = SLICE_INSTRUCTIONS }: SessionOptions,
+    {
+      config,
+      image,
+      commandLine,
+      unixSeconds,
+      entropySeed,
+      chaos,
+      sliceInstructions = SLICE_INSTRUCTIONS,
+    }: SessionOptions,
     sink: EventSink,
   ) {
     this.session = { machine: config, sliceInstructions };
@@ -50,6 +62,7 @@ export class LiveSession {
     this.machine.deliver({ type: 'input.clock', unixSeconds });
     this.machine.deliver({ type: 'input.entropy', seed: BigInt.asUintN(64, entropySeed) });
     this.machine.boot({ bytes: image, digest: sha256Hex(image), commandLine });
+    this.chaos = chaos === undefined ? undefined : new Chaos(chaos, this.machine);
   }
 
   /** Queues bytes for the serial port. */
@@ -65,6 +78,11 @@ export class LiveSession {
     this.inputEnds = true;
   }
 
+  /** What chaos has done. */
+  get perturbations(): readonly Perturbation[] {
+    return this.chaos?.done ?? [];
+  }
+
   /** Bytes that wait for room in the receiver. */
   get queuedBytes(): number {
     return this.queue.length;
@@ -75,7 +93,12 @@ export class LiveSession {
     const { machine } = this;
     if (machine.state.ended !== null) return 'ended';
     if (machine.retired > 0 && machine.retired % this.session.sliceInstructions === 0) this.deliverSerial();
-    const target = Math.min(limit, sliceEnd(this.session, machine.retired));
+    this.chaos?.perturb();
+    const target = Math.min(
+      limit,
+      sliceEnd(this.session, machine.retired),
+      this.chaos?.nextStop ?? Number.POSITIVE_INFINITY,
+    );
     const stop = machine.advance(instructionCount(target));
     if (stop === 'ended') return 'ended';
     if (stop === 'limit') return target === limit ? 'limit' : 'running';

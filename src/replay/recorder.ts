@@ -6,6 +6,7 @@
  */
 import type { JournalStore, JournalWriter, Position } from '../journal/index.js';
 import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
+import type { Perturbation } from './chaos.js';
 import { LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
 import { describeSession } from './session.js';
 import { stateDigests } from './state-digest.js';
@@ -88,6 +89,11 @@ export class Recorder {
   /** No more bytes will come: a machine that waits for one ends. */
   endInput(): void {
     this.live.endInput();
+  }
+
+  /** What chaos has done. */
+  get perturbations(): readonly Perturbation[] {
+    return this.live.perturbations;
   }
 
   /** Bytes that wait for room in the receiver. */

@@ -179,6 +179,10 @@ export class Replayer {
       case 'input.clock':
       case 'input.entropy':
       case 'input.serial':
+      case 'input.turn':
+      case 'input.hold':
+      case 'input.skew':
+      case 'input.nmi':
         this.machine.deliver(event);
         return;
       default:

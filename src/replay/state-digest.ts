@@ -71,10 +71,10 @@ function vmcbDigest({ vmcbs }: MachineState): Uint8Array {
 }
 
 function machineDigest(
-  { schedule, skippedNanoseconds, entropy, ended }: MachineState,
+  { schedule, holds, skippedNanoseconds, entropy, ended }: MachineState,
   retired: InstructionCount,
 ): Uint8Array {
-  return sha256(canonicalBytes({ schedule, skippedNanoseconds, entropy, ended, retired: Number(retired) }));
+  return sha256(canonicalBytes({ schedule, holds, skippedNanoseconds, entropy, ended, retired: Number(retired) }));
 }
 
 // RAM

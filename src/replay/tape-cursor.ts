@@ -109,7 +109,7 @@ class InputStarts {
     const kinds = Object.entries(events).filter(([type]) => isInput({ type } as MachineEvent));
     this.starts = kinds.flatMap(([type, fields]) => {
       const blank = { type, ...Object.fromEntries(fields.map((name) => [name, 0])) } as unknown as MachineEvent;
-      // Inputs retire nothing, and come before the first vCPU runs on, in whichever level it is.
+      // Inputs retire nothing, and count as the first vCPU's, in whichever level it is.
       return ([1, 2] as readonly Level[]).map((level) =>
         encodeEvent({ retired: 0, vcpu: 0, level, event: blank }, events).subarray(0, START_BYTES),
       );

@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -43,9 +43,27 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                 objects="$objects $work/realmode-switch.o"
                 ;;
         faults) compile faults-probes.S "$work/probes.o"; objects="$objects $work/probes.o" ;;
+        intercepts)
+                for part in intercepts/*.c; do
+                        # a trial names only what it needs, and macros give defaults that it may change
+                        compile "$part" "$work/intercepts-$(basename "$part" .c).o" \
+                                "-Wno-missing-field-initializers -Wno-override-init"
+                done
+                objects="$objects $work/intercepts-"*.o" $work/svm.o $work/svm-run.o"
+                ;;
         nested | nested-timer | exits)
                 compile "$name-l2.S" "$work/$name-l2.o"
                 objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
+                ;;
+        lost-wakeup)
+                compile smp-start.S "$work/smp-start.o"
+                compile lost-wakeup-l2.S "$work/lost-wakeup-l2.o"
+                objects="$objects $work/smp-start.o $work/lost-wakeup-l2.o $work/svm.o $work/svm-run.o"
+                ;;
+        smp)
+                compile smp-start.S "$work/smp-start.o"
+                compile exits-l2.S "$work/exits-l2.o"
+                objects="$objects $work/smp-start.o $work/exits-l2.o $work/svm.o $work/svm-run.o"
                 ;;
         esac
         # shellcheck disable=SC2086

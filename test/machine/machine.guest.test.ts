@@ -4,7 +4,13 @@
  */
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { DEFAULT_CONFIG, instructionCount, Machine, type StatedEvent } from '../../src/machine/index.js';
+import {
+  DEFAULT_CONFIG,
+  instructionCount,
+  Machine,
+  type MachineConfig,
+  type StatedEvent,
+} from '../../src/machine/index.js';
 import { guestImage, guestOutput, MEBIBYTE } from '../support/sessions.js';
 
 /** More than any of them takes. */
@@ -24,6 +30,7 @@ interface How {
   readonly seed?: bigint;
   /** Most instructions that one call of `advance` runs. */
   readonly slice?: number;
+  readonly config?: Partial<MachineConfig>;
 }
 
 const plain = (_key: string, value: unknown): unknown => {
@@ -31,10 +38,13 @@ const plain = (_key: string, value: unknown): unknown => {
   return value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value;
 };
 
-function run(file: string, { options = '', unixSeconds = 1_700_000_000, seed = 1n, slice = LIMIT }: How = {}): Session {
+function run(
+  file: string,
+  { options = '', unixSeconds = 1_700_000_000, seed = 1n, slice = LIMIT, config }: How = {},
+): Session {
   let output = '';
   const digest = createHash('sha256');
-  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE }, (stated: StatedEvent) => {
+  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, ...config }, (stated: StatedEvent) => {
     if (stated.event.type === 'uart.transmitted') output += String.fromCharCode(stated.event.byte);
     digest.update(JSON.stringify(stated, plain));
   });
@@ -66,6 +76,8 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['pic-pit.elf', 'strict=1', 'pic-pit.strict'],
   ['realmode.elf', '', 'realmode'],
   ['realmode.elf', 'strict=1', 'realmode.strict'],
+  ['smp.elf', '', 'smp'],
+  ['intercepts.elf', '', 'intercepts'],
 ];
 
 describe('a sample guest', () => {
@@ -85,6 +97,19 @@ describe('a sample guest', () => {
   it.each(['nested-timer.elf', 'realmode.elf'])('%s retires the same instructions in slices of any size', (file) => {
     const { output, ended, retired } = run(file);
     for (const slice of [9_973, 104_729]) expect(run(file, { slice })).toMatchObject({ output, ended, retired });
+  });
+
+  it.each([2, 5, 16])('smp.elf on %i processors succeeds, and goes alike in slices of any size', (vcpus) => {
+    const config = { vcpus };
+    const { output, ended, retired } = run('smp.elf', { config });
+    expect(output.replaceAll('\r', '')).toBe(guestOutput('smp').replace('started: 1', `started: ${vcpus}`));
+    expect(ended).toMatchObject(SUCCESS);
+    for (const slice of [9_973, 777])
+      expect(run('smp.elf', { config, slice })).toMatchObject({ output, ended, retired });
+  });
+
+  it.each([1, 1000])('smp.elf succeeds with turns of %i instructions', (quantumInstructions) => {
+    expect(run('smp.elf', { config: { vcpus: 3, quantumInstructions } }).ended).toMatchObject(SUCCESS);
   });
 
   it('whose clock and entropy differ differs only where it asks for them', () => {

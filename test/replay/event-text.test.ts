@@ -81,7 +81,10 @@ describe('an event is one line', () => {
         mnemonic: 'X',
         what: 'nmi',
       };
-      const values = fields.map((name) => [name, samples[name] ?? (/code|info|value|linear/i.test(name) ? 0n : 0)]);
+      const values = fields.map((name) => [
+        name,
+        samples[name] ?? (/code|info|value|linear|ticks/i.test(name) ? 0n : 0),
+      ]);
       const event = {
         type,
         ...Object.fromEntries(values),

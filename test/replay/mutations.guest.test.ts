@@ -4,7 +4,7 @@
  *
  * Sessions are recorded on the healthy machine. `broken` holds what the wrapped functions do instead.
  */
-import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { cpuidLeaf } from '../../src/machine/cpu/cpuid.js';
 import type { deliverEvent } from '../../src/machine/cpu/exceptions.js';
 import type { decideBoundary } from '../../src/machine/cpu/interrupts.js';
@@ -24,6 +24,7 @@ import type { InterceptName, interceptRequested } from '../../src/machine/svm/in
 import type { msrIntercepted, portIntercepted } from '../../src/machine/svm/permission-maps.js';
 import type { vmrunRefusal } from '../../src/machine/svm/vmrun-checks.js';
 import { Emitter } from '../../src/machine/wasm/emit.js';
+import { forgetHandlers } from '../../src/machine/wasm/handlers.js';
 import { FoldChecker, FoldMismatch, Replayer, type ReplayOutcome } from '../../src/replay/index.js';
 import { type RecordedSession, recordGuest } from '../support/sessions.js';
 
@@ -86,8 +87,11 @@ vi.mock(import('../../src/machine/cpu/interrupts.js'), async (original) => {
   return { ...real, decideBoundary: seam('decideBoundary', real.decideBoundary) as typeof real.decideBoundary };
 });
 
+// Machines share what is compiled; what a mutation compiles is its own.
+beforeEach(forgetHandlers);
 afterEach(() => {
   vi.restoreAllMocks();
+  forgetHandlers();
   for (const name of Object.keys(broken) as (keyof Seams)[]) delete broken[name];
 });
 

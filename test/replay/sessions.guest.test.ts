@@ -2,8 +2,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { JournalReader } from '../../src/journal/index.js';
+import { DEFAULT_CONFIG } from '../../src/machine/index.js';
 import { FoldChecker, foldTape, Replayer, stateDifferences } from '../../src/replay/index.js';
-import { type RecordedSession, recordGuest } from '../support/sessions.js';
+import { MEBIBYTE, type RecordedSession, recordGuest } from '../support/sessions.js';
 
 const GUESTS = [
   'hello64.elf',
@@ -17,6 +18,10 @@ const GUESTS = [
   'pic-pit.elf',
   'realmode.elf',
 ];
+const SESSIONS: readonly (readonly [file: string, vcpus: number])[] = [
+  ...GUESTS.map((file) => [file, 1] as const),
+  ['smp.elf', 4],
+];
 
 const contentOf = (reader: JournalReader): unknown => [
   reader.header,
@@ -26,10 +31,11 @@ const contentOf = (reader: JournalReader): unknown => [
   reader.blobDigests(),
 ];
 
-describe.each(GUESTS)('%s', (file) => {
+describe.each(SESSIONS)('%s on %i vCPUs', (file, vcpus) => {
+  const config = { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, vcpus };
   let session: RecordedSession;
   beforeAll(() => {
-    session = recordGuest(file);
+    session = recordGuest(file, { config });
   });
 
   it('ends by itself', () => {
@@ -37,7 +43,7 @@ describe.each(GUESTS)('%s', (file) => {
   });
 
   it('gives the same tape whenever it is recorded', () => {
-    const again = recordGuest(file);
+    const again = recordGuest(file, { config });
     expect(again.output).toBe(session.output);
     expect(isDeepStrictEqual(contentOf(again.store.read()), contentOf(session.store.read()))).toBe(true);
   });

@@ -385,6 +385,8 @@ export class CpuMachine {
       writeTsc: (value) => {
         this.tsc = value;
       },
+      readTscDeadline: () => 0n,
+      writeTscDeadline: () => {},
       ...hooks,
     };
   }

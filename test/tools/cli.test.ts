@@ -80,7 +80,6 @@ describe('wrong usage', () => {
 
   it.each([
     ['--initrd', 'file'],
-    ['--chaos', '1'],
     ['--checkpoint-every', '1000'],
     ['--engine', 'jit'],
   ])('%s %s is known, and refused by name', (flag, value) => {

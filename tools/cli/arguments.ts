@@ -32,6 +32,21 @@ export function parseU64(text: string, what: string): bigint {
   return value;
 }
 
+/** A range of seeds: `1..200`, both among them, or one alone. */
+export interface SeedRange {
+  readonly first: bigint;
+  readonly last: bigint;
+}
+
+export function parseSeeds(text: string, what: string): SeedRange {
+  const [from = '', to = from, ...more] = text.split('..');
+  const range = { first: parseU64(from, what), last: parseU64(to, what) };
+  if (more.length > 0 || range.last < range.first) {
+    throw new UsageError(`${what} ${quote(text)} is no range of seeds. Give one, or the first and the last: 1..200.`);
+  }
+  return range;
+}
+
 const ISO_TIME = /^(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d)?)(Z|[+-]\d\d:\d\d)?)?$/;
 
 /** ISO 8601 → seconds since 1970. Without a zone the time is UTC: the host's zone is nobody's business. */

@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { DEFAULT_CONFIG, type MachineConfig, type Policy, parsePolicy, policyNamed } from '../../src/machine/index.js';
-import type { SessionOptions } from '../../src/replay/index.js';
-import { parseClock, parseCount, parseSize, parseU64, quote } from './arguments.js';
+import { type Plan, randomPlan, type SessionOptions } from '../../src/replay/index.js';
+import { parseClock, parseCount, parseSeeds, parseSize, parseU64, quote, type SeedRange } from './arguments.js';
 import { UsageError } from './failure.js';
 
 export type SerialTarget =
@@ -25,6 +25,7 @@ export interface MachineOptions {
   readonly input?: string;
   readonly maxInstructions?: number;
   readonly seed?: bigint;
+  readonly chaos?: SeedRange;
   readonly clock?: number;
   readonly timePerInstruction?: number;
   readonly stats?: boolean;
@@ -34,7 +35,6 @@ export interface MachineOptions {
 /** Flags of the command line that this version does not have: named, and refused by name. */
 const LATER: readonly (readonly [flags: string, what: string])[] = [
   ['--initrd <file>', 'an initial RAM disk'],
-  ['--chaos <seed>', 'chaos mode'],
   ['--checkpoint-every <n>', 'checkpoints'],
 ];
 
@@ -68,6 +68,9 @@ export function addMachineFlags(command: Command): Command {
     .option('--smp <n>', `number of vCPUs (default: ${DEFAULT_CONFIG.vcpus})`, (text) => parseCount(text, '--smp', 1))
     .option('--quantum <n>', `instructions of a vCPU's turn (default: ${DEFAULT_CONFIG.quantumInstructions})`, (text) =>
       parseCount(text, '--quantum', 1),
+    )
+    .option('--chaos <seed>', 'perturb what the architecture leaves open, as this seed says', (text) =>
+      parseSeeds(text, '--chaos'),
     )
     .option('--stats', 'at the end one JSON line of figures on stderr')
     .option('--guest-status', "end with the guest's own status from isa-debug-exit");
@@ -103,6 +106,15 @@ function checkEngine(text: string): string {
     throw new UsageError('--engine jit: this version does not have the JIT tier yet. Use interpreter or auto.');
   }
   throw new UsageError(`--engine ${quote(text)} is none. Use interpreter or auto.`);
+}
+
+/** @throws UsageError for several seeds: they are for `record --until-fail`. */
+export function chaosPlan({ chaos }: MachineOptions, vcpus: number): Plan | undefined {
+  if (chaos === undefined) return undefined;
+  if (chaos.first !== chaos.last) {
+    throw new UsageError('--chaos: several seeds are for record --until-fail. Give one, or add that flag.');
+  }
+  return randomPlan(chaos.first, vcpus);
 }
 
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */

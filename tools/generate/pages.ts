@@ -1,6 +1,8 @@
 /** The pages of docs/generated: what the tables in the sources say, for people who do not read the sources. */
 import {
   CPU_PROFILES,
+  DEVIATION_NAMES,
+  DEVIATIONS,
   EVENT_FIELDS,
   EXIT_CODES,
   INSTRUCTIONS,
@@ -9,8 +11,11 @@ import {
   isInput,
   type MachineEvent,
   manualExitName,
+  POLICIES,
   REGISTER_NAMES,
+  UNMODELLED,
   VMCB,
+  witnessName,
 } from '../../src/machine/index.js';
 
 const FOLDER = 'docs/generated';
@@ -24,6 +29,7 @@ export function generatedPages(): ReadonlyMap<string, string> {
     [`${FOLDER}/events.md`, events()],
     [`${FOLDER}/registers.md`, registers()],
     [`${FOLDER}/instructions.md`, instructions()],
+    [`${FOLDER}/policies.md`, policies()],
   ]);
 }
 
@@ -50,6 +56,7 @@ const index = (): string =>
       '- [Events](events.md): every kind with its fields, in the order of the tape',
       '- [Registers](registers.md): slots of a register delta',
       '- [Instructions](instructions.md): what is described, and how it is executed',
+      '- [Policies](policies.md): deviations from the manual, whose they are, and which policy has them',
     ].join('\n'),
   );
 
@@ -144,4 +151,36 @@ function instructions(): string {
       ]),
     ),
   );
+}
+
+const policies = (): string =>
+  page(
+    'Policies',
+    '`src/machine/policy`',
+    'What a policy is, and how files combine deviations: [policies](../policies.md). All deviations are off by default.',
+    table(
+      ['policy', 'deviations', 'whose'],
+      POLICIES.map(({ name, description, deviations }) => [code(name), `${deviations.length}`, cell(description)]),
+    ),
+    '## Deviations',
+    ...DEVIATION_NAMES.map(deviation),
+    '## Known divergences that are no deviation here',
+    table(
+      ['row', 'why not'],
+      UNMODELLED.map(({ row, reason }) => [row, cell(reason)]),
+    ),
+  );
+
+function deviation(name: (typeof DEVIATION_NAMES)[number]): string {
+  const { differs, manual, effect, witnesses, stages = {}, never = [] } = DEVIATIONS[name];
+  const of = POLICIES.filter(({ deviations }) => deviations.includes(name)).map((policy) => code(policy.name));
+  const lines = [
+    `- Instead of: ${manual}.`,
+    `- Effect: ${effect}.`,
+    ...Object.entries(stages).map(([row, stage]) => `- Intercept ${code(row)}: ${stage}.`),
+    ...(never.length === 0 ? [] : [`- Never: ${never.map(code).join(' ')}.`]),
+    ...witnesses.map((witness) => `- ${witness.row}, ${witnessName(witness)}: ${witness.source}.`),
+    `- In ${of.length === 0 ? 'no policy' : of.join(', ')}.`,
+  ];
+  return [`### ${name}`, `${differs}.`, lines.join('\n')].join('\n\n');
 }

@@ -6,13 +6,17 @@
  */
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { CR0, CR4, EFER, R, type RegisterName, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
-import { taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
+import { ExitCode } from '../svm/exit-code.js';
+import { inGuest, taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
 import { crWrite, crWriteTrap } from '../svm/intercepts.js';
+import { openVirtual } from '../svm/interrupt-rules.js';
+import { VmExit } from '../svm/vmexit-request.js';
 import { sPA } from '../units.js';
 import { type CpuProfile, cr4Mask } from './cpuid.js';
 import { DR6, DR7 } from './debug.js';
 import { Attribute, attributesOf } from './descriptors.js';
 import { cplOf, is64Bit, isLongMode, type SlotReader } from './mode.js';
+import { Shutdown } from './shutdown.js';
 import type { SystemContext } from './system-context.js';
 import type { Transaction } from './transaction.js';
 
@@ -36,8 +40,7 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   const cr0 = (value & CR0_BITS) | CR0.ET;
   context.intercept(crWrite(0), { info1 }, 'before-operands');
   checkCr0(tx, value, old);
-  context.intercept(crWrite(0), { info1 });
-  if (lmsw || ((old ^ cr0) & ~(CR0.TS | CR0.MP)) !== 0n) context.intercept('CR0_SEL_WRITE');
+  interceptCr0Write(context, lmsw || ((old ^ cr0) & ~(CR0.TS | CR0.MP)) !== 0n, info1);
   const efer = tx.get(R.efer);
   const paged = (cr0 & CR0.PG) !== 0n;
   const long = paged && (efer & EFER.LME) !== 0n;
@@ -47,6 +50,13 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   if (((old ^ cr0) & (CR0.PG | CR0.WP | CR0.PE)) !== 0n) flushAddressSpace(context);
   context.writeTrap(crWriteTrap(0), cr0);
   stateControl(context, 'cr0', cr0);
+}
+
+/** @param selective the write is one that the selective intercept wants. */
+export function interceptCr0Write(context: SystemContext, selective: boolean, info1: bigint): void {
+  if (selective && context.profile.deviations.has('cr0-selective-first')) context.intercept('CR0_SEL_WRITE');
+  context.intercept(crWrite(0), { info1 });
+  if (selective) context.intercept('CR0_SEL_WRITE');
 }
 
 function checkCr0(tx: Transaction, value: bigint, old: bigint): void {
@@ -76,7 +86,7 @@ export function writeCr3(context: SystemContext, source: bigint, info1: bigint):
   const { tx } = context;
   const value = (tx.get(R.cr4) & CR4.PCIDE) === 0n ? source : source & ~KEEP_TRANSLATIONS;
   context.intercept(crWrite(3), { info1 }, 'before-operands');
-  if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) throw generalProtection();
+  if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) refuseValue(context);
   context.intercept(crWrite(3), { info1 });
   const paged = (tx.get(R.cr0) & CR0.PG) !== 0n;
   if (paged && !isLongMode(tx) && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(tx, value);
@@ -84,6 +94,12 @@ export function writeCr3(context: SystemContext, source: bigint, info1: bigint):
   context.flushTlb({ scope: 'non-global', asid: currentAsid(tx) });
   context.writeTrap(crWriteTrap(3), value);
   stateControl(context, 'cr3', value);
+}
+
+/** A value of CR3 or CR4 with reserved bits. @throws GuestFault #GP(0), or under a deviation VmExit. */
+function refuseValue({ tx, profile }: SystemContext): never {
+  if (inGuest(tx) && profile.deviations.has('cr-value-exits-invalid')) throw new VmExit(ExitCode.INVALID);
+  throw generalProtection();
 }
 
 /** CR3 bits that hold the process context identifier (APM vol.2 §5.5.1). */
@@ -97,7 +113,7 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   const { tx } = context;
   const old = tx.get(R.cr4);
   context.intercept(crWrite(4), { info1 }, 'before-operands');
-  if ((value & ~cr4Mask(context.profile)) !== 0n) throw generalProtection();
+  if ((value & ~cr4Mask(context.profile)) !== 0n) refuseValue(context);
   if (isLongMode(tx) && (value & CR4.PAE) === 0n) throw generalProtection();
   const startsPcids = (value & ~old & CR4.PCIDE) !== 0n;
   if (startsPcids && (!isLongMode(tx) || (tx.get(R.cr3) & PCID_BITS) !== 0n)) throw generalProtection();
@@ -105,24 +121,31 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
   tx.set(R.cr4, value);
   const pae = (tx.get(R.cr0) & CR0.PG) !== 0n && !isLongMode(tx) && (value & CR4.PAE) !== 0n;
   if (pae && ((old ^ value) & CR4_PAE_RELOAD) !== 0n) loadPdptes(tx, tx.get(R.cr3));
+  context.intercept(crWrite(4), { info1 }, 'after-memory');
   if (((old ^ value) & CR4_PAGING) !== 0n) flushAddressSpace(context);
   context.writeTrap(crWriteTrap(4), value);
   stateControl(context, 'cr4', value);
 }
 
+const cr8IsVirtual = ({ profile }: SystemContext): boolean => profile.deviations.has('cr8-always-virtual');
+
 /** CR8 holds the task priority; a guest with V_INTR_MASKING has its own (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
 export function writeCr8(context: SystemContext, value: bigint, info1: bigint): void {
+  context.intercept(crWrite(8), { info1 }, 'before-operands');
   if ((value & ~0xfn) !== 0n) throw generalProtection();
   context.intercept(crWrite(8), { info1 });
-  const { physical, intControl } = taskPriorityWrite(context.tx, value);
+  const { physical, intControl } = taskPriorityWrite(context.tx, value, cr8IsVirtual(context));
   if (physical) context.writeTaskPriority(value);
-  if (intControl !== undefined) context.tx.set(R.intControl, intControl);
+  if (intControl !== undefined) {
+    context.tx.set(R.intControl, intControl);
+    if (context.profile.deviations.has('virq-mask-latched')) openVirtual(context.tx);
+  }
   context.writeTrap(crWriteTrap(8), value);
   stateControl(context, 'cr8', value);
 }
 
 export const readCr8 = (context: SystemContext): bigint =>
-  virtualTaskPriority(context.tx) ?? context.readTaskPriority();
+  virtualTaskPriority(context.tx, cr8IsVirtual(context)) ?? context.readTaskPriority();
 
 const PDPTES: readonly Slot[] = [R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];
 
@@ -157,7 +180,15 @@ export function writeEfer(context: SystemContext, value: bigint, writable: bigin
   const old = tx.get(R.efer);
   if ((value & ~(writable | EFER.LMA)) !== 0n) throw generalProtection();
   if (((old ^ value) & EFER.LME) !== 0n && (tx.get(R.cr0) & CR0.PG) !== 0n) throw generalProtection();
-  if ((value & EFER.SVME) !== 0n && (tx.get(R.vmCr) & VM_CR_SVMDIS) !== 0n) throw generalProtection();
+  const disabled = (tx.get(R.vmCr) & VM_CR_SVMDIS) !== 0n && !context.profile.deviations.has('svmdis-allows-svme');
+  if ((value & EFER.SVME) !== 0n && disabled) throw generalProtection();
+  if (
+    (old & ~value & EFER.SVME) !== 0n &&
+    inGuest(tx) &&
+    context.profile.deviations.has('svme-cleared-by-guest-shuts-down')
+  ) {
+    throw new Shutdown('host');
+  }
   const efer = (value & ~EFER.LMA) | (old & EFER.LMA);
   tx.set(R.efer, efer);
   if (((old ^ efer) & EFER.NXE) !== 0n) flushAddressSpace(context);

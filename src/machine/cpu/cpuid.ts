@@ -51,6 +51,7 @@ const LEAF1_ECX: FeatureBits = [
   [21, 'x2apic'],
   [22, 'movbe'],
   [23, 'popcnt'],
+  [24, 'tsc-deadline'],
   [25, 'aes'],
   [26, 'xsave'],
   [28, 'avx'],
@@ -83,6 +84,7 @@ const LEAF1_EDX: FeatureBits = [
 ];
 const LEAF7_EBX: FeatureBits = [
   [0, 'fsgsbase'],
+  [1, 'tsc-adjust'],
   [3, 'bmi1'],
   [5, 'avx2'],
   [7, 'smep'],
@@ -109,6 +111,7 @@ const LEAFD_1_EAX: FeatureBits = [
 const EXTENDED1_ECX: FeatureBits = [
   [0, 'lahf64'],
   [2, 'svm'],
+  [3, 'extapic'],
   [4, 'alt-mov-cr8'],
   [5, 'abm'],
   [6, 'sse4a'],
@@ -329,7 +332,7 @@ function brandRegisters({ brand }: CpuProfile, part: number): CpuidLeaf {
   return { eax: word(brand, at), ebx: word(brand, at + 4), ecx: word(brand, at + 8), edx: word(brand, at + 12) };
 }
 
-/** All that this machine has. */
+/** All that this machine has, but AMD's extended local APIC registers: no virtual processor shows those. */
 export const BASE_PROFILE: CpuProfile = {
   name: 'vmtape-base',
   vendor: 'AuthenticAMD',
@@ -414,6 +417,8 @@ export const BASE_PROFILE: CpuProfile = {
     'umip',
     'pcid',
     'invariant-tsc',
+    'tsc-deadline',
+    'tsc-adjust',
   ]),
   svm: new Set<SvmFeature>([
     'np',

@@ -300,9 +300,7 @@ function deliverLong(tx: Transaction, event: GuestEvent, frame: Frame): void {
 function deliverLegacy(tx: Transaction, event: GuestEvent, frame: Frame): TaskSwitched | undefined {
   const gate = readGate(tx, event, frame.ext);
   if (gate.isTask) {
-    const byInstruction = event.nextRip !== undefined;
-    const { errorCode } = event;
-    return switchTask(tx, { cause: 'event', selector: gate.selector, errorCode, byInstruction, ...frame });
+    return switchTask(tx, { cause: 'event', selector: gate.selector, errorCode: event.errorCode, ...frame });
   }
   const { descriptor, cpl } = readHandler(tx, gate, frame.ext);
   const fromVirtual8086 = isVirtual8086(tx);

@@ -351,7 +351,6 @@ function goToTask(context: SystemContext, target: Descriptor, selector: number, 
     rip: tx.get(R.rip),
     rflags: tx.get(R.rflags) & ~Flag.RF,
     ext: 0,
-    byInstruction: true,
   });
   endInTask(context, switched);
 }

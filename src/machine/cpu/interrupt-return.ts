@@ -75,7 +75,7 @@ function returnToTask(context: SystemContext): void {
   const selector = Number(readTss(tx, invalidTss, 0, 2, 0));
   const rflags = tx.get(R.rflags) & ~Flag.RF;
   const rip = tx.get(R.rip);
-  endInTask(context, switchTask(tx, { cause: 'return', selector, rip, rflags, ext: 0, byInstruction: true }));
+  endInTask(context, switchTask(tx, { cause: 'return', selector, rip, rflags, ext: 0 }));
 }
 
 /** IRET changes RF, and at CPL 0 VIF and VIP (APM vol.3, IRET). */

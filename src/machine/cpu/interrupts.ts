@@ -10,6 +10,7 @@ import { Activity, Boundary, Flag, R } from '../layout/cpu-state.js';
 import { breakpointsDiscarded, initAllowed, nmiAllowed, smiAllowed } from '../svm/gif.js';
 import {
   EventType,
+  nmiHeld,
   type PendingInjection,
   pendingInjection,
   physicalInterruptsAllowed,
@@ -17,6 +18,7 @@ import {
   virtualNmiDue,
 } from '../svm/injection.js';
 import { type InterceptName, interceptRequested } from '../svm/intercepts.js';
+import { type InterruptRules, MANUAL_RULES } from '../svm/interrupt-rules.js';
 import { u64, uN } from '../units.js';
 import { HWCR_SMM_LOCK } from './control-registers.js';
 import { breakpointsEnabled, DR6, executionHits } from './debug.js';
@@ -26,8 +28,10 @@ import { is64Bit, type SlotReader } from './mode.js';
 export interface BoundaryInputs {
   /** An interrupt controller asserts INTR. */
   readonly externalPending: boolean;
-  /** The processor discards matches of breakpoint registers while GIF is clear, as the manual has it. */
-  readonly discardsBreakpoints?: boolean;
+  /** NMIs wait, as external interrupts do: chaos delays them. */
+  readonly held?: boolean;
+  /** Without them, the manual's. */
+  readonly rules?: InterruptRules;
   /** Whether an intercept is taken; without it, what the running guest's VMCB asks for. */
   readonly intercepted?: (name: InterceptName) => boolean;
 }
@@ -61,6 +65,7 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   const intercepted = inputs.intercepted ?? ((name) => interceptRequested((slot) => cpu.get(slot), name));
   const unless = (intercept: InterceptName, due: Due): Due =>
     intercepted(intercept) ? { kind: 'exit', intercept } : due;
+  const { rules = MANUAL_RULES } = inputs;
   const boundary = cpu.get(R.boundary);
 
   if (pendingInjection(cpu) !== undefined) return { kind: 'injection' };
@@ -76,14 +81,15 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   if (activity === Activity.WAIT_FOR_SIPI) {
     return (boundary & Boundary.SIPI_PENDING) === 0n ? undefined : { kind: 'startup' };
   }
-  const discard = inputs.discardsBreakpoints !== false && breakpointsDiscarded(cpu);
+  const discard = rules.discardsBreakpoints && breakpointsDiscarded(cpu);
   const traps = debugTraps(cpu, discard);
   if (traps !== 0n) return { kind: 'debug', dr6: traps };
-  if ((boundary & Boundary.NMI_PENDING) !== 0n && nmiAllowed(cpu)) return unless('NMI', { kind: 'nmi' });
+  const nmi = (boundary & Boundary.NMI_PENDING) !== 0n && inputs.held !== true && nmiAllowed(cpu);
+  if (nmi && !nmiHeld(cpu, rules)) return unless('NMI', { kind: 'nmi' });
   if (activity === Activity.SHUTDOWN) return undefined;
-  if (inputs.externalPending && physicalInterruptsAllowed(cpu)) return unless('INTR', { kind: 'external' });
+  if (inputs.externalPending && physicalInterruptsAllowed(cpu, rules)) return unless('INTR', { kind: 'external' });
   if (virtualNmiDue(cpu)) return { kind: 'virtual-nmi' };
-  if (virtualInterruptDue(cpu)) return unless('VINTR', { kind: 'virtual' });
+  if (virtualInterruptDue(cpu, rules)) return unless('VINTR', { kind: 'virtual' });
   const hits = activity === Activity.RUNNING && !discard ? instructionBreakpoints(cpu) : 0n;
   return hits === 0n ? undefined : { kind: 'debug', dr6: hits };
 }

@@ -4,8 +4,9 @@
  * Source: APM vol.2 appendix A MSR Cross-Reference; APM vol.3 RDMSR, WRMSR.
  */
 import { type GuestFault, generalProtection } from '../faults.js';
+import { ownRip } from '../isa/system-operands.js';
 import { EFER, R, type RegisterName, type Slot, SvmMode } from '../layout/cpu-state.js';
-import { isCanonical } from '../units.js';
+import { isCanonical, u64 } from '../units.js';
 import { HWCR_SMM_LOCK, VM_CR_LOCK, VM_CR_SVMDIS, writeEfer } from './control-registers.js';
 import { type CpuProfile, eferMask } from './cpuid.js';
 import { DEBUG_CTL_DEFINED } from './debug.js';
@@ -110,9 +111,9 @@ function isValidPat(value: bigint): boolean {
 }
 
 /** A guest under nested paging has a PAT of its own (APM vol.2 §15.25.8 Combining Memory Types, MTRRs). */
-function patSlot({ tx }: SystemContext): Slot {
+function patSlot({ tx, profile }: SystemContext): Slot {
   const nested = (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n && (tx.get(R.nestedControl) & 1n) !== 0n;
-  return nested ? R.guestPat : R.pat;
+  return nested && !profile.deviations.has('guest-pat-shared') ? R.guestPat : R.pat;
 }
 
 /** Fraction bits of TSC_RATIO. */
@@ -126,7 +127,10 @@ export function guestTsc(context: SystemContext): bigint {
   const { tx } = context;
   const tsc = context.readTsc();
   if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n) return tsc;
-  return BigInt.asUintN(64, ((tsc * tx.get(R.tscRatio)) >> TSC_RATIO_FRACTION) + tx.get(R.tscOffset));
+  const scaled = context.profile.deviations.has('tsc-ratio-without-effect')
+    ? tsc
+    : (tsc * tx.get(R.tscRatio)) >> TSC_RATIO_FRACTION;
+  return BigInt.asUintN(64, scaled + tx.get(R.tscOffset));
 }
 
 /** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */
@@ -156,19 +160,35 @@ const HWCR: MsrRow = {
   },
 };
 
+/** #GP(0) of a write that is not taken back. */
+function faultBehind(context: SystemContext): void {
+  context.tx.set(R.rip, ownRip(context));
+  context.faultAfter(gp());
+}
+
 const VM_CR: MsrRow = {
   msr: 0xc001_0114,
   name: 'VM_CR',
   source: 'APM vol.2 §15.30.1 VM_CR MSR (C001_0114h)',
   exists: hasSvm,
-  read: ({ tx }) => tx.get(R.vmCr),
-  write({ tx }, value) {
-    const old = tx.get(R.vmCr);
-    const locked = (old & VM_CR_LOCK) === 0n ? 0n : VM_CR_LOCK | VM_CR_SVMDIS;
-    const next = (value & ~locked) | (old & locked);
+  read: ({ tx, profile }) => (profile.deviations.has('vm-cr-inert') ? 0n : tx.get(R.vmCr)),
+  write(context, value) {
+    const { tx, profile } = context;
+    const { deviations } = profile;
+    if (deviations.has('vm-cr-inert')) return true;
     if ((value & ~VM_CR_BITS) !== 0n) throw gp();
-    // Regardless of LOCK: what was asked for counts, not what a locked register would become.
-    if ((value & VM_CR_SVMDIS) !== 0n && (tx.get(R.efer) & EFER.SVME) !== 0n) throw gp();
+    const old = tx.get(R.vmCr);
+    const svme = (tx.get(R.efer) & EFER.SVME) !== 0n;
+    const lock = deviations.has('vm-cr-svmdis-locks') ? VM_CR_SVMDIS : VM_CR_LOCK;
+    const locked = (old & lock) === 0n ? 0n : VM_CR_LOCK | VM_CR_SVMDIS;
+    const next = (value & ~locked) | (old & locked);
+    if (deviations.has('vm-cr-svmdis-locks')) {
+      if ((next & VM_CR_SVMDIS) !== 0n && svme) faultBehind(context);
+    } else {
+      // Regardless of LOCK: what was asked for counts, not what a locked register would become.
+      const disables = deviations.has('vm-cr-tests-old-svmdis') ? old : value;
+      if ((disables & VM_CR_SVMDIS) !== 0n && svme) throw gp();
+    }
     tx.set(R.vmCr, next);
     return true;
   },
@@ -201,6 +221,28 @@ function allowsMachineCheck({ tx }: SystemContext, value: bigint, index: number)
 
 const LFENCE_SERIALIZING = 1n << 1n;
 
+function sysenterTarget(msr: number, slot: 'sysenterEsp' | 'sysenterEip', name: string): MsrRow {
+  return {
+    ...storage(msr, slot, name, 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT'),
+    write({ tx, profile }, value) {
+      if (!isCanonical(value)) throw gp();
+      tx.set(R[slot], profile.deviations.has('sysenter-32-bits') ? value & LOW_WORD : value);
+      return true;
+    },
+  };
+}
+
+/** Above it lies what processors keep for themselves (HyperTransport). */
+const SAVE_AREA_LIMIT = 0xfd_0000_0000n;
+
+/** VM_HSAVE_PA: an aligned physical address. */
+function isSaveArea(value: bigint, { profile }: SystemContext): boolean {
+  if ((value & 0xfffn) !== 0n) return false;
+  return profile.deviations.has('save-area-limited')
+    ? value <= SAVE_AREA_LIMIT
+    : value >> BigInt(profile.physicalAddressBits) === 0n;
+}
+
 const ROWS: readonly MsrRow[] = [
   {
     msr: 0x10,
@@ -223,11 +265,23 @@ const ROWS: readonly MsrRow[] = [
       return true;
     },
   },
+  {
+    msr: 0x3b,
+    name: 'TSC_ADJUST',
+    source: 'Intel SDM vol.3 §18.17.3 Time-Stamp Counter Adjustment; no processor of AMD has it',
+    exists: ({ system }) => system.has('tsc-adjust'),
+    // What software has added to the counter since reset: that is all of the base.
+    read: ({ tx }) => tx.get(R.tscBase),
+    write(context, value) {
+      context.writeTsc(u64(context.readTsc() - context.tx.get(R.tscBase) + value));
+      return true;
+    },
+  },
   readOnly(0x8b, 'PATCH_LEVEL', 'BKDG of the family, MSR 0000_008B', ({ profile }) => BigInt(profile.patchLevel)),
   readOnly(0xfe, 'MTRRcap', 'APM vol.2 §7.7.5 MTRR Capabilities Register', () => MTRR_CAP),
   storage(0x174, 'sysenterCs', 'SYSENTER_CS', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { mask: LOW_WORD }),
-  storage(0x175, 'sysenterEsp', 'SYSENTER_ESP', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { allows: canonical }),
-  storage(0x176, 'sysenterEip', 'SYSENTER_EIP', 'APM vol.2 §6.1.2 SYSENTER and SYSEXIT', { allows: canonical }),
+  sysenterTarget(0x175, 'sysenterEsp', 'SYSENTER_ESP'),
+  sysenterTarget(0x176, 'sysenterEip', 'SYSENTER_EIP'),
   readOnly(
     0x179,
     'MCG_CAP',
@@ -265,6 +319,17 @@ const ROWS: readonly MsrRow[] = [
     'APM vol.2 §9.3.2 Error-Reporting Register Banks',
     { exists: ({ machineCheckBanks }, index) => index < 4 * machineCheckBanks, allows: allowsMachineCheck },
   ),
+  {
+    msr: 0x6e0,
+    name: 'TSC_DEADLINE',
+    source: 'Intel SDM vol.3 §11.5.4.1 TSC-Deadline Mode; no processor of AMD has it',
+    exists: ({ system }) => system.has('tsc-deadline'),
+    read: (context) => context.readTscDeadline(),
+    write(context, value) {
+      context.writeTscDeadline(value);
+      return true;
+    },
+  },
   {
     msr: 0x800,
     count: 0x100,
@@ -338,7 +403,7 @@ const ROWS: readonly MsrRow[] = [
   SVM_KEY,
   {
     ...storage(0xc001_0117, 'vmHsavePA', 'VM_HSAVE_PA', 'APM vol.2 §15.30.4 VM_HSAVE_PA MSR (C001_0117h)', {
-      allows: (value, { profile }) => (value & 0xfffn) === 0n && value >> BigInt(profile.physicalAddressBits) === 0n,
+      allows: isSaveArea,
     }),
     exists: hasSvm,
   },

@@ -27,6 +27,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
   readonly externalPending: boolean;
+  /** Chaos delays interrupts and NMIs of this vCPU. */
+  readonly interruptsHeld: boolean;
   /** The vCPU whose registers these are, and how many there are. */
   readonly vcpu: number;
   readonly processors: number;

@@ -29,8 +29,6 @@ import { NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { ExitCode } from '../svm/exit-code.js';
 import {
-  EventType,
-  encodeEvent,
   hasVirtualNmis,
   pendingInjection,
   virtualInterruptVector,
@@ -45,9 +43,18 @@ import {
   type InterceptStage,
   interceptRequested,
 } from '../svm/intercepts.js';
-import { ioExitInfo, msrIntercepted, type PortAccess, portIntercepted } from '../svm/permission-maps.js';
+import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
+import {
+  ioExitInfo,
+  mapBase,
+  msrIntercepted,
+  type PortAccess,
+  portIntercepted,
+  unalignedMapBase,
+} from '../svm/permission-maps.js';
 import { decideVmexit, vmexitEvent } from '../svm/vmexit.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
+import { vmrunRules } from '../svm/vmrun-rules.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, type CpuProfile, cpuidLeaf } from './cpuid.js';
@@ -59,10 +66,12 @@ import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { isTakenBranch, recordBranch, recordEvent, stepsBranches } from './last-branch.js';
 import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
-import { enterSmm, hasHandler, Shutdown } from './smm.js';
+import { Shutdown } from './shutdown.js';
+import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext, TlbFlush, VmcbShadow } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { Access, Transaction, type TransactionHost } from './transaction.js';
+import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -78,7 +87,12 @@ const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
 const LBR = Number(DEBUG_CTL.LBR);
 const BRANCH_FEATURES = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
+/** EXITINFO1 of a nested page fault: what the tables hold (P, RSV), and at which of the two walks it came. */
+const NPF_PRESENT = 0x9n;
+const NPF_FINAL = 1n << 32n;
+const NPF_TABLES = 1n << 33n;
 const MSR_APIC_BASE = 0x1b;
+const MSR_TSC_DEADLINE = 0x6e0;
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
 const X2APIC_FIRST = 0x800;
@@ -105,11 +119,21 @@ export class Processor implements TransactionHost, SystemContext {
   private readonly words: Uint32Array;
   watcher: ExecutionWatcher | undefined;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
+  /** What deviations make of the boundary between two instructions. */
+  private readonly rules: InterruptRules;
+  private readonly vectoringInfo: VectoringInfo;
+  private readonly decodeAssists: boolean;
+  private readonly mapBase: (field: bigint) => number;
 
   constructor(private readonly machine: ProcessorHost) {
     const { buffer, byteOffset, length } = machine.registers;
     this.words = new Uint32Array(buffer, byteOffset, 2 * length);
-    this.stages = stagesUnder(machine.profile.deviations);
+    const { deviations } = machine.profile;
+    this.stages = stagesUnder(deviations);
+    this.rules = interruptRules(machine.profile);
+    this.vectoringInfo = new VectoringInfo(deviations);
+    this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
+    this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.vmcbShadow = machine;
@@ -153,9 +177,11 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
-    return (this.word(R.intControl) & V_INTR_MASKING) !== 0 && (this.word(R.svmMode) & GUEST_MODE) !== 0
-      ? (this.word(R.svmMode) & HOST_IF) !== 0
-      : (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    const ownIf = (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
+    if ((this.word(R.svmMode) & GUEST_MODE) === 0) return ownIf;
+    return (this.word(R.intControl) & V_INTR_MASKING) !== 0
+      ? (this.word(R.svmMode) & HOST_IF) !== 0 || (this.rules.intrLatched && ownIf)
+      : ownIf || this.rules.intrExitsAnyway;
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -185,7 +211,8 @@ export class Processor implements TransactionHost, SystemContext {
     if (nothing) return false;
     const due = decideBoundary(this.liveRegisters, {
       externalPending: this.machine.externalPending,
-      discardsBreakpoints: !this.machine.profile.quirks.has('breakpoints-ignore-gif'),
+      held: this.machine.interruptsHeld,
+      rules: this.rules,
     });
     if (due === undefined) return false;
     this.tx.abort();
@@ -296,7 +323,8 @@ export class Processor implements TransactionHost, SystemContext {
       if ('system' in insn.instruction) {
         if (this.exitsFirst(insn.instruction)) return;
         this.watcher?.begins(insn);
-        this.system(insn, insn.instruction);
+        this.ops.begin(insn);
+        insn.instruction.system(this);
       } else {
         this.watcher?.begins(insn);
         this.ops.execute(insn);
@@ -326,11 +354,6 @@ export class Processor implements TransactionHost, SystemContext {
     return (this.word(R.svmMode) & GUEST_MODE) !== 0 && ((this.word(slot) >>> bit) & 1) === 1;
   }
 
-  private system(insn: DecodedInstruction, instruction: SystemInstruction): void {
-    this.ops.begin(insn);
-    instruction.system(this);
-  }
-
   /** RF ends with the instruction; TF and data breakpoints leave a trap for the boundary. */
   private trapAfter(insn: DecodedInstruction, before: bigint): void {
     const { tx } = this;
@@ -347,6 +370,8 @@ export class Processor implements TransactionHost, SystemContext {
     // SYSCALL and SYSRET step by the TF that they load (kvm-unit-tests, syscall TF handling).
     const steps = counts && ((/^SYS(CALL|RET)/.test(insn.mnemonic) ? tx.get(R.rflags) : before) & Flag.TF) !== 0n;
     if (hits === 0n && !steps) return;
+    // A VMRUN that failed.
+    if (insn.mnemonic === 'VMRUN' && this.profile.deviations.has('failed-vmrun-not-stepped')) return;
     const traps = (steps ? Boundary.SINGLE_STEP : 0n) | (hits << Boundary.BREAKPOINTS_SHIFT);
     tx.set(R.boundary, tx.get(R.boundary) | traps);
   }
@@ -360,9 +385,18 @@ export class Processor implements TransactionHost, SystemContext {
     return taken || !stepsBranches(tx);
   }
 
+  /** Masks of interrupts that are latches follow IF while a guest runs. */
+  private relatch(): void {
+    const { tx, rules } = this;
+    if (!rules.intrLatched && !rules.virqLatched) return;
+    const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    if (stays) relatch(tx, this.get(R.rflags));
+  }
+
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
     this.watcher?.completes(insn);
+    this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
       const rflags = this.get(R.rflags);
@@ -406,10 +440,10 @@ export class Processor implements TransactionHost, SystemContext {
       this.exit(reason);
     } else if (reason instanceof NestedPageFault) {
       tx.abort();
-      this.exit(nestedExit(reason));
+      this.exit(this.nestedExit(reason));
     } else if (reason instanceof Shutdown) {
       tx.abort();
-      this.shutdown();
+      this.shutdown(reason.whose);
     } else throw reason;
   }
 
@@ -431,6 +465,7 @@ export class Processor implements TransactionHost, SystemContext {
     const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
     let first = true;
     this.vectoring = undefined;
+    this.vectoringInfo.injected = origin === 'injected' ? event : undefined;
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
@@ -444,6 +479,8 @@ export class Processor implements TransactionHost, SystemContext {
       else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
+        this.relatch();
+        this.vectoringInfo.delivered(tx, delivered.event);
         if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
         this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
@@ -453,8 +490,8 @@ export class Processor implements TransactionHost, SystemContext {
         const { vectoring } = this;
         tx.abort();
         for (const [slot, value] of before) tx.set(slot, value);
-        if (vectoring !== undefined) this.setExitIntInfo(vectoring);
-        this.exit(reason instanceof VmExit ? reason : nestedExit(reason));
+        if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
+        this.exit(reason instanceof VmExit ? reason : this.nestedExit(reason));
       } else if (reason instanceof VmExit) this.exit(reason);
       else throw reason;
     }
@@ -470,12 +507,15 @@ export class Processor implements TransactionHost, SystemContext {
   private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
     if (event.type !== 'exception' || event.vector > 31) return;
     if (!interceptRequested((slot) => this.tx.get(slot), exceptionIntercept(event.vector))) return;
-    if (during !== undefined) this.setExitIntInfo(during);
+    const { deviations } = this.profile;
+    const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
+    if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
     const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
     const isPageFault = event.vector === Vector.PF;
+    const hidesCode = event.vector === Vector.TS && deviations.has('ts-error-code-missing');
     throw new VmExit(
       code,
-      event.errorCode === undefined ? 0n : BigInt(event.errorCode),
+      event.errorCode === undefined || hidesCode ? 0n : BigInt(event.errorCode),
       isPageFault ? (event.linear ?? 0n) : 0n,
       // INT3, INTO and BOUND (APM vol.2 §15.7.1 State Saved on Exit).
       event.nextRip !== undefined || event.vector === Vector.BR,
@@ -483,25 +523,9 @@ export class Processor implements TransactionHost, SystemContext {
     );
   }
 
-  private setExitIntInfo(event: GuestEvent): void {
-    const types = {
-      external: EventType.INTERRUPT,
-      nmi: EventType.NMI,
-      exception: EventType.EXCEPTION,
-      icebp: EventType.EXCEPTION,
-      software: EventType.SOFTWARE,
-    };
-    const { vector, errorCode } = event;
-    const { tx } = this;
-    // The NMI was not delivered: its mask goes (APM vol.2 §15.21.10 NMI Virtualization).
-    if (event.type === 'nmi' && hasVirtualNmis(tx)) {
-      tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
-    }
-    tx.set(R.exitIntInfo, encodeEvent({ type: types[event.type], vector, errorCode }));
-  }
-
-  private shutdown(): void {
-    if (interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
+  /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */
+  private shutdown(whose: Shutdown['whose'] = 'own'): void {
+    if (whose === 'own' && interceptRequested((slot) => this.tx.get(slot), 'SHUTDOWN')) {
       this.exit(new VmExit(ExitCode.SHUTDOWN));
       return;
     }
@@ -512,8 +536,8 @@ export class Processor implements TransactionHost, SystemContext {
 
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
   private exit(exit: VmExit): void {
-    const { tx, machine, current } = this;
-    const nextRip = exit.nextRip && current !== undefined ? codeOffset(tx, tx.get(R.rip) + BigInt(current.length)) : 0n;
+    const { tx, machine } = this;
+    const nextRip = this.nextRipOf(exit);
     const bytes =
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
@@ -522,6 +546,22 @@ export class Processor implements TransactionHost, SystemContext {
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
     if (outcome.hostShutdown) machine.end('shutdown', 0);
+  }
+
+  /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */
+  private nextRipOf({ nextRip }: VmExit): bigint {
+    const { current } = this;
+    if (!nextRip && !this.profile.deviations.has('next-rip-always')) return 0n;
+    const length = current === undefined ? 0 : current.length;
+    return nextRip && current === undefined ? 0n : codeOffset(this.tx, this.tx.get(R.rip) + BigInt(length));
+  }
+
+  private nestedExit({ errorCode, gPA: address }: NestedPageFault): VmExit {
+    const { deviations } = this.profile;
+    const final = deviations.has('string-io-npf-final') && /^(INS|OUTS)/.test(this.current?.mnemonic ?? '');
+    const staged = final ? (errorCode & ~NPF_TABLES) | NPF_FINAL : errorCode;
+    const code = deviations.has('npf-never-present') ? staged & ~NPF_PRESENT : staged;
+    return new VmExit(ExitCode.NPF, code, address, false, true);
   }
 
   // SystemContext
@@ -557,13 +597,13 @@ export class Processor implements TransactionHost, SystemContext {
   ): void {
     if (!this.requested(name) || this.stages[name] !== stage) return;
     const { exitCode, assisted } = INTERCEPTS[name];
-    const told = assisted !== true || this.profile.svm.has('decode-assists');
+    const told = assisted !== true || this.decodeAssists;
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
 
   interceptMsr(msr: number, write: boolean): void {
     if (!this.requested('MSR_PROT')) return;
-    if (!msrIntercepted(this.memory, this.get(R.msrpmBase), msr, write)) return;
+    if (!msrIntercepted(this.memory, this.mapBase(this.get(R.msrpmBase)), msr, write)) return;
     throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
   }
 
@@ -574,9 +614,10 @@ export class Processor implements TransactionHost, SystemContext {
   interceptIo(access: PortAccess): void {
     if (!this.requested('IOIO_PROT')) return;
     const everyByte = this.profile.deviations.has('ioio-every-byte');
-    if (!portIntercepted(this.memory, this.get(R.iopmBase), access.port, access.size, everyByte)) return;
+    if (!portIntercepted(this.memory, this.mapBase(this.get(R.iopmBase)), access.port, access.size, everyByte)) return;
     const next = codeOffset(this.tx, this.get(R.rip) + BigInt(this.insn.length));
-    const segment = this.profile.svm.has('decode-assists') ? access.segment : 0;
+    const told = this.decodeAssists && !this.profile.deviations.has('ioio-without-segment');
+    const segment = told ? access.segment : 0;
     throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo({ ...access, segment }), next, true);
   }
 
@@ -647,7 +688,11 @@ export class Processor implements TransactionHost, SystemContext {
     this.tx.set(R.tscBase, base);
     this.machine.tscMoved(base);
   }
+  readTscDeadline(): bigint {
+    const value = this.machine.readDeviceMsr(MSR_TSC_DEADLINE);
+    return typeof value === 'bigint' ? value : 0n;
+  }
+  writeTscDeadline(value: bigint): void {
+    this.machine.writeDeviceMsr(MSR_TSC_DEADLINE, value);
+  }
 }
-
-const nestedExit = ({ errorCode, gPA: address }: NestedPageFault): VmExit =>
-  new VmExit(ExitCode.NPF, errorCode, address, false, true);

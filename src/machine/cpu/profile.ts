@@ -37,7 +37,12 @@ export type SystemFeature =
   | 'smep'
   | 'umip'
   | 'pcid'
-  | 'invariant-tsc';
+  | 'invariant-tsc'
+  /** The local APIC timer's TSC-deadline mode. */
+  | 'tsc-deadline'
+  | 'tsc-adjust'
+  /** AMD's extended local APIC registers. */
+  | 'extapic';
 
 /** Features of SVM, CPUID Fn8000_000A EDX. */
 export type SvmFeature =

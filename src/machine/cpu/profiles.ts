@@ -7,16 +7,28 @@
  * Features; Revision Guides of the families for what each reports.
  */
 import type { Feature } from '../isa/instruction.js';
-import { type FeaturePolicy, KVM_POLICY, offeredFeatures, XEN_POLICY } from '../svm/feature-policy.js';
+import {
+  type FeaturePolicy,
+  KVM_POLICY,
+  offeredFeatures,
+  XEN_4_17_POLICY,
+  XEN_4_19_POLICY,
+  XEN_POLICY,
+} from '../svm/feature-policy.js';
 import { BASE_PROFILE, type CpuProfile, type SvmFeature, type SystemFeature } from './cpuid.js';
 
 /** Of what a processor has, what this machine can do as well. */
 const amongBase = (...features: readonly Feature[]): ReadonlySet<Feature> =>
   new Set(features.filter((feature) => BASE_PROFILE.features.has(feature)));
 
-/** All system features but some. */
-const systemWithout = (...features: readonly SystemFeature[]): ReadonlySet<SystemFeature> =>
-  new Set([...BASE_PROFILE.system].filter((feature) => !features.includes(feature)));
+/**
+ * The system features of a processor of AMD: of the base, all but some, and but those of Intel's that only virtual
+ * processors have under its name; and AMD's own local APIC registers, which hypervisors do not show their guests.
+ */
+const systemWithout = (...features: readonly SystemFeature[]): ReadonlySet<SystemFeature> => {
+  const missing: readonly SystemFeature[] = ['tsc-deadline', 'tsc-adjust', ...features];
+  return new Set([...[...BASE_PROFILE.system].filter((feature) => !missing.includes(feature)), 'extapic']);
+};
 
 const SSE3_TIMES: readonly Feature[] = ['mmx', 'sse', 'sse2', 'sse3', 'cx16', '3dnowprefetch', 'svm'];
 const ZEN_2: readonly Feature[] = [
@@ -84,7 +96,7 @@ const ZEN_4_PROFILE: CpuProfile = {
   model: 0x11,
   stepping: 1,
   features: amongBase(...ZEN_2, 'invpcid'),
-  system: BASE_PROFILE.system,
+  system: systemWithout(),
   svm: new Set<SvmFeature>([...ZEN_2_SVM, 'vnmi']),
   physicalAddressBits: 52,
   patchLevel: 0x0a10_113e,
@@ -110,8 +122,9 @@ function without(profile: CpuProfile, feature: string): CpuProfile | undefined {
 export function nestedProfile(policy: FeaturePolicy, host: CpuProfile, asids: number): CpuProfile {
   const name = `${policy.hypervisor}-nested`;
   const svm = offeredFeatures(policy, host.svm);
-  if (svm === undefined) return { ...(without(host, 'svm') ?? host), name };
-  return { ...host, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };
+  const shown = without(host, 'extapic') ?? host;
+  if (svm === undefined) return { ...(without(shown, 'svm') ?? shown), name };
+  return { ...shown, name, brand: `${host.brand.replace(/ as vmtape.*/, '')} under ${policy.hypervisor}`, svm, asids };
 }
 
 /** KVM names eight ASIDs; Xen hands on the processor's number. */
@@ -123,6 +136,8 @@ export const CPU_PROFILES: readonly CpuProfile[] = [
   ZEN_2_PROFILE,
   ZEN_4_PROFILE,
   nestedProfile(XEN_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
+  nestedProfile(XEN_4_17_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
+  nestedProfile(XEN_4_19_POLICY, ZEN_2_PROFILE, ZEN_2_PROFILE.asids),
   nestedProfile(KVM_POLICY, ZEN_4_PROFILE, KVM_ASIDS),
 ];
 

@@ -28,6 +28,7 @@ import { loadPdptes } from './control-registers.js';
 import { cr4Mask, eferMask } from './cpuid.js';
 import { DR7 } from './debug.js';
 import { attributesOf, limitOf, packSegment, selectorOf, setSegment } from './descriptors.js';
+import { Shutdown } from './shutdown.js';
 import type { SystemContext } from './system-context.js';
 import type { Transaction } from './transaction.js';
 
@@ -121,9 +122,6 @@ const INTERRUPTED =
   (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const CPL_SHIFT = 12n;
 
-/** RSM found a state that no processor can be in: it shuts down. */
-export class Shutdown {}
-
 /** True when an SMI has a handler to go to. */
 export function hasHandler(tx: Transaction): boolean {
   const base = Number(tx.get(R.smBase));
@@ -190,6 +188,7 @@ export function resume(context: SystemContext): void {
   const { tx } = context;
   const boundary = tx.get(R.boundary);
   if ((boundary & Boundary.IN_SMM) === 0n) throw invalidOpcode();
+  context.intercept('RSM', {}, 'after-privilege');
   const base = Number(tx.get(R.smBase));
   const read = (offset: number, size: number): bigint => tx.readPhysical(sPA(base + offset), size);
   for (const [offset, slot] of PLAIN) tx.set(slot, read(offset, 8));

@@ -96,6 +96,9 @@ export interface SystemContext {
   /** Time-stamp counter at this instruction, before any guest offset. */
   readTsc(): bigint;
   writeTsc(value: bigint): void;
+  /** The local APIC timer's deadline; zero while it is disarmed. */
+  readTscDeadline(): bigint;
+  writeTscDeadline(value: bigint): void;
 }
 
 /** A control-plane instruction, with its context by name. */

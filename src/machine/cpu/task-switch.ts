@@ -66,8 +66,6 @@ export interface TaskSwitch {
   readonly errorCode?: number | undefined;
   /** The EXT bit of error codes. */
   readonly ext: number;
-  /** An instruction asked for it, INT n and its like included: nRIP is known. */
-  readonly byInstruction: boolean;
 }
 
 /** A switch that took place. */
@@ -165,13 +163,14 @@ function readIncoming(tx: Transaction, { cause, selector, ext }: TaskSwitch): De
   return tss;
 }
 
-function intercept(tx: Transaction, { cause, selector, errorCode, rflags, byInstruction }: TaskSwitch): void {
+/** It is no instruction intercept of §15.9, so nRIP is zero, whatever asked for the switch (APM vol.2 §15.7.1). */
+function intercept(tx: Transaction, { cause, selector, errorCode, rflags }: TaskSwitch): void {
   if (!interceptRequested((slot) => tx.get(slot), 'TASK_SWITCH')) return;
   let info2 = errorCode === undefined ? 0n : ExitInfo2.ERROR_CODE | BigInt(errorCode >>> 0);
   if (cause === 'return') info2 |= ExitInfo2.IRET;
   if (cause === 'jump') info2 |= ExitInfo2.JUMP;
   if ((rflags & Flag.RF) !== 0n) info2 |= ExitInfo2.RF;
-  throw new VmExit(INTERCEPTS.TASK_SWITCH.exitCode, BigInt(selector), info2, byInstruction);
+  throw new VmExit(INTERCEPTS.TASK_SWITCH.exitCode, BigInt(selector), info2);
 }
 
 /** The dynamic fields of the TSS in TR. IRET leaves the nested task: its NT is clear when it runs again. */

@@ -77,7 +77,7 @@ export class Transaction {
     this.held = new Uint32Array(buffer, byteOffset, 2 * length);
   }
 
-  /** One read of the array that has it, not one of two reads: see docs/adr/0040. */
+  /** One read of the array that has it, not one of two reads: see docs/adr/0025. */
   get(slot: Slot): bigint {
     return (this.isWritten[slot] === 1 ? this.values : this.host.registers)[slot] as bigint;
   }

@@ -55,6 +55,16 @@ interface Encoding {
   modrm: number;
 }
 
+type Instructions = Parameters<typeof buildTables>[0];
+const TABLES = new WeakMap<Instructions, ReturnType<typeof buildTables>>();
+
+/** The tables of a list of instructions: made once, for every machine has the same. */
+function tablesOf(instructions: Instructions): ReturnType<typeof buildTables> {
+  const tables = TABLES.get(instructions) ?? buildTables(instructions);
+  TABLES.set(instructions, tables);
+  return tables;
+}
+
 export class Decoder {
   readonly tables: DecodeTables;
   private bytes: Uint8Array = new Uint8Array(0);
@@ -63,10 +73,10 @@ export class Decoder {
   private sibIndex: number | undefined;
 
   constructor(
-    instructions: Parameters<typeof buildTables>[0],
+    instructions: Instructions,
     private readonly features: ReadonlySet<Feature>,
   ) {
-    this.tables = buildTables(instructions);
+    this.tables = tablesOf(instructions);
   }
 
   /** @param bytes what could be fetched, at most 15 bytes are looked at. */

@@ -10,6 +10,7 @@ import { DEBUG_EXIT } from './debug-exit.js';
 import type { Device, ReadDecision } from './device.js';
 import type { DeviceEvent, DevicesState } from './device-set.js';
 import { FIRMWARE_CONFIGURATION, FW_CFG, FW_CFG_PORT } from './fw-cfg.js';
+import { decideWideWrite, HPET_BASE, HPET_BYTES, HPET_TIMERS } from './hpet.js';
 import { IO_APIC, IOAPIC_BASE } from './io-apic.js';
 import { PC_TESTDEV, TESTDEV, TESTDEV_LINES, TESTDEV_MEMORY_BASE, TESTDEV_MEMORY_BYTES } from './pc-testdev.js';
 import { PCI, PCI_CONFIG, PCI_PORT } from './pci-config.js';
@@ -31,6 +32,14 @@ interface Slot {
     register: number,
     value: number,
     size: number,
+    now: Nanoseconds,
+  ) => readonly DeviceEvent[];
+  /** A write of 64 bits at a multiple of 8, where it is more than two of 32. */
+  readonly writeWide?: (
+    state: DevicesState,
+    register: number,
+    low: number,
+    high: number,
     now: Nanoseconds,
   ) => readonly DeviceEvent[];
 }
@@ -105,6 +114,10 @@ const DEBUG_EXIT_SLOT = slot((state) => state.debugExit, DEBUG_EXIT);
 const POST_CODE_SLOT = slot((state) => state.postCode, POST_CODE);
 const TESTDEV_SLOT = slot((state) => state.testdev, PC_TESTDEV);
 const IO_APIC_SLOT = slot((state) => state.ioApic, IO_APIC);
+const HPET_SLOT: Slot = {
+  ...slot((state) => state.hpet, HPET_TIMERS),
+  writeWide: (state, register, low, high, now) => decideWideWrite(state.hpet, register, low, high, now),
+};
 
 /** A port, or a place in memory, and the device register behind it. */
 export interface BusClaim {
@@ -159,6 +172,7 @@ const PAGE = 4096;
 
 const MEMORY_RANGES: readonly (readonly [number, number, Slot, number])[] = [
   [IOAPIC_BASE, PAGE, IO_APIC_SLOT, 0],
+  [HPET_BASE, HPET_BYTES, HPET_SLOT, 0],
   [TESTDEV_MEMORY_BASE, TESTDEV_MEMORY_BYTES, TESTDEV_SLOT, TESTDEV.MEMORY],
 ];
 

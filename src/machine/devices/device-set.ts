@@ -6,6 +6,7 @@
 import { unreachable } from '../errors.js';
 import { nanoseconds } from '../units.js';
 import { ACPI_EVENT_FIELDS, ACPI_PM, type AcpiEvent, type AcpiState } from './acpi-pm-timer.js';
+import { configureMemory } from './cmos-memory.js';
 import {
   DEBUG_EXIT,
   DEBUG_EXIT_EVENT_FIELDS,
@@ -15,10 +16,11 @@ import {
 } from './debug-exit.js';
 import { type FieldTable, NO_EVENTS } from './device.js';
 import { FIRMWARE_CONFIGURATION, FW_CFG_EVENT_FIELDS, type FwCfgEvent, type FwCfgState } from './fw-cfg.js';
+import { HPET_EVENT_FIELDS, HPET_TIMERS, type HpetEvent, type HpetState } from './hpet.js';
 import { IO_APIC, IOAPIC_EVENT_FIELDS, type IoApicEvent, type IoApicState } from './io-apic.js';
 import * as lapic from './local-apic.js';
 import { LOCAL_APIC } from './local-apic.js';
-import { LAPIC_EVENT_FIELDS, type LocalApicEvent, type LocalApicState } from './local-apic-state.js';
+import { type ApicFeatures, LAPIC_EVENT_FIELDS, type LocalApicEvent, type LocalApicState } from './local-apic-state.js';
 import { PC_TESTDEV, type PcTestdevEvent, type PcTestdevState, TESTDEV_EVENT_FIELDS } from './pc-testdev.js';
 import { PCI_CONFIG, PCI_EVENT_FIELDS, type PciConfigEvent, type PciConfigState } from './pci-config.js';
 import { PIC, PIC_8259, PIC_EVENT_FIELDS, type PicEvent, type PicState } from './pic-8259.js';
@@ -26,14 +28,7 @@ import { PIT, PIT_8254, PIT_EVENT_FIELDS, type PitEvent, type PitState } from '.
 import { PORT_92, PORT92_EVENT_FIELDS, type Port92Event, type Port92State } from './port92.js';
 import { POST_CODE, type PostCodeState } from './post-code.js';
 import { RESET_EVENT_FIELDS, RESET_PORT, type ResetPortEvent, type ResetPortState } from './reset-port.js';
-import {
-  configureMemory,
-  RTC_EVENT_FIELDS,
-  RTC_MC146818,
-  type RtcEvent,
-  type RtcState,
-  rtcWithClock,
-} from './rtc-mc146818.js';
+import { RTC_EVENT_FIELDS, RTC_MC146818, type RtcEvent, type RtcState, rtcWithClock } from './rtc-mc146818.js';
 import { UART, UART_EVENT_FIELDS, type UartEvent, type UartState } from './uart-16550.js';
 
 export type DeviceEvent =
@@ -49,7 +44,8 @@ export type DeviceEvent =
   | DebugExitEvent
   | FwCfgEvent
   | PciConfigEvent
-  | PcTestdevEvent;
+  | PcTestdevEvent
+  | HpetEvent;
 
 export const DEVICE_EVENT_FIELDS: FieldTable<DeviceEvent> = {
   ...UART_EVENT_FIELDS,
@@ -65,6 +61,7 @@ export const DEVICE_EVENT_FIELDS: FieldTable<DeviceEvent> = {
   ...FW_CFG_EVENT_FIELDS,
   ...PCI_EVENT_FIELDS,
   ...TESTDEV_EVENT_FIELDS,
+  ...HPET_EVENT_FIELDS,
 };
 
 /** Plain data throughout: it is folded under Immer, put into snapshots and digested. */
@@ -84,6 +81,7 @@ export interface DevicesState {
   pci: PciConfigState;
   testdev: PcTestdevState;
   postCode: PostCodeState;
+  hpet: HpetState;
 }
 
 export interface DevicesConfig {
@@ -91,6 +89,10 @@ export interface DevicesConfig {
   readonly vcpus: number;
   /** Width of the ACPI timer; 24 when absent. */
   readonly pmTimerBits?: 24 | 32;
+  /** What the processors' local APICs have; everything when absent. */
+  readonly apic?: ApicFeatures;
+  /** The HPET can send its interrupts as messages (its FSB option); not when absent. */
+  readonly hpetMessages?: boolean;
 }
 
 /**
@@ -102,7 +104,7 @@ export function initialDevices(config: DevicesConfig): DevicesState {
     pic: PIC_8259.initial(),
     pit: PIT_8254.initial(),
     rtc: RTC_MC146818.initial(),
-    localApics: Array.from({ length: config.vcpus }, (_, id) => lapic.initialLocalApic(id)),
+    localApics: Array.from({ length: config.vcpus }, (_, id) => lapic.initialLocalApic(id, config.apic)),
     ioApic: IO_APIC.initial(),
     acpi: { ...ACPI_PM.initial(), timerBits: config.pmTimerBits ?? 24 },
     port92: PORT_92.initial(),
@@ -112,6 +114,7 @@ export function initialDevices(config: DevicesConfig): DevicesState {
     pci: PCI_CONFIG.initial(),
     testdev: PC_TESTDEV.initial(),
     postCode: POST_CODE.initial(),
+    hpet: { ...HPET_TIMERS.initial(), messages: config.hpetMessages ?? false },
   };
   configureMemory(state.rtc, config);
   lapic.enterVirtualWireMode(localApic(state, 0));
@@ -187,6 +190,8 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'pit.read':
     case 'pit.output':
     case 'pit.controlled':
+    case 'pit.stopped':
+    case 'pit.channel-check':
       PIT_8254.reduce(state.pit, event);
       return;
     case 'rtc.selected':
@@ -195,6 +200,7 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'rtc.held':
     case 'rtc.flagged':
     case 'rtc.flags-read':
+    case 'rtc.nmi-masked':
       RTC_MC146818.reduce(state.rtc, event);
       return;
     case 'lapic.written':
@@ -209,6 +215,8 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'lapic.tsc-deadline-set':
     case 'lapic.timer-fired':
     case 'lapic.reset':
+    case 'lapic.remote-read':
+    case 'lapic.signalled':
       LOCAL_APIC.reduce(localApic(state, event.apic), event);
       return;
     case 'ioapic.selected':
@@ -221,6 +229,9 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'acpi.enabled':
     case 'acpi.controlled':
     case 'acpi.sleep-requested':
+    case 'acpi.timer-carried':
+    case 'acpi.status-cleared':
+    case 'acpi.alarm':
       ACPI_PM.reduce(state.acpi, event);
       return;
     case 'port92.written':
@@ -246,6 +257,10 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'testdev.line':
     case 'testdev.stored':
       PC_TESTDEV.reduce(state.testdev, event);
+      return;
+    case 'hpet.written':
+    case 'hpet.fired':
+      HPET_TIMERS.reduce(state.hpet, event);
       return;
     default:
       unreachable(event);

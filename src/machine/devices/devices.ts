@@ -8,22 +8,24 @@
  * 3. ask `settle` and apply what it says until it says nothing: interrupt lines have then reached the controllers;
  * 4. look at `cpuInterruptPending` of each vCPU.
  *
- * Wires: a device's interrupt line goes to the 8259 pair and to the I/O APIC input of the same number, but the timer's
- * IRQ 0 to input 2; INTR of the 8259 pair goes to LINT0 of every local APIC. Messages of the I/O APIC and IPIs are
- * taken in the same decision that sends them.
+ * Wires are those of `interrupt-wiring.ts`. Messages of the I/O APIC, IPIs and message-signalled interrupts are taken in
+ * the same decision that sends them (`apic-bus.ts`).
  *
  * Accesses that no device claims are answered with undefined: the machine states `bus.unclaimed` (law 8).
  */
 import { type Nanoseconds, nanoseconds } from '../units.js';
+import { ACPI_PM } from './acpi-pm-timer.js';
+import { type Delivery, localApicDecision } from './apic-bus.js';
 import { memoryClaim, portClaim } from './bus.js';
-import type { ReadDecision } from './device.js';
+import type { Device, ReadDecision } from './device.js';
 import { type Decision, type DeviceEvent, type DevicesState, decision, localApic } from './device-set.js';
-import { type Delivery, localApicDecision, pulseTimer } from './interrupt-wiring.js';
-import * as lapic from './local-apic.js';
+import { HPET_TIMERS, type HpetEvent, hpetEdges } from './hpet.js';
+import { pulseTimer, sendHpetEdge } from './interrupt-wiring.js';
 import { LOCAL_APIC } from './local-apic.js';
 import * as msrs from './local-apic-msr.js';
+import * as registers from './local-apic-registers.js';
 import * as timer from './local-apic-timer.js';
-import { outputPulses, PIT_8254 } from './pit-8254.js';
+import { decideChannelCheck, outputPulses, PIT_8254 } from './pit-8254.js';
 import { RTC_MC146818 } from './rtc-mc146818.js';
 import { decideReceive, uartRoom } from './uart-16550.js';
 
@@ -42,7 +44,7 @@ export {
   reduceDevices,
 } from './device-set.js';
 
-export { cpuInterruptPending, decideAcknowledge, decideInit, nmiRouted, settle } from './interrupt-wiring.js';
+export { cpuInterruptPending, decideAcknowledge, decideInit, settle, signalsRouted } from './interrupt-wiring.js';
 
 // --- ports -----------------------------------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ export function decideMmioRead(
   now: Nanoseconds,
 ): ReadDecision<DeviceEvent> | undefined {
   const it = localApic(state, vcpu);
-  if (inLocalApic(state, vcpu, address)) return lapic.decidePageRead(it, address - it.base, size, now);
+  if (inLocalApic(state, vcpu, address)) return registers.decidePageRead(it, address - it.base, size, now);
   const claim = memoryClaim(address);
   return claim?.slot.read(state, claim.register, size, now);
 }
@@ -108,10 +110,28 @@ export function decideMmioWrite(
 ): Decision | undefined {
   const it = localApic(state, vcpu);
   if (inLocalApic(state, vcpu, address)) {
-    return localApicDecision(state, vcpu, lapic.decidePageWrite(it, address - it.base, value, size, now));
+    return localApicDecision(state, vcpu, registers.decidePageWrite(it, address - it.base, value, size, now), now);
   }
   const claim = memoryClaim(address);
   return claim && decision(claim.slot.write(state, claim.register, value, size, now));
+}
+
+/**
+ * A write of 64 bits to device memory that its device takes as one.
+ * @returns undefined: nobody does, and it is two of 32 bits.
+ */
+export function decideWideMmioWrite(
+  state: DevicesState,
+  vcpu: number,
+  address: number,
+  low: number,
+  high: number,
+  now: Nanoseconds,
+): Decision | undefined {
+  if (inLocalApic(state, vcpu, address)) return undefined;
+  const claim = memoryClaim(address);
+  if (claim?.slot.writeWide === undefined || claim.register % 8 !== 0) return undefined;
+  return decision(claim.slot.writeWide(state, claim.register, low, high, now));
 }
 
 // --- MSRs and CR8 ----------------------------------------------------------------------------------------------------
@@ -134,7 +154,7 @@ export function readMsr(
 ): bigint | 'fault' | undefined {
   const it = localApic(state, vcpu);
   if (msr === msrs.MSR_APIC_BASE) return msrs.readApicBase(it);
-  if (msr === msrs.MSR_TSC_DEADLINE) return timer.tscDeadline(it);
+  if (msr === msrs.MSR_TSC_DEADLINE && it.features.tscDeadline) return timer.tscDeadline(it);
   return isX2apicMsr(msr) ? (msrs.readX2apic(it, msr, now) ?? 'fault') : undefined;
 }
 
@@ -152,10 +172,12 @@ export function decideMsrWrite(
     const events = msrs.decideApicBase(it, value, context.physicalAddressBits);
     return events === undefined ? 'fault' : decision(events);
   }
-  if (msr === msrs.MSR_TSC_DEADLINE) return decision(timer.decideTscDeadline(it, value, context.tscOffset, now));
+  if (msr === msrs.MSR_TSC_DEADLINE && it.features.tscDeadline) {
+    return decision(timer.decideTscDeadline(it, value, context.tscOffset, now));
+  }
   if (!isX2apicMsr(msr)) return undefined;
   const written = msrs.decideX2apicWrite(it, msr, value, now);
-  return written === undefined ? 'fault' : localApicDecision(state, vcpu, written);
+  return written === undefined ? 'fault' : localApicDecision(state, vcpu, written, now);
 }
 
 /** Software moved a vCPU's TSC: an armed TSC deadline falls at another time. @param tscOffset the new one. */
@@ -166,7 +188,7 @@ export const decideTscMoved = (state: DevicesState, vcpu: number, tscOffset: big
 export const readCR8 = (state: DevicesState, vcpu: number): number => localApic(state, vcpu).tpr >> 4;
 
 export const decideCR8Write = (state: DevicesState, vcpu: number, value: number): Decision =>
-  decision(lapic.decideTaskPriority(localApic(state, vcpu), (value & 0xf) << 4));
+  decision(registers.decideTaskPriority(localApic(state, vcpu), (value & 0xf) << 4));
 
 // --- inputs and deadlines --------------------------------------------------------------------------------------------
 
@@ -174,14 +196,56 @@ export const decideCR8Write = (state: DevicesState, vcpu: number, value: number)
 export const decideSerialInput = (state: DevicesState, data: readonly number[]): Decision =>
   decision(decideReceive(state.uart, data));
 
+/** Someone presses the NMI button: an I/O channel check. */
+export const decideNmiButton = (state: DevicesState): Decision => decision(decideChannelCheck(state.pit));
+
 /** How many bytes the serial port can take without loss. */
 export const serialRoom = (state: DevicesState): number => uartRoom(state.uart);
 
-/** When a device next acts by itself. */
+/** A device that acts by itself, and what it does to the wires when it does. */
+interface Timed {
+  readonly nextDeadline: (state: DevicesState) => Nanoseconds | undefined;
+  readonly act: (state: DevicesState, now: Nanoseconds, into: Delivery) => void;
+}
+
+const timed = <State, Event extends DeviceEvent>(
+  select: (state: DevicesState) => State,
+  device: Device<State, Event>,
+  after: (state: DevicesState, events: readonly Event[], now: Nanoseconds, into: Delivery) => void = () => {},
+): Timed => ({
+  nextDeadline: (state) => device.nextDeadline(select(state)),
+  act(state, now, into) {
+    const events = device.decideDeadline(select(state), now);
+    into.events.push(...events);
+    after(state, events, now, into);
+  },
+});
+
+/** All but the local APICs, in the order in which they act at the same time. */
+const TIMED: readonly Timed[] = [
+  timed(
+    (state) => state.pit,
+    PIT_8254,
+    (state, _events, now, into) => {
+      if (outputPulses(state.pit)) pulseTimer(state, now, into);
+    },
+  ),
+  timed((state) => state.rtc, RTC_MC146818),
+  timed((state) => state.acpi, ACPI_PM),
+  timed((state) => state.hpet, HPET_TIMERS, sendHpetEdges),
+];
+
+function sendHpetEdges(state: DevicesState, events: readonly HpetEvent[], now: Nanoseconds, into: Delivery): void {
+  for (const event of events) {
+    if (event.type !== 'hpet.fired') continue;
+    for (const route of hpetEdges(state.hpet, event.timers)) sendHpetEdge(state, route, now, into);
+  }
+}
+
+/** When a device next acts by itself: the head of the one queue of deadlines. */
 export function nextDeadline(state: DevicesState): Nanoseconds | undefined {
   let next = Number.POSITIVE_INFINITY;
-  next = Math.min(next, PIT_8254.nextDeadline(state.pit) ?? next);
-  next = Math.min(next, RTC_MC146818.nextDeadline(state.rtc) ?? next);
+  for (const device of TIMED) next = Math.min(next, device.nextDeadline(state) ?? next);
   for (const it of state.localApics) next = Math.min(next, LOCAL_APIC.nextDeadline(it) ?? next);
   return next === Number.POSITIVE_INFINITY ? undefined : nanoseconds(next);
 }
@@ -189,16 +253,10 @@ export function nextDeadline(state: DevicesState): Nanoseconds | undefined {
 /** What the devices do whose deadlines have come. */
 export function decideDeadline(state: DevicesState, now: Nanoseconds): Decision {
   const into: Delivery = { events: [], signals: [] };
-  if (isDue(PIT_8254.nextDeadline(state.pit), now)) {
-    into.events.push(...PIT_8254.decideDeadline(state.pit, now));
-    if (outputPulses(state.pit)) pulseTimer(state, into);
-  }
-  if (isDue(RTC_MC146818.nextDeadline(state.rtc), now)) {
-    into.events.push(...RTC_MC146818.decideDeadline(state.rtc, now));
+  for (const device of TIMED) {
+    const deadline = device.nextDeadline(state);
+    if (deadline !== undefined && deadline <= now) device.act(state, now, into);
   }
   for (const it of state.localApics) into.events.push(...LOCAL_APIC.decideDeadline(it, now));
   return decision(into.events, into.signals);
 }
-
-const isDue = (deadline: Nanoseconds | undefined, now: Nanoseconds): boolean =>
-  deadline !== undefined && deadline <= now;

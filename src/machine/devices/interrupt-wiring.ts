@@ -1,16 +1,18 @@
 /**
- * The wires and the message bus between devices, interrupt controllers and vCPUs.
+ * The wires between devices, interrupt controllers and vCPUs.
  *
  * A device's interrupt line goes to the 8259 pair and to the I/O APIC input of the same number, but the timer's IRQ 0 to
- * input 2; INTR of the 8259 pair goes to LINT0 of every local APIC. Messages are taken in the decision that sends them.
+ * input 2. INTR of the 8259 pair goes to LINT0 of every local APIC, the PC's NMI to LINT1. While the HPET replaces the
+ * legacy timers, the 8254 and the clock are cut off from theirs.
  *
- * Source: MultiProcessor Specification 1.4, §3.6.2 Interrupt Modes; APM vol.2 §16.6 Local APIC Handling of Interrupts.
+ * Source: MultiProcessor Specification 1.4, §3.6.2 Interrupt Modes; APM vol.2 §16.4.2 Local Interrupts LINT0 and LINT1;
+ * IA-PC HPET Specification 1.0a, §2.4.2 Interrupt Mapping.
  */
-import { unreachable } from '../errors.js';
 import type { Nanoseconds } from '../units.js';
+import { ACPI_PM, decideAlarm } from './acpi-pm-timer.js';
+import { type Delivery, deliver, NOBODY, signalKind } from './apic-bus.js';
 import {
   type AcknowledgeDecision,
-  type CpuSignal,
   type Decision,
   type DeviceEvent,
   type DevicesState,
@@ -18,97 +20,37 @@ import {
   localApic,
   NO_DECISION,
 } from './device-set.js';
+import { type HpetRoute, hpetLines, hpetMessages, replacesLegacy } from './hpet.js';
 import * as ioapic from './io-apic.js';
 import { IOAPIC_PINS } from './io-apic.js';
-import type { LocalApicDecision } from './local-apic.js';
-import * as lapic from './local-apic.js';
-import { type ApicMessage, DELIVERY, type LocalApicState } from './local-apic-state.js';
+import * as lapic from './local-apic-acceptance.js';
+import { DELIVERY, type LocalApicState } from './local-apic-state.js';
+import { messageOfWrite } from './msi.js';
 import * as pic from './pic-8259.js';
 import { PIT_8254 } from './pit-8254.js';
-import { RTC_MC146818 } from './rtc-mc146818.js';
+import { alarmInterrupts, RTC_MC146818 } from './rtc-mc146818.js';
 import { UART } from './uart-16550.js';
 
-/** Collects what a message leads to at its destinations. */
-export interface Delivery {
-  readonly events: DeviceEvent[];
-  readonly signals: CpuSignal[];
-}
-
-const SIGNAL_KINDS = new Map<number, CpuSignal['kind']>([
-  [DELIVERY.SMI, 'smi'],
-  [DELIVERY.NMI, 'nmi'],
-  [DELIVERY.INIT, 'init'],
-  [DELIVERY.STARTUP, 'sipi'],
-]);
-
-/** The local APICs that a message is for. @param sender index of the sending vCPU, or -1. */
-function destinations(state: DevicesState, sender: number, message: ApicMessage): LocalApicState[] {
-  switch (message.shorthand) {
-    case 'none':
-      return state.localApics.filter((it) => lapic.matchesDestination(it, message));
-    case 'self':
-      return [localApic(state, sender)];
-    case 'all':
-      return state.localApics.filter((it) => it.enabled);
-    case 'others':
-      return state.localApics.filter((it) => it.enabled && it.id !== sender);
-    default:
-      return unreachable(message.shorthand);
-  }
-}
-
-/** Of those that accept, the one with the lowest processor priority; among equals the lowest index. */
-function lowestPriority(candidates: readonly LocalApicState[]): LocalApicState[] {
-  let chosen: LocalApicState | undefined;
-  for (const it of candidates) {
-    if (!lapic.acceptsFixed(it)) continue;
-    if (chosen === undefined || lapic.processorPriority(it) < lapic.processorPriority(chosen)) chosen = it;
-  }
-  return chosen === undefined ? [] : [chosen];
-}
-
-/** Brings a message to its destinations. @returns whether one took it. */
-function deliver(state: DevicesState, sender: number, message: ApicMessage, into: Delivery): boolean {
-  const { mode, vector, level } = message;
-  const matching = destinations(state, sender, message);
-  const targets = mode === DELIVERY.LOWEST_PRIORITY ? lowestPriority(matching) : matching;
-  let accepted = false;
-  for (const it of targets) {
-    const kind = SIGNAL_KINDS.get(mode);
-    if (kind !== undefined) {
-      into.signals.push({ vcpu: it.id, kind, vector: kind === 'sipi' ? vector : 0 });
-      accepted = true;
-    } else if (mode === DELIVERY.EXTINT) {
-      into.events.push(...lapic.decideExtInt(it, true));
-      accepted = true;
-    } else if (mode !== DELIVERY.REMOTE_READ) {
-      into.events.push(...lapic.decideAccept(it, vector, level));
-      accepted ||= lapic.acceptsFixed(it);
-    }
-  }
-  return accepted;
-}
-
-/** A local APIC's own events, then those of its IPIs and of its EOI broadcast. */
-export function localApicDecision(state: DevicesState, vcpu: number, written: LocalApicDecision): Decision {
-  if (written.ipis.length === 0 && written.ended === null) return decision(written.events);
-  const into: Delivery = { events: [...written.events], signals: [] };
-  for (const ipi of written.ipis) deliver(state, vcpu, ipi, into);
-  if (written.ended !== null) into.events.push(...ioapic.decideEnd(state.ioApic, written.ended));
-  return decision(into.events, into.signals);
-}
+// --- lines -----------------------------------------------------------------------------------------------------------
 
 const IRQ_TIMER = 0;
 const IRQ_UART = 4;
 const IRQ_RTC = 8;
+/** System control interrupt. */
+const IRQ_SCI = 9;
+/** Lines below are those of the ISA bus, which the 8259 pair hears too. */
+const ISA_LINES = 16;
 /** The timer's input at the I/O APIC, as ACPI's interrupt source override tells. */
 const PIN_TIMER = 2;
+const pinOf = (line: number): number => (line === IRQ_TIMER ? PIN_TIMER : line);
 
 /** Levels of all interrupt lines, as a mask: 0–15 those of the ISA bus, 16–23 the I/O APIC's own. */
 function interruptLines(state: DevicesState, now: Nanoseconds): number {
-  let lines = state.testdev.lines;
-  if (PIT_8254.interruptLine(state.pit, now)) lines |= 1 << IRQ_TIMER;
+  let lines = state.testdev.lines | hpetLines(state.hpet);
   if (UART.interruptLine(state.uart, now)) lines |= 1 << IRQ_UART;
+  if (ACPI_PM.interruptLine(state.acpi, now)) lines |= 1 << IRQ_SCI;
+  if (replacesLegacy(state.hpet)) return lines;
+  if (PIT_8254.interruptLine(state.pit, now)) lines |= 1 << IRQ_TIMER;
   if (RTC_MC146818.interruptLine(state.rtc, now)) lines |= 1 << IRQ_RTC;
   return lines;
 }
@@ -120,22 +62,70 @@ const atIOAPIC = (lines: number): number =>
   (lines & ((1 << IOAPIC_PINS) - 1) & ~((1 << IRQ_TIMER) | (1 << PIN_TIMER))) |
   ((lines & (1 << IRQ_TIMER)) !== 0 ? 1 << PIN_TIMER : 0);
 
-/** Whether a local APIC hears INTR as an interrupt of its own, or has last seen it high. */
-const hearsIntr = (it: LocalApicState): boolean => it.lint[0] === true || lapic.lintMode(it, 0) !== undefined;
+/** The PC's NMI: the I/O channel check, unless port 70h masks it. */
+const nmiLine = (state: DevicesState): boolean => state.pit.channelCheck && !state.rtc.nmiMasked;
 
-/** INTR of the 8259 pair at LINT0 of APICs where it is neither ExtINT (asked when needed) nor masked (not heard). */
-function settleLint0(state: DevicesState, into: Delivery): void {
-  let intr: boolean | undefined;
-  for (const it of state.localApics) {
-    const mode = lapic.lintMode(it, 0);
-    if (mode === undefined && it.lint[0] !== true) continue;
-    intr ??= pic.intrOutput(state.pic);
-    if (it.lint[0] === intr || (mode === undefined && intr)) continue;
-    into.events.push(...lapic.decideLint(it, 0, intr));
-    const kind = intr && mode !== undefined ? SIGNAL_KINDS.get(mode) : undefined;
+/** A line rises and falls, or falls and rises, faster than anyone could see: one edge. */
+function pulseLine(state: DevicesState, line: number, now: number, into: Delivery): void {
+  if (line < ISA_LINES) into.events.push(...pic.decidePulse(state.pic, line));
+  const pin = pinOf(line);
+  if (ioapic.sendsEdge(state.ioApic, pin)) deliver(state, NOBODY, ioapic.messageOf(state.ioApic, pin), now, into);
+}
+
+/** A rising edge of the 8254's output in a mode whose low phase is not told. */
+export function pulseTimer(state: DevicesState, now: number, into: Delivery): void {
+  if (!replacesLegacy(state.hpet)) pulseLine(state, IRQ_TIMER, now, into);
+}
+
+/** An edge of an HPET timer: on a line, or a message. */
+export function sendHpetEdge(state: DevicesState, route: HpetRoute, now: number, into: Delivery): void {
+  if ('line' in route) {
+    pulseLine(state, route.line, now, into);
+    return;
+  }
+  const message = messageOfWrite(route.address, route.data);
+  if (message !== undefined) deliver(state, NOBODY, message, now, into);
+}
+
+// --- LINT0 and LINT1 -------------------------------------------------------------------------------------------------
+
+const LINT_INTR = 0;
+const LINT_NMI = 1;
+
+/**
+ * INTR of the 8259 pair at LINT0 where it is an interrupt of its own, neither ExtINT (asked when needed) nor masked (not
+ * heard), or was last seen high.
+ */
+const hearsIntr = (it: LocalApicState): boolean =>
+  it.lint[LINT_INTR] === true || lapic.lintMode(it, LINT_INTR) !== undefined;
+
+/** Whether a local APIC's pins or its requests to the core may want something. */
+const wantsSettling = (it: LocalApicState, nmi: boolean): boolean =>
+  it.requests !== 0 || it.lint[LINT_NMI] !== nmi || hearsIntr(it);
+
+function settlePins(state: DevicesState, it: LocalApicState, nmi: boolean, into: Delivery): void {
+  if (hearsIntr(it)) {
+    const intr = pic.intrOutput(state.pic);
+    const heard = lapic.lintMode(it, LINT_INTR) !== undefined;
+    if (heard || !intr) into.events.push(...lapic.decideLint(it, LINT_INTR, intr));
+  }
+  const events = lapic.decideLint(it, LINT_NMI, nmi);
+  into.events.push(...events);
+  // While the APIC is off, LINT1 is the processor's NMI pin.
+  if (nmi && !it.enabled && events.length > 0) into.signals.push({ vcpu: it.id, kind: 'nmi', vector: 0 });
+}
+
+/** Hands the core what local vector table entries asked for. */
+function settleRequests(it: LocalApicState, into: Delivery): void {
+  if (it.requests === 0) return;
+  into.events.push({ type: 'lapic.signalled', apic: it.id });
+  for (const mode of [DELIVERY.SMI, DELIVERY.INIT, DELIVERY.NMI]) {
+    const kind = (it.requests & (1 << mode)) === 0 ? undefined : signalKind(mode);
     if (kind !== undefined) into.signals.push({ vcpu: it.id, kind, vector: 0 });
   }
 }
+
+// --- settling --------------------------------------------------------------------------------------------------------
 
 /**
  * Carries the interrupt lines to the controllers, and waiting level-triggered inputs to local APICs. To be asked after
@@ -147,26 +137,38 @@ export function settle(state: DevicesState, now: Nanoseconds): Decision {
   const changedIOAPIC = state.ioApic.lines ^ atIOAPIC(lines);
   const waiting = ioapic.pendingLevels(state.ioApic) & ~changedIOAPIC;
   const changes = changedPIC | changedIOAPIC | waiting;
-  if (changes === 0 && !state.localApics.some(hearsIntr)) return NO_DECISION;
-  const into: Delivery = { events: [], signals: [] };
+  const alarm = decideAlarm(state.acpi, alarmInterrupts(state.rtc));
+  const nmi = nmiLine(state);
+  const unsettled = state.localApics.some((it) => wantsSettling(it, nmi));
+  if (changes === 0 && alarm.length === 0 && !unsettled) return NO_DECISION;
+  const into: Delivery = { events: [...alarm], signals: [] };
   if (changes !== 0) {
     for (let line = 0; line < IOAPIC_PINS; line += 1) {
       const bit = 1 << line;
       if ((changedPIC & bit) !== 0) into.events.push(...pic.decideLine(state.pic, line, (lines & bit) !== 0));
-      if ((changedIOAPIC & bit) !== 0) settlePin(state, line, (atIOAPIC(lines) & bit) !== 0, into);
-      if ((waiting & bit) !== 0 && deliver(state, -1, ioapic.messageOf(state.ioApic, line), into)) {
+      if ((changedIOAPIC & bit) !== 0) settlePin(state, line, (atIOAPIC(lines) & bit) !== 0, now, into);
+      if ((waiting & bit) !== 0 && deliver(state, NOBODY, ioapic.messageOf(state.ioApic, line), now, into)) {
         into.events.push({ type: 'ioapic.sent', pin: line });
       }
     }
   }
-  settleLint0(state, into);
+  if (unsettled) {
+    for (const it of state.localApics) {
+      settlePins(state, it, nmi, into);
+      settleRequests(it, into);
+    }
+  }
   return decision(into.events, into.signals);
 }
 
-function settlePin(state: DevicesState, pin: number, level: boolean, into: Delivery): void {
+function settlePin(state: DevicesState, pin: number, level: boolean, now: number, into: Delivery): void {
   into.events.push(...ioapic.decideLine(state.ioApic, pin, level));
-  if (level && ioapic.sendsEdge(state.ioApic, pin)) deliver(state, -1, ioapic.messageOf(state.ioApic, pin), into);
+  if (level && ioapic.sendsEdge(state.ioApic, pin)) {
+    deliver(state, NOBODY, ioapic.messageOf(state.ioApic, pin), now, into);
+  }
 }
+
+// --- the vCPUs -------------------------------------------------------------------------------------------------------
 
 /** The interrupt that a vCPU would take if RFLAGS.IF, the interrupt shadow and GIF let it. */
 export type PendingInterrupt = { readonly kind: 'apic'; readonly vector: number } | { readonly kind: 'extint' };
@@ -177,12 +179,18 @@ const PENDING_VECTORS: readonly PendingInterrupt[] = Array.from({ length: 256 },
 }));
 const PENDING_EXTINT: PendingInterrupt = { kind: 'extint' };
 
-/** Whether an interrupt line may reach a vCPU as an NMI: an open I/O APIC input or LINT0 says so (the NMI watchdog). */
-export function nmiRouted(state: DevicesState): boolean {
+const isSignal = (mode: number | undefined): boolean => mode !== undefined && signalKind(mode) !== undefined;
+
+/**
+ * Whether a device may reach a vCPU past RFLAGS.IF: an open I/O APIC input, LINT0 (the NMI watchdog), LINT1 or an HPET's
+ * message is an NMI, SMI or INIT.
+ */
+export function signalsRouted(state: DevicesState): boolean {
   for (let pin = 0; pin < IOAPIC_PINS; pin += 1) {
-    if (!ioapic.isMasked(state.ioApic, pin) && ioapic.messageOf(state.ioApic, pin).mode === DELIVERY.NMI) return true;
+    if (!ioapic.isMasked(state.ioApic, pin) && isSignal(ioapic.messageOf(state.ioApic, pin).mode)) return true;
   }
-  return state.localApics.some((it) => lapic.lintMode(it, 0) === DELIVERY.NMI);
+  if (hpetMessages(state.hpet).some(({ address, data }) => isSignal(messageOfWrite(address, data)?.mode))) return true;
+  return state.localApics.some((it) => isSignal(lapic.lintMode(it, LINT_INTR)));
 }
 
 /** The interrupt that waits for a vCPU, if any; the 8259's before the local APIC's. */
@@ -203,12 +211,4 @@ export function decideAcknowledge(state: DevicesState, vcpu: number): Acknowledg
 
 /** The vCPU processes an INIT: its local APIC is reset with it (APM vol.2 §14.1.3 Processor Initialization State). */
 export const decideInit = (_state: DevicesState, vcpu: number): Decision =>
-  decision([{ type: 'lapic.reset', apic: vcpu }]);
-
-/** A rising edge of the timer's output in a mode whose low phase is not told. */
-export function pulseTimer(state: DevicesState, into: Delivery): void {
-  into.events.push(...pic.decidePulse(state.pic, IRQ_TIMER));
-  if (ioapic.sendsEdge(state.ioApic, PIN_TIMER)) {
-    deliver(state, -1, ioapic.messageOf(state.ioApic, PIN_TIMER), into);
-  }
-}
+  decision([{ type: 'lapic.reset', apic: vcpu }] satisfies DeviceEvent[]);

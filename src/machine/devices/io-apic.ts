@@ -5,7 +5,8 @@
  * while it is active, unmasked and not waiting for an EOI (remote IRR). Messages are data; `devices.ts` delivers them
  * and states `ioapic.sent` when a local APIC took one. Version 20h, for its EOI register.
  *
- * Left out: polarity (inputs are told as active or not), delivery status (a message takes no time).
+ * Delivery status is set while an active level finds nobody to take its message; otherwise a message takes no time. The
+ * board drives each input in the polarity that its entry asks for: inputs are told as active or not.
  *
  * Source: Intel 82093AA I/O Advanced Programmable Interrupt Controller, data sheet 290566; EOI register: Intel ICH9
  * data sheet 316972, §13.5.4 EOIR.
@@ -63,6 +64,7 @@ const REGISTER_ENTRIES = 0x10;
 const VERSION = 0x20 | ((IOAPIC_PINS - 1) << 16);
 
 const ENTRY_LOGICAL = 0x800;
+const ENTRY_SEND_PENDING = 0x1000;
 const ENTRY_REMOTE_IRR = 0x4000;
 const ENTRY_LEVEL = 0x8000;
 const ENTRY_MASKED = 0x1_0000;
@@ -126,9 +128,11 @@ function readRegister(state: IoApicState): number {
   const { index } = state;
   if (index === REGISTER_ID || index === REGISTER_ARBITRATION) return state.id;
   if (index === REGISTER_VERSION) return VERSION;
-  const entry = state.entries[(index - REGISTER_ENTRIES) >> 1];
+  const pin = (index - REGISTER_ENTRIES) >> 1;
+  const entry = state.entries[pin];
   if (index < REGISTER_ENTRIES || entry === undefined) return 0;
-  return (index & 1) === 0 ? entry.low : entry.high;
+  if ((index & 1) !== 0) return entry.high;
+  return entry.low | (((pendingLevels(state) >>> pin) & 1) !== 0 ? ENTRY_SEND_PENDING : 0);
 }
 
 /** A switch to edge triggering clears remote IRR, which no EOI could clear any more. */
@@ -180,9 +184,12 @@ export const IO_APIC: Device<IoApicState, IoApicEvent> = {
     }
   },
 
-  decideRead(state, register) {
-    if (register === IOAPIC.SELECT) return { value: state.index, events: NO_EVENTS };
-    return { value: register === IOAPIC.DATA ? readRegister(state) : 0, events: NO_EVENTS };
+  /** Registers are 32 bits at multiples of 16 (§3.1); narrower reads take bytes of them. */
+  decideRead(state, register, size) {
+    const at = register & ~3;
+    const word = at === IOAPIC.SELECT ? state.index : at === IOAPIC.DATA ? readRegister(state) : 0;
+    if (size === 4) return { value: word >>> 0, events: NO_EVENTS };
+    return { value: (word >>> ((register & 3) * 8)) & (size === 1 ? 0xff : 0xffff), events: NO_EVENTS };
   },
 
   decideWrite(state, register, value, size) {

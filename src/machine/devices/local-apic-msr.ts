@@ -2,11 +2,19 @@
  * The local APIC's MSRs: its registers in x2APIC mode, 800h to 8FFh, and the APIC base MSR, 1Bh. The TSC-deadline MSR is
  * the timer's.
  *
- * Source: APM vol.2 §16.3.1 Local APIC Enable, §16.10 Detecting and Enabling x2APIC Mode, §16.11 x2APIC Support.
+ * Source: APM vol.2 §16.3.1 Local APIC Enable, §16.9 Detecting and Enabling x2APIC Mode, §16.11 Accessing x2APIC
+ * Registers, §16.13 x2APIC Interrupt Command Register (ICR) Operations.
  */
 import type { Nanoseconds } from '../units.js';
 import { NO_EVENTS } from './device.js';
-import { decideCommand, type LocalApicDecision, only, readRegister, writeRegister } from './local-apic.js';
+import {
+  decideCommand,
+  type LocalApicDecision,
+  lvtWritable,
+  only,
+  readRegister,
+  writeRegister,
+} from './local-apic-registers.js';
 import {
   type ApicMessage,
   DELIVERY,
@@ -14,10 +22,10 @@ import {
   ERROR_SENT_ILLEGAL_VECTOR,
   FIRST_LEGAL_VECTOR,
   ICR_WRITABLE,
+  isLVT,
   LAPIC,
   type LocalApicEvent,
   type LocalApicState,
-  LVT_WRITABLE,
   SVR_WRITABLE,
 } from './local-apic-state.js';
 
@@ -28,17 +36,31 @@ export const MSR_X2APIC_LAST = 0x8ff;
 
 // --- x2APIC ----------------------------------------------------------------------------------------------------------
 
-/** Registers that x2APIC mode does not have (APM vol.2 §16.11 x2APIC Support, table of MSRs). */
+/** Registers that x2APIC mode does not have (§16.11.1, table 16-6; of APR see docs/fidelity.md). */
 const NOT_IN_X2APIC: readonly number[] = [LAPIC.APR, LAPIC.REMOTE_READ, LAPIC.DFR, LAPIC.ICR_HIGH];
 const WRITABLE_IN_X2APIC: ReadonlyMap<number, number> = new Map([
   [LAPIC.TPR, 0xff],
   [LAPIC.EOI, 0],
   [LAPIC.SVR, SVR_WRITABLE],
   [LAPIC.ESR, 0],
-  ...LVT_WRITABLE.map((mask, index): [number, number] => [LAPIC.LVT_TIMER + index * 16, mask | 0x1000]),
   [LAPIC.TIMER_INITIAL, 0xffff_ffff],
   [LAPIC.TIMER_DIVIDE, 0x0b],
+  [LAPIC.EXTENDED_CONTROL, 0x7],
+  [LAPIC.SPECIFIC_EOI, 0xff],
 ]);
+/** Delivery status and remote IRR: read-only, but not reserved. */
+const LVT_READ_ONLY = 0x5000;
+const EXTENDED_LVT_BITS = 0x117ff;
+const LAST_EXTENDED_LVT = 0x530;
+
+/** Bits that may be set in a write (§16.11.3 Reserved Bit Checking in x2APIC Mode); undefined for no such register. */
+function writableBits(state: LocalApicState, register: number): number | undefined {
+  if (isLVT(register)) return lvtWritable(state, (register - LAPIC.LVT_TIMER) >> 4) | LVT_READ_ONLY;
+  if (register < LAPIC.EXTENDED_CONTROL) return WRITABLE_IN_X2APIC.get(register);
+  if (!state.features.extended) return undefined;
+  if (register >= LAPIC.EXTENDED_LVT) return register <= LAST_EXTENDED_LVT ? EXTENDED_LVT_BITS : undefined;
+  return register >= LAPIC.INTERRUPT_ENABLE ? 0xffff_ffff : WRITABLE_IN_X2APIC.get(register);
+}
 
 /** RDMSR 800h–8FFh. @returns undefined for #GP(0): not in x2APIC mode, or no such register. */
 export function readX2apic(state: LocalApicState, msr: number, now: Nanoseconds): bigint | undefined {
@@ -61,7 +83,7 @@ export function decideX2apicWrite(
   const low = Number(BigInt.asUintN(32, value));
   const high = Number(BigInt.asUintN(32, value >> 32n));
   if (register === LAPIC.ICR_LOW) {
-    return (low & ~(ICR_WRITABLE | 0x1000)) !== 0 ? undefined : decideCommand(state, high, low);
+    return (low & ~ICR_WRITABLE) !== 0 ? undefined : decideCommand(state, high, low);
   }
   if (high !== 0) return undefined;
   if (register === LAPIC.SELF_IPI) {
@@ -79,7 +101,7 @@ export function decideX2apicWrite(
       ? only(decideError(state, ERROR_SENT_ILLEGAL_VECTOR))
       : { events: NO_EVENTS, ipis: [self], ended: null };
   }
-  const writable = WRITABLE_IN_X2APIC.get(register);
+  const writable = writableBits(state, register);
   if (writable === undefined || (low & ~writable) !== 0) return undefined;
   return writeRegister(state, register, low, now);
 }
@@ -100,14 +122,14 @@ export const readApicBase = (state: LocalApicState): bigint =>
 /**
  * WRMSR to the APIC base MSR. The bootstrap bit is read-only.
  * @returns undefined for #GP(0): reserved bits, x2APIC without enable, x2APIC to xAPIC, disabled to x2APIC.
- * Source: APM vol.2 §16.3.1 Local APIC Enable, §16.10 Detecting and Enabling x2APIC Mode.
+ * Source: APM vol.2 §16.3.1 Local APIC Enable, §16.9 Detecting and Enabling x2APIC Mode.
  */
 export function decideApicBase(
   state: LocalApicState,
   value: bigint,
   physicalAddressBits: number,
 ): readonly LocalApicEvent[] | undefined {
-  const reserved = value & 0x2ffn;
+  const reserved = value & (state.features.x2apic ? 0x2ffn : 0x6ffn);
   if (reserved !== 0n || value >> BigInt(physicalAddressBits) !== 0n) return undefined;
   const enabled = (value & BASE_ENABLED) !== 0n;
   const x2apic = (value & BASE_X2APIC) !== 0n;

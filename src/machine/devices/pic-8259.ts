@@ -4,8 +4,10 @@
  *
  * An edge-triggered request is latched at the rising edge and stays when the line falls before it is acknowledged. The
  * data sheet asks for a line that is held; chipsets, KVM and QEMU latch, and guests pulse the line (kvm-unit-tests,
- * realmode "sti inhibit"). A level-triggered one goes with its line; the processor then gets the spurious vector 7. The timer's output is told by `pic.pulse`, one event for
- * each rising edge: its low phase is not shown (see `pit-8254.ts`).
+ * realmode "sti inhibit"). A level-triggered one goes with its line; the processor then gets the spurious vector 7. What
+ * only pulses (the timer's output, edges of the HPET) is told by `pic.pulse`, one event for each rising edge.
+ *
+ * The pair always answers as to an 8086 (ICW4's μPM) and not through buffers (BUF, M/S), whatever ICW4 says.
  *
  * Source: Intel 8259A Programmable Interrupt Controller, data sheet 231468; 82371AB (PIIX4) data sheet, §4.2.4
  * Interrupt Controller Registers. Input lines 0–15 are numbered through both chips; chip 0 is the master.
@@ -25,6 +27,8 @@ export interface PicChipState {
   levelTriggered: number;
   /** Bits 7:3 of the vectors. */
   vectorBase: number;
+  /** ICW3: the master's inputs that have slaves, or the slave's identification. */
+  cascade: number;
   /** The next initialization word expected at the data port: 2, 3, 4; 0 when none is. */
   expects: number;
   needsICW4: boolean;
@@ -48,7 +52,7 @@ export interface PicState {
 
 export type PicEvent =
   | { readonly type: 'pic.line'; readonly irq: number; readonly level: boolean }
-  /** An input fell and rose again, faster than anyone could see. */
+  /** An input moved and came back, faster than anyone could see: a rising edge was among it. */
   | { readonly type: 'pic.pulse'; readonly irq: number }
   /** The processor's INTA: the request goes into service. */
   | { readonly type: 'pic.acknowledged'; readonly irq: number }
@@ -115,6 +119,7 @@ const chipState = (): PicChipState => ({
   inService: 0,
   levelTriggered: 0,
   vectorBase: 0,
+  cascade: 0,
   expects: 0,
   needsICW4: false,
   single: false,
@@ -151,8 +156,7 @@ const rank = (input: number, lowest: number): number => (input < 0 ? 8 : (input 
 
 /**
  * The request that a chip would hand over, or -1: unmasked, and above everything in service. In special mask mode what
- * is in service and masked no longer blocks; in special fully nested mode the slave in service does not block the
- * slave.
+ * is in service and masked no longer blocks; in special fully nested mode the slave in service does not block itself.
  */
 function pendingInput(state: PicState, chip: number): number {
   const it = chipAt(state, chip);
@@ -160,9 +164,9 @@ function pendingInput(state: PicState, chip: number): number {
   const wanted = requests(state, chip) & ~it.mask;
   if (wanted === 0) return -1;
   const input = highest(wanted, it.lowest);
-  let blocking = it.specialMask ? it.inService & ~it.mask : it.inService;
-  if (chip === 0 && it.specialFullyNested) blocking &= ~CASCADE_BIT;
-  return rank(input, it.lowest) < rank(highest(blocking, it.lowest), it.lowest) ? input : -1;
+  const served = highest(it.specialMask ? it.inService & ~it.mask : it.inService, it.lowest);
+  const again = chip === 0 && it.specialFullyNested && input === CASCADE && served === CASCADE;
+  return again || rank(input, it.lowest) < rank(served, it.lowest) ? input : -1;
 }
 
 const chipOutput = (state: PicState, chip: number): boolean => pendingInput(state, chip) >= 0;
@@ -172,21 +176,29 @@ export const intrOutput = (state: PicState): boolean => chipOutput(state, 0);
 
 const vectorOf = (state: PicState, chip: number, input: number): number => chipAt(state, chip).vectorBase | input;
 
+/** Nobody drives the data bus while the processor reads a vector. */
+const FLOATING_BUS = 0xff;
+
+/** Who gives the vector of a master's input: the master, the slave, or nobody, for ICW3 says what is not so. */
+function vectorSource(state: PicState, input: number): 'master' | 'slave' | 'nobody' {
+  const master = chipAt(state, 0);
+  if (master.single || ((master.cascade >> input) & 1) === 0) return 'master';
+  return input === CASCADE && (chipAt(state, 1).cascade & 7) === CASCADE ? 'slave' : 'nobody';
+}
+
 /** The vector that an acknowledge would return now; undefined while INTR is low. */
 export function pendingVector(state: PicState): number | undefined {
-  const input = pendingInput(state, 0);
-  if (input < 0) return undefined;
-  if (input !== CASCADE || chipAt(state, 0).single) return vectorOf(state, 0, input);
-  const behind = pendingInput(state, 1);
-  return vectorOf(state, 1, behind < 0 ? SPURIOUS : behind);
+  return intrOutput(state) ? decideAcknowledge(state).vector : undefined;
 }
 
 /** The processor's INTA cycles: which vector it gets, and what goes into service. */
 export function decideAcknowledge(state: PicState): { readonly vector: number; readonly events: readonly PicEvent[] } {
   const input = pendingInput(state, 0);
   if (input < 0) return { vector: vectorOf(state, 0, SPURIOUS), events: [{ type: 'pic.spurious', chip: 0 }] };
-  if (input !== CASCADE || chipAt(state, 0).single) {
-    return { vector: vectorOf(state, 0, input), events: [{ type: 'pic.acknowledged', irq: input }] };
+  const source = vectorSource(state, input);
+  if (source !== 'slave') {
+    const vector = source === 'master' ? vectorOf(state, 0, input) : FLOATING_BUS;
+    return { vector, events: [{ type: 'pic.acknowledged', irq: input }] };
   }
   const behind = pendingInput(state, 1);
   if (behind < 0) return { vector: vectorOf(state, 1, SPURIOUS), events: [{ type: 'pic.spurious', chip: 1 }] };
@@ -200,11 +212,10 @@ export function decideLine(state: PicState, irq: number, level: boolean): readon
   return irq === CASCADE || before === level ? NO_EVENTS : [{ type: 'pic.line', irq, level }];
 }
 
-/** An input that was high pulsed low and rose; nothing happens when its request is latched already. */
+/** An input pulsed, and is as it was; nothing happens when its request is latched already. */
 export function decidePulse(state: PicState, irq: number): readonly PicEvent[] {
-  const it = chipAt(state, irq >> 3);
-  const bit = 1 << (irq & 7);
-  return (it.edges & it.lines & bit) !== 0 ? NO_EVENTS : [{ type: 'pic.pulse', irq }];
+  const latched = (chipAt(state, irq >> 3).edges & (1 << (irq & 7))) !== 0;
+  return latched || irq === CASCADE ? NO_EVENTS : [{ type: 'pic.pulse', irq }];
 }
 
 /** Levels of the sixteen inputs, as a mask: what the pair last saw. */
@@ -236,6 +247,7 @@ function initialize(chip: PicChipState, icw1: number): void {
 
 function configure(chip: PicChipState, word: number, value: number): void {
   if (word === 2) chip.vectorBase = value & 0xf8;
+  if (word === 3) chip.cascade = value;
   if (word === 4) {
     chip.autoEOI = (value & ICW4_AEOI) !== 0;
     chip.specialFullyNested = (value & ICW4_SFNM) !== 0;
@@ -272,6 +284,20 @@ function setModes(chip: PicChipState, ocw3: number): void {
   else if ((ocw3 & 0x02) !== 0) chip.readsInService = (ocw3 & 0x01) !== 0;
 }
 
+/** Whether OCW2 does anything: there is something to end, or priorities change. */
+function endChanges(chip: PicChipState, ocw2: number): boolean {
+  const specific = (ocw2 & OCW2_SPECIFIC) !== 0;
+  const rotate = (ocw2 & OCW2_ROTATE) !== 0;
+  if ((ocw2 & OCW2_EOI) === 0) return specific ? rotate : chip.rotateOnAutoEOI !== rotate;
+  return chip.inService !== 0 || (specific && rotate);
+}
+
+/** Whether OCW3 does anything. */
+const modeChanges = (chip: PicChipState, ocw3: number): boolean =>
+  ((ocw3 & 0x40) !== 0 && chip.specialMask !== ((ocw3 & 0x20) !== 0)) ||
+  (ocw3 & 0x04) !== 0 ||
+  ((ocw3 & 0x02) !== 0 && chip.readsInService !== ((ocw3 & 0x01) !== 0));
+
 function decideChipRead(state: PicState, chip: number, data: boolean): ReadDecision<PicEvent> {
   const it = chipAt(state, chip);
   if (it.polling) {
@@ -289,8 +315,8 @@ function decideChipWrite(state: PicState, chip: number, data: boolean, value: nu
     return it.mask === value ? NO_EVENTS : [{ type: 'pic.masked', chip, mask: value }];
   }
   if ((value & ICW1) !== 0) return [{ type: 'pic.initialized', chip, icw1: value }];
-  if ((value & OCW3) !== 0) return [{ type: 'pic.moded', chip, ocw3: value }];
-  return [{ type: 'pic.ended', chip, ocw2: value }];
+  if ((value & OCW3) !== 0) return modeChanges(it, value) ? [{ type: 'pic.moded', chip, ocw3: value }] : NO_EVENTS;
+  return endChanges(it, value) ? [{ type: 'pic.ended', chip, ocw2: value }] : NO_EVENTS;
 }
 
 export const PIC_8259: Device<PicState, PicEvent> = {
@@ -301,12 +327,9 @@ export const PIC_8259: Device<PicState, PicEvent> = {
       case 'pic.line':
         setLine(chipAt(state, event.irq >> 3), event.irq & 7, event.level);
         return;
-      case 'pic.pulse': {
-        const chip = chipAt(state, event.irq >> 3);
-        setLine(chip, event.irq & 7, false);
-        setLine(chip, event.irq & 7, true);
+      case 'pic.pulse':
+        chipAt(state, event.irq >> 3).edges |= 1 << (event.irq & 7);
         return;
-      }
       case 'pic.acknowledged':
         if (event.irq >= 8) serve(chipAt(state, 0), CASCADE);
         serve(chipAt(state, event.irq >> 3), event.irq & 7);

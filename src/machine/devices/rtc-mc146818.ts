@@ -6,24 +6,29 @@
  * of time too: what happened since `flagsSince`, the last time they were looked at. Only an interrupt is an event by
  * itself.
  *
- * Left out: daylight saving (DSE reads back), the square-wave output (SQWE reads back), seconds alarms in the calendar.
+ * The crystal has 32.768 kHz. The divider can also be set for the chip's other two time bases; the chain is then longer,
+ * and everything slower by that. Daylight saving (DSE) and the square wave (SQWE) read back and do nothing else, as in
+ * the PC's chip sets. Bit 7 of the index port masks the PC's NMI.
  *
- * Source: Motorola MC146818A Real-Time Clock plus RAM, data sheet; memory sizes and century as IBM AT and QEMU lay
- * them.
+ * Source: Motorola MC146818A Real-Time Clock plus RAM, data sheet; century as the IBM AT has
+ * it; NMI mask: 82371AB (PIIX4) data sheet, port 70h.
  */
 import { unreachable } from '../errors.js';
 import { type Nanoseconds, nanoseconds } from '../units.js';
 import type { Device, FieldTable, ReadDecision } from './device.js';
 import { NO_EVENTS } from './device.js';
+import { DAY_SECONDS, decodeByte, decodeHour, type TimeFormat, timeBytes, timeOfBytes } from './rtc-calendar.js';
 import { floorDivide, modulo, ticksAt, timeOfTick } from './ticks.js';
 
 export interface RtcState {
   index: number;
+  /** Bit 7 of the index port: the PC's NMI is masked. */
+  nmiMasked: boolean;
   /** 128 bytes as written; the time registers and register C only count while the clock is held. */
   memory: number[];
   /** Unix time that the clock shows from the update at `updatedAt` on. */
   seconds: number;
-  /** A nanosecond at which an update ended; updates follow at each whole second from it. May be negative. */
+  /** A nanosecond at which an update ended: where the divider chain stood at zero. May be negative. */
   updatedAt: number;
   /** Day of week that software set, less the date's own, modulo 7. */
   weekdayShift: number;
@@ -37,7 +42,7 @@ export type RtcEvent =
   | { readonly type: 'rtc.selected'; readonly index: number }
   /** A byte of memory, an alarm, a held time register, or register A or B, at a time. */
   | { readonly type: 'rtc.written'; readonly index: number; readonly value: number; readonly at: number }
-  /** The running clock was set. */
+  /** The running clock was set, or its divider chain started anew. */
   | {
       readonly type: 'rtc.set';
       readonly seconds: number;
@@ -49,7 +54,8 @@ export type RtcEvent =
   /** Flags of register C as of a time: an interrupt, or a write that would change how they are told. */
   | { readonly type: 'rtc.flagged'; readonly flags: number; readonly at: number }
   /** Register C was read: its flags are gone. */
-  | { readonly type: 'rtc.flags-read'; readonly at: number };
+  | { readonly type: 'rtc.flags-read'; readonly at: number }
+  | { readonly type: 'rtc.nmi-masked'; readonly masked: boolean };
 
 export const RTC_EVENT_FIELDS = {
   'rtc.selected': ['index'],
@@ -58,15 +64,11 @@ export const RTC_EVENT_FIELDS = {
   'rtc.held': ['time'],
   'rtc.flagged': ['flags', 'at'],
   'rtc.flags-read': ['at'],
+  'rtc.nmi-masked': ['masked'],
 } as const satisfies FieldTable<RtcEvent>;
 
 const SECOND = 1_000_000_000;
-/** UIP rises this long before the registers change (data sheet, Update Cycle, t_BUC). */
-const UPDATE_WARNING = 244_000;
-/** The first update follows the release of the divider's reset after half a second (data sheet, Divider Control). */
-const HALF_SECOND = 500_000_000;
 const CRYSTAL_HERTZ = 32_768;
-const DAY_SECONDS = 86_400;
 
 const REGISTER_A = 0x0a;
 const REGISTER_B = 0x0b;
@@ -74,16 +76,18 @@ const REGISTER_C = 0x0c;
 const REGISTER_D = 0x0d;
 const CENTURY = 0x32;
 /** The time registers in the order of `rtc.held`: seconds, minutes, hours, weekday, day, month, year, century. */
-const TIME_REGISTERS = [0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, CENTURY] as const;
+const TIME_REGISTERS: readonly number[] = [0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, CENTURY];
 const ALARM_SECONDS = 0x01;
 const ALARM_MINUTES = 0x03;
 const ALARM_HOURS = 0x05;
 
+const INDEX_NMI_MASK = 0x80;
 const A_UIP = 0x80;
 const A_DIVIDER = 0x70;
 const A_DIVIDER_32768 = 0x20;
-const A_DIVIDER_RESET = 0x60; // 11x
+const A_RATE = 0x0f;
 const B_SET = 0x80;
+const B_UIE = 0x10;
 const B_BINARY = 0x04;
 const B_24_HOURS = 0x02;
 const B_ENABLES = 0x70; // PIE, AIE, UIE: the same bits as the flags in C
@@ -92,154 +96,98 @@ const FLAG_ALARM = 0x20;
 const FLAG_UPDATE = 0x10;
 const C_IRQF = 0x80;
 const D_VALID = 0x80;
-const HOURS_PM = 0x80;
 /** Alarm bytes from C0h up match anything (data sheet, Alarm Bytes). */
 const ANY = 0xc0;
 
-const byteAt = (state: RtcState, index: number): number => state.memory[index] ?? 0;
-const isTimeRegister = (index: number): boolean => (TIME_REGISTERS as readonly number[]).includes(index);
+// --- the divider chain -----------------------------------------------------------------------------------------------
 
-function isHeld(state: RtcState): boolean {
-  return (byteAt(state, REGISTER_B) & B_SET) !== 0 || (byteAt(state, REGISTER_A) & A_DIVIDER) !== A_DIVIDER_32768;
+/** What a setting of the divider makes of the crystal (data sheet, table 4 Divider Configurations; times in ns). */
+interface Chain {
+  /** From update to update. */
+  readonly second: number;
+  /** How long an update takes (table 6, t_UC) … */
+  readonly update: number;
+  /** … and how long before it UIP rises (table 6, t_BUC). */
+  readonly warning: number;
+  /** Ticks of the crystal for a cycle of the tap that 32.768 kHz come from, or would. */
+  readonly prescale: number;
 }
 
-const isDividerReset = (a: number): boolean => (a & A_DIVIDER_RESET) === A_DIVIDER_RESET;
+/** A chain for a faster time base: `prescale` times as long, and the update cycle as many times 248 µs. */
+const longer = (prescale: number): Chain => ({
+  second: SECOND * prescale,
+  update: 248_000 * prescale,
+  warning: 244_000 * prescale,
+  prescale,
+});
+
+/** By bits 6:4 of register A: 4.194304 MHz, 1.048576 MHz, 32.768 kHz. All others reset the chain or test the chip. */
+const CHAINS: ReadonlyMap<number, Chain> = new Map([
+  [0x00, longer(128)],
+  [0x10, longer(32)],
+  [A_DIVIDER_32768, { second: SECOND, update: 1_984_000, warning: 244_000, prescale: 1 }],
+]);
+
+const byteAt = (state: RtcState, index: number): number => state.memory[index] ?? 0;
+const chainOf = (state: RtcState): Chain | undefined => CHAINS.get(byteAt(state, REGISTER_A) & A_DIVIDER);
+const isTimeRegister = (index: number): boolean => TIME_REGISTERS.includes(index);
+const formatOf = (b: number): TimeFormat => ({ binary: (b & B_BINARY) !== 0, hours24: (b & B_24_HOURS) !== 0 });
+
+/** The chain that updates the clock; undefined while SET or the divider holds it. */
+const updatingChain = (state: RtcState): Chain | undefined =>
+  (byteAt(state, REGISTER_B) & B_SET) !== 0 ? undefined : chainOf(state);
 
 /** How many updates have ended at `time`, relative to `updatedAt`. */
-const updatesAt = (state: RtcState, time: number): number => floorDivide(time - state.updatedAt, SECOND);
-
-/** Unix time that the running clock shows. */
-const rtcSeconds = (state: RtcState, now: number): number => state.seconds + updatesAt(state, now);
-
-// --- the calendar ----------------------------------------------------------------------------------------------------
-
-interface Calendar {
-  readonly second: number;
-  readonly minute: number;
-  readonly hour: number;
-  readonly day: number;
-  readonly month: number;
-  readonly year: number;
-}
-
-/** Days since 1970-01-01 of a date of the Gregorian calendar, counted in years that begin in March. */
-function daysFromDate(year: number, month: number, day: number): number {
-  const shifted = month <= 2 ? year - 1 : year;
-  const era = floorDivide(shifted, 400);
-  const yearOfEra = shifted - era * 400;
-  const dayOfYear = floorDivide(153 * ((month + 9) % 12) + 2, 5) + day - 1;
-  const dayOfEra = yearOfEra * 365 + floorDivide(yearOfEra, 4) - floorDivide(yearOfEra, 100) + dayOfYear;
-  return era * 146_097 + dayOfEra - 719_468;
-}
-
-function calendarOf(seconds: number): Calendar {
-  const timeOfDay = modulo(seconds, DAY_SECONDS);
-  const days = (seconds - timeOfDay) / DAY_SECONDS + 719_468;
-  const era = floorDivide(days, 146_097);
-  const dayOfEra = days - era * 146_097;
-  const yearOfEra = floorDivide(
-    dayOfEra - floorDivide(dayOfEra, 1_460) + floorDivide(dayOfEra, 36_524) - floorDivide(dayOfEra, 146_096),
-    365,
-  );
-  const dayOfYear = dayOfEra - (365 * yearOfEra + floorDivide(yearOfEra, 4) - floorDivide(yearOfEra, 100));
-  const shifted = floorDivide(5 * dayOfYear + 2, 153);
-  const month = shifted < 10 ? shifted + 3 : shifted - 9;
-  return {
-    second: timeOfDay % 60,
-    minute: floorDivide(timeOfDay, 60) % 60,
-    hour: floorDivide(timeOfDay, 3600),
-    day: dayOfYear - floorDivide(153 * shifted + 2, 5) + 1,
-    month,
-    year: yearOfEra + era * 400 + (month <= 2 ? 1 : 0),
-  };
-}
-
-/** Day of the week by the date: 1 is Sunday, 7 Saturday. */
-const weekdayOf = (seconds: number): number => modulo(floorDivide(seconds, DAY_SECONDS) + 4, 7) + 1;
-
-// --- bytes of the registers ------------------------------------------------------------------------------------------
-
-const toBCD = (value: number): number => (floorDivide(value, 10) % 10) * 16 + (value % 10);
-const fromBCD = (byte: number): number => (byte >> 4) * 10 + (byte & 0x0f);
-
-const encode = (state: RtcState, value: number): number =>
-  (byteAt(state, REGISTER_B) & B_BINARY) !== 0 ? value & 0xff : toBCD(value);
-const decode = (state: RtcState, byte: number): number =>
-  (byteAt(state, REGISTER_B) & B_BINARY) !== 0 ? byte : fromBCD(byte);
-
-function encodeHour(state: RtcState, hour: number): number {
-  if ((byteAt(state, REGISTER_B) & B_24_HOURS) !== 0) return encode(state, hour);
-  const twelve = hour % 12 === 0 ? 12 : hour % 12;
-  return encode(state, twelve) | (hour >= 12 ? HOURS_PM : 0);
-}
-
-function decodeHour(state: RtcState, byte: number): number {
-  if ((byteAt(state, REGISTER_B) & B_24_HOURS) !== 0) return decode(state, byte);
-  return (decode(state, byte & ~HOURS_PM) % 12) + ((byte & HOURS_PM) !== 0 ? 12 : 0);
-}
+const updatesAt = (state: RtcState, { second }: Chain, time: number): number =>
+  floorDivide(time - state.updatedAt, second);
 
 /** The time registers as they read, in the order of TIME_REGISTERS. */
-function timeBytes(state: RtcState, now: number): readonly number[] {
-  if (isHeld(state)) return TIME_REGISTERS.map((index) => byteAt(state, index));
-  const seconds = rtcSeconds(state, now);
-  const it = calendarOf(seconds);
-  return [
-    encode(state, it.second),
-    encode(state, it.minute),
-    encodeHour(state, it.hour),
-    encode(state, modulo(weekdayOf(seconds) - 1 + state.weekdayShift, 7) + 1),
-    encode(state, it.day),
-    encode(state, it.month),
-    encode(state, it.year % 100),
-    toBCD(floorDivide(it.year, 100)), // the century byte is not the chip's: the BIOS keeps it in BCD
-  ];
-}
-
-/** Unix time and weekday that time registers tell. */
-function timeOf(
-  state: RtcState,
-  bytes: readonly number[],
-): { readonly seconds: number; readonly weekdayShift: number } {
-  const value = (index: number): number => decode(state, bytes[index] ?? 0);
-  const year = fromBCD(bytes[7] ?? 0x20) * 100 + value(6);
-  const days = daysFromDate(year, Math.max(value(5), 1), Math.max(value(4), 1));
-  const seconds = days * DAY_SECONDS + decodeHour(state, bytes[2] ?? 0) * 3600 + value(1) * 60 + value(0);
-  return { seconds, weekdayShift: modulo(value(3) - weekdayOf(seconds), 7) };
+function readTime(state: RtcState, now: number): readonly number[] {
+  const chain = updatingChain(state);
+  if (chain === undefined) return TIME_REGISTERS.map((index) => byteAt(state, index));
+  const seconds = state.seconds + updatesAt(state, chain, now);
+  return timeBytes(formatOf(byteAt(state, REGISTER_B)), { seconds, weekdayShift: state.weekdayShift });
 }
 
 // --- flags and deadlines ---------------------------------------------------------------------------------------------
 
 /** Ticks of the crystal between periodic interrupts (data sheet, table 5); undefined for rate 0. */
-function periodicTicks(state: RtcState): number | undefined {
-  const a = byteAt(state, REGISTER_A);
-  const rate = a & 0x0f;
-  if (rate === 0 || (a & A_DIVIDER) !== A_DIVIDER_32768) return undefined;
-  return rate < 3 ? 64 << rate : 1 << (rate - 1);
+function periodicTicks(state: RtcState, { prescale }: Chain): number | undefined {
+  const rate = byteAt(state, REGISTER_A) & A_RATE;
+  if (rate === 0) return undefined;
+  // The two fastest taps lie before the point at which a crystal of 32.768 kHz comes in: those of 256 and 128 Hz serve.
+  const tap = prescale === 1 && rate < 3 ? rate + 7 : rate;
+  return prescale << (tap - 1);
 }
 
 function nextPeriodic(state: RtcState, since: number): number | undefined {
-  const period = periodicTicks(state);
+  const chain = chainOf(state);
+  const period = chain && periodicTicks(state, chain);
   if (period === undefined) return undefined;
-  return timeOfTick((floorDivide(ticksAt(since, CRYSTAL_HERTZ), period) + 1) * period, CRYSTAL_HERTZ);
+  const ticks = (floorDivide(ticksAt(since - state.updatedAt, CRYSTAL_HERTZ), period) + 1) * period;
+  return state.updatedAt + timeOfTick(ticks, CRYSTAL_HERTZ);
 }
 
 function nextUpdate(state: RtcState, since: number): number | undefined {
-  return isHeld(state) ? undefined : state.updatedAt + (updatesAt(state, since) + 1) * SECOND;
+  const chain = updatingChain(state);
+  return chain && state.updatedAt + (updatesAt(state, chain, since) + 1) * chain.second;
 }
 
 /** The first update after `since` whose time of day the three alarm bytes match. */
 function nextAlarm(state: RtcState, since: number): number | undefined {
-  if (isHeld(state)) return undefined;
-  const wanted = (index: number, read: (byte: number) => number): number | undefined => {
+  const chain = updatingChain(state);
+  if (chain === undefined) return undefined;
+  const format = formatOf(byteAt(state, REGISTER_B));
+  const wanted = (index: number, read: (format: TimeFormat, byte: number) => number): number | undefined => {
     const byte = byteAt(state, index);
-    return byte >= ANY ? undefined : read(byte);
+    return byte >= ANY ? undefined : read(format, byte);
   };
-  const hour = wanted(ALARM_HOURS, (byte) => decodeHour(state, byte));
-  const minute = wanted(ALARM_MINUTES, (byte) => decode(state, byte));
-  const second = wanted(ALARM_SECONDS, (byte) => decode(state, byte));
-  const first = rtcSeconds(state, since) + 1;
-  const match = nextTimeOfDay(modulo(first, DAY_SECONDS), hour, minute, second);
-  return match === undefined ? undefined : state.updatedAt + (first - state.seconds + match) * SECOND;
+  const hour = wanted(ALARM_HOURS, decodeHour);
+  const minute = wanted(ALARM_MINUTES, decodeByte);
+  const second = wanted(ALARM_SECONDS, decodeByte);
+  const updates = updatesAt(state, chain, since) + 1;
+  const match = nextTimeOfDay(modulo(state.seconds + updates, DAY_SECONDS), hour, minute, second);
+  return match === undefined ? undefined : state.updatedAt + (updates + match) * chain.second;
 }
 
 /**
@@ -270,6 +218,10 @@ function flagsAt(state: RtcState, now: number): number {
 
 const interrupts = (state: RtcState): boolean => (state.flags & byteAt(state, REGISTER_B) & B_ENABLES) !== 0;
 
+/** Whether the alarm is among what interrupts now: ACPI hears of it apart (`acpi-pm-timer.ts`). */
+export const alarmInterrupts = (state: RtcState): boolean =>
+  (state.flags & byteAt(state, REGISTER_B) & FLAG_ALARM) !== 0;
+
 /** Notes the flags that have arisen, before a write that changes how they arise. */
 function note(state: RtcState, now: number): readonly RtcEvent[] {
   const flags = flagsAt(state, now);
@@ -278,16 +230,20 @@ function note(state: RtcState, now: number): readonly RtcEvent[] {
 
 // --- decisions -------------------------------------------------------------------------------------------------------
 
+/** UIP is set from a while before an update to its end, when the registers have changed (data sheet, Update Cycle). */
+function isUpdating(state: RtcState, now: number): boolean {
+  const chain = updatingChain(state);
+  if (chain === undefined) return false;
+  return modulo(now - state.updatedAt, chain.second) >= chain.second - chain.update - chain.warning;
+}
+
 function readData(state: RtcState, now: number): ReadDecision<RtcEvent> {
   const index = state.index;
   if (isTimeRegister(index)) {
-    const place = (TIME_REGISTERS as readonly number[]).indexOf(index);
-    return { value: timeBytes(state, now)[place] ?? 0, events: NO_EVENTS };
+    return { value: readTime(state, now)[TIME_REGISTERS.indexOf(index)] ?? 0, events: NO_EVENTS };
   }
   if (index === REGISTER_A) {
-    const rest = modulo(now - state.updatedAt, SECOND);
-    const updating = !isHeld(state) && rest >= SECOND - UPDATE_WARNING;
-    return { value: byteAt(state, REGISTER_A) | (updating ? A_UIP : 0), events: NO_EVENTS };
+    return { value: byteAt(state, REGISTER_A) | (isUpdating(state, now) ? A_UIP : 0), events: NO_EVENTS };
   }
   if (index === REGISTER_C) {
     const flags = flagsAt(state, now);
@@ -301,54 +257,54 @@ function writeData(state: RtcState, value: number, now: number): readonly RtcEve
   const index = state.index;
   const written: RtcEvent = { type: 'rtc.written', index, value, at: now };
   if (index === REGISTER_C || index === REGISTER_D) return NO_EVENTS;
-  if (isTimeRegister(index)) {
-    if (isHeld(state)) return [written];
-    const place = (TIME_REGISTERS as readonly number[]).indexOf(index);
-    const bytes = timeBytes(state, now).map((byte, at) => (at === place ? value : byte));
-    const updatedAt = state.updatedAt + updatesAt(state, now) * SECOND;
-    return [...note(state, now), { type: 'rtc.set', ...timeOf(state, bytes), updatedAt }];
-  }
-  if (index === REGISTER_A) return writeControl(state, value & 0x7f, byteAt(state, REGISTER_B), written, now);
+  if (isTimeRegister(index)) return writeTime(state, index, value, now) ?? [written];
+  if (index === REGISTER_A) return writeControl(state, value & ~A_UIP, byteAt(state, REGISTER_B), written, now);
   if (index === REGISTER_B) return writeControl(state, byteAt(state, REGISTER_A), value, written, now);
   if (index < REGISTER_A) return [...note(state, now), written]; // an alarm byte
   return byteAt(state, index) === value ? NO_EVENTS : [written];
 }
 
+/** A byte of the running clock; undefined while it is held, for then its registers are memory. */
+function writeTime(state: RtcState, index: number, value: number, now: number): readonly RtcEvent[] | undefined {
+  const chain = updatingChain(state);
+  if (chain === undefined) return undefined;
+  const bytes = readTime(state, now).map((byte, place) => (TIME_REGISTERS[place] === index ? value : byte));
+  const updatedAt = state.updatedAt + updatesAt(state, chain, now) * chain.second;
+  const time = timeOfBytes(formatOf(byteAt(state, REGISTER_B)), bytes);
+  return [...note(state, now), { type: 'rtc.set', ...time, updatedAt }];
+}
+
 /** Registers A and B: the clock is held, runs on, or goes on from what its registers hold. */
 function writeControl(state: RtcState, a: number, b: number, written: RtcEvent, now: number): readonly RtcEvent[] {
-  const held = isHeld(state);
-  const holds = (b & B_SET) !== 0 || (a & A_DIVIDER) !== A_DIVIDER_32768;
-  const noted = note(state, now);
-  if (!held && holds) return [...noted, { type: 'rtc.held', time: timeBytes(state, now) }, written];
-  if (!held || holds) return [...noted, written];
-  // B's new format tells how the held registers are read; SET leaves the divider running, its reset does not.
-  const format = { ...state, memory: state.memory.map((byte, index) => (index === REGISTER_B ? b : byte)) };
-  const released = isDividerReset(byteAt(state, REGISTER_A)) && !isDividerReset(a);
-  const updatedAt = released ? now - HALF_SECOND : state.updatedAt + updatesAt(state, now) * SECOND;
-  const time = timeOf(format, timeBytes(state, now));
-  return [...noted, { type: 'rtc.set', ...time, updatedAt }, written];
+  const events = [...note(state, now)];
+  const running = updatingChain(state);
+  const before = chainOf(state);
+  const after = CHAINS.get(a & A_DIVIDER);
+  const time = readTime(state, now);
+  if (running !== undefined && ((b & B_SET) !== 0 || after === undefined)) events.push({ type: 'rtc.held', time });
+  if (after !== undefined) {
+    // B's new format tells how held registers are read; a clock that runs keeps its time, and shows it in that format.
+    const format = running === undefined ? formatOf(b) : formatOf(byteAt(state, REGISTER_B));
+    const updatedAt = chainStart(before, after, now);
+    const releases = running === undefined && (b & B_SET) === 0;
+    if (releases || updatedAt !== undefined) {
+      const lastUpdate = state.updatedAt + floorDivide(now - state.updatedAt, after.second) * after.second;
+      events.push({ type: 'rtc.set', ...timeOfBytes(format, time), updatedAt: updatedAt ?? lastUpdate });
+    }
+  }
+  return [...events, written];
 }
 
-// --- configuration ---------------------------------------------------------------------------------------------------
-
-const KIB = 1024;
-const MIB = 1024 * KIB;
-const GIB = 1024 * MIB;
-
-/** What a BIOS leaves in the battery-backed memory about the machine: memory sizes and the number of processors. */
-export function configureMemory(state: RtcState, config: { readonly ramBytes: number; readonly vcpus: number }): void {
-  const below4G = Math.min(config.ramBytes, 3 * GIB);
-  const put = (index: number, value: number, bytes: number): void => {
-    for (let at = 0; at < bytes; at += 1) state.memory[index + at] = floorDivide(value, 256 ** at) & 0xff;
-  };
-  const extendedKiB = Math.max(floorDivide(below4G, KIB) - KIB, 0);
-  put(0x15, 640, 2); // base memory, KiB
-  put(0x17, Math.min(extendedKiB, 0xffff), 2); // above 1 MiB, KiB
-  put(0x30, Math.min(extendedKiB, 0xffff), 2);
-  put(0x34, Math.min(Math.max(floorDivide(below4G - 16 * MIB, 64 * KIB), 0), 0xffff), 2); // above 16 MiB, 64 KiB
-  put(0x5b, floorDivide(config.ramBytes - below4G, 64 * KIB), 3); // above 4 GiB, 64 KiB
-  put(0x5f, config.vcpus - 1, 1);
+/**
+ * Where the chain starts anew; undefined when it runs on. The first update follows its release after half a second
+ * (data sheet, Divider Control).
+ */
+function chainStart(before: Chain | undefined, after: Chain, now: number): number | undefined {
+  if (before === after) return undefined;
+  return before === undefined ? now - after.second / 2 : now;
 }
+
+// --- the device -----------------------------------------------------------------------------------------------------------
 
 /** The clock shows `unixSeconds` at power-on. Pure: `state` stays as it is. */
 export const rtcWithClock = (state: RtcState, unixSeconds: number): RtcState => ({
@@ -361,13 +317,19 @@ export const rtcWithClock = (state: RtcState, unixSeconds: number): RtcState => 
 /** Registers of the device: the index port and the data port. */
 export const RTC = { INDEX: 0, DATA: 1 };
 
+/** A byte as memory keeps it: UIP is the chip's own, and SET takes the update interrupt's enable away. */
+function stored(index: number, value: number): number {
+  if (index === REGISTER_A) return value & ~A_UIP;
+  return index === REGISTER_B && (value & B_SET) !== 0 ? value & ~B_UIE : value;
+}
+
 export const RTC_MC146818: Device<RtcState, RtcEvent> = {
   initial() {
     const memory = new Array<number>(128).fill(0);
     memory[REGISTER_A] = A_DIVIDER_32768 | 0x06; // 1.024 kHz
     memory[REGISTER_B] = B_24_HOURS;
     memory[REGISTER_D] = D_VALID;
-    return { index: 0, memory, seconds: 0, updatedAt: 0, weekdayShift: 0, flags: 0, flagsSince: 0 };
+    return { index: 0, nmiMasked: false, memory, seconds: 0, updatedAt: 0, weekdayShift: 0, flags: 0, flagsSince: 0 };
   },
 
   reduce(state, event) {
@@ -376,8 +338,7 @@ export const RTC_MC146818: Device<RtcState, RtcEvent> = {
         state.index = event.index;
         return;
       case 'rtc.written':
-        state.memory[event.index] = event.index === REGISTER_A ? event.value & 0x7f : event.value;
-        if (event.index === REGISTER_B && (event.value & B_SET) !== 0) state.memory[REGISTER_B] = event.value & ~0x10;
+        state.memory[event.index] = stored(event.index, event.value);
         return;
       case 'rtc.set':
         state.seconds = event.seconds;
@@ -395,6 +356,9 @@ export const RTC_MC146818: Device<RtcState, RtcEvent> = {
         state.flags = 0;
         state.flagsSince = event.at;
         return;
+      case 'rtc.nmi-masked':
+        state.nmiMasked = event.masked;
+        return;
       default:
         unreachable(event);
     }
@@ -406,8 +370,11 @@ export const RTC_MC146818: Device<RtcState, RtcEvent> = {
 
   decideWrite(state, register, value, _size, now) {
     if (register === RTC.DATA) return writeData(state, value & 0xff, now);
-    const index = value & 0x7f; // bit 7 masks the chipset's NMI, which has no source here
-    return state.index === index ? NO_EVENTS : [{ type: 'rtc.selected', index }];
+    const index = value & ~INDEX_NMI_MASK & 0xff;
+    const masked = (value & INDEX_NMI_MASK) !== 0;
+    const events: RtcEvent[] = state.index === index ? [] : [{ type: 'rtc.selected', index }];
+    if (state.nmiMasked !== masked) events.push({ type: 'rtc.nmi-masked', masked });
+    return events.length === 0 ? NO_EVENTS : events;
   },
 
   nextDeadline(state) {

@@ -8,6 +8,7 @@ import {
   debugRegister,
   debugSlot,
   debugValue,
+  interceptCr0Write,
   readCr8,
   stateControl,
   writeCr0,
@@ -23,7 +24,7 @@ import { type SystemContext, systemInstruction } from '../cpu/system-context.js'
 import { statesInUse, XState, xcr0Mask } from '../cpu/xstate.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { CR0, CR4, R } from '../layout/cpu-state.js';
-import { crRead, crWrite, crWriteTrap, drRead, drWrite } from '../svm/intercepts.js';
+import { crRead, crWrite, crWriteTrap, drRead, drWrite, type InterceptName } from '../svm/intercepts.js';
 import { uN } from '../units.js';
 import { Gpr, type Instruction } from './instruction.js';
 import { requireUmip } from './segment.js';
@@ -33,6 +34,12 @@ import { gprAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
 const moveWidth = ({ insn }: SystemContext): 32 | 64 => (insn.long ? 64 : 32);
 /** EXITINFO1 of a MOV CRn: bit 63, and the general-purpose register (APM vol.2 §15.8.1 Decode Assists). */
 const moveInfo = (gpr: number): bigint => (1n << 63n) | BigInt(gpr);
+
+/** EXITINFO1 of a MOV from CRn. */
+function readInfo({ profile: { deviations } }: SystemContext, number: number, gpr: number): bigint {
+  if (number === 8 && deviations.has('cr8-read-without-info')) return 0n;
+  return deviations.has('cr-read-without-mov-bit') ? BigInt(gpr) : moveInfo(gpr);
+}
 
 const CONTROL_REGISTERS: ReadonlySet<number> = new Set([0, 2, 3, 4, 8]);
 
@@ -53,7 +60,7 @@ const MOV_FROM_CR = systemInstruction({
   system(context) {
     const number = controlRegister(context, 1);
     const gpr = gprAt(context, 0).number;
-    context.intercept(crRead(number), { info1: moveInfo(gpr) });
+    context.intercept(crRead(number), { info1: readInfo(context, number, gpr) });
     const value = number === 8 ? readCr8(context) : context.tx.get(R[`cr${number as 0 | 2 | 3 | 4}`]);
     context.ops.writeGpr(gpr, moveWidth(context), uN(moveWidth(context), value));
     context.plain();
@@ -77,14 +84,20 @@ const MOV_TO_CR = systemInstruction({
   },
 });
 
+/** Only a deviation puts the intercept there. DR8 and above do not exist. */
+function interceptAfterCpl(context: SystemContext, encoded: number, name: InterceptName, gpr: number): void {
+  if (encoded < 8 && cplOf(context.tx) === 0) context.intercept(name, { info1: BigInt(gpr) }, 'after-cpl');
+}
+
 const MOV_FROM_DR = systemInstruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV DRn',
   forms: ['0F 21 /r: Rd, Dd'],
   system(context) {
     const encoded = numberAt(context, 1);
-    const number = debugRegister(context.tx, encoded);
     const gpr = gprAt(context, 0).number;
+    interceptAfterCpl(context, encoded, drRead(encoded), gpr);
+    const number = debugRegister(context.tx, encoded);
     context.intercept(drRead(encoded), { info1: BigInt(gpr) });
     const width = moveWidth(context);
     context.ops.writeGpr(gpr, width, uN(width, context.tx.get(debugSlot(number))));
@@ -98,8 +111,10 @@ const MOV_TO_DR = systemInstruction({
   forms: ['0F 23 /r: Dd, Rd'],
   system(context) {
     const encoded = numberAt(context, 0);
-    const number = debugRegister(context.tx, encoded);
     const gpr = gprAt(context, 1).number;
+    interceptAfterCpl(context, encoded, drWrite(encoded), gpr);
+    const number = debugRegister(context.tx, encoded);
+    context.intercept(drWrite(encoded), { info1: BigInt(gpr) }, 'before-operands');
     const value = debugValue(number, context.ops.readGpr(gpr, moveWidth(context)));
     context.intercept(drWrite(encoded), { info1: BigInt(gpr) });
     context.tx.set(debugSlot(number), value);
@@ -128,11 +143,13 @@ const LMSW = systemInstruction({
   forms: ['0F 01 /6: Ew'],
   system(context) {
     requireCpl0(context);
-    context.intercept(crWrite(0));
-    context.intercept('CR0_SEL_WRITE');
+    const { deviations } = context.profile;
+    const byValue = deviations.has('lmsw-selective-by-value');
+    if (!byValue) interceptCr0Write(context, true, 0n);
+    else if (!deviations.has('cr0-selective-first')) context.intercept(crWrite(0));
     const cr0 = context.tx.get(R.cr0);
     const value = context.ops.read(operandAt(context, 0)) & 0xfn;
-    writeCr0(context, (cr0 & ~0xfn) | (cr0 & CR0.PE) | value, true, 0n);
+    writeCr0(context, (cr0 & ~0xfn) | (cr0 & CR0.PE) | value, !byValue, 0n);
   },
 });
 
@@ -223,6 +240,7 @@ const RDPMC = systemInstruction({
   system(context) {
     const { tx, ops } = context;
     if ((tx.get(R.cr4) & CR4.PCE) === 0n && cplOf(tx) !== 0) throw generalProtection();
+    context.intercept('RDPMC', {}, 'before-operands');
     const counter = Number(ops.readGpr(Gpr.RCX, 32));
     if (counter >= PERFORMANCE_COUNTERS) throw generalProtection();
     context.intercept('RDPMC');

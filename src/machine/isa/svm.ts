@@ -8,23 +8,29 @@
  * SVM-Lock, §15.33 Nested Virtualization.
  */
 
-import { cplOf, hasParagraphs } from '../cpu/mode.js';
+import { cplOf, hasParagraphs, isLongMode } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
-import { generalProtection, invalidOpcode } from '../faults.js';
-import { EFER, R, SvmMode } from '../layout/cpu-state.js';
+import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
+import { Boundary, CR0, EFER, R } from '../layout/cpu-state.js';
 import { NestedControl, SegmentWord, VirtExt, VMCB_BYTES } from '../layout/vmcb.js';
 import { setGif } from '../svm/gif.js';
-import { hasVirtualGif, withVirtualGif } from '../svm/injection.js';
+import { hasVirtualGif, inGuest, withVirtualGif } from '../svm/injection.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
 import { VmExit } from '../svm/vmexit-request.js';
 import { vmload, vmsave } from '../svm/vmload.js';
 import { vmrun } from '../svm/vmrun.js';
 import { uN } from '../units.js';
+import { ownRip } from './system-operands.js';
 
 /** #UD without SVM or protected mode, #GP(0) above privilege level 0. @param always SVM need not be enabled. */
 function requireSvm({ tx }: SystemContext, always = false): void {
   if ((!always && (tx.get(R.efer) & EFER.SVME) === 0n) || hasParagraphs(tx)) throw invalidOpcode();
   if (cplOf(tx) !== 0) throw generalProtection();
+}
+
+/** What `svm-needs-paging` adds behind the intercept. */
+function requirePaging({ tx, profile }: SystemContext): void {
+  if (profile.deviations.has('svm-needs-paging') && (tx.get(R.cr0) & CR0.PG) === 0n) throw invalidOpcode();
 }
 
 /** rAX by the effective address size. */
@@ -39,6 +45,47 @@ function vmcbOperand(context: SystemContext): number {
   return Number(address);
 }
 
+type WithVmcb = 'VMRUN' | 'VMLOAD' | 'VMSAVE';
+
+/** The VMCB's address, past the intercept. */
+function namedVmcb(context: SystemContext, name: WithVmcb): number {
+  const vmcb = uninterceptedVmcb(context, name);
+  context.intercept(name);
+  requirePaging(context);
+  return vmcb;
+}
+
+/** `vmcb-address-by-high-bits` looks at the bits above these. */
+const ADDRESS_BITS = 48n;
+
+/** What stands before the intercept. */
+function uninterceptedVmcb(context: SystemContext, name: WithVmcb): number {
+  const { tx, profile } = context;
+  if (profile.deviations.has('vmcb-address-by-high-bits')) {
+    requireSvm(context, true);
+    if (tx.get(R.rax) >> ADDRESS_BITS !== 0n) throw generalProtection();
+    requireSvm(context);
+    context.intercept(name);
+    return vmcbOperand(context);
+  }
+  try {
+    requireSvm(context);
+    context.intercept(name, {}, 'before-operands');
+    return vmcbOperand(context);
+  } catch (raised) {
+    if (
+      profile.deviations.has('svm-fault-exits') &&
+      inGuest(tx) &&
+      raised instanceof GuestFault &&
+      raised.vector === Vector.GP &&
+      tx.get(R.rax) % BigInt(VMCB_BYTES) === 0n
+    ) {
+      throw new VmExit(INTERCEPTS[name].exitCode, 0n, 0n, true);
+    }
+    throw raised;
+  }
+}
+
 /** #GP(0), here, also for an sPA that is not RAM: a device cannot hold a VMCB. */
 function inRam({ tx }: SystemContext, vmcb: number): number {
   if (!tx.host.memory.isRam(vmcb, VMCB_BYTES)) throw generalProtection();
@@ -51,11 +98,14 @@ function inRam({ tx }: SystemContext, vmcb: number): number {
  * Source: APM vol.2 §15.33.1 VMSAVE and VMLOAD Virtualization.
  * @throws VmExit, NestedPageFault
  */
-function savedStateAt(context: SystemContext, address: number, name: 'VMLOAD' | 'VMSAVE'): number {
-  const { tx } = context;
-  if ((tx.get(R.svmMode) & SvmMode.GUEST) === 0n || (tx.get(R.virtExt) & VirtExt.VMLOAD_VMSAVE) === 0n) {
-    return inRam(context, address);
+function savedStateAt(context: SystemContext, address: number, name: Exclude<WithVmcb, 'VMRUN'>): number {
+  const { tx, profile } = context;
+  if (!inGuest(tx)) return inRam(context, address);
+  const plain = (tx.get(R.nestedControl) & NestedControl.NP_ENABLE) === 0n || !isLongMode(tx);
+  if (plain && profile.deviations.has('vmload-exits-outside-long-mode')) {
+    throw new VmExit(INTERCEPTS[name].exitCode, 0n, 0n, true);
   }
+  if ((tx.get(R.virtExt) & VirtExt.VMLOAD_VMSAVE) === 0n) return inRam(context, address);
   const recognised =
     (tx.get(R.hostEfer) & EFER.LMA) !== 0n &&
     (tx.get(R.hostCs) & SegmentWord.LONG) !== 0n &&
@@ -64,15 +114,20 @@ function savedStateAt(context: SystemContext, address: number, name: 'VMLOAD' | 
   return inRam(context, context.nestedAddress(address, name === 'VMSAVE'));
 }
 
+/** What the manual leaves undefined: no host save area was ever named, or the caller is in SMM. */
+function refuseVmrun({ tx, profile: { deviations } }: SystemContext): void {
+  if (deviations.has('vmrun-needs-save-area') && tx.get(R.vmHsavePA) === 0n) throw generalProtection();
+  if (deviations.has('vmrun-refused-in-smm') && (tx.get(R.boundary) & Boundary.IN_SMM) !== 0n) throw invalidOpcode();
+}
+
 export const VMRUN = systemInstruction({
   mnemonic: 'VMRUN',
   source: 'APM vol.3, VMRUN',
   forms: ['0F 01 D8: '],
   feature: 'svm',
   system(context) {
-    requireSvm(context);
-    const vmcb = vmcbOperand(context);
-    context.intercept('VMRUN');
+    const vmcb = namedVmcb(context, 'VMRUN');
+    refuseVmrun(context);
     vmrun(context, inRam(context, vmcb));
   },
 });
@@ -83,8 +138,13 @@ export const VMMCALL = systemInstruction({
   forms: ['0F 01 D9: '],
   feature: 'svm',
   interceptedFirst: 'VMMCALL',
-  system() {
-    throw invalidOpcode();
+  system(context) {
+    const { tx, profile } = context;
+    if (!inGuest(tx)) throw invalidOpcode();
+    if (profile.deviations.has('vmmcall-always-exits')) throw new VmExit(INTERCEPTS.VMMCALL.exitCode, 0n, 0n, true);
+    if (!profile.deviations.has('vmmcall-repeats')) throw invalidOpcode();
+    tx.set(R.rip, ownRip(context));
+    context.plain();
   },
 });
 
@@ -94,9 +154,7 @@ export const VMLOAD = systemInstruction({
   forms: ['0F 01 DA: '],
   feature: 'svm',
   system(context) {
-    requireSvm(context);
-    const vmcb = vmcbOperand(context);
-    context.intercept('VMLOAD');
+    const vmcb = namedVmcb(context, 'VMLOAD');
     vmload(context, savedStateAt(context, vmcb, 'VMLOAD'));
   },
 });
@@ -107,9 +165,7 @@ export const VMSAVE = systemInstruction({
   forms: ['0F 01 DB: '],
   feature: 'svm',
   system(context) {
-    requireSvm(context);
-    const vmcb = vmcbOperand(context);
-    context.intercept('VMSAVE');
+    const vmcb = namedVmcb(context, 'VMSAVE');
     vmsave(context, savedStateAt(context, vmcb, 'VMSAVE'));
   },
 });
@@ -129,8 +185,10 @@ export const STGI = systemInstruction({
   forms: ['0F 01 DC: '],
   feature: 'svm',
   system(context) {
-    requireSvm(context, context.profile.svm.has('svm-lock'));
+    const { svm, deviations } = context.profile;
+    requireSvm(context, svm.has('svm-lock') || deviations.has('stgi-without-svme'));
     context.intercept('STGI');
+    requirePaging(context);
     changeGif(context, true);
   },
 });
@@ -143,6 +201,7 @@ export const CLGI = systemInstruction({
   system(context) {
     requireSvm(context);
     context.intercept('CLGI');
+    requirePaging(context);
     changeGif(context, false);
   },
 });
@@ -165,9 +224,11 @@ export const INVLPGA = systemInstruction({
   forms: ['0F 01 DF: '],
   feature: 'svm',
   system(context) {
-    requireSvm(context);
-    context.intercept('INVLPGA');
+    const { svm, deviations } = context.profile;
+    requireSvm(context, deviations.has('invlpga-without-svme'));
     const linear = linearOperand(context);
+    const told = deviations.has('invlpga-reports-address') && svm.has('decode-assists');
+    context.intercept('INVLPGA', told ? { info1: linear } : {});
     const asid = Number(uN(32, context.tx.get(R.rcx)));
     context.flushTlb({ scope: 'page', asid, linear });
     context.outcome((registers) => ({ type: 'svm.invlpga', linear, asid, registers }));

@@ -141,6 +141,19 @@ function requireMonitor({ tx, ops }: SystemContext, extensions: bigint, everyone
   if ((ops.readGpr(Gpr.RCX, 32) & ~extensions) !== 0n) throw generalProtection();
 }
 
+/** No RAM is there, so nobody writes to it. */
+const NOWHERE = 2 ** 52 - MONITOR_LINE_BYTES;
+
+/** MONITOR reads a byte at rAX. @returns the sPA of its line. */
+function readLine({ tx, ops, insn }: SystemContext): number {
+  const segment = insn.segmentOverride ?? Segment.DS;
+  const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
+  const access = accessAt(cplOf(tx));
+  tx.readLinear(linear, 1, access);
+  const address = tx.host.translate(tx, linear, access);
+  return address - (address % MONITOR_LINE_BYTES);
+}
+
 const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
   systemInstruction({
     mnemonic,
@@ -148,15 +161,11 @@ const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'):
     forms: [form],
     feature,
     system(context) {
-      const { tx, ops, insn } = context;
+      const { tx } = context;
       requireMonitor(context, 0n, feature === 'mwaitx');
-      const segment = insn.segmentOverride ?? Segment.DS;
-      const linear = checkSegment(tx, segment, ops.readGpr(Gpr.RAX, insn.addressWidth), 1, Access.READ);
-      const access = accessAt(cplOf(tx));
-      tx.readLinear(linear, 1, access);
+      const blind = context.profile.deviations.has('monitor-without-access');
+      const line = blind ? NOWHERE : readLine(context);
       context.intercept('MONITOR');
-      const address = tx.host.translate(tx, linear, access);
-      const line = address - (address % MONITOR_LINE_BYTES);
       tx.set(R.monitorAddress, BigInt(line) | Monitor.ARMED);
       tx.set(R.monitorDigest, lineDigest(tx.host.memory, line));
     },
@@ -256,9 +265,9 @@ const barrier = (mnemonic: string, digit: number): Instruction =>
 export const SYSTEM_INSTRUCTIONS: readonly Instruction[] = [
   ...[CPUID, HLT, CLI, STI, PUSHF, POPF, PAUSE, RSM],
   monitor('MONITOR', '0F 01 C8:', 'monitor'),
-  monitor('MONITORX', '0F 01 FA:', 'mwaitx'),
+  monitor('MONITORX', 'NP 0F 01 FA:', 'mwaitx'),
   monitorWait('MWAIT', '0F 01 C9:', 'monitor'),
-  monitorWait('MWAITX', '0F 01 FB:', 'mwaitx'),
+  monitorWait('MWAITX', 'NP 0F 01 FB:', 'mwaitx'),
   random('RDRAND', '0F C7 /6: Rv', 'rdrand'),
   random('RDSEED', '0F C7 /7: Rv', 'rdseed'),
   accessCheck('CLAC', 'NP 0F 01 CA:', false),

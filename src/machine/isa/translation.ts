@@ -53,7 +53,8 @@ const INVPCID = systemInstruction({
     requireCpl0(context);
     const memory = memoryAt(context, 1);
     const kind = ops.read(operandAt(context, 0));
-    context.intercept('INVPCID', { info1: linearOf(context, memory), info2: kind });
+    const untold = context.profile.deviations.has('invpcid-without-info');
+    context.intercept('INVPCID', untold ? {} : { info1: linearOf(context, memory), info2: kind });
     if (kind > Kind.ALL) throw generalProtection();
     const effective = uN(context.insn.addressWidth, ops.address(memory));
     checkSegment(tx, memory.segment, effective, 16, Access.READ);

@@ -19,6 +19,8 @@ import { IE, OE, PRE_COMPUTATION, UE } from '../fp/rounding.js';
 import { registerOperand } from '../fp/x87.js';
 import { type X87Environment, x87Environment } from '../fp/x87-rounding.js';
 import { CR0, fprSlot, R, Segment, type Slot, segmentSlot } from '../layout/cpu-state.js';
+import { INTERCEPTS, interceptRequested } from '../svm/intercepts.js';
+import { VmExit } from '../svm/vmexit-request.js';
 import { uN } from '../units.js';
 import type { Feature, Instruction } from './instruction.js';
 import { operandAt, ownRip } from './system-operands.js';
@@ -55,12 +57,14 @@ export function requireX87(tx: Transaction): void {
 }
 
 /**
- * Waiting instructions report an unmasked exception of an earlier one.
- * @throws GuestFault #MF.
+ * Waiting instructions report an unmasked exception of an earlier one. With CR0.NE clear they freeze under FERR#, unless
+ * L1 intercepts that (APM vol.2 §15.14.2 Ferr_Freeze Intercept).
+ * @throws GuestFault #MF. @throws VmExit
  */
 export function requireNoX87Error(tx: Transaction): void {
   if ((tx.get(R.fsw) & Status.SUMMARY) === 0n) return;
   if ((tx.get(R.cr0) & CR0.NE) !== 0n) throw new GuestFault(Vector.MF);
+  if (interceptRequested((slot) => tx.get(slot), 'FERR_FREEZE')) throw new VmExit(INTERCEPTS.FERR_FREEZE.exitCode);
   throw new UnsupportedError('an x87 exception with CR0.NE clear: FERR# and IRQ 13');
 }
 

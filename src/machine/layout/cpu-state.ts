@@ -158,6 +158,8 @@ export const SvmMode = {
   GIF: 1n << 1n,
   /** RFLAGS.IF of the host when VMRUN executed; gates physical interrupts under V_INTR_MASKING (§15.21.1). */
   HOST_IF: 1n << 2n,
+  /** The mask of virtual interrupts is open, where it is a latch (`svm/interrupt-rules.ts`). */
+  VIRQ_OPEN: 1n << 3n,
 } as const;
 
 /** RFLAGS bits (APM vol.2 §3.1.6 RFLAGS Register). */

@@ -25,6 +25,8 @@ export interface PagingFeatures {
   /** Bits of a physical address (CPUID Fn8000_0008 EAX[7:0]), 32..52. */
   readonly physicalAddressBits: number;
   readonly gigabytePages: boolean;
+  /** The deviation `npf-fetch-always`: nested faults of fetches are told apart whatever the host's tables can express. */
+  readonly nestedFetchAlways?: boolean;
 }
 
 /** The nested tables of the guest that runs. */
@@ -54,7 +56,7 @@ export function nestedContext(get: (slot: Slot) => bigint, features: PagingFeatu
     gigabytePages: features.gigabytePages,
     reservedHigh: reservedHighWord(mode, features.physicalAddressBits, noExecute),
     reservedLegacyLarge: reservedLegacyLargeBits(features.physicalAddressBits),
-    reportsFetch: noExecute || (cr4 & CR4.SMEP) !== 0n,
+    reportsFetch: noExecute || (cr4 & CR4.SMEP) !== 0n || features.nestedFetchAlways === true,
     executeTrap: (get(R.nestedControl) & NestedControl.GMET_ENABLE) !== 0n,
   };
 }

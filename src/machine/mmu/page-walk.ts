@@ -53,6 +53,7 @@ export interface PagingContext extends TableRules {
 export const pagingFeatures = (profile: CpuProfile): PagingFeatures => ({
   physicalAddressBits: profile.physicalAddressBits,
   gigabytePages: profile.system.has('page1gb'),
+  nestedFetchAlways: profile.deviations.has('npf-fetch-always'),
 });
 
 /** @param get reads a register slot. */

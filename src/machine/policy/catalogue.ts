@@ -1,10 +1,14 @@
 /** All deviations by name, and what a set of them makes of the table of intercepts. */
 import { INTERCEPTS, type Intercept, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
+import { DELIVERY } from './delivery.js';
 import type { Deviation } from './deviation.js';
 import { ENTRY } from './entry.js';
+import { EXIT } from './exit.js';
+import { GUEST } from './guest.js';
+import { INSTRUCTION_DEVIATIONS } from './instructions.js';
 import { ORDER } from './order.js';
 
-const TABLES = { ...ORDER, ...ENTRY } as const;
+const TABLES = { ...ORDER, ...INSTRUCTION_DEVIATIONS, ...DELIVERY, ...ENTRY, ...EXIT, ...GUEST } as const;
 
 export type DeviationName = keyof typeof TABLES;
 

@@ -7,18 +7,28 @@
  */
 import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 
-/** Programs whose nested SVM L1 may find itself on. */
-export type Program = 'kvm' | 'xen' | 'bochs' | 'qemu';
+/** Programs whose nested SVM L1 may find itself on; `apm` is the manual, where it can be read in two ways. */
+export type Program = 'apm' | 'kvm' | 'xen' | 'bochs' | 'qemu';
 
 /** A program that deviates so. Versions are the program's releases, `major.minor`. */
 export interface Witness {
-  /** The row in the list of known divergences (docs/policies.md). */
+  /** The row in the list of known divergences (docs/policies.md), or the intercept where that list has none. */
   readonly row: string;
   readonly program: Program;
   /** First release that does so; from the beginning without. */
   readonly since?: string;
   /** First release that does so no more; still present without. */
   readonly before?: string;
+  /**
+   * It does so for the few guest instructions that it emulates, and leaves the others to the processor. Policies that
+   * stand for the program do without the deviation then.
+   */
+  readonly emulatedOnly?: true;
+  /**
+   * Its CPUID does not report the feature. Policies that stand for the program do without the deviation: what belongs to
+   * them is a CPU profile without the feature, `--cpu NAME,-FEATURE`.
+   */
+  readonly unreported?: true;
   /** File and function, or the commit that ended it. */
   readonly source: string;
 }
@@ -37,13 +47,14 @@ export interface Deviation {
   readonly never?: readonly InterceptName[];
 }
 
-/** Releases between which a witness holds. */
-type Releases = Pick<Witness, 'since' | 'before'>;
+/** When a witness holds. */
+type Limits = Pick<Witness, 'since' | 'before' | 'emulatedOnly' | 'unreported'>;
 
 const witness =
   (program: Program) =>
-  (row: string, source: string, releases: Releases = {}): Witness => ({ row, program, source, ...releases });
+  (row: string, source: string, limits: Limits = {}): Witness => ({ row, program, source, ...limits });
 
+export const apm = witness('apm');
 export const kvm = witness('kvm');
 export const xen = witness('xen');
 export const bochs = witness('bochs');

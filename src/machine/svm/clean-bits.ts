@@ -17,7 +17,7 @@ import {
 } from '../layout/vmcb.js';
 
 /** Bits of the VMCB clean field. AVIC (11) and CET (12) have no fields here. */
-const CleanBit = {
+export const CleanBit = {
   INTERCEPTS: 1 << 0,
   PERMISSION_MAPS: 1 << 1,
   ASID: 1 << 2,
@@ -57,6 +57,9 @@ const CLEAN_BIT_OF_WORD: Uint16Array = (() => {
   return bits;
 })();
 
+/** In the high half of the word of the PAUSE filter. */
+const THRESHOLD = 0xffff;
+
 /** TLB_CONTROL shares a word with the ASID and is never cached. */
 const LOW_HALF_ONLY = W.guestASID;
 
@@ -79,6 +82,14 @@ export interface CachedState {
   readonly stale: VmcbDelta;
 }
 
+/** Deviations of the cache. */
+interface CacheRules {
+  /** Of stale intercepts only those that memory asks for as well are in force. */
+  readonly narrowsStaleIntercepts: boolean;
+  /** The PAUSE filter's threshold is never cached. */
+  readonly reloadsPauseThreshold: boolean;
+}
+
 /**
  * @param known the cached copy. @param memory RAM as 32-bit words. @param at the VMCB's place among them.
  * @param changes what differs from the copy. @param clean the clean bits that are set.
@@ -89,6 +100,7 @@ export function takeCached(
   at: number,
   changes: VmcbDelta,
   clean: number,
+  rules: CacheRules,
 ): CachedState {
   const words = memory.slice(at, at + known.length);
   const learnt: [number, bigint][] = [];
@@ -102,7 +114,20 @@ export function takeCached(
       learnt.push([word, value]);
       continue;
     }
+    if (rules.reloadsPauseThreshold && word === W.pauseFilterCount) {
+      // The rest of the word is as cached; the copy learns the threshold.
+      const reloaded = (high & ~THRESHOLD) | ((words[2 * word + 1] as number) & THRESHOLD);
+      if (reloaded >>> 0 !== words[2 * word + 1]) stale.push([word, value]);
+      words[2 * word + 1] = reloaded;
+      learnt.push([word, (BigInt(reloaded >>> 0) << 32n) | BigInt(low)]);
+      continue;
+    }
     stale.push([word, value]);
+    if (rules.narrowsStaleIntercepts && word <= W.intercept4) {
+      words[2 * word] = (words[2 * word] as number) & low;
+      words[2 * word + 1] = (words[2 * word + 1] as number) & high;
+      continue;
+    }
     words[2 * word] = low;
     if (word !== LOW_HALF_ONLY) words[2 * word + 1] = high;
     else if (words[2 * word + 1] !== high) {

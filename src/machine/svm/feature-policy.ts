@@ -2,7 +2,7 @@
  * Which SVM features a hypervisor hands on to the hypervisors that run on it: for each bit of CPUID Fn8000_000A EDX
  * whether it wants the feature itself before it offers nested virtualization at all, and whether it offers it. The
  * processor that L1 then sees is computed from these tables and the processor below (`cpu/profiles.ts`).
- * Source: Xen, docs/designs/nested-svm-cpu-features.md; Linux, arch/x86/kvm/svm/svm.c, svm_set_cpu_caps.
+ * Source: Xen, docs/designs/nested-svm-cpu-features.md, xen/arch/x86/cpu-policy.c; Linux, arch/x86/kvm/svm/svm.c, svm_set_cpu_caps.
  */
 import type { SvmFeature } from '../cpu/cpuid.js';
 
@@ -33,7 +33,7 @@ const rule = (
   reason,
 });
 
-/** As the design text has it; the program also hands on the PAUSE filter, and holds FlushByAsid back. */
+/** As the design text has it. */
 export const XEN_POLICY: FeaturePolicy = {
   hypervisor: 'xen',
   rules: [
@@ -47,6 +47,29 @@ export const XEN_POLICY: FeaturePolicy = {
     rule('decode-assists', true, 'host', 'decoding by hand is where mistakes are made'),
   ],
 };
+
+/** What the program does: it hands on the PAUSE filter, which the text does not name, and not FlushByAsid. */
+const XEN_OFFERS: readonly FeatureRule[] = [
+  rule('np', true, 'host', 'shadow paging of nested guests is not worth having'),
+  rule('lbr-virtualization', true, 'host', 'each branch record would have to be switched by hand'),
+  rule('nrips', true, 'host', 'software interrupts cannot be injected without'),
+  rule('vmcb-clean', false, 'always', 'looked at where it saves copying'),
+  rule('flush-by-asid', true, 'never', 'any TLB_CONTROL flushes'),
+  rule('decode-assists', true, 'host', 'decoding by hand is where mistakes are made'),
+  rule('pause-filter', false, 'host', 'the smaller one of two counts is used'),
+];
+
+/** Xen 4.17 and 4.18. */
+export const XEN_4_17_POLICY: FeaturePolicy = {
+  hypervisor: 'xen-4.17',
+  rules: [
+    ...XEN_OFFERS.map((each) => ({ ...each, required: false })),
+    rule('tsc-ratio', false, 'always', 'emulated; taken back by 0cd50753eb'),
+  ],
+};
+
+/** Since Xen 4.19 nested virtualization has requirements (0d19d3aab0). */
+export const XEN_4_19_POLICY: FeaturePolicy = { hypervisor: 'xen-4.19', rules: XEN_OFFERS };
 
 export const KVM_POLICY: FeaturePolicy = {
   hypervisor: 'kvm',

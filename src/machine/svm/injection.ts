@@ -8,6 +8,8 @@ import type { SlotReader } from '../cpu/mode.js';
 import { Vector } from '../faults.js';
 import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
+import { interceptRequested } from './intercepts.js';
+import { type InterruptRules, priorityPasses } from './interrupt-rules.js';
 
 /** TYPE of an event (table 15-1, table 15-11). 1, 5, 6 and 7 are reserved. */
 export const EventType = {
@@ -57,8 +59,9 @@ const EXCEPTION_VECTORS: ReadonlySet<number> = new Set([
  * False when EVENTINJ makes VMRUN fail: a reserved type, an exception vector that is none, or an exception that the
  * guest's mode cannot raise. Bits 30:12 are not looked at, and EV is free for all exceptions.
  * @param in64Bit the guest starts in 64-bit mode, where BOUND and INTO do not exist.
+ * @param reservedToo the deviation `reserved-exceptions-injected`: any vector below 31 but an NMI's, in every mode.
  */
-export function eventInjectionValid(word: bigint, in64Bit: boolean): boolean {
+export function eventInjectionValid(word: bigint, in64Bit: boolean, reservedToo = false): boolean {
   const event = decodeEvent(word);
   if (event === undefined) return true;
   switch (event.type) {
@@ -67,6 +70,7 @@ export function eventInjectionValid(word: bigint, in64Bit: boolean): boolean {
     case EventType.SOFTWARE:
       return true;
     case EventType.EXCEPTION:
+      if (reservedToo) return event.vector !== Vector.NMI && event.vector < 31;
       if (in64Bit && (event.vector === Vector.BR || event.vector === Vector.OF)) return false;
       return EXCEPTION_VECTORS.has(event.vector);
     default:
@@ -91,7 +95,8 @@ export function pendingInjection(cpu: SlotReader): PendingInjection | undefined 
   return { ...event, nextRip: (event.type === EventType.SOFTWARE || trap) && nextRip !== 0n ? nextRip : undefined };
 }
 
-const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+/** Between VMRUN and #VMEXIT. */
+export const inGuest = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
 const globallyEnabled = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
 
 /** A guest runs whose STGI and CLGI act on V_GIF. */
@@ -115,21 +120,30 @@ const masksVirtually = (cpu: SlotReader): boolean =>
  * True when an INTR that the local APIC offers is recognised now: taken, or #VMEXIT(INTR).
  * Source: APM vol.2 §15.21.1 Physical (INTR) Interrupt Masking in EFLAGS.
  */
-export function physicalInterruptsAllowed(cpu: SlotReader): boolean {
-  if (!globallyEnabled(cpu) || inShadow(cpu)) return false;
-  return masksVirtually(cpu) ? (cpu.get(R.svmMode) & SvmMode.HOST_IF) !== 0n : (cpu.get(R.rflags) & Flag.IF) !== 0n;
+export function physicalInterruptsAllowed(cpu: SlotReader, rules: InterruptRules): boolean {
+  if (!globallyEnabled(cpu)) return false;
+  if (rules.intrExitsAnyway && inGuest(cpu) && interceptRequested((slot) => cpu.get(slot), 'INTR')) {
+    return !heldByHost(cpu);
+  }
+  if (inShadow(cpu)) return false;
+  const ownIf = (cpu.get(R.rflags) & Flag.IF) !== 0n;
+  return masksVirtually(cpu) ? !heldByHost(cpu) || (rules.intrLatched && ownIf) : ownIf;
 }
+
+/** V_INTR_MASKING holds physical interrupts back: the host had its IF clear. */
+const heldByHost = (cpu: SlotReader): boolean => masksVirtually(cpu) && (cpu.get(R.svmMode) & SvmMode.HOST_IF) === 0n;
+
+/** True when a deviation holds an NMI back. */
+export const nmiHeld = (cpu: SlotReader, rules: InterruptRules): boolean => rules.nmiWaitsForHostIf && heldByHost(cpu);
 
 /**
  * True when the guest's virtual interrupt is recognised now, physical ones aside: #VMEXIT(VINTR), or delivery.
  * Source: APM vol.2 §15.21.4 Injecting Virtual (INTR) Interrupts.
  */
-export function virtualInterruptDue(cpu: SlotReader): boolean {
+export function virtualInterruptDue(cpu: SlotReader, rules: InterruptRules): boolean {
   if (!virtualInterruptPending(cpu) || !virtuallyEnabled(cpu) || inShadow(cpu)) return false;
   if ((cpu.get(R.rflags) & Flag.IF) === 0n) return false;
-  const control = cpu.get(R.intControl);
-  if ((control & IntControl.V_IGN_TPR) !== 0n) return true;
-  return (control & IntControl.V_INTR_PRIO) >> 16n > (control & 0xfn);
+  return rules.virqLatched ? (cpu.get(R.svmMode) & SvmMode.VIRQ_OPEN) !== 0n : priorityPasses(cpu.get(R.intControl));
 }
 
 const virtualInterruptPending = (cpu: SlotReader): boolean =>
@@ -161,19 +175,24 @@ export const virtualInterruptVector = (cpu: SlotReader): number =>
 /** `intControl` once the virtual interrupt is taken, before the IDT is read. */
 export const withoutVirtualInterrupt = (intControl: bigint): bigint => intControl & ~IntControl.V_IRQ;
 
-/** What a guest reads from CR8; undefined when that is the local APIC's TPR (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
-export const virtualTaskPriority = (cpu: SlotReader): bigint | undefined =>
-  masksVirtually(cpu) ? cpu.get(R.intControl) & 0xfn : undefined;
+/**
+ * What a guest reads from CR8; undefined when that is the local APIC's TPR (APM vol.2 §15.21.2 Virtualizing APIC.TPR).
+ * @param always the deviation `cr8-always-virtual`: the VMCB need not ask for it.
+ */
+export const virtualTaskPriority = (cpu: SlotReader, always = false): bigint | undefined =>
+  masksVirtually(cpu) || (always && inGuest(cpu)) ? cpu.get(R.intControl) & 0xfn : undefined;
 
 /**
  * What a write of CR8 does in guest mode: V_TPR always takes the value; `physical` says whether the local APIC's TPR
  * does, too. In host mode `intControl` is undefined.
+ * @param always as above.
  */
 export function taskPriorityWrite(
   cpu: SlotReader,
   value: bigint,
+  always = false,
 ): { readonly physical: boolean; readonly intControl: bigint | undefined } {
   if (!inGuest(cpu)) return { physical: true, intControl: undefined };
   const intControl = (cpu.get(R.intControl) & ~IntControl.V_TPR) | (value & 0xfn);
-  return { physical: !masksVirtually(cpu), intControl };
+  return { physical: !masksVirtually(cpu) && !always, intControl };
 }

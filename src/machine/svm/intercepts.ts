@@ -26,6 +26,8 @@ import {
 export type InterceptStage =
   /** Wins against every exception of the instruction. */
   | 'before-exceptions'
+  /** After the privilege check alone, before other exceptions of the register that is named. The manual has no row here. */
+  | 'after-cpl'
   /** After #UD and the privilege check, before the operand's value is looked at. The manual has no row here. */
   | 'before-operands'
   /** After #UD, the privilege check and what else does not depend on memory; before memory is read or written. */

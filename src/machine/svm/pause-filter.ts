@@ -8,7 +8,8 @@
  * Source: APM vol.2 §15.14.4 Pause Intercept Filtering; §15.9 Instruction Intercepts (table 15-7), PAUSE.
  */
 import type { SystemContext } from '../cpu/system-context.js';
-import { R, SvmMode } from '../layout/cpu-state.js';
+import { R } from '../layout/cpu-state.js';
+import { inGuest } from './injection.js';
 
 const LEFT = 0xffff_ffffn;
 const THRESHOLD_SHIFT = 32n;
@@ -17,12 +18,14 @@ const RELOAD_SHIFT = 48n;
 /** A PAUSE executes. @returns true when the filter lets it pass; the intercept is not to be looked at then. */
 export function pausePasses(context: SystemContext): boolean {
   const { tx } = context;
+  if (!inGuest(tx)) return false;
+  const { svm, deviations } = context.profile;
   const filter = tx.get(R.pauseFilter);
-  if (filter === 0n || (tx.get(R.svmMode) & SvmMode.GUEST) === 0n) return false;
+  const always = deviations.has('pause-threshold-always') && svm.has('pause-filter-threshold');
   const threshold = (filter >> THRESHOLD_SHIFT) & 0xffffn;
   const reload = filter >> RELOAD_SHIFT;
-  if (reload === 0n) return false;
-  if (threshold !== 0n) {
+  if (reload === 0n && !always) return false;
+  if (threshold !== 0n || always) {
     const now = context.readTsc();
     const elapsed = BigInt.asUintN(64, now - tx.get(R.lastPause));
     tx.set(R.lastPause, now);
@@ -31,7 +34,7 @@ export function pausePasses(context: SystemContext): boolean {
       return true;
     }
   }
-  if ((filter & LEFT) === 0n) return false;
+  if ((filter & LEFT) <= (deviations.has('pause-filter-reaches-zero') ? 1n : 0n)) return false;
   tx.set(R.pauseFilter, filter - 1n);
   return true;
 }

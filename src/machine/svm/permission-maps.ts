@@ -9,25 +9,27 @@ import { sPA } from '../units.js';
 
 export const IOPM_BYTES = 0x3000;
 export const MSRPM_BYTES = 0x2000;
+const ADDRESS_MASK = 0x000f_ffff_ffff_ffffn;
 const PAGE_MASK = 0x000f_ffff_ffff_f000n;
 
-/** The maps' base in a VMCB: bits 11:0 are ignored. */
+/** The maps' base in a VMCB: bits 11:0 are ignored, and those above the physical address. */
 export const mapBase = (field: bigint): number => Number(field & PAGE_MASK);
+/** The same for the deviation `permission-map-base-unaligned`. */
+export const unalignedMapBase = (field: bigint): number => Number(field & ADDRESS_MASK);
 
 /**
  * True when any byte of the access has its bit set. An access at port FFFFh reads on into the third page: the map has
  * 64K + 3 bits and does not wrap.
- * @param iopm IOPM_BASE_PA as the VMCB has it. @param size 1, 2 or 4.
+ * @param base sPA of the map. @param size 1, 2 or 4.
  * @param everyByte the deviation `ioio-every-byte`: the bits of all bytes must be set.
  */
 export function portIntercepted(
   memory: PhysicalMemory,
-  iopm: bigint,
+  base: number,
   port: number,
   size: number,
   everyByte = false,
 ): boolean {
-  const base = mapBase(iopm);
   for (let bit = port; bit < port + size; bit++) {
     const denied = ((mapByte(memory, base + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0;
     if (denied !== everyByte) return denied;
@@ -39,12 +41,15 @@ export function portIntercepted(
 const MSR_RANGES = [0x0000_0000, 0xc000_0000, 0xc001_0000] as const;
 const MSRS_PER_RANGE = 0x2000;
 
-/** True when the access exits; an MSR outside the map's ranges always does. Two bits an MSR: read, then write. */
-export function msrIntercepted(memory: PhysicalMemory, msrpm: bigint, msr: number, write: boolean): boolean {
+/**
+ * True when the access exits; an MSR outside the map's ranges always does. Two bits an MSR: read, then write.
+ * @param base sPA of the map.
+ */
+export function msrIntercepted(memory: PhysicalMemory, base: number, msr: number, write: boolean): boolean {
   const range = MSR_RANGES.findIndex((first) => msr >= first && msr < first + MSRS_PER_RANGE);
   if (range < 0) return true;
   const bit = 2 * (msr - (MSR_RANGES[range] as number)) + (write ? 1 : 0);
-  return ((mapByte(memory, mapBase(msrpm) + 0x800 * range + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0;
+  return ((mapByte(memory, base + 0x800 * range + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0;
 }
 
 const mapByte = (memory: PhysicalMemory, address: number): number =>

@@ -28,6 +28,9 @@ import {
 import { RAM_BASE } from '../layout/linear-memory.js';
 import { INTERRUPT_SHADOW, IntControl, VMCB, W } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { CleanBit } from './clean-bits.js';
+import { exceptionExit } from './exit-code.js';
+import { EVENT_VALID } from './injection.js';
 import { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
 import type { VmExit } from './vmexit-request.js';
@@ -39,13 +42,14 @@ import {
   LBR_VIRTUALIZATION,
   loadPdptes,
 } from './vmrun.js';
-import { legalPdptes, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRules } from './vmrun-checks.js';
+import { legalPdptes } from './vmrun-checks.js';
+import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRules } from './vmrun-rules.js';
 
 /** What of the exit the caller knows and the request does not. */
 export interface VmexitSite {
   readonly profile: CpuProfile;
   readonly vmcbShadow: VmcbShadow;
-  /** RIP behind the intercepted instruction; looked at when the request wants it. */
+  /** RIP behind the intercepted instruction, or zero where none is to be reported. */
   readonly nextRip: bigint;
   /** What could be fetched at CS:RIP, at most 15 bytes; looked at when the request wants it. */
   readonly bytes: Uint8Array | undefined;
@@ -65,6 +69,9 @@ export interface VmexitOutcome {
 
 /** What the processor always writes back of the word at 060h; the rest is the hypervisor's. */
 const INT_CONTROL_SAVED = Number(IntControl.V_TPR | IntControl.V_IRQ);
+const VALID = Number(EVENT_VALID);
+const PAGE_FAULT = exceptionExit(14);
+const LBR_CLEAN = CleanBit.LAST_BRANCH;
 const V_GIF = Number(IntControl.V_GIF);
 const V_GIF_ENABLE = Number(IntControl.V_GIF_ENABLE);
 const SHADOW = Number(INTERRUPT_SHADOW);
@@ -99,7 +106,7 @@ export function decideVmexit(tx: Transaction, exit: VmExit, site: VmexitSite): V
   const at = (RAM_BASE + vmcb) / 4;
   registers.begin(tx);
   setReason(memory.words, at, exit, intInfo, site, rules);
-  setGuest(memory.words, at);
+  setGuest(memory.words, at, exit, rules);
   const words = image.store(tx, vmcb, site.vmcbShadow.knownWords(vmcb));
   clearControls();
   const hostShutdown = !restoreHost(memory, rules);
@@ -121,25 +128,37 @@ function setReason(
   site: VmexitSite,
   rules: VmrunRules,
 ): void {
+  if (rules.clearsTlbControl) image.set(W.guestASID, lowOf(words, at, W.guestASID), tlbControlCleared(words, at));
   const intControl = registers.low(R.intControl);
   const saved =
     INT_CONTROL_SAVED |
     ((intControl & V_GIF_ENABLE) === 0 ? 0 : V_GIF) |
     ((intControl & V_NMI_ENABLE) === 0 ? 0 : V_NMI_BITS);
   const kept = lowOf(words, at, W.intControl) & ~saved;
-  image.set(W.intControl, kept | (intControl & saved), highOf(words, at, W.intControl));
+  const stored = (kept | (intControl & saved)) & ~rules.intControlCleared;
+  image.set(W.intControl, stored, highOf(words, at, W.intControl));
   const shadow = (registers.low(R.boundary) & BOUNDARY_SHADOW) === 0 ? 0 : SHADOW;
   image.set(W.intShadow, (lowOf(words, at, W.intShadow) & ~SHADOW) | shadow, highOf(words, at, W.intShadow));
   image.setQuad(W.exitCode, exit.code);
   image.setQuad(W.exitInfo1, exit.info1);
   image.setQuad(W.exitInfo2, exit.info2);
   image.setQuad(W.exitIntInfo, intInfo);
-  image.set(W.eventInj, 0, 0);
-  if (rules.nextRipSave) image.setQuad(W.nRIP, exit.nextRip ? site.nextRip : 0n);
+  if (rules.keepsEventInjection)
+    image.set(W.eventInj, lowOf(words, at, W.eventInj) & ~VALID, highOf(words, at, W.eventInj));
+  else image.set(W.eventInj, 0, 0);
+  const nested = registers.low(R.nestedControl) !== 0;
+  if (rules.clearsUnusedNestedCr3 && !nested) image.set(W.nCR3, 0, 0);
+  if (rules.clearsLbrCleanBit && virtualizesBranchRecord()) {
+    image.set(W.vmcbClean, lowOf(words, at, W.vmcbClean) & ~LBR_CLEAN, highOf(words, at, W.vmcbClean));
+  }
+  if (rules.nextRipSave) image.setQuad(W.nRIP, site.nextRip);
   if (!rules.decodeAssists) return;
-  if (exit.withBytes && site.bytes !== undefined) setInstructionBytes(site.bytes);
-  else clearInstructionBytes(image, words, at);
+  if (!exit.withBytes || site.bytes === undefined) clearInstructionBytes(image, words, at);
+  else if (!rules.omitsInstructionBytes) setInstructionBytes(site.bytes);
 }
+
+/** The high half of the word at 058h without its lowest byte. */
+const tlbControlCleared = (words: Uint32Array, at: number): number => highOf(words, at, W.guestASID) & ~0xff;
 
 /** The count, then the bytes; those that could not be fetched are zero. */
 function setInstructionBytes(bytes: Uint8Array): void {
@@ -151,7 +170,7 @@ function setInstructionBytes(bytes: Uint8Array): void {
 }
 
 /** The save area: what VMRUN loads. */
-function setGuest(words: Uint32Array, at: number): void {
+function setGuest(words: Uint32Array, at: number, exit: VmExit, rules: VmrunRules): void {
   for (let slot = 0; slot < 8; slot += 2) {
     save(W.es + slot, (R.es + slot) as Slot);
     image.set(W.es + slot + 1, registers.low((R.es + slot + 1) as Slot), 0);
@@ -172,8 +191,9 @@ function setGuest(words: Uint32Array, at: number): void {
   save(W.rip, R.rip);
   save(W.rsp, R.rsp);
   save(W.rax, R.rax);
-  save(W.cr2, R.cr2);
-  if (registers.low(R.nestedControl) !== 0) save(W.gPAT, R.guestPat);
+  if (rules.storesFaultAddressInCr2 && exit.code === PAGE_FAULT) image.setQuad(W.cr2, exit.info2);
+  else save(W.cr2, R.cr2);
+  if (registers.low(R.nestedControl) !== 0 && rules.guestPat) save(W.gPAT, R.guestPat);
   if (!virtualizesBranchRecord()) return;
   for (let index = 0; index < BRANCH_RECORD; index++) save(W.debugCtl + index, (R.debugCtl + index) as Slot);
 }
@@ -222,19 +242,20 @@ function restoreHost(memory: PhysicalMemory, rules: VmrunRules): boolean {
   registers.copy(R.rsp, R.hostRsp);
   registers.copy(R.rax, R.hostRax);
   registers.set(R.cpl, 0);
-  registers.set(R.dr7, DR7_ONES);
+  registers.set(R.dr7, registers.high(R.hostRflags) | DR7_ONES);
   if (virtualizesBranchRecord()) {
     for (let index = 0; index < BRANCH_RECORD; index++) {
       registers.copy((R.debugCtl + index) as Slot, (R.hostDebugCtl + index) as Slot);
     }
   }
   // To the host VMRUN is one instruction, complete now: with TF set its single-step trap is due.
-  const step = (rflags & TF) === 0 ? 0 : SINGLE_STEP;
+  const step = (rflags & TF) === 0 || rules.dropsHostStep ? 0 : SINGLE_STEP;
   registers.set(R.boundary, (registers.low(R.boundary) & BOUNDARY_KEPT) | step);
   const legal = !hostInPaeMode() || legalPdptes(memory, registers.low(R.hostCr3), rules.addressHighReserved);
-  registers.set(R.activity, legal ? RUNNING : SHUTDOWN);
   if (legal && hostInPaeMode()) loadPdptes(registers, memory, registers.low(R.hostCr3));
-  return legal;
+  const goesOn = legal || rules.ignoresBadHostPdptes;
+  registers.set(R.activity, goesOn ? RUNNING : SHUTDOWN);
+  return goesOn;
 }
 
 /** The host's page-directory pointers are read again then (APM vol.2 §15.6 #VMEXIT). */

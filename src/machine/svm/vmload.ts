@@ -7,6 +7,7 @@ import { R, type Slot } from '../layout/cpu-state.js';
 import { SegmentWord, VMLOAD_WORDS, vmcbChanges, vmcbQuad, W } from '../layout/vmcb.js';
 import { signExtend } from '../units.js';
 import { VmcbImage } from './vmcb-image.js';
+import { vmrunRules } from './vmrun-rules.js';
 
 /** Segments by the word of their attributes; the base follows, in registers as in the VMCB. */
 const SEGMENTS: readonly (readonly [slot: Slot, word: number])[] = [
@@ -28,18 +29,24 @@ const MSRS: readonly (readonly [slot: Slot, word: number])[] = [
 
 const image = new VmcbImage();
 
-/** @param vmcb sPA of a page in RAM. Bases become canonical on the way in; SYSCALL and SYSENTER targets stay as they are. */
+/**
+ * @param vmcb sPA of a page in RAM. Bases become canonical on the way in, but for the deviation `bases-not-canonical`;
+ * SYSCALL and SYSENTER targets stay as they are.
+ */
 export function vmload(context: SystemContext, vmcb: number): void {
   const { tx } = context;
   const { memory } = tx.host;
   const at = vmcbQuad(vmcb);
   const words = vmcbChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb), VMLOAD_WORDS);
+  const asStored = vmrunRules(context.profile).keepsBasesAsStored;
+  const base = (word: number): bigint =>
+    asStored ? (memory.quads[at + word] as bigint) : signExtend(48, memory.quads[at + word] as bigint);
   for (const [slot, word] of SEGMENTS) {
     tx.set(slot, (memory.quads[at + word] as bigint) & SegmentWord.MASK);
-    tx.set((slot + 1) as Slot, signExtend(48, memory.quads[at + word + 1] as bigint));
+    tx.set((slot + 1) as Slot, base(word + 1));
   }
   for (const [slot, word] of MSRS) tx.set(slot, memory.quads[at + word] as bigint);
-  tx.set(R.kernelGsBase, signExtend(48, memory.quads[at + W.kernelGsBase] as bigint));
+  tx.set(R.kernelGsBase, base(W.kernelGsBase));
   context.outcome((registers) => ({ type: 'svm.vmload', vmcb, words, registers }));
 }
 

@@ -4,18 +4,17 @@
  *
  * What belongs to features that the profile does not offer (SEV, AVIC, shadow stacks …) is not looked at: the processor
  * ignores those bits, as the manual says of GMET. TLB_CONTROL has no illegal values in the manual's list; see `vmrun.ts`
- * for the reserved ones.
+ * for the reserved ones. Which checks a deviation leaves out or adds stands in the rules (`vmrun-rules.ts`).
  * Source: APM vol.2 §15.5.1 Basic Operation, Canonicalization and Consistency Checks; §15.10.1 I/O Permissions Map;
  * §15.11 MSR Intercepts; §15.20 Event Injection; §15.21.10 NMI Virtualization; §15.25.3 Enabling Nested Paging; §15.25.4 Nested Paging and
  * VMRUN/#VMEXIT.
  */
-import { type CpuProfile, cr4Mask, eferMask } from '../cpu/cpuid.js';
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
-import { IntControl, NestedControl, SegmentWord, VirtExt, VMCB } from '../layout/vmcb.js';
+import { NestedControl, SegmentWord, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
-import { type DeviationName, interceptMasks } from '../policy/catalogue.js';
-import { CLEAN_BITS } from './clean-bits.js';
 import { eventInjectionValid } from './injection.js';
+import { MSRPM_BYTES, mapBase } from './permission-maps.js';
+import { V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
 
 /** Why VMRUN failed; for people, the guest sees #VMEXIT(INVALID) alone. */
 export type VmrunRefusal =
@@ -23,9 +22,12 @@ export type VmrunRefusal =
   | 'ASID is 0'
   | 'the I/O permission map passes the highest physical address'
   | 'the MSR permission map passes the highest physical address'
+  | 'the MSR permission map is not in RAM'
+  | 'TLB_CONTROL is not 0 or 1'
   | 'EVENTINJ is illegal'
   | 'V_NMI_ENABLE is set while the NMI intercept is clear'
   | 'NP_ENABLE is set while host paging is off'
+  | 'NP_ENABLE is set without nested paging'
   | 'N_CR3 has MBZ bits set'
   | 'G_PAT has an illegal memory type'
   | 'EFER.SVME is clear'
@@ -40,80 +42,6 @@ export type VmrunRefusal =
   | 'long mode without CR0.PE'
   | 'long mode with CS.L and CS.D'
   | 'a PDPE has reserved bits set';
-
-/** What a profile means for VMRUN; made once for each. */
-export interface VmrunRules {
-  /** Low words of what may be set; high words must be clear. */
-  readonly eferAllowed: number;
-  readonly cr4Allowed: number;
-  /** Bits of a physical address's high word that must be clear. */
-  readonly addressHighReserved: number;
-  /** First map bases that are illegal. */
-  readonly iopmLimit: number;
-  readonly msrpmLimit: number;
-  readonly nestedPaging: boolean;
-  readonly nextRipSave: boolean;
-  readonly decodeAssists: boolean;
-  readonly flushByAsid: boolean;
-  /** What exists of the low word at 060h, of those at 090h and 0B8h, and of the high word at 038h. */
-  readonly intControl: number;
-  readonly nestedControl: number;
-  readonly virtExt: number;
-  readonly pauseFilter: number;
-  /** Clean bits that are honoured; 0 without VMCB state caching. */
-  readonly cleanBits: number;
-  /** Of each control word of intercepts, what is looked at. */
-  readonly interceptMasks: readonly number[];
-  /** Checks that a deviation leaves out. */
-  readonly allowsLongAndBig: boolean;
-}
-
-const rulesByProfile = new WeakMap<CpuProfile, VmrunRules>();
-
-export function vmrunRules(profile: CpuProfile): VmrunRules {
-  let rules = rulesByProfile.get(profile);
-  if (rules === undefined) {
-    rules = makeRules(profile);
-    rulesByProfile.set(profile, rules);
-  }
-  return rules;
-}
-
-function makeRules(profile: CpuProfile): VmrunRules {
-  const highest = 2 ** profile.physicalAddressBits - 1;
-  const longMode = profile.system.has('lm') ? EFER.LMA : 0n;
-  const deviates = (name: DeviationName): boolean => profile.deviations.has(name);
-  return {
-    eferAllowed: Number(eferMask(profile) | longMode),
-    cr4Allowed: Number(cr4Mask(profile)),
-    addressHighReserved: (0xffff_ffff & ~(2 ** (profile.physicalAddressBits - 32) - 1)) >>> 0,
-    // A map is illegal when its last byte is at the highest address or above; the I/O map counts two pages and a byte.
-    iopmLimit: highest - 0x2000,
-    msrpmLimit: highest - 0x1fff,
-    nestedPaging: profile.svm.has('np'),
-    nextRipSave: profile.svm.has('nrips'),
-    decodeAssists: profile.svm.has('decode-assists'),
-    flushByAsid: profile.svm.has('flush-by-asid'),
-    intControl:
-      INT_CONTROL |
-      (profile.svm.has('vgif') ? Number(IntControl.V_GIF | IntControl.V_GIF_ENABLE) : 0) |
-      (profile.svm.has('vnmi') ? V_NMI_BITS | V_NMI_ENABLE : 0),
-    nestedControl: (profile.svm.has('np') ? NP : 0) | (profile.svm.has('gmet') ? Number(NestedControl.GMET_ENABLE) : 0),
-    virtExt:
-      (profile.svm.has('lbr-virtualization') ? Number(VirtExt.LBR_VIRTUALIZATION) : 0) |
-      (profile.svm.has('vmload-virtualization') ? Number(VirtExt.VMLOAD_VMSAVE) : 0),
-    pauseFilter: pauseFilterBits(profile),
-    cleanBits: profile.svm.has('vmcb-clean') ? CLEAN_BITS : 0,
-    interceptMasks: interceptMasks(profile.deviations),
-    allowsLongAndBig: deviates('cs-long-and-big-allowed'),
-  };
-}
-
-/** Count in bits 31:16, threshold in bits 15:0. */
-function pauseFilterBits({ svm }: CpuProfile): number {
-  if (!svm.has('pause-filter')) return 0;
-  return svm.has('pause-filter-threshold') ? 0xffff_ffff : 0xffff_0000;
-}
 
 const INTERCEPT_VMRUN = 1;
 const word32 = ({ offset }: { readonly offset: number }): number => offset >>> 2;
@@ -134,6 +62,7 @@ const GPAT_AT = word32(fields.gPAT);
 const CS_AT = word32(fields.cs);
 const EVENT_AT = word32(fields.eventInj);
 const INTERCEPT3_AT = word32(fields.intercept3);
+const TLB_CONTROL_AT = word32(fields.tlbControl);
 const INT_CONTROL_AT = word32(fields.intControl);
 
 const NW = Number(CR0.NW);
@@ -148,12 +77,9 @@ const CODE_LONG = Number(SegmentWord.LONG);
 const CODE_BIG = Number(SegmentWord.BIG);
 const EVENT_VALID = 0x8000_0000;
 const INTERCEPT_NMI = 2;
-/** What every processor with SVM has at 060h. */
-const INT_CONTROL = Number(
-  IntControl.V_TPR | IntControl.V_IRQ | IntControl.V_INTR_PRIO | IntControl.V_IGN_TPR | IntControl.V_INTR_MASKING,
-);
-export const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
-export const V_NMI_BITS = Number(IntControl.V_NMI | IntControl.V_NMI_MASK);
+const INTERCEPT_MSR_PROT = 1 << 28;
+/** Of TLB_CONTROL. */
+const FLUSH_ALL = 1;
 
 /**
  * @param words @param at the VMCB: 32-bit words from index `at` on. @param memory for what it points at.
@@ -168,33 +94,45 @@ export function vmrunRefusal(
   hostEfer: bigint,
 ): VmrunRefusal | undefined {
   return (
-    refusedControls(words, at, rules, (hostCr0 & CR0.PG) !== 0n, (hostEfer & EFER.LMA) !== 0n) ??
-    refusedState(words, at, memory, rules)
+    refusedControls(words, at, memory, rules, (hostCr0 & CR0.PG) !== 0n, (hostEfer & EFER.LMA) !== 0n) ??
+    refusedState(words, at, memory, rules, (hostEfer & EFER.LMA) !== 0n)
   );
 }
 
 function refusedControls(
   words: Uint32Array,
   at: number,
+  memory: PhysicalMemory,
   rules: VmrunRules,
   hostPaging: boolean,
   hostLongMode: boolean,
 ): VmrunRefusal | undefined {
   const read = (word: number): number => words[at + word] as number;
   if ((read(INTERCEPT4_AT) & INTERCEPT_VMRUN) === 0) return 'the VMRUN intercept is clear';
-  if (read(ASID_AT) === 0) return 'ASID is 0';
+  if (read(ASID_AT) === 0 && !rules.allowsAsidZero) return 'ASID is 0';
   if (pageAt(read(IOPM_AT), read(IOPM_AT + 1)) >= rules.iopmLimit) {
     return 'the I/O permission map passes the highest physical address';
   }
   if (pageAt(read(MSRPM_AT), read(MSRPM_AT + 1)) >= rules.msrpmLimit) {
     return 'the MSR permission map passes the highest physical address';
   }
+  if (
+    rules.refusesUnbackedMsrpm &&
+    (read(INTERCEPT3_AT) & INTERCEPT_MSR_PROT) !== 0 &&
+    !msrpmInRam(words, at, memory)
+  ) {
+    return 'the MSR permission map is not in RAM';
+  }
+  if (rules.refusesFlushByAsid && (read(TLB_CONTROL_AT) & 0xff) > FLUSH_ALL) return 'TLB_CONTROL is not 0 or 1';
   if ((read(INT_CONTROL_AT) & rules.intControl & V_NMI_ENABLE) !== 0 && (read(INTERCEPT3_AT) & INTERCEPT_NMI) === 0) {
     return 'V_NMI_ENABLE is set while the NMI intercept is clear';
   }
-  if (!rules.nestedPaging || (read(NESTED_AT) & NP) === 0) return undefined;
-  if (!hostPaging) return 'NP_ENABLE is set while host paging is off';
-  if (hostLongMode && (read(NCR3_AT + 1) & rules.addressHighReserved) !== 0) return 'N_CR3 has MBZ bits set';
+  if ((read(NESTED_AT) & NP) === 0) return undefined;
+  if (!rules.nestedPaging)
+    return rules.refusesAbsentNestedPaging ? 'NP_ENABLE is set without nested paging' : undefined;
+  if (!hostPaging && !rules.allowsUnpagedHost) return 'NP_ENABLE is set while host paging is off';
+  if (hostLongMode && (read(NCR3_AT + 1) & rules.nestedCr3HighReserved) !== 0) return 'N_CR3 has MBZ bits set';
+  if (!rules.guestPat) return undefined;
   if (!legalTypes(read(GPAT_AT)) || !legalTypes(read(GPAT_AT + 1))) return 'G_PAT has an illegal memory type';
   return undefined;
 }
@@ -204,6 +142,7 @@ function refusedState(
   at: number,
   memory: PhysicalMemory,
   rules: VmrunRules,
+  hostLongMode: boolean,
 ): VmrunRefusal | undefined {
   const read = (word: number): number => words[at + word] as number;
   const efer = read(EFER_AT);
@@ -228,13 +167,20 @@ function refusedState(
     if (!nested && !legalPdptes(memory, read(CR3_AT), rules.addressHighReserved)) return 'a PDPE has reserved bits set';
   }
   // The manual names long mode; processors refuse it in every paging mode (kvm-unit-tests, svm_pae and svm_legacy tests).
-  if ((cr0 & PG) !== 0 && (read(CR3_AT + 1) & rules.addressHighReserved) !== 0) return 'CR3 has MBZ bits set';
+  const checksCr3 = rules.checksCr3ByHostMode ? hostLongMode : (cr0 & PG) !== 0;
+  if (checksCr3 && (read(CR3_AT + 1) & rules.addressHighReserved) !== 0) return 'CR3 has MBZ bits set';
   const in64Bit = longMode && (cs & CODE_LONG) !== 0;
   if ((read(EVENT_AT) & EVENT_VALID) !== 0) {
     const event = (BigInt(read(EVENT_AT + 1)) << 32n) | BigInt(read(EVENT_AT));
-    if (!eventInjectionValid(event, in64Bit)) return 'EVENTINJ is illegal';
+    if (!eventInjectionValid(event, in64Bit, rules.allowsReservedExceptions)) return 'EVENTINJ is illegal';
   }
   return undefined;
+}
+
+/** @param at the VMCB's place. */
+export function msrpmInRam(words: Uint32Array, at: number, memory: PhysicalMemory): boolean {
+  const [low, high] = [words[at + MSRPM_AT] as number, words[at + MSRPM_AT + 1] as number];
+  return memory.isRam(mapBase((BigInt(high) << 32n) | BigInt(low)), MSRPM_BYTES);
 }
 
 /** The page of a 64-bit address field. Inexact from 2^53 on, which is above every limit. */

@@ -4,17 +4,21 @@
  * delivery before its first instruction.
  *
  * The host state stays in the processor, hidden parts of segment registers included (docs/adr/0020); the page at
- * VM_HSAVE_PA is neither read nor written. VMCB clean bits: see clean-bits.ts.
+ * VM_HSAVE_PA is neither read nor written. VMCB clean bits: see clean-bits.ts. Where a deviation loads something else,
+ * the rules say so (vmrun-rules.ts).
  * Source: APM vol.2 §15.5.1 Basic Operation, §15.14.4 Pause Intercept Filtering, §15.16.1 TLB Flush, §15.20 Event
  * Injection, §15.21 Interrupt and Local APIC Support, §15.23.1 Hardware Acceleration for LBR Virtualization, §15.25.4
  * Nested Paging and VMRUN/#VMEXIT.
  */
 import { DEBUG_CTL_DEFINED } from '../cpu/debug.js';
 import type { SystemContext } from '../cpu/system-context.js';
+import { invalidOpcode } from '../faults.js';
 import { Boundary, CR0, CR4, EFER, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
 import {
   ALL_WORDS,
+  decodeVmcbDelta,
+  encodeVmcbDelta,
   INTERRUPT_SHADOW,
   NestedControl,
   SegmentWord,
@@ -26,12 +30,12 @@ import {
 } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { changedUnderCleanBit, takeCached } from './clean-bits.js';
-import { ExitCode } from './exit-code.js';
 import { EVENT_VALID } from './injection.js';
-import { INTERCEPT_SLOTS } from './intercepts.js';
+import { INTERCEPT_SLOTS, INTERCEPTS } from './intercepts.js';
 import { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
-import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRefusal, vmrunRules } from './vmrun-checks.js';
+import { msrpmInRam, vmrunRefusal } from './vmrun-checks.js';
+import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules, vmrunRules } from './vmrun-rules.js';
 
 // Registers and VMCB are handled as 32-bit halves here: see register-image.ts. Most of what follows fits the low one.
 
@@ -64,6 +68,13 @@ const DR7_BITS = 0xffff_23ff;
 export const DR7_ONES = 0x400;
 const V_INTR_VECTOR_HIGH = 0xff;
 const NP_ENABLE = Number(NestedControl.NP_ENABLE);
+/** The control word at 00Ch, and MSR_PROT in it. */
+const INTERCEPT3 = INTERCEPTS.MSR_PROT.offset / 4;
+const MSR_PROT = 1 << INTERCEPTS.MSR_PROT.bit;
+/** Above the address in the high half of `msrpmBase`: whose map the first guest had. */
+const OWN_MSR_MAP = 1 << 30;
+const OTHER_MSR_MAP = 1 << 29;
+const FIRST_MSR_MAP = OWN_MSR_MAP | OTHER_MSR_MAP;
 export const LBR_VIRTUALIZATION = Number(VirtExt.LBR_VIRTUALIZATION);
 /** DebugCtl and the four registers behind it, in registers as in the VMCB. */
 export const BRANCH_RECORD = 5;
@@ -88,10 +99,11 @@ export function vmrun(context: SystemContext, vmcb: number): void {
   const known = context.vmcbShadow.knownWords(vmcb);
   let at = (RAM_BASE + vmcb) / 4;
   let source = memory.words;
+  if (rules.faultsOnUnbackedMsrpm && !msrpmInRam(source, at, memory)) throw invalidOpcode();
   let words = vmcbChanges(memory, vmcb, known, ALL_WORDS);
   const clean = lowOf(source, at, W.vmcbClean) & rules.cleanBits;
   if (clean !== 0 && known !== undefined && changedUnderCleanBit(words, clean) && tx.get(R.vmcb) === BigInt(vmcb)) {
-    const cached = takeCached(known, source, at, words, clean);
+    const cached = takeCached(known, source, at, words, clean, rules);
     if (cached.stale.length > 0) {
       context.state({ type: 'svm.stale', vmcb, clean, ignored: cached.stale });
       source = cached.words;
@@ -106,16 +118,20 @@ export function vmrun(context: SystemContext, vmcb: number): void {
     return;
   }
   registers.begin(tx);
-  saveHost();
+  saveHost(rules);
   loadControls(source, at, vmcb, rules);
   loadGuest(source, at, memory, rules);
   registers.finish(tx);
   flushTlb(context, highOf(source, at, W.guestASID), asid, rules);
+  if (rules.clearsExitInfo2) {
+    tx.writeQuad(vmcb + 8 * W.exitInfo2, 0, 0);
+    words = encodeVmcbDelta([...decodeVmcbDelta(words), [W.exitInfo2, 0n]]);
+  }
   context.outcome((delta) => ({ type: 'svm.vmrun', vmcb, asid, words, registers: delta }));
 }
 
 /** What VMRUN keeps of the host (APM vol.2 §15.5.1 Basic Operation, Saving Host State). RIP is the next instruction's. */
-function saveHost(): void {
+function saveHost(rules: VmrunRules): void {
   for (let slot = 0; slot < 8; slot++) registers.copy((R.hostEs + slot) as Slot, (R.es + slot) as Slot);
   registers.copy(R.hostGdtrLimit, R.gdtrLimit);
   registers.copy(R.hostGdtrBase, R.gdtrBase);
@@ -125,7 +141,8 @@ function saveHost(): void {
   registers.copy(R.hostCr0, R.cr0);
   registers.copy(R.hostCr3, R.cr3);
   registers.copy(R.hostCr4, R.cr4);
-  registers.set(R.hostRflags, registers.low(R.rflags) & ~RF); // completion of VMRUN clears RF
+  // Completion of VMRUN clears RF. Behind RFLAGS stands what comes back of DR7: nothing, but for deviations.
+  registers.set(R.hostRflags, registers.low(R.rflags) & ~RF, registers.low(R.dr7) & rules.hostDr7);
   registers.copy(R.hostRip, R.rip);
   registers.copy(R.hostRsp, R.rsp);
   registers.copy(R.hostRax, R.rax);
@@ -133,7 +150,8 @@ function saveHost(): void {
 
 /** The processor's copies of the control fields, GIF, and guest mode itself. */
 function loadControls(words: Uint32Array, at: number, vmcb: number, rules: VmrunRules): void {
-  registers.set(R.svmMode, (registers.low(R.rflags) & IF) === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
+  const lettingIn = registers.low(R.rflags) & (rules.hostIfWaits ? lowOf(words, at, W.rflags) : IF) & IF;
+  registers.set(R.svmMode, lettingIn === 0 ? GUEST_MODE : GUEST_MODE | HOST_IF);
   registers.set(R.vmcb, vmcb);
   for (let word = 0; word < INTERCEPT_SLOTS.length; word++) {
     const requested = words[at + word] as number;
@@ -141,6 +159,10 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   }
   load(R.iopmBase, words, at, W.iopmBasePA);
   load(R.msrpmBase, words, at, W.msrpmBasePA);
+  if (rules.keepsFirstMsrProt && !usesOwnMsrMap(words, at)) {
+    const requested = (words[at + INTERCEPT3] as number) & (rules.interceptMasks[INTERCEPT3] as number);
+    registers.set(R.intercept3, requested & ~MSR_PROT);
+  }
   load(R.tscOffset, words, at, W.tscOffset);
   registers.set(R.guestAsid, lowOf(words, at, W.guestASID));
   const virtualVector = highOf(words, at, W.intControl) & V_INTR_VECTOR_HIGH;
@@ -148,18 +170,35 @@ function loadControls(words: Uint32Array, at: number, vmcb: number, rules: Vmrun
   const virtualNmis = (intControl & V_NMI_ENABLE) === 0 ? V_NMI_BITS : 0;
   registers.set(R.intControl, intControl & ~virtualNmis, virtualVector);
   const filter = highOf(words, at, W.pauseFilterCount) & rules.pauseFilter;
-  registers.set(R.pauseFilter, filter >>> 16, filter);
+  const pauses = Math.min(filter >>> 16, rules.mostPauses);
+  registers.set(R.pauseFilter, pauses, (pauses << 16) | (filter & 0xffff));
   registers.set(R.exitIntInfo, 0);
+  if (rules.startsIntInfoFromEvent)
+    registers.set(R.exitIntInfo, lowOf(words, at, W.eventInj) & ~VALID, highOf(words, at, W.eventInj));
   loadEvent(words, at, rules);
   const nested = lowOf(words, at, W.nestedControl) & rules.nestedControl;
   registers.set(R.nestedControl, (nested & NP_ENABLE) === 0 ? 0 : nested);
   if ((nested & NP_ENABLE) !== 0) {
     load(R.nestedCr3, words, at, W.nCR3);
-    load(R.guestPat, words, at, W.gPAT);
+    if (rules.guestPat) load(R.guestPat, words, at, W.gPAT);
   }
   const virtExt = lowOf(words, at, W.virtExt) & rules.virtExt;
-  registers.set(R.virtExt, virtExt);
+  registers.set(R.virtExt, virtExt | rules.virtExtForced);
   if ((virtExt & LBR_VIRTUALIZATION) !== 0) exchangeBranchRecord(words, at);
+}
+
+/**
+ * The deviation `msr-prot-not-turned-on`: the processor stays with the MSR permission map of its first guest, which is the
+ * hypervisor's only if that guest had MSR_PROT. Which it was stands above the address in the copy of its base.
+ * @returns false when the hypervisor's map is not looked at.
+ */
+function usesOwnMsrMap(words: Uint32Array, at: number): boolean {
+  const known = registers.high(R.msrpmBase) & FIRST_MSR_MAP;
+  const asked = ((words[at + INTERCEPT3] as number) & MSR_PROT) !== 0;
+  const first = known !== 0 ? known : asked ? OWN_MSR_MAP : OTHER_MSR_MAP;
+  const high = highOf(words, at, W.msrpmBasePA) & ~FIRST_MSR_MAP;
+  registers.set(R.msrpmBase, lowOf(words, at, W.msrpmBasePA), high | first);
+  return first === OWN_MSR_MAP;
 }
 
 /** The host's branch record goes behind the guest (APM vol.2 §15.23.1 Hardware Acceleration for LBR Virtualization). */
@@ -188,9 +227,9 @@ function loadGuest(words: Uint32Array, at: number, memory: PhysicalMemory, rules
     registers.set((R.es + slot + 1) as Slot, lowOf(words, at, word + 1));
   }
   registers.set(R.gdtrLimit, highOf(words, at, W.gdtrLimit) & 0xffff);
-  registers.set(R.gdtrBase, lowOf(words, at, W.gdtrBase), canonicalHigh(highOf(words, at, W.gdtrBase)));
+  loadBase(R.gdtrBase, words, at, W.gdtrBase, rules);
   registers.set(R.idtrLimit, highOf(words, at, W.idtrLimit) & 0xffff);
-  registers.set(R.idtrBase, lowOf(words, at, W.idtrBase), canonicalHigh(highOf(words, at, W.idtrBase)));
+  loadBase(R.idtrBase, words, at, W.idtrBase, rules);
 
   const cr0 = (lowOf(words, at, W.cr0) & CR0_BITS) | ET;
   const cr4 = lowOf(words, at, W.cr4);
@@ -239,8 +278,12 @@ export function loadPdptes(target: RegisterImage, memory: PhysicalMemory, cr3: n
 
 const lowOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word] as number;
 const highOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word + 1] as number;
-/** Bits 63:48 of an address follow bit 47. */
-const canonicalHigh = (high: number): number => (high << 16) >> 16;
+
+/** Bits 63:48 of a base follow bit 47. */
+function loadBase(slot: Slot, words: Uint32Array, at: number, word: number, rules: VmrunRules): void {
+  const high = highOf(words, at, word);
+  registers.set(slot, lowOf(words, at, word), rules.keepsBasesAsStored ? high : (high << 16) >> 16);
+}
 
 function load(slot: Slot, words: Uint32Array, at: number, word: number): void {
   registers.set(slot, lowOf(words, at, word), highOf(words, at, word));
@@ -266,18 +309,18 @@ function refuse(context: SystemContext, vmcb: number, rules: VmrunRules): void {
   const { tx } = context;
   const { words } = tx.host.memory;
   const at = (RAM_BASE + vmcb) / 4;
-  tx.set(R.svmMode, tx.get(R.svmMode) & ~SvmMode.GIF);
+  if (!rules.keepsGifOnFailure) tx.set(R.svmMode, tx.get(R.svmMode) & ~SvmMode.GIF);
   tx.set(R.vmcb, BigInt(vmcb));
-  tx.set(R.dr7, BigInt(DR7_ONES));
-  image.setQuad(W.exitCode, ExitCode.INVALID);
+  tx.set(R.dr7, (tx.get(R.dr7) & BigInt(rules.hostDr7)) | BigInt(DR7_ONES));
+  image.setQuad(W.exitCode, rules.invalid);
   image.set(W.exitInfo1, 0, 0);
   image.set(W.exitInfo2, 0, 0);
   image.set(W.exitIntInfo, 0, 0);
-  image.set(W.eventInj, 0, 0);
+  if (!rules.keepsEventOnFailure) image.set(W.eventInj, 0, 0);
   if (rules.nextRipSave) image.set(W.nRIP, 0, 0);
   if (rules.decodeAssists) clearInstructionBytes(image, words, at);
   const written = image.store(tx, vmcb, context.vmcbShadow.knownWords(vmcb));
-  const exit = { code: ExitCode.INVALID, info1: 0n, info2: 0n, intInfo: 0n };
+  const exit = { code: rules.invalid, info1: 0n, info2: 0n, intInfo: 0n };
   context.outcome((delta) => ({ type: 'svm.vmexit', vmcb, ...exit, words: written, registers: delta }));
 }
 

@@ -9,7 +9,7 @@
 import { JUMP_CACHE_BASE, JUMP_CACHE_BYTES, UOP_ARENA_BYTES, UOP_BASE } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { pageOf, type SPA } from '../units.js';
-import { Handler } from './interpreter.js';
+import { Handler } from './handlers.js';
 import { MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
 interface Page {

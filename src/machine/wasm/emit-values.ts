@@ -55,41 +55,6 @@ export interface HandlerEffects {
   overwritesFlags: boolean;
   /** It may leave the block, before or after it does anything. */
   leaves: boolean;
-  /** Its code was written for one mode: 64-bit or legacy, with one address size. */
-  byMode: boolean;
-}
-
-export const noEffects = (): HandlerEffects => ({
-  readsFlags: false,
-  overwritesFlags: false,
-  leaves: false,
-  byMode: false,
-});
-
-/** What a description asks of the instruction, and whether it asks for the mode. */
-class Asked implements Static {
-  constructor(
-    private readonly insn: Static,
-    private readonly effects: HandlerEffects,
-  ) {}
-
-  get width(): Static['width'] {
-    return this.insn.width;
-  }
-  get rep(): Static['rep'] {
-    return this.insn.rep;
-  }
-  get operands(): Static['operands'] {
-    return this.insn.operands;
-  }
-  get long(): boolean {
-    this.effects.byMode = true;
-    return this.insn.long;
-  }
-  get addressWidth(): Static['addressWidth'] {
-    this.effects.byMode = true;
-    return this.insn.addressWidth;
-  }
 }
 
 /** Locals by type, shared by all handlers of one function. */
@@ -127,7 +92,7 @@ export abstract class ValueEmitter {
   protected insn: Static | undefined;
   /** Offset of the instruction's micro-op from the one in local 0: that of the second of a fused pair is behind it. */
   protected at = 0;
-  readonly effects = noEffects();
+  readonly effects: HandlerEffects = { readsFlags: false, overwritesFlags: false, leaves: false };
   /** Depth of `when`: what is written there may not happen. */
   protected conditions = 0;
 
@@ -137,12 +102,6 @@ export abstract class ValueEmitter {
     protected readonly helpers: Helpers,
   ) {
     this.code = frame.code;
-  }
-
-  /** The instruction as descriptions and code see it. */
-  protected begin(insn: Static): Static {
-    this.insn = new Asked(insn, this.effects);
-    return this.insn;
   }
 
   protected get current(): Static {

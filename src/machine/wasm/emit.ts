@@ -17,8 +17,8 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
   private jumped = false;
 
   /** Writes the whole handler of `insn`. @throws NotCompiled */
-  instruction(instruction: PlainInstruction, of: Static): void {
-    const insn = this.begin(of);
+  instruction(instruction: PlainInstruction, insn: Static): void {
+    this.insn = insn;
     this.jumped = false;
     this.writeAddress = undefined;
     if (insn.rep === 'none') {
@@ -31,41 +31,19 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
 
   /** Writes one handler for two instructions in a row; the second is a branch on the flags of the first. */
   pair(first: DecodedInstruction, second: DecodedInstruction): void {
+    this.insn = first;
     this.jumped = false;
-    (first.instruction as PlainInstruction).semantics(this, this.begin(first));
+    (first.instruction as PlainInstruction).semantics(this, first);
     this.at = Uop.BYTES;
-    (second.instruction as PlainInstruction).semantics(this, this.begin(second));
+    this.insn = second;
+    (second.instruction as PlainInstruction).semantics(this, second);
     this.nextUop();
   }
 
-  /**
-   * Writes the code that `Frame.taken` jumps to: relative branches of all modes, those with 16-bit operands aside. What
-   * tells the modes apart stands in cells.
-   */
+  /** Writes the code that `Frame.taken` jumps to. */
   takenBranch(): void {
-    const { code } = this;
-    const target = (): Code => {
-      this.ripOfThis();
-      code.get(UOP).memory(Op.I64_LOAD8_U, Uop.LENGTH).op(Op.I64_ADD);
-      code.get(UOP).memory(Op.I64_LOAD, Uop.IMMEDIATE).op(Op.I64_ADD);
-      return code.i32(0).memory(Op.I64_LOAD, Cell.RIP_MASK).op(Op.I64_AND);
-    };
-    const link = this.i32();
-    code.get(UOP).memory(Op.I32_LOAD, Uop.LINK).tee(link).if();
-    this.chargeBlock();
-    this.budgetTooSmall();
-    code.op(Op.I32_EQZ).if();
-    code.get(link);
-    this.frame.next();
-    code.end();
-    this.storeRip(() => target());
-    this.leaveWith(ExitReason.BUDGET);
-    code.end();
-    target();
-    const rip = this.result();
-    this.requireCanonical(rip);
-    this.requireInsideCode(rip);
-    this.takeJump(rip);
+    this.insn = { width: 64, addressWidth: 64, long: true, rep: 'none', operands: [] };
+    this.takeRelative();
   }
 
   /** One iteration; while more are due the same micro-op is dispatched again, each charged as one instruction. */
@@ -101,18 +79,13 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
   // Control flow
 
   requireTarget(target: V): void {
+    const { code } = this;
     const rip = this.targetOf(target);
-    if (this.current.long) this.requireCanonical(rip);
-    else this.requireInsideCode(rip);
-  }
-
-  private requireCanonical(rip: V): void {
-    this.code.get(rip).i64(16n).op(Op.I64_SHL).i64(16n).op(Op.I64_SHR_S).get(rip).op(Op.I64_NE);
-    this.assistWhen(this.truth());
-  }
-
-  private requireInsideCode(rip: V): void {
-    this.code.get(rip).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
+    if (this.current.long) {
+      code.get(rip).i64(16n).op(Op.I64_SHL).i64(16n).op(Op.I64_SHR_S).get(rip).op(Op.I64_NE);
+    } else {
+      code.get(rip).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
+    }
     this.assistWhen(this.truth());
   }
 
@@ -145,29 +118,20 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
     this.takeRelative();
   }
 
-  /** By the code that all such branches share, where there is any. */
-  private takeRelative(): void {
+  jumpRelativeWhen(condition: C, _operand: Operand): void {
     const { code, frame } = this;
     this.effects.leaves = true;
-    if (frame.taken === undefined || this.current.width === 16) {
-      this.takeRelativeHere();
-      return;
-    }
-    code.get(UOP);
-    if (this.at > 0) code.i32(this.at).op(Op.I32_ADD);
-    frame.taken();
-  }
-
-  jumpRelativeWhen(condition: C, _operand: Operand): void {
-    const { code } = this;
-    this.effects.leaves = true;
     code.get(condition).if();
-    this.takeRelative();
+    if (frame.taken !== undefined && this.current.long) {
+      code.get(UOP);
+      if (this.at > 0) code.i32(this.at).op(Op.I32_ADD);
+      frame.taken();
+    } else this.takeRelative();
     code.end();
   }
 
   /** By the link when the target lies in the same page, else through the jump cache. */
-  private takeRelativeHere(): void {
+  private takeRelative(): void {
     const { code } = this;
     const link = this.i32();
     this.link();

@@ -44,8 +44,9 @@ import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } fr
 import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
+import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
-import { Interpreter, isCompiled } from './interpreter.js';
+import { Interpreter } from './interpreter.js';
 import { Translator } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
@@ -100,7 +101,7 @@ export class Engine {
   private readonly banks: TlbBanks;
   private readonly view: DataView;
   private readonly words: Int32Array;
-  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0040). */
+  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
   private readonly linear = new BigUint64Array(1);
   private readonly linearWords = new Int32Array(this.linear.buffer);
   /** Instructions of assists, by the micro-op that asked. */

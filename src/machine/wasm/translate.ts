@@ -6,7 +6,8 @@ import { RIP_BASE } from '../decode/decode.js';
 import type { DecodedInstruction, DecodedOperand, MemoryOperand } from '../decode/decoded.js';
 import { gprSlot, Segment, slotAddress, xmmSlot } from '../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../layout/linear-memory.js';
-import { Handler, type Interpreter, isCompiled } from './interpreter.js';
+import { Handler, isCompiled } from './handlers.js';
+import type { Interpreter } from './interpreter.js';
 import { Uop } from './uop.js';
 
 /** Where an instruction stands in the block that is being written. */

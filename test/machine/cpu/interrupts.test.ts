@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { dataHits, executionHits, ioHits } from '../../../src/machine/cpu/debug.js';
 import { type BoundaryInputs, decideBoundary, eventOfInjection } from '../../../src/machine/cpu/interrupts.js';
 import { Activity, Boundary, CR4, Flag, type RegisterName, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { MANUAL_RULES } from '../../../src/machine/svm/interrupt-rules.js';
 import { CpuMachine } from '../../support/cpu-machine.js';
 
 type Changes = Partial<Record<RegisterName, bigint>>;
@@ -99,7 +100,10 @@ describe('breakpoints while GIF is clear', () => {
   ])('%s: discarded by the manual (§15.17), delivered by processors', (_name, changes) => {
     const clear = { ...changes, svmMode: 0n };
     expect(due(clear)).toBeUndefined();
-    expect(due(clear, false, { discardsBreakpoints: false })).toEqual({ kind: 'debug', dr6: 1n });
+    expect(due(clear, false, { rules: { ...MANUAL_RULES, discardsBreakpoints: false } })).toEqual({
+      kind: 'debug',
+      dr6: 1n,
+    });
   });
 });
 

@@ -23,6 +23,8 @@ describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah)',
     ['zen-2', 0x8000, 0x0003_94ff],
     ['zen-4', 0x8000, 0x0203_94ff],
     ['xen-nested', 0x8000, 0xeb],
+    ['xen-4.17-nested', 0x8000, 0x4bb],
+    ['xen-4.19-nested', 0x8000, 0x4ab],
     ['kvm-nested', 8, 0x0201_947b],
   ])('%s: %i ASIDs, EDX = %i', (name, ebx, edx) => {
     expect(leaf(name, SVM_LEAF)).toEqual({ eax: 1, ebx, ecx: 0, edx });

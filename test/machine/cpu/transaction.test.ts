@@ -31,7 +31,7 @@ describe('the registers of a transaction', () => {
     expect(tx.changesAny(PAGING)).toBe(false);
   });
 
-  it('can be shifted in code that V8 optimizes (docs/adr/0040: its version in Node 20 ended the process here)', () => {
+  it('can be shifted in code that V8 optimizes (docs/adr/0025: its version in Node 20 ended the process here)', () => {
     const limitOf = (slot: Slot): bigint => BigInt.asUintN(32, tx.get(slot) >> 32n);
     let sum = 0n;
     for (let round = 0; round < 300_000; round++) {

@@ -9,8 +9,10 @@ import { DEBUG_EXIT } from '../../../src/machine/devices/debug-exit.js';
 import type { Device } from '../../../src/machine/devices/device.js';
 import { DEVICE_EVENT_FIELDS, initialDevices } from '../../../src/machine/devices/devices.js';
 import { FIRMWARE_CONFIGURATION } from '../../../src/machine/devices/fw-cfg.js';
+import { HPET, HPET_BYTES, HPET_TIMERS } from '../../../src/machine/devices/hpet.js';
 import { decideLine as decidePin, IO_APIC, type IoApicState } from '../../../src/machine/devices/io-apic.js';
-import { decideAccept, decideAcknowledge, LOCAL_APIC } from '../../../src/machine/devices/local-apic.js';
+import { LOCAL_APIC } from '../../../src/machine/devices/local-apic.js';
+import { decideAccept, decideAcknowledge } from '../../../src/machine/devices/local-apic-acceptance.js';
 import type { LocalApicState } from '../../../src/machine/devices/local-apic-state.js';
 import { decideTscDeadline } from '../../../src/machine/devices/local-apic-timer.js';
 import { PC_TESTDEV, TESTDEV } from '../../../src/machine/devices/pc-testdev.js';
@@ -67,8 +69,8 @@ const SUBJECTS: Readonly<Record<string, Subject<unknown>>> = {
       return decideAccept(state, value & 0xff, (value & 0x400) !== 0);
     },
   }),
-  'I/O APIC': subject(IO_APIC, [0, 0x10, 0x40], {
-    sizes: [4],
+  'I/O APIC': subject(IO_APIC, [0, 0x10, 0x40, 0x12], {
+    sizes: [4, 4, 2, 1],
     others: (state: IoApicState, value) => decidePin(state, value % 24, (value & 0x80) !== 0),
   }),
   acpi: subject(ACPI_PM, range(ACPI.PORTS), { sizes: [1, 2, 4] }),
@@ -80,6 +82,14 @@ const SUBJECTS: Readonly<Record<string, Subject<unknown>>> = {
   testdev: subject(PC_TESTDEV, [0, 1, 2, 4, TESTDEV.LINES, TESTDEV.LINES + 23, TESTDEV.MEMORY, TESTDEV.MEMORY + 3], {
     sizes: [1, 2, 4],
   }),
+  hpet: subject(
+    HPET_TIMERS,
+    [
+      ...range(HPET_BYTES / 4, 4),
+      ...range(60).flatMap(() => [HPET.CONFIG, HPET.STATUS, HPET.COUNTER, HPET.TIMER_0, HPET.TIMER_0 + 0x28]),
+    ],
+    { sizes: [4, 4, 2, 1] },
+  ),
   'post code': subject(POST_CODE, [0]),
 };
 

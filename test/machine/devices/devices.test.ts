@@ -1,99 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import type { CpuSignal, Decision, DeviceEvent, DevicesState } from '../../../src/machine/devices/devices.js';
+import { PM_TIMER_HERTZ } from '../../../src/machine/devices/acpi-pm-timer.js';
 import * as devices from '../../../src/machine/devices/devices.js';
 import { LAPIC } from '../../../src/machine/devices/local-apic-state.js';
 import { PIT_HERTZ } from '../../../src/machine/devices/pit-8254.js';
 import { timeOfTick } from '../../../src/machine/devices/ticks.js';
-import { nanoseconds } from '../../../src/machine/units.js';
-
-const LOCAL_APIC_PAGE = 0xfee0_0000;
-const IO_APIC_PAGE = 0xfec0_0000;
-const MEBIBYTE = 2 ** 20;
-
-/** The devices, driven as the machine drives them. */
-class Board {
-  readonly state: DevicesState;
-  readonly events: DeviceEvent[] = [];
-  signals: CpuSignal[] = [];
-  end: Decision['end'] = null;
-  now = nanoseconds(0);
-
-  constructor(vcpus = 1) {
-    this.state = devices.initialDevices({ ramBytes: 128 * MEBIBYTE, vcpus });
-    for (let vcpu = 0; vcpu < vcpus; vcpu += 1) this.lapic(vcpu, LAPIC.SVR, 0x1ff);
-  }
-  apply(decision: Decision | undefined): boolean {
-    if (decision === undefined) return false;
-    for (let next: Decision = decision; ; next = devices.settle(this.state, this.now)) {
-      for (const event of next.events) devices.reduceDevices(this.state, event);
-      this.events.push(...next.events);
-      this.signals.push(...next.signals);
-      this.end ??= next.end;
-      if (next === devices.NO_DECISION && next !== decision) return true;
-      if (next === devices.NO_DECISION && devices.settle(this.state, this.now) === devices.NO_DECISION) return true;
-    }
-  }
-  out(port: number, value: number, size = 1): boolean {
-    return this.apply(devices.decidePortWrite(this.state, port, value, size, this.now));
-  }
-  in(port: number, size = 1): number | undefined {
-    const read = devices.decidePortRead(this.state, port, size, this.now);
-    if (read !== undefined) this.apply({ events: read.events, signals: [], end: null });
-    return read?.value;
-  }
-  store(vcpu: number, address: number, value: number): boolean {
-    return this.apply(devices.decideMmioWrite(this.state, vcpu, address, value, 4, this.now));
-  }
-  load(vcpu: number, address: number): number | undefined {
-    return devices.decideMmioRead(this.state, vcpu, address, 4, this.now)?.value;
-  }
-  lapic(vcpu: number, register: number, value: number): void {
-    this.store(vcpu, LOCAL_APIC_PAGE + register, value);
-  }
-  redirect(pin: number, low: number, high = 0): void {
-    for (const [index, value] of [
-      [0x11 + 2 * pin, high],
-      [0x10 + 2 * pin, low],
-    ] as const) {
-      this.store(0, IO_APIC_PAGE, index);
-      this.store(0, IO_APIC_PAGE + 0x10, value);
-    }
-  }
-  /** The 8259 pair at vectors 20h and 28h, all unmasked; the timer at 100 ticks in mode 2. */
-  initializePIC(): void {
-    for (const [port, value] of [
-      [0x20, 0x11],
-      [0x21, 0x20],
-      [0x21, 0x04],
-      [0x21, 0x01],
-      [0xa0, 0x11],
-      [0xa1, 0x28],
-      [0xa1, 0x02],
-      [0xa1, 0x01],
-    ] as const) {
-      this.out(port, value);
-    }
-  }
-  startTimer(control = 0x34): void {
-    this.out(0x43, control);
-    this.out(0x40, 100);
-    this.out(0x40, 0);
-  }
-  jump(): void {
-    const next = devices.nextDeadline(this.state);
-    if (next === undefined) throw new Error('no deadline');
-    this.now = next;
-    this.apply(devices.decideDeadline(this.state, this.now));
-  }
-  pending(vcpu = 0) {
-    return devices.cpuInterruptPending(this.state, vcpu);
-  }
-  acknowledge(vcpu = 0): number {
-    const { vector, events } = devices.decideAcknowledge(this.state, vcpu);
-    this.apply({ events, signals: [], end: null });
-    return vector;
-  }
-}
+import { Board, LOCAL_APIC_PAGE } from './board.js';
 
 describe('device wiring', () => {
   it('brings the timer through the 8259 and LINT0 to the bootstrap processor (MP Specification §3.6.2.2)', () => {
@@ -169,52 +80,6 @@ describe('device wiring', () => {
     expect(it.pending()).toEqual({ kind: 'apic', vector: 0x82 });
   });
 
-  it('delivers IPIs to one, to all, and by logical destination (APM vol.2 §16.5)', () => {
-    const it = new Board(3);
-    it.lapic(0, LAPIC.ICR_HIGH, 0x0200_0000);
-    it.lapic(0, LAPIC.ICR_LOW, 0x40f1);
-    expect([0, 1, 2].map((vcpu) => it.pending(vcpu))).toEqual([undefined, undefined, { kind: 'apic', vector: 0xf1 }]);
-    it.lapic(0, LAPIC.ICR_LOW, 0x000c_40f2);
-    expect([0, 1, 2].map((vcpu) => it.pending(vcpu)?.kind)).toEqual([undefined, 'apic', 'apic']);
-    it.lapic(0, LAPIC.LDR, 0x0100_0000);
-    it.lapic(1, LAPIC.LDR, 0x0200_0000);
-    it.lapic(0, LAPIC.ICR_HIGH, 0x0300_0000);
-    it.lapic(0, LAPIC.ICR_LOW, 0x48f4);
-    expect([0, 1, 2].map((vcpu) => it.acknowledge(vcpu))).toEqual([0xf4, 0xf4, 0xf2]);
-  });
-
-  it('gives a lowest-priority message to one processor (APM vol.2 §16.6.2 Lowest Priority Messages)', () => {
-    const it = new Board(3);
-    it.lapic(0, LAPIC.TPR, 0x80);
-    it.lapic(1, LAPIC.TPR, 0x20);
-    it.lapic(2, LAPIC.TPR, 0x20);
-    it.lapic(0, LAPIC.ICR_LOW, 0x0008_41f1);
-    expect([0, 1, 2].map((vcpu) => it.pending(vcpu)?.kind)).toEqual([undefined, 'apic', undefined]);
-  });
-
-  it('signals NMI, INIT, SIPI and SMI instead of interrupting (APM vol.2 §16.5)', () => {
-    const it = new Board(2);
-    for (const [high, low] of [
-      [1, 0x4400],
-      [1, 0xc500],
-      [1, 0x4608],
-      [1, 0x4200],
-      [0, 0x0004_4400],
-    ] as const) {
-      it.lapic(0, LAPIC.ICR_HIGH, high * 0x100_0000);
-      it.lapic(0, LAPIC.ICR_LOW, low);
-    }
-    expect(it.signals).toEqual([
-      { vcpu: 1, kind: 'nmi', vector: 0 },
-      { vcpu: 1, kind: 'init', vector: 0 },
-      { vcpu: 1, kind: 'sipi', vector: 8 },
-      { vcpu: 1, kind: 'smi', vector: 0 },
-      { vcpu: 0, kind: 'nmi', vector: 0 },
-    ]);
-    it.apply(devices.decideInit(it.state, 1));
-    expect(it.load(1, LOCAL_APIC_PAGE + LAPIC.SVR)).toBe(0xff);
-  });
-
   it('asks the 8259 for an ExtINT message of the I/O APIC (82093AA §3.2.4, Delivery Mode)', () => {
     const it = new Board();
     it.lapic(0, LAPIC.LVT_LINT0, 0x1_0700);
@@ -226,7 +91,7 @@ describe('device wiring', () => {
     expect(it.pending()).toBeUndefined();
   });
 
-  it('turns INTR into a fixed interrupt or an NMI when LINT0 says so (APM vol.2 §16.4.5)', () => {
+  it('turns INTR into a fixed interrupt or an NMI when LINT0 says so (APM vol.2 §16.4.2)', () => {
     const it = new Board(2);
     it.initializePIC();
     it.lapic(0, LAPIC.LVT_LINT0, 0x0044);
@@ -253,6 +118,32 @@ describe('device wiring', () => {
     it.out(0x71, 0x42);
     it.jump();
     expect(it.acknowledge()).toBe(0x28);
+  });
+
+  it('brings the power-management timer’s carry and the clock’s alarm to input 9 (ACPI 6.5 §4.8.3.1, SCI)', () => {
+    const it = new Board();
+    it.redirect(9, 0x8039);
+    it.out(0x602, 0x0401, 2);
+    it.jump();
+    expect(it.now).toBe(timeOfTick(2 ** 23, PM_TIMER_HERTZ));
+    expect(it.acknowledge()).toBe(0x39);
+    it.lapic(0, LAPIC.EOI, 0);
+    expect(it.acknowledge()).toBe(0x39); // a level: again, until its status is cleared
+    it.out(0x600, 0x0001, 2);
+    it.lapic(0, LAPIC.EOI, 0);
+    expect(it.pending()).toBeUndefined();
+    for (const [index, value] of [
+      [0x01, 0xff],
+      [0x03, 0xff],
+      [0x05, 0xff],
+      [0x0b, 0x22],
+    ] as const) {
+      it.out(0x70, index);
+      it.out(0x71, value);
+    }
+    it.jump();
+    expect(it.now).toBe(3_000_000_000);
+    expect([it.in(0x600, 2), it.acknowledge()]).toEqual([0x0400, 0x39]);
   });
 
   it('tells requests for the end as data', () => {
@@ -284,8 +175,8 @@ describe('device wiring', () => {
     const it = new Board();
     expect(it.in(0x2f8)).toBeUndefined();
     expect(it.out(0x2f8, 0)).toBe(false);
-    expect(it.load(0, 0xfed0_0000)).toBeUndefined();
-    expect(it.store(0, 0xfed0_0000, 0)).toBe(false);
+    expect(it.load(0, 0xfed8_0000)).toBeUndefined();
+    expect(it.store(0, 0xfed8_0000, 0)).toBe(false);
     expect(it.in(0xcfc, 4)).toBe(0xffff_ffff);
     expect(it.out(0x80, 1)).toBe(true);
   });
@@ -299,12 +190,12 @@ describe('device wiring', () => {
       return it.apply(written);
     };
     expect(base(0xfed4_0800n)).toBe(true);
-    expect(it.load(0, 0xfed4_0000 + LAPIC.VERSION)).toBe(0x0005_0014);
+    expect(it.load(0, 0xfed4_0000 + LAPIC.VERSION)).toBe(0x8005_0014);
     expect(it.load(0, LOCAL_APIC_PAGE + LAPIC.VERSION)).toBeUndefined();
-    expect(it.load(1, LOCAL_APIC_PAGE + LAPIC.VERSION)).toBe(0x0005_0014);
+    expect(it.load(1, LOCAL_APIC_PAGE + LAPIC.VERSION)).toBe(0x8005_0014);
     expect(base(0xfed4_0c00n)).toBe(true);
     expect(devices.isDeviceMemory(it.state, 0, 0xfed4_0000)).toBe(false);
-    expect(devices.readMsr(it.state, 0, 0x803, it.now)).toBe(0x0005_0014n);
+    expect(devices.readMsr(it.state, 0, 0x803, it.now)).toBe(0x8005_0014n);
     expect(devices.readMsr(it.state, 1, 0x803, it.now)).toBe('fault');
     expect(devices.readMsr(it.state, 0, 0x10, it.now)).toBeUndefined();
     expect(base(0xfed4_0800n)).toBe(false);

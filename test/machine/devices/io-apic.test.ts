@@ -79,6 +79,40 @@ describe('I/O APIC', () => {
     expect(pendingLevels(it.state)).toBe(1 << 9);
   });
 
+  it('reads bytes of its registers (82093AA §3.1)', () => {
+    const it = new IoApicBench();
+    it.set(0x12, 0x1_8931);
+    expect([0, 1, 2, 3].map((at) => it.read(IOAPIC.DATA + at, 0, 1))).toEqual([0x31, 0x89, 0x01, 0x00]);
+    expect([it.read(IOAPIC.DATA + 2, 0, 2), it.read(IOAPIC.SELECT, 0, 1)]).toEqual([0x0001, 0x12]);
+    expect(it.write(IOAPIC.DATA, 0x44, 0, 1)).toEqual([]);
+  });
+
+  it('tells a level that nobody takes as send pending (82093AA §3.2.4, Delivery Status)', () => {
+    const it = new IoApicBench();
+    it.set(0x10 + 2 * 9, LEVEL | 0x39);
+    it.apply(decideLine(it.state, 9, true));
+    expect(it.get(0x10 + 2 * 9)).toBe(LEVEL | 0x1000 | 0x39);
+    it.apply([{ type: 'ioapic.sent', pin: 9 }]);
+    expect(it.get(0x10 + 2 * 9)).toBe(LEVEL | REMOTE_IRR | 0x39);
+    it.set(0x10 + 2 * 9, 0xffff_ffff);
+    expect(it.get(0x10 + 2 * 9)).toBe(MASKED | REMOTE_IRR | 0xafff); // read-only bits stay
+  });
+
+  it.each([
+    ['fixed', 0, true],
+    ['lowest priority', 1, true],
+    ['SMI', 2, false],
+    ['NMI', 4, false],
+    ['INIT', 5, false],
+    ['ExtINT', 7, false],
+  ])('with message type %s a level-triggered entry waits for an EOI, or is an edge after all', (_, type, level) => {
+    const it = new IoApicBench();
+    it.set(0x10 + 2 * 9, LEVEL | (type << 8) | 0x39);
+    expect([messageOf(it.state, 9).level, sendsEdge(it.state, 9)]).toEqual([level, !level]);
+    it.apply(decideLine(it.state, 9, true));
+    expect(pendingLevels(it.state) !== 0).toBe(level);
+  });
+
   it('clears remote IRR on a switch to edge triggering', () => {
     const it = new IoApicBench();
     it.set(0x10 + 2 * 9, LEVEL | 0x39);

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import * as lapic from '../../../src/machine/devices/local-apic.js';
-import { LOCAL_APIC } from '../../../src/machine/devices/local-apic.js';
+import { initialLocalApic, LOCAL_APIC } from '../../../src/machine/devices/local-apic.js';
+import * as lapic from '../../../src/machine/devices/local-apic-acceptance.js';
 import * as msrs from '../../../src/machine/devices/local-apic-msr.js';
+import * as registers from '../../../src/machine/devices/local-apic-registers.js';
 import type { LocalApicEvent, LocalApicState } from '../../../src/machine/devices/local-apic-state.js';
 import { DELIVERY, LAPIC } from '../../../src/machine/devices/local-apic-state.js';
 import * as timer from '../../../src/machine/devices/local-apic-timer.js';
@@ -16,7 +17,7 @@ const DIVIDE_BY_1 = 0x0b;
 
 class ApicBench extends Bench<LocalApicState, LocalApicEvent> {
   constructor(id = 0) {
-    super(LOCAL_APIC, lapic.initialLocalApic(id));
+    super(LOCAL_APIC, initialLocalApic(id));
     this.set(LAPIC.SVR, 0x1ff);
   }
   set(register: number, value: number, at = 0): readonly LocalApicEvent[] {
@@ -47,7 +48,7 @@ class ApicBench extends Bench<LocalApicState, LocalApicEvent> {
   msr(register: number): bigint | undefined {
     return msrs.readX2apic(this.state, msrs.MSR_X2APIC_FIRST + (register >> 4), nanoseconds(0));
   }
-  setMsr(register: number, value: bigint): lapic.LocalApicDecision | undefined {
+  setMsr(register: number, value: bigint): registers.LocalApicDecision | undefined {
     const written = msrs.decideX2apicWrite(this.state, msrs.MSR_X2APIC_FIRST + (register >> 4), value, nanoseconds(0));
     this.apply(written?.events ?? []);
     return written;
@@ -61,10 +62,10 @@ class ApicBench extends Bench<LocalApicState, LocalApicEvent> {
 
 describe('local APIC', () => {
   it('resets masked and disabled by software (APM vol.2 §16.3.2 APIC Registers)', () => {
-    const state = lapic.initialLocalApic(3);
+    const state = initialLocalApic(3);
     const it = new Bench(LOCAL_APIC, state);
     expect(it.read(LAPIC.ID, 0, 4)).toBe(0x0300_0000);
-    expect(it.read(LAPIC.VERSION, 0, 4)).toBe(0x0005_0014);
+    expect(it.read(LAPIC.VERSION, 0, 4)).toBe(0x8005_0014);
     expect(it.read(LAPIC.SVR, 0, 4)).toBe(0xff);
     expect(it.read(LAPIC.LVT_LINT0, 0, 4)).toBe(MASKED);
     expect(it.read(LAPIC.DFR, 0, 4)).toBe(0xffff_ffff);
@@ -73,7 +74,7 @@ describe('local APIC', () => {
     expect(it.read(LAPIC.LVT_TIMER, 0, 4)).toBe(MASKED | 0x40);
   });
 
-  it('delivers the highest class above the processor priority (APM vol.2 §16.6.4 Interrupt Priorities)', () => {
+  it('delivers the highest class above the processor priority (APM vol.2 §16.6.4 Selecting and Handling Interrupts)', () => {
     const it = new ApicBench();
     it.accept(0x51);
     it.accept(0x62);
@@ -105,12 +106,12 @@ describe('local APIC', () => {
     expect(it.get(LAPIC.IRR + 0x20)).toBe(1);
   });
 
-  it('tells the I/O APICs of the end of a level-triggered vector (APM vol.2 §16.6.5)', () => {
+  it('tells the I/O APICs of the end of a level-triggered vector (APM vol.2 §16.6.3, TMR)', () => {
     const it = new ApicBench();
     it.accept(0x40, true);
     expect(it.get(LAPIC.TMR + 0x20)).toBe(1);
     it.acknowledge();
-    const end = lapic.decidePageWrite(it.state, LAPIC.EOI, 0, 4, nanoseconds(0));
+    const end = registers.decidePageWrite(it.state, LAPIC.EOI, 0, 4, nanoseconds(0));
     expect(end).toEqual({ events: [{ type: 'lapic.ended', apic: 0, vector: 0x40 }], ipis: [], ended: 0x40 });
   });
 
@@ -197,13 +198,13 @@ describe('local APIC', () => {
   it('sends IPIs as messages (APM vol.2 §16.5 Interprocessor Interrupts)', () => {
     const it = new ApicBench();
     it.set(LAPIC.ICR_HIGH, 0x0200_0000);
-    const sent = lapic.decidePageWrite(it.state, LAPIC.ICR_LOW, 0x0000_48f1, 4, nanoseconds(0));
+    const sent = registers.decidePageWrite(it.state, LAPIC.ICR_LOW, 0x0000_48f1, 4, nanoseconds(0));
     expect(sent.ipis).toEqual([
       { vector: 0xf1, mode: 0, level: false, logical: true, destination: 2, broadcast: false, shorthand: 'none' },
     ]);
-    const others = lapic.decidePageWrite(it.state, LAPIC.ICR_LOW, 0x000c_4608, 4, nanoseconds(0));
+    const others = registers.decidePageWrite(it.state, LAPIC.ICR_LOW, 0x000c_4608, 4, nanoseconds(0));
     expect(others.ipis[0]).toMatchObject({ mode: DELIVERY.STARTUP, vector: 8, shorthand: 'others' });
-    const deassert = lapic.decidePageWrite(it.state, LAPIC.ICR_LOW, 0x0000_8500, 4, nanoseconds(0));
+    const deassert = registers.decidePageWrite(it.state, LAPIC.ICR_LOW, 0x0000_8500, 4, nanoseconds(0));
     expect(deassert.ipis).toEqual([]);
   });
 
@@ -245,7 +246,7 @@ describe('local APIC', () => {
     expect([matches(0x20, true), matches(0x1_0020, true), matches(5, false)]).toEqual([true, false, true]);
   });
 
-  it('takes ExtINT at LINT0, or always while it is off (APM vol.2 §16.4.5)', () => {
+  it('takes ExtINT at LINT0, or always while it is off (APM vol.2 §16.4.2)', () => {
     const it = new ApicBench();
     expect(lapic.acceptsExtInt(it.state)).toBe(false);
     it.set(LAPIC.LVT_LINT0, 0x700);
@@ -256,7 +257,7 @@ describe('local APIC', () => {
     expect(lapic.acceptsExtInt(it.state)).toBe(true);
   });
 
-  it('changes modes as allowed, and faults otherwise (APM vol.2 §16.10 Detecting and Enabling x2APIC Mode)', () => {
+  it('changes modes as allowed, and faults otherwise (APM vol.2 §16.9 Detecting and Enabling x2APIC Mode)', () => {
     const it = new ApicBench();
     const BASE = 0xfee0_0000n;
     const [BSP, X2, EN] = [0x100n, 0x400n, 0x800n];
@@ -273,7 +274,7 @@ describe('local APIC', () => {
     expect(it.state.svr).toBe(0xff); // the way through disabled reset the registers
   });
 
-  it('checks x2APIC MSRs for mode, register and reserved bits (APM vol.2 §16.11 x2APIC Support)', () => {
+  it('checks x2APIC MSRs for mode, register and reserved bits (APM vol.2 §16.11 Accessing x2APIC Registers)', () => {
     const it = new ApicBench(1);
     expect(it.msr(LAPIC.VERSION)).toBeUndefined();
     it.base(0xfee0_0c00n);
@@ -302,5 +303,121 @@ describe('local APIC', () => {
     given(LOCAL_APIC)
       .when(write(LAPIC.TPR, 0x20, 0, 4))
       .then({ type: 'lapic.written', apic: 0, register: LAPIC.TPR, value: 0x20 });
+  });
+
+  it('keeps ICR’s destination field alone in xAPIC mode (APM vol.2 §16.5, bits 63:56)', () => {
+    const it = new ApicBench();
+    it.set(LAPIC.ICR_HIGH, 0x12ff_ffff);
+    expect(it.get(LAPIC.ICR_HIGH)).toBe(0x1200_0000);
+  });
+
+  it('loses LDR and the destination on the way into x2APIC mode (APM vol.2 §16.9.1 Enabling x2APIC Mode)', () => {
+    const it = new ApicBench(5);
+    it.set(LAPIC.LDR, 0x4200_0000);
+    it.set(LAPIC.ID, 0x0900_0000);
+    it.set(LAPIC.ICR_HIGH, 0x0700_0000);
+    it.set(LAPIC.TPR, 0x30);
+    it.base(0xfee0_0c00n);
+    expect([LAPIC.LDR, LAPIC.ID, LAPIC.ICR_LOW, LAPIC.TPR].map((register) => it.msr(register))).toEqual([
+      0x20n,
+      5n, // kvm-unit-tests x86/apic.c; the manual would have 9
+      0n,
+      0x30n,
+    ]);
+  });
+
+  it.each([
+    ['ICR, delivery status', LAPIC.ICR_LOW, 0x1041n, false],
+    ['ICR, remote read status', LAPIC.ICR_LOW, 0x1_0041n, false],
+    ['ICR', LAPIC.ICR_LOW, 0xc8ff_0000_0041n, true],
+    ['ESR', LAPIC.ESR, 1n, false],
+    ['SVR', LAPIC.SVR, 0x400n, false],
+    ['divide configuration', LAPIC.TIMER_DIVIDE, 0x4n, false],
+    ['LVT of the timer', LAPIC.LVT_TIMER, 0x7_10ffn, true],
+    ['LVT of the timer, message type', LAPIC.LVT_TIMER, 0x100n, false],
+    ['LVT of LINT0, with its read-only bits', LAPIC.LVT_LINT0, 0x1_f7ffn, true],
+    ['LVT of the error, trigger mode', LAPIC.LVT_ERROR, 0x8000n, false],
+    ['extended control', LAPIC.EXTENDED_CONTROL, 0x7n, true],
+    ['extended control, bit 3', LAPIC.EXTENDED_CONTROL, 0x8n, false],
+    ['extended feature, which is read-only', LAPIC.EXTENDED_FEATURE, 0n, false],
+    ['interrupt enable', LAPIC.INTERRUPT_ENABLE + 0x70, 0xffff_ffffn, true],
+    ['extended LVT', LAPIC.EXTENDED_LVT + 0x30, 0x1_07ffn, true],
+    ['what comes after', LAPIC.EXTENDED_LVT + 0x40, 0n, false],
+    ['bits 63:32', LAPIC.TPR, 0x1_0000_0000n, false],
+  ])(
+    'checks reserved bits of x2APIC MSRs: %s (APM vol.2 §16.11.3 Reserved Bit Checking)',
+    (_, register, value, legal) => {
+      const it = new ApicBench();
+      it.base(0xfee0_0c00n);
+      expect(it.setMsr(register, value) !== undefined).toBe(legal);
+    },
+  );
+
+  it('has no TSC-deadline mode, no x2APIC mode and no extended registers where they are not reported', () => {
+    const it = new ApicBench();
+    Object.assign(it.state, initialLocalApic(0, { x2apic: false, tscDeadline: false, extended: false }));
+    it.set(LAPIC.SVR, 0x1ff);
+    it.set(LAPIC.LVT_TIMER, TSC_DEADLINE | 0x40);
+    expect(it.get(LAPIC.LVT_TIMER)).toBe(0x40);
+    expect(it.base(0xfee0_0c00n)).toBe(false);
+    expect([it.get(LAPIC.VERSION), it.get(LAPIC.EXTENDED_FEATURE)]).toEqual([0x0005_0014, 0]);
+    it.set(LAPIC.ESR, 0);
+    expect(it.get(LAPIC.ESR)).toBe(0x80);
+  });
+});
+
+describe('AMD’s extended local APIC registers (APM vol.2 §16.3.5, §16.3.6, §16.7)', () => {
+  const CONTROL_IER = 0x1;
+  const CONTROL_SEOI = 0x2;
+
+  it('come up as table 16-2 has them', () => {
+    const it = new ApicBench();
+    expect(it.get(LAPIC.VERSION)).toBe(0x8005_0014);
+    expect([0x400, 0x410, 0x420, 0x480, 0x4f0, 0x500, 0x530].map((register) => it.get(register))).toEqual([
+      0x0004_0007, 0, 0, 0xffff_ffff, 0xffff_ffff, 0, 0,
+    ]);
+    it.set(LAPIC.EXTENDED_FEATURE, 0);
+    expect(it.get(LAPIC.EXTENDED_FEATURE)).toBe(0x0004_0007);
+    it.set(0x510, 0xffff_ffff);
+    expect(it.get(0x510)).toBe(0x1_07ff);
+  });
+
+  it('take vectors out of the choice of the next interrupt, once enabled (§16.7.2 Interrupt Enable Register)', () => {
+    const it = new ApicBench();
+    it.accept(0x61);
+    it.accept(0x42);
+    it.set(LAPIC.INTERRUPT_ENABLE + 0x30, 0);
+    expect(it.pending).toBe(0x61); // not enabled yet
+    it.set(LAPIC.EXTENDED_CONTROL, CONTROL_IER);
+    it.set(LAPIC.INTERRUPT_ENABLE + 0x30, 0xffff_fffd);
+    expect(it.pending).toBe(0x42);
+    expect(it.get(LAPIC.IRR + 0x30)).toBe(0x2); // it waits
+    it.set(LAPIC.INTERRUPT_ENABLE + 0x30, 0xffff_ffff);
+    expect(it.pending).toBe(0x61);
+    it.set(LAPIC.INTERRUPT_ENABLE, 0xffff_ffff);
+    expect(it.get(LAPIC.INTERRUPT_ENABLE)).toBe(0xffff_0000);
+  });
+
+  it('end a vector of software’s choice, once enabled (§16.7.1 Specific End of Interrupt Register)', () => {
+    const it = new ApicBench();
+    for (const vector of [0x41, 0x62]) {
+      it.accept(vector, vector === 0x41);
+      it.acknowledge();
+    }
+    it.set(LAPIC.SPECIFIC_EOI, 0x41);
+    expect(it.get(LAPIC.PPR)).toBe(0x60);
+    it.set(LAPIC.EXTENDED_CONTROL, CONTROL_SEOI);
+    const ended = registers.decidePageWrite(it.state, LAPIC.SPECIFIC_EOI, 0x41, 4, nanoseconds(0));
+    expect(ended).toEqual({ events: [{ type: 'lapic.ended', apic: 0, vector: 0x41 }], ipis: [], ended: 0x41 });
+    it.apply(ended.events);
+    expect([it.get(LAPIC.ISR + 0x20), it.get(LAPIC.ISR + 0x30)]).toEqual([0, 4]);
+    expect(it.set(LAPIC.SPECIFIC_EOI, 0x41)).toEqual([]); // is not in service
+  });
+
+  it('have their entries masked with the others while the APIC is disabled by software (§16.3.1)', () => {
+    const it = new ApicBench();
+    it.set(0x500, 0x41);
+    it.set(LAPIC.SVR, 0xff);
+    expect(it.get(0x500)).toBe(MASKED | 0x41);
   });
 });

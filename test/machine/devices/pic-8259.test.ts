@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   decideAcknowledge,
@@ -172,6 +173,11 @@ describe('8259A pair', () => {
     }
     expect(intrOutput(plain.state)).toBe(false);
     expect(nested.acknowledge()).toBe(0x29);
+    // The master's inputs below the slave still wait, those above do not.
+    nested.raise(4);
+    expect(intrOutput(nested.state)).toBe(false);
+    nested.raise(1);
+    expect(nested.acknowledge()).toBe(0x21);
   });
 
   it('answers a poll with the request and takes it into service (8259A, Poll Command)', () => {
@@ -203,6 +209,136 @@ describe('8259A pair', () => {
     it.write(PIC.MASTER_COMMAND, 0x20);
     it.apply(decidePulse(it.state, 0));
     expect(it.acknowledge()).toBe(0x20);
+  });
+
+  it.each([
+    ['the master has no slave on input 2: its own vector', 0x00, 0x02, 0x22],
+    ['the slave does not know its number: nobody answers', 0x04, 0x03, 0xff],
+    ['both are right', 0x04, 0x02, 0x28],
+  ])('cascades as ICW3 says: %s (8259A, Initialization Command Word 3)', (_, master, slave, vector) => {
+    const it = new PicBench();
+    for (const [chip, base, icw3] of [
+      [0, 0x20, master],
+      [2, 0x28, slave],
+    ] as const) {
+      for (const [register, value] of [
+        [chip, 0x11],
+        [chip + 1, base],
+        [chip + 1, icw3],
+        [chip + 1, 0x01],
+      ] as const) {
+        it.write(register, value);
+      }
+    }
+    it.raise(8);
+    expect([it.acknowledge(), it.inService & 0xff]).toEqual([vector, 0x04]);
+  });
+
+  it('lets the processor ask for what a master without a slave there expects from one', () => {
+    const it = new PicBench();
+    for (const [register, value] of [
+      [0, 0x11],
+      [1, 0x20],
+      [1, 0x24], // slaves on inputs 2 and 5
+      [1, 0x01],
+    ] as const) {
+      it.write(register, value);
+    }
+    it.raise(5);
+    expect([it.acknowledge(), it.inService]).toEqual([0xff, 0x20]);
+  });
+
+  it('states nothing for commands that change nothing', () => {
+    const it = new PicBench();
+    expect([0x20, 0x60, 0x40, 0x00, 0x0a, 0x08, 0x48].map((command) => it.write(PIC.MASTER_COMMAND, command))).toEqual(
+      Array(7).fill([]),
+    );
+    for (const command of [0x80, 0xc3, 0xe3, 0x0b, 0x0c, 0x68]) {
+      expect([command, it.write(PIC.MASTER_COMMAND, command).length]).toEqual([command, 1]);
+    }
+  });
+
+  it('rotates with an end of interrupt, specific or not, and sets priorities (8259A, Operation Command Word 2)', () => {
+    /** Inputs 1, 3 and 6 in service after rotations; then each command and what it leaves. */
+    for (const [command, inService, lowest] of [
+      [0x20, 0x48, 7], // non-specific: the highest of them
+      [0x63, 0x42, 7], // specific
+      [0xa0, 0x48, 1], // rotate on non-specific
+      [0xe6, 0x0a, 6], // rotate on specific
+      [0xc4, 0x4a, 4], // set priority
+      [0x40, 0x4a, 7], // no operation
+    ] as const) {
+      const it = new PicBench();
+      for (const input of [6, 3, 1]) {
+        it.raise(input);
+        it.acknowledge();
+      }
+      it.write(PIC.MASTER_COMMAND, command);
+      expect([command, it.inService, it.state.chips[0]?.lowest]).toEqual([command, inService, lowest]);
+    }
+  });
+
+  it('rotates by itself in automatic EOI mode, until told not to (8259A, Rotate in Automatic EOI Mode)', () => {
+    const it = new PicBench(0x03);
+    it.write(PIC.MASTER_COMMAND, 0x80);
+    it.write(PIC.SLAVE_COMMAND, 0x80);
+    it.raise(9);
+    expect(it.acknowledge()).toBe(0x29);
+    expect(it.state.chips.map(({ lowest }) => lowest)).toEqual([2, 1]);
+    it.write(PIC.MASTER_COMMAND, 0x00);
+    it.raise(5);
+    it.acknowledge();
+    expect(it.state.chips[0]?.lowest).toBe(2);
+  });
+
+  it('polls through either port, and takes the request as an acknowledge would (8259A, Poll Command)', () => {
+    const it = new PicBench();
+    it.raise(10);
+    it.write(PIC.MASTER_COMMAND, 0x0c);
+    expect(it.read(PIC.MASTER_DATA)).toBe(0x82);
+    it.write(PIC.SLAVE_COMMAND, 0x0c);
+    expect(it.read(PIC.SLAVE_COMMAND)).toBe(0x82);
+    expect(it.inService).toBe(0x0404);
+    it.write(PIC.SLAVE_COMMAND, 0x0c);
+    expect([it.read(PIC.SLAVE_COMMAND), it.read(PIC.SLAVE_COMMAND)]).toEqual([0, 0]); // none; then IRR again
+  });
+
+  it('chooses among requests as the data sheet ranks them, whatever is masked, served and rotated', () => {
+    const byte = fc.nat(0xff);
+    fc.assert(
+      fc.property(
+        byte,
+        byte,
+        byte,
+        fc.nat(7),
+        fc.boolean(),
+        fc.boolean(),
+        (edges, mask, served, lowest, special, nested) => {
+          const it = new PicBench(nested ? 0x11 : 0x01);
+          Object.assign(it.state.chips[0] ?? {}, {
+            edges: edges & ~0x04,
+            mask,
+            inService: served,
+            lowest,
+            specialMask: special,
+          });
+          const slaveAsks = (edges & 0x04) !== 0;
+          if (slaveAsks) it.raise(9);
+          let expected = -1;
+          for (let step = 1; step <= 8 && expected === -1; step += 1) {
+            const input = (lowest + step) % 8;
+            const bit = 1 << input;
+            const asks = (edges & bit) !== 0 && (mask & bit) === 0;
+            const serves = (served & bit) !== 0 && !(special && (mask & bit) !== 0);
+            if (asks && (!serves || (nested && input === 2))) expected = input;
+            else if (serves) break;
+          }
+          const vector = expected === 2 ? 0x29 : 0x20 + expected;
+          expect(pendingVector(it.state)).toBe(expected === -1 ? undefined : vector);
+        },
+      ),
+      { numRuns: 2000 },
+    );
   });
 
   it('forgets latched edges, mask and service at ICW1 (8259A, Initialization Command Words)', () => {

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { ACPI, ACPI_PM, PM_TIMER_HERTZ } from '../../../src/machine/devices/acpi-pm-timer.js';
 import { DEBUG_EXIT, debugExitStatus } from '../../../src/machine/devices/debug-exit.js';
 import { FIRMWARE_CONFIGURATION, FW_CFG } from '../../../src/machine/devices/fw-cfg.js';
 import { PC_TESTDEV, TESTDEV } from '../../../src/machine/devices/pc-testdev.js';
@@ -7,37 +6,7 @@ import { PCI, PCI_CONFIG } from '../../../src/machine/devices/pci-config.js';
 import { PORT_92 } from '../../../src/machine/devices/port92.js';
 import { POST_CODE } from '../../../src/machine/devices/post-code.js';
 import { RESET, RESET_PORT } from '../../../src/machine/devices/reset-port.js';
-import { timeOfTick } from '../../../src/machine/devices/ticks.js';
 import { Bench, given, read, write } from './given.js';
-
-describe('ACPI fixed hardware', () => {
-  it('counts 3.579545 MHz and wraps at 24 bits (ACPI 6.5 §4.8.3.3 Power Management Timer)', () => {
-    const it = new Bench(ACPI_PM);
-    expect(it.read(ACPI.TIMER, 1_000_000_000, 4)).toBe(PM_TIMER_HERTZ);
-    expect(it.read(ACPI.TIMER, timeOfTick(2 ** 24 + 5, PM_TIMER_HERTZ), 4)).toBe(5);
-    it.state.timerBits = 32;
-    expect(it.read(ACPI.TIMER, timeOfTick(2 ** 24 + 5, PM_TIMER_HERTZ), 4)).toBe(2 ** 24 + 5);
-    expect(it.read(ACPI.TIMER + 3, timeOfTick(2 ** 24 + 5, PM_TIMER_HERTZ), 1)).toBe(1);
-  });
-
-  it('ends with SLP_EN, in a word or its upper byte (ACPI 6.5 §4.8.3.2.1 PM1 Control Registers)', () => {
-    given(ACPI_PM)
-      .when(write(ACPI.CONTROL, 0x3400, 0, 2))
-      .then({ type: 'acpi.controlled', value: 0x1401 }, { type: 'acpi.sleep-requested', sleepType: 5 });
-    given(ACPI_PM)
-      .when(write(ACPI.CONTROL + 1, 0x20))
-      .then({ type: 'acpi.sleep-requested', sleepType: 0 });
-    given(ACPI_PM)
-      .when(read(ACPI.CONTROL, 0, 2))
-      .thenValue(1);
-  });
-
-  it('keeps the enables of events that never come (ACPI 6.5 §4.8.3.1 PM1 Event Grouping)', () => {
-    const it = new Bench(ACPI_PM);
-    it.write(ACPI.ENABLE, 0x0120, 0, 2);
-    expect(it.read(ACPI.STATUS, 0, 4)).toBe(0x0120_0000);
-  });
-});
 
 describe('reset ports', () => {
   it('resets when CF9h bit 2 rises (82371AB, Reset Control Register)', () => {

@@ -138,4 +138,9 @@ describe('MONITORX and MWAITX (APM vol.3)', () => {
     expect(kernel('0f01fb', { rcx: 4n }).vectors).toEqual([Vector.GP]);
     expect(kernel('0f01fa', { rcx: 1n, rax: BigInt(CODE) }).vectors).toEqual([Vector.GP]);
   });
+
+  it('are not MCOMMIT, which has MONITORX’s opcode behind F3 and is #UD here (APM vol.3 MCOMMIT)', () => {
+    expect(kernel('f30f01fa', { rcx: 0n, rax: BigInt(DATA) }).vectors).toEqual([Vector.UD]);
+    expect(user('f30f01fa', { rcx: 0n, rax: BigInt(DATA) }).vectors).toEqual([Vector.UD]);
+  });
 });

@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { DEFAULT_CONFIG, Machine } from '../../../src/machine/index.js';
 import { DEVIATION_NAMES, DEVIATIONS } from '../../../src/machine/policy/catalogue.js';
-import { POLICIES, parsePolicy, policyNamed } from '../../../src/machine/policy/policies.js';
+import { POLICIES, parsePolicy, policyNamed, policyOfDeviations } from '../../../src/machine/policy/policies.js';
+import { UNMODELLED } from '../../../src/machine/policy/unmodelled.js';
 import { INTERCEPTS, type InterceptName } from '../../../src/machine/svm/intercepts.js';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
@@ -28,6 +29,29 @@ describe('the catalogue of deviations', () => {
   });
 });
 
+describe('the list of known divergences', () => {
+  const numbered = (letter: string, last: number): string[] =>
+    Array.from({ length: last }, (_, index) => `${letter}-${String(index + 1).padStart(2, '0')}`);
+  const ROWS = [
+    ...numbered('D', 5),
+    ...numbered('K', 38),
+    ...numbered('X', 21),
+    ...numbered('B', 21),
+    ...numbered('Q', 14),
+  ];
+  const witnessed = new Set(DEVIATION_NAMES.flatMap((name) => DEVIATIONS[name].witnesses.map(({ row }) => row)));
+  const explained = new Set(UNMODELLED.map(({ row }) => row));
+
+  it.each(ROWS)('%s is a deviation, or said to be none', (row) => {
+    expect(witnessed.has(row) || explained.has(row)).toBe(true);
+  });
+
+  it('has every row that is said to be no deviation', () => {
+    expect([...explained].filter((row) => !ROWS.includes(row))).toEqual([]);
+    expect(explained.size).toBe(UNMODELLED.length);
+  });
+});
+
 describe('policies', () => {
   it('begin with the manual, which deviates in nothing and is the default', () => {
     expect(POLICIES[0]).toMatchObject({ name: 'apm', deviations: [] });
@@ -40,8 +64,18 @@ describe('policies', () => {
     expect([...machine.profile.deviations]).toEqual(deviations);
   });
 
+  it('each are another set', () => {
+    const sets = POLICIES.map(({ deviations }) => deviations.join());
+    expect(new Set(sets).size).toBe(POLICIES.length);
+    for (const policy of POLICIES) expect(policyOfDeviations(policy.deviations)).toBe(policy);
+    expect(policyOfDeviations(['asid-zero-allowed'])).toBeUndefined();
+  });
+
   it('go by release', () => {
-    expect(policyNamed('kvm-6.1')?.deviations).toContain('cs-long-and-big-allowed');
+    const refusing = POLICIES.filter(({ deviations }) => deviations.includes('tlb-control-by-asid-refused'));
+    expect(refusing.map(({ name }) => name)).toEqual(['kvm-6.1']);
+    expect(policyNamed('kvm-7.0')?.deviations).toContain('cs-long-and-big-allowed');
+    expect(policyNamed('kvm-7.1')?.deviations).not.toContain('cs-long-and-big-allowed');
     expect(policyNamed('xen-4.17')?.deviations).toContain('ioio-every-byte');
     expect(policyNamed('xen-4.17')?.deviations).not.toContain('cr-write-before-value');
   });
@@ -72,6 +106,7 @@ describe('a policy file', () => {
     ['{"with": "xen-4.17"}', 'no list'],
     ['{"with": ["xen-5"]}', '"xen-5"'],
     ['{"with": [1]}', 'names 1'],
+    ['{"with": ["K-19"]}', 'no deviation, for it concerns the memory'],
     ['{"name": 7}', 'no text'],
   ])('that says %s is refused', (text, problem) => {
     expect(() => parsePolicy(text, 'mine.json')).toThrow(`mine.json: `);

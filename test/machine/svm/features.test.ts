@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { Boundary, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { Boundary, CR0, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import { IntControl, TlbControl } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode, exceptionExit } from '../../../src/machine/svm/exit-code.js';
 import { EventType, encodeEvent } from '../../../src/machine/svm/injection.js';
-import { STACK_TOP, VMCB_AT } from '../../support/live-machine.js';
+import { DATA, STACK_TOP, VMCB_AT } from '../../support/live-machine.js';
 import { GUEST_CODE, handlerAt, NestedMachine } from '../../support/nested-machine.js';
 
 const GUEST = BigInt(GUEST_CODE);
@@ -510,5 +510,24 @@ describe('VMCB clean bits (APM vol.2 §15.15 VMCB State Caching)', () => {
     live.vmcb.vmcbClean = 0xffff_ffff;
     live.again();
     expect(live.get('cr2')).toBe(0x2000n);
+  });
+});
+
+describe('FERR (APM vol.2 §15.14.2 Ferr_Freeze Intercept)', () => {
+  /** FLDCW with zero divide unmasked, 1 / 0, FWAIT. */
+  const guest = (cr0Clear: bigint): NestedMachine => {
+    const live = new NestedMachine('dbe3 d92c2500002000 d9e8 d9ee def9 9b').write(DATA, 0x37bn);
+    live.vmcb.cr0 &= ~cr0Clear;
+    return live.intercept('FERR_FREEZE');
+  };
+
+  it('exits instead of freezing, before the waiting instruction', () => {
+    expect(guest(CR0.NE).exit()).toMatchObject({ code: ExitCode.FERR_FREEZE, intInfo: 0n });
+  });
+
+  it('leaves #MF alone where CR0.NE is set', () => {
+    const live = guest(0n);
+    expect(live.exit().code).toBe(ExitCode.HLT);
+    expect(live.vectors).toEqual([16]);
   });
 });

@@ -15,6 +15,7 @@ import {
   virtualTaskPriority,
   withoutVirtualInterrupt,
 } from '../../../src/machine/svm/injection.js';
+import { MANUAL_RULES } from '../../../src/machine/svm/interrupt-rules.js';
 
 const cpu = (values: Partial<Record<RegisterName, bigint>>) => {
   const slots = new Map<number, bigint>(
@@ -92,7 +93,7 @@ describe('physical interrupts (APM vol.2 §15.21.1 Physical (INTR) Interrupt Mas
     ['masking guest, no IF, host had it', { svmMode: GUEST | GIF | HOST_IF, intControl: masking }, true],
     ['masking guest, its IF alone', { svmMode: GUEST | GIF, rflags: Flag.IF, intControl: masking }, false],
   ] as const)('%s', (_what, values, allowed) => {
-    expect(physicalInterruptsAllowed(cpu(values))).toBe(allowed);
+    expect(physicalInterruptsAllowed(cpu(values), MANUAL_RULES)).toBe(allowed);
   });
 });
 
@@ -112,12 +113,14 @@ describe('virtual interrupts (APM vol.2 §15.21.4 Injecting Virtual (INTR) Inter
     ['no guest', { svmMode: SvmMode.GIF }, false],
     ['in a shadow', { boundary: Boundary.INTERRUPT_SHADOW }, false],
   ])('%s', (_what, change, expected) => {
-    expect(virtualInterruptDue(cpu({ ...due, ...change }))).toBe(expected);
+    expect(virtualInterruptDue(cpu({ ...due, ...change }), MANUAL_RULES)).toBe(expected);
   });
 
   it('has its vector from the VMCB and is gone when taken', () => {
     expect(virtualInterruptVector(cpu(due))).toBe(0x61);
-    expect(virtualInterruptDue(cpu({ ...due, intControl: withoutVirtualInterrupt(due.intControl) }))).toBe(false);
+    expect(
+      virtualInterruptDue(cpu({ ...due, intControl: withoutVirtualInterrupt(due.intControl) }), MANUAL_RULES),
+    ).toBe(false);
   });
 });
 

@@ -16,7 +16,7 @@ const enter = () => machine.execute(VMRUN.system);
 
 function leave(exit: VmExit, bytes?: Uint8Array): EventOf<'svm.vmexit'> {
   const { vmcbShadow } = machine.context();
-  const site = { profile: machine.profile, vmcbShadow, nextRip: 0x40_0102n, bytes };
+  const site = { profile: machine.profile, vmcbShadow, nextRip: exit.nextRip ? 0x40_0102n : 0n, bytes };
   const outcome = decideVmexit(machine.tx, exit, site);
   return machine.commit((delta) => vmexitEvent(outcome, delta)) as EventOf<'svm.vmexit'>;
 }

@@ -7,7 +7,8 @@ import { decodeVmcbDelta, TlbControl, W } from '../../../src/machine/layout/vmcb
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
 import { EventType, encodeEvent, pendingInjection } from '../../../src/machine/svm/injection.js';
 import type { VmExit } from '../../../src/machine/svm/vmexit-request.js';
-import { type VmrunRefusal, vmrunRefusal, vmrunRules } from '../../../src/machine/svm/vmrun-checks.js';
+import { type VmrunRefusal, vmrunRefusal } from '../../../src/machine/svm/vmrun-checks.js';
+import { vmrunRules } from '../../../src/machine/svm/vmrun-rules.js';
 import { CODE64, DATA, HOST_RIP, SvmMachine, V_INTR_MASKING, VMCB_AT, withSvm } from '../../support/svm-machine.js';
 
 let machine: SvmMachine;

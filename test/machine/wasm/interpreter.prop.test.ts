@@ -8,8 +8,9 @@ import type { DecodedInstruction } from '../../../src/machine/decode/decoded.js'
 import type { Form } from '../../../src/machine/decode/tables.js';
 import type { Feature } from '../../../src/machine/isa/instruction.js';
 import { sPA } from '../../../src/machine/units.js';
+import { Handler, isCompiled } from '../../../src/machine/wasm/handlers.js';
 import { HOT_ENCODINGS } from '../../../src/machine/wasm/hot.js';
-import { Handler, Interpreter, isCompiled } from '../../../src/machine/wasm/interpreter.js';
+import { Interpreter } from '../../../src/machine/wasm/interpreter.js';
 import { Random } from '../../../tools/fuzz/random.js';
 import { type Bits, DATA, differences, EngineBench, STACK_TOP, type Values } from '../../support/engine-bench.js';
 import {

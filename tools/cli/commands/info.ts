@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { formatPosition, isRecordOf, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
-import { type EventOf, exitName, type Level } from '../../../src/machine/index.js';
+import { type EventOf, exitName, type Level, policyOfDeviations } from '../../../src/machine/index.js';
 import { command, terminalOf } from '../command.js';
 import { byteSize, grouped, plural, table } from '../format.js';
 import type { Colors } from '../terminal.js';
@@ -79,6 +79,7 @@ function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instr
     },
     ...{ vmtapeVersion: header.vmtapeVersion, machineVersion: header.machineVersion },
     ...{ formatVersion: header.formatVersion, codecVersion: header.codecVersion, configuration: header.configuration },
+    policy: policyOfDeviations(deviationsOn(header))?.name ?? null,
     instructions: { total: end.icount, L1: instructions[1], L2: instructions[2] },
     events: Object.fromEntries(byCount(kinds)),
     exits: Object.fromEntries(byCount(exits).map(([code, count]) => [exitName(code), count])),
@@ -96,6 +97,7 @@ function infoPage(
   { bold }: Colors,
 ): string[] {
   const { header, state, end, chunkCount } = reader;
+  const deviations = deviationsOn(header);
   const bytes = tapeBytes(tape);
   const exitCount = [...exits.values()].reduce((sum, count) => sum + count, 0);
   const perExit = exitCount === 0 ? '' : `, ${(bytes / exitCount).toFixed(1)} bytes per exit`;
@@ -108,14 +110,17 @@ function infoPage(
       ['session', ending === undefined ? UNENDED[state] : `${ending.reason}, status ${ending.status}`],
       ['recorded by', `vmtape ${header.vmtapeVersion}, machine model ${header.machineVersion}`],
       ['format', `${header.formatVersion}, codec ${header.codecVersion}`],
+      ['policy', policyText(deviations)],
       ['instructions', `${grouped(end.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`],
       ['events', `${grouped(end.seq)} in ${plural(chunkCount, 'chunk')}`],
       ['size', `${byteSize(bytes)}${perExit}`],
       ['state digests', grouped([...reader.digests()].length)],
       ['checkpoints', '0'],
     ]),
+    ...(deviations.length === 0 ? [] : heading('deviations from the manual')),
+    ...deviations,
     ...heading('configuration'),
-    ...table(flat(header.configuration).map(([name, value]) => [name, value])),
+    ...table(flat(header.configuration).filter(([name]) => !name.startsWith('machine.deviations'))),
     ...heading('inputs that are kept as content'),
     ...reader.blobDigests(),
     ...heading('events by kind'),
@@ -130,6 +135,16 @@ function infoPage(
     ),
   ];
 }
+
+/** Names as they stand on the tape, be they known here or not. */
+function deviationsOn({ configuration }: JournalReader['header']): readonly string[] {
+  const { machine } = configuration as { readonly machine?: { readonly deviations?: readonly string[] } };
+  return machine?.deviations ?? [];
+}
+
+/** The policy that has just these deviations, or how many they are. */
+const policyText = (deviations: readonly string[]): string =>
+  policyOfDeviations(deviations)?.name ?? plural(deviations.length, 'deviation');
 
 /** `{ machine: { ramBytes: 1 } }` → `machine.ramBytes`, `1`. */
 function flat(value: unknown, path = ''): readonly (readonly [name: string, value: string])[] {

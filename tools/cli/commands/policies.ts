@@ -7,7 +7,9 @@ import {
   POLICIES,
   type Policy,
   policyNamed,
-  type Witness,
+  UNMODELLED,
+  type Unmodelled,
+  witnessName,
 } from '../../../src/machine/index.js';
 import { quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
@@ -20,11 +22,12 @@ export function policiesCommand(program: Command): void {
     .argument('[name]', 'only this policy or deviation')
     .action(async (name: string | undefined, _options: object, self: Command) => {
       const terminal = terminalOf(self);
-      const { policies, deviations } = chosen(name);
+      const { policies, deviations, unmodelled } = chosen(name);
       if (terminal.json) {
         await terminal.document({
           policies,
           deviations: deviations.map((each) => ({ name: each, ...DEVIATIONS[each] })),
+          unmodelled,
         });
         return;
       }
@@ -34,23 +37,33 @@ export function policiesCommand(program: Command): void {
           ['left', 'right'],
         ),
         ...deviations.flatMap((each) => ['', ...deviationPage(each, terminal.colors)]),
+        ...(unmodelled.length === 0 ? [] : ['', terminal.colors.bold('known divergences that are no deviation here')]),
+        ...table(
+          unmodelled.map(({ row, reason }) => [row, reason]),
+          [],
+          '  ',
+        ),
       ]);
     });
 }
 
-/** @throws UsageError when nothing has that name. */
-function chosen(name: string | undefined): {
+interface Chosen {
   readonly policies: readonly Policy[];
   readonly deviations: readonly DeviationName[];
-} {
-  if (name === undefined) return { policies: POLICIES, deviations: DEVIATION_NAMES };
+  readonly unmodelled: readonly Unmodelled[];
+}
+
+/** @throws UsageError when nothing has that name. */
+function chosen(name: string | undefined): Chosen {
+  if (name === undefined) return { policies: POLICIES, deviations: DEVIATION_NAMES, unmodelled: UNMODELLED };
   const policy = policyNamed(name);
-  if (policy !== undefined) return { policies: [policy], deviations: policy.deviations };
+  if (policy !== undefined) return { policies: [policy], deviations: policy.deviations, unmodelled: [] };
   const deviation = DEVIATION_NAMES.find((each) => each === name);
   if (deviation === undefined) {
     throw new UsageError(`${quote(name)} is neither a policy nor a deviation. See vmtape policies.`);
   }
-  return { policies: POLICIES.filter(({ deviations }) => deviations.includes(deviation)), deviations: [deviation] };
+  const policies = POLICIES.filter(({ deviations }) => deviations.includes(deviation));
+  return { policies, deviations: [deviation], unmodelled: [] };
 }
 
 function deviationPage(name: DeviationName, colors: Colors): readonly string[] {
@@ -64,15 +77,10 @@ function deviationPage(name: DeviationName, colors: Colors): readonly string[] {
       [
         ['manual', manual],
         ['effect', effect],
-        ...witnesses.map((witness) => [witness.row, `${programOf(witness)}: ${witness.source}`]),
+        ...witnesses.map((witness) => [witness.row, `${witnessName(witness)}: ${witness.source}`]),
       ].map(([label = '', text = '']) => [colors.dim(label), text]),
       [],
       '  ',
     ),
   ];
-}
-
-function programOf({ program, since, before }: Witness): string {
-  const from = since === undefined ? '' : ` from ${since}`;
-  return `${program}${from}${before === undefined ? '' : ` before ${before}`}`;
 }

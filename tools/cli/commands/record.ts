@@ -1,17 +1,19 @@
 /** `vmtape record IMAGE -o TAPE`: runs and records. */
 import type { Command } from 'commander';
 import { JournalError, sqliteStore } from '../../../src/journal/index.js';
-import { Recorder } from '../../../src/replay/index.js';
+import { Recorder, type SessionOptions } from '../../../src/replay/index.js';
 import { VMTAPE_VERSION } from '../../version.js';
+import { findFailure, type SearchOptions } from '../chaos-search.js';
 import { command, terminalOf } from '../command.js';
 import { type Counters, describeOutcome, drive, figures, type Outcome, outcomeStatus, Stopwatch } from '../drive.js';
 import { byteSize, plural, shortCount } from '../format.js';
-import { addMachineFlags, type MachineOptions, sessionOptions } from '../machine-flags.js';
+import { addMachineFlags, chaosPlan, sessionOptions } from '../machine-flags.js';
 import { SerialInput, SerialOutput, serialInputFile } from '../serial-line.js';
 import { jsonText } from '../terminal.js';
 
-interface RecordOptions extends MachineOptions {
+interface RecordOptions extends SearchOptions {
   readonly output: string;
+  readonly untilFail?: boolean;
 }
 
 /** Instructions between two digests of the whole state: some seconds of integer code. */
@@ -23,14 +25,28 @@ export function recordCommand(program: Command): void {
   )
     .argument('<image>', 'Multiboot 1 image: ELF, or flat with load addresses')
     .requiredOption('-o, --output <tape>', 'the tape to make; there must be none of that name')
+    .option('--until-fail', 'try the seeds of --chaos until the guest comes out otherwise, and record that')
+    .option('--fail-pattern <regex>', 'with --until-fail: what the console says counts, too')
     .action(async (image: string, options: RecordOptions, self: Command) => {
-      process.exitCode = await record(image, options, self);
+      const prepared = sessionOptions(image, options);
+      if (options.untilFail === true) process.exitCode = await recordFailure(prepared, options, self);
+      else {
+        const chaos = chaosPlan(options, prepared.config.vcpus);
+        process.exitCode = await record({ ...prepared, chaos }, options, self);
+      }
     });
 }
 
-async function record(image: string, options: RecordOptions, self: Command): Promise<number> {
+/** @returns 1 when a seed was found and its tape recorded, 0 when none was. */
+async function recordFailure(prepared: SessionOptions, options: RecordOptions, self: Command): Promise<number> {
+  const finding = await findFailure(prepared, options, terminalOf(self));
+  if (finding === undefined) return 0;
+  await record({ ...prepared, chaos: finding.shrunk }, { ...options, guestStatus: false }, self);
+  return 1;
+}
+
+async function record(prepared: SessionOptions, options: RecordOptions, self: Command): Promise<number> {
   const terminal = terminalOf(self);
-  const prepared = sessionOptions(image, options);
   const received = serialInputFile(options);
   const output = new SerialOutput(options.serial, terminal);
   const recorder = new Recorder(sqliteStore(options.output), {
@@ -46,7 +62,13 @@ async function record(image: string, options: RecordOptions, self: Command): Pro
     exits: () => recorder.stats.exits,
     tapeBytes: () => recorder.stats.tapeBytes,
   };
-  const input = new SerialInput(options, recorder, received);
+  // A session that was searched for had no more input than its file.
+  const fromFile = options.untilFail === true ? (options.input ?? 'none') : options.input;
+  const input = new SerialInput(
+    { serial: options.serial, ...(fromFile === undefined ? {} : { input: fromFile }) },
+    recorder,
+    received,
+  );
   const watch = new Stopwatch();
   let outcome: Outcome;
   try {

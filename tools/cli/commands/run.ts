@@ -5,7 +5,7 @@ import { LiveSession } from '../../../src/replay/index.js';
 import { command, terminalOf } from '../command.js';
 import { describeOutcome, drive, figures, outcomeStatus, Stopwatch } from '../drive.js';
 import { shortCount } from '../format.js';
-import { addMachineFlags, type MachineOptions, sessionOptions } from '../machine-flags.js';
+import { addMachineFlags, chaosPlan, type MachineOptions, sessionOptions } from '../machine-flags.js';
 import { SerialInput, SerialOutput, serialInputFile } from '../serial-line.js';
 import { jsonText } from '../terminal.js';
 
@@ -24,7 +24,8 @@ async function run(image: string, options: MachineOptions, self: Command): Promi
   const output = new SerialOutput(options.serial, terminal);
   let events = 0n;
   let exits = 0;
-  const session = new LiveSession(prepared, ({ event }: StatedEvent) => {
+  const chaos = chaosPlan(options, prepared.config.vcpus);
+  const session = new LiveSession({ ...prepared, chaos }, ({ event }: StatedEvent) => {
     events++;
     if (event.type === 'svm.vmexit') exits++;
     else if (event.type === 'uart.transmitted') output.push(event.byte);
