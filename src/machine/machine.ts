@@ -67,7 +67,7 @@ export type AdvanceStop =
   | 'ended'
   /**
    * No instruction has retired for a while: every vCPU waits and time has passed from deadline to deadline, or exceptions
-   * follow each other because their handler cannot be fetched. Call again, or give up.
+   * follow each other because their handler cannot be fetched, or not even delivered. Call again, or give up.
    */
   | 'waiting'
   /** Every vCPU waits and no device will ever wake one: only an input can. */
@@ -382,6 +382,10 @@ export class Machine implements ProcessorHost {
     this.instructions++;
     this.unstated++;
     this.barrenEvents = 0;
+  }
+
+  stalls(): void {
+    this.barrenEvents = MOST_BARREN_EVENTS + 1;
   }
 
   /** Applies a device decision: events, signals, the end; then lets interrupt lines settle. */

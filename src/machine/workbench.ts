@@ -94,6 +94,7 @@ export class Workbench implements ProcessorHost {
     if (event.type === 'cpu.shutdown') this.isShutDown = true;
   }
   countPlain(): void {}
+  stalls(): void {}
   end(): void {
     this.isShutDown = true;
   }

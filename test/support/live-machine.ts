@@ -2,6 +2,8 @@
  * A whole machine without a boot image: a test writes code and registers, and reads the events that it states. 64-bit
  * mode, the lowest 16 MiB mapped onto themselves for every privilege level, and a handler for each vector that halts.
  */
+
+import { Vector } from '../../src/machine/faults.js';
 import {
   DEFAULT_CONFIG,
   type DeviationName,
@@ -10,7 +12,7 @@ import {
   type MachineEvent,
   type StatedEvent,
 } from '../../src/machine/index.js';
-import { CR0, CR4, EFER, R, type RegisterName, type Slot } from '../../src/machine/layout/cpu-state.js';
+import { CR0, CR4, EFER, Flag, R, type RegisterName, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { instructionCount, sPA } from '../../src/machine/units.js';
 import { descriptor, gate } from './cpu-machine.js';
 
@@ -42,6 +44,8 @@ export const USER_SEGMENTS: Values = {
   ss: segment(Sel.USER_DATA, 0xcf3),
   cpl: 3n,
 };
+
+const HANGING_IDT = 0x9000;
 
 export class LiveMachine {
   readonly stated: StatedEvent[] = [];
@@ -123,6 +127,18 @@ export class LiveMachine {
   write(address: number, value: bigint): this {
     this.memory.write(sPA(address), 8, value);
     return this;
+  }
+
+  /** 32-bit code of CPL 3 whose #AC is delivered to CPL 3, on a stack that is misaligned, too: each raises the next. */
+  hang(): this {
+    this.write(HANGING_IDT + 8 * Vector.AC, gate(Sel.USER_CODE32, HANDLERS, 0xee));
+    const data = segment(Sel.USER_DATA, 0xcf3);
+    return this.put(USER, '8b01').set({
+      ...{ rip: BigInt(USER), rcx: BigInt(DATA) + 1n, rsp: BigInt(STACK_TOP) + 1n, rflags: 2n | Flag.AC, cpl: 3n },
+      ...{ cr0: CR0.PE | CR0.ET | CR0.NE | CR0.AM, cr4: 0n, efer: 0n },
+      ...{ cs: segment(Sel.USER_CODE32, 0xcfb), ss: data, ds: data, es: data },
+      ...{ idtrBase: BigInt(HANGING_IDT), idtrLimit: 0xffn },
+    });
   }
 
   get(name: RegisterName): bigint {

@@ -34,6 +34,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly processors: number;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
+  /** The vCPU hangs: it will do the same for ever, and no time passes on it. */
+  stalls(): void;
   end(reason: EndReason, status: number): void;
   /** Acknowledges the pending external interrupt. @returns its vector. */
   acknowledge(): number;

@@ -470,13 +470,15 @@ export class Processor implements TransactionHost, SystemContext {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
         this.vectoring = next;
-        const injected = first && origin === 'injected';
+        if (!first || origin !== 'injected') this.interceptEvent(next, during);
         first = false;
-        if (!injected) this.interceptEvent(next, during);
       };
       const delivered = deliverEvent(tx, event, recognise, after);
       if (delivered === 'shutdown') this.shutdown();
-      else {
+      else if (delivered === 'endless') {
+        this.paused = true;
+        this.machine.stalls();
+      } else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
         this.relatch();

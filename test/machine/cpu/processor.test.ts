@@ -1,7 +1,7 @@
 /** Instruction boundaries, traps and world switches on a whole machine: what no single instruction shows. */
 import { describe, expect, it } from 'vitest';
 import { Vector } from '../../../src/machine/faults.js';
-import { Boundary, CR0, CR4, Flag } from '../../../src/machine/layout/cpu-state.js';
+import { Boundary, CR0, CR4, Flag, REGISTER_NAMES } from '../../../src/machine/layout/cpu-state.js';
 import { RAM_BASE } from '../../../src/machine/layout/linear-memory.js';
 import { VMCB } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
@@ -200,6 +200,18 @@ describe('advance', () => {
     const { length } = live.vectors;
     expect(live.run()).toBe('waiting');
     expect(live.vectors.length).toBe(2 * length);
+  });
+
+  it('comes back when exceptions raise each other without end, and none is delivered (APM vol.2 §8.2.9 #DF)', () => {
+    const live = new LiveMachine(HLT).hang();
+    const registers = (): readonly bigint[] => REGISTER_NAMES.map((name) => live.get(name));
+    const before = registers();
+    expect([live.run(), live.run()]).toEqual(['waiting', 'waiting']);
+    expect([live.retired, live.events]).toEqual([0, []]);
+    expect(registers()).toEqual(before);
+    // A stack that is aligned, and the same exception is delivered.
+    live.set({ rsp: at(STACK_TOP) }).run(1);
+    expect(live.vectors).toEqual([Vector.AC]);
   });
 
   it('gives control back to L1 with shutdown told apart from the end of waiting', () => {
