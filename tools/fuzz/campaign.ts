@@ -1,14 +1,14 @@
 /**
  * A fuzz run: programs by number from a seed, on pairs of machines that serve for many programs, until enough instructions
- * have retired or a program ends differently on the two. Such a program is cut to the fewest instructions that differ.
+ * have retired or enough programs ended differently on the two. Such a program is cut to little that still differs.
  */
 import { CPU_PROFILES, type CpuProfile, Decoder, INSTRUCTIONS, invariant } from '../../src/machine/index.js';
-import { disassemble } from '../../src/replay/index.js';
 import { repertoireOf } from './code.js';
 import { Coverage } from './coverage.js';
 import { Pair } from './pair.js';
 import { Program, type Workshop } from './program.js';
 import { Random } from './random.js';
+import { fewestInstructions, Shrinker, type Shrunk } from './shrink.js';
 
 /** Most instructions of one program. */
 const PROGRAM_INSTRUCTIONS = 12_000;
@@ -18,29 +18,35 @@ const PROGRAMS_OF_A_PAIR = 100;
 export interface CampaignOptions {
   /** Ends when so many have retired. */
   readonly instructions: number;
-  readonly seed: number;
   readonly firstProgram?: number;
+  /** Ends after so many programs at the latest. */
+  readonly programs?: number;
+  /** Ends with so many findings; 1 without it. */
+  readonly findings?: number;
+  /** False leaves findings as they were seen; cutting one down takes a minute or two. */
+  readonly shrinks?: boolean;
   /** Called after each program. */
   readonly progress?: (retired: number, program: number) => void;
 }
 
-export interface Failure {
+/** A program that ended differently on engine and evaluator. */
+export interface Finding {
   readonly program: number;
   readonly profile: string;
   /** Programs that ran before it on the same machines, and are needed; 0 for none. */
   readonly before: number;
-  /** Instructions after which the two differ: the last of them is the one to look at. */
+  /** Instructions within which the two came to differ. */
   readonly instructions: number;
-  /** The instruction, as the evaluator is about to execute it. */
-  readonly instruction: string;
   readonly differences: readonly string[];
+  /** Undefined where programs before it are needed, or it was not asked for. */
+  readonly shrunk: Shrunk | undefined;
 }
 
 export interface CampaignResult {
   readonly retired: number;
   readonly programs: number;
   readonly coverage: Coverage;
-  readonly failure: Failure | undefined;
+  readonly findings: readonly Finding[];
 }
 
 export class Campaign {
@@ -48,13 +54,16 @@ export class Campaign {
 
   constructor(private readonly seed: number) {}
 
-  run({ instructions, firstProgram = 0, progress }: CampaignOptions): CampaignResult {
+  run(options: CampaignOptions): CampaignResult {
+    const { instructions, firstProgram = 0, programs = Number.POSITIVE_INFINITY } = options;
+    const { findings: wanted = 1, shrinks = true } = options;
     const coverage = new Coverage(new Decoder(INSTRUCTIONS, new Set()).tables.forms);
+    const findings: Finding[] = [];
     let retired = 0;
     let pair: Pair | undefined;
     let first = firstProgram;
     let number = firstProgram;
-    for (; retired < instructions; number++) {
+    for (; retired < instructions && number < firstProgram + programs && findings.length < wanted; number++) {
       if (pair === undefined || number % PROGRAMS_OF_A_PAIR === 0) {
         pair = new Pair(this.profileOf(number).name);
         coverage.watch(pair.evaluator.machine);
@@ -65,12 +74,15 @@ export class Campaign {
       retired += outcome.retired;
       coverage.count(pair.evaluator.stated);
       if (outcome.differences.length > 0) {
-        return { retired, programs: number + 1 - firstProgram, coverage, failure: this.failureOf(number, first) };
+        const { differences } = outcome;
+        const seen = { program: number, profile: this.profileOf(number).name, before: number - first, differences };
+        const whole = { ...seen, instructions: PROGRAM_INSTRUCTIONS, shrunk: undefined };
+        findings.push(shrinks ? this.shrunk(whole, first) : whole);
       }
-      if (outcome.spent) pair = undefined;
-      progress?.(retired, number);
+      if (outcome.spent || outcome.differences.length > 0) pair = undefined;
+      options.progress?.(retired, number);
     }
-    return { retired, programs: number - firstProgram, coverage, failure: undefined };
+    return { retired, programs: number - firstProgram, coverage, findings };
   }
 
   program(number: number): Program {
@@ -95,47 +107,31 @@ export class Campaign {
     return made;
   }
 
-  // Failures
+  // Findings
 
   /** @param first the first program that ran on the same machines. */
-  private failureOf(program: number, first: number): Failure {
+  private shrunk(seen: Finding, first: number): Finding {
+    const { program, profile } = seen;
     for (let before = 0; ; before = Math.max(1, 2 * before)) {
       const from = Math.max(first, program - before);
-      const { differences } = this.attempt(from, program, PROGRAM_INSTRUCTIONS);
-      if (differences.length > 0) return this.shortest(from, program);
+      const differ = (limit: number): boolean => this.differences(from, program, limit).length > 0;
+      if (differ(PROGRAM_INSTRUCTIONS)) {
+        const instructions = fewestInstructions(PROGRAM_INSTRUCTIONS, differ);
+        const differences = this.differences(from, program, instructions);
+        const fewest = { program, profile, before: program - from, instructions, differences };
+        if (from < program) return { ...fewest, shrunk: undefined };
+        return { ...fewest, shrunk: new Shrinker(profile).shrink(this.program(program), instructions) };
+      }
       if (from > first) continue;
-      const profile = this.profileOf(program).name;
       const lost = 'not seen again on fresh machines: the run depends on something that is no part of it';
-      return { program, profile, before: program - first, instructions: 0, instruction: '', differences: [lost] };
+      return { ...seen, differences: [lost, ...seen.differences] };
     }
-  }
-
-  private shortest(from: number, program: number): Failure {
-    let [agreeing, disagreeing] = [0, PROGRAM_INSTRUCTIONS];
-    while (disagreeing - agreeing > 1) {
-      const middle = (agreeing + disagreeing) >> 1;
-      if (this.attempt(from, program, middle).differences.length === 0) agreeing = middle;
-      else disagreeing = middle;
-    }
-    const { pair } = this.attempt(from, program, agreeing);
-    const { machine } = pair.evaluator;
-    const features = { physicalAddressBits: 48, gigabytePages: true };
-    const { memory, registers, engine } = machine;
-    const place = { memory, registers, decoder: engine.decoder, features };
-    const rip = registers[16 as Parameters<typeof engine.syncShadow>[0]] as bigint;
-    const [next] = disassemble(place, rip, 1);
-    const bytes = Buffer.from(next?.bytes ?? []).toString('hex');
-    return {
-      ...{ program, profile: this.profileOf(program).name, before: program - from, instructions: disagreeing },
-      instruction: `${rip.toString(16)}: ${next?.text ?? '?'} [${bytes}]`,
-      differences: this.attempt(from, program, disagreeing).differences,
-    };
   }
 
   /** Programs `from` to `program` on fresh machines, the last of them for `limit` instructions. */
-  private attempt(from: number, program: number, limit: number): { pair: Pair; differences: readonly string[] } {
+  private differences(from: number, program: number, limit: number): readonly string[] {
     const pair = new Pair(this.profileOf(program).name);
     for (let number = from; number < program; number++) pair.run(this.program(number), PROGRAM_INSTRUCTIONS);
-    return { pair, differences: pair.run(this.program(program), limit).differences };
+    return pair.run(this.program(program), limit).differences;
   }
 }

@@ -32,10 +32,12 @@ const [CS_LONG, CS_BIG] = [25, 26];
 
 /** The mode that instructions execute in, as a number to count by. */
 class ModeCounter {
-  readonly counts = new Float64Array(1 << 10);
   private readonly words: Uint32Array;
 
-  constructor({ registers }: Machine) {
+  constructor(
+    private readonly counts: Float64Array,
+    { registers }: Machine,
+  ) {
     this.words = new Uint32Array(registers.buffer, registers.byteOffset, 2 * registers.length);
   }
 
@@ -75,6 +77,7 @@ export class Coverage {
   private readonly begun: Float64Array;
   private readonly completed: Float64Array;
   private readonly assisted: Float64Array;
+  private readonly modeCounts = new Float64Array(1 << 10);
   private readonly vectors = new Map<string, number>();
   private readonly exits = new Map<string, number>();
   private readonly events = new Map<EventType, number>();
@@ -89,11 +92,9 @@ export class Coverage {
 
   /** Counts what this machine, which runs on the evaluator, executes from now on. */
   watch(machine: Machine): void {
-    const modes = new ModeCounter(machine);
-    this.watched.push(modes);
+    const modes = new ModeCounter(this.modeCounts, machine);
     machine.watch(this.counter(this.begun, this.completed, () => modes.count()));
   }
-  private readonly watched: ModeCounter[] = [];
 
   /** Counts what the engine of this machine leaves to the evaluator. */
   watchAssists(machine: Machine): void {
@@ -144,11 +145,9 @@ export class Coverage {
 
   modes(): readonly Counted[] {
     const sums = new Map<string, number>();
-    for (const { counts } of this.watched) {
-      counts.forEach((count, key) => {
-        if (count > 0) sums.set(modeName(key), (sums.get(modeName(key)) ?? 0) + count);
-      });
-    }
+    this.modeCounts.forEach((count, key) => {
+      if (count > 0) sums.set(modeName(key), (sums.get(modeName(key)) ?? 0) + count);
+    });
     return sorted(sums);
   }
   exceptions(): readonly Counted[] {

@@ -1,7 +1,7 @@
 /** Engine and evaluator side by side: the same program, and what they disagree in. */
 import { EventEncoder } from '../../src/journal/index.js';
 import { R, REGISTER_NAMES, type StatedEvent } from '../../src/machine/index.js';
-import type { Program } from './program.js';
+import type { Script } from './program.js';
 import { isRefusal, type Outcome, Subject } from './subject.js';
 
 export interface PairOutcome {
@@ -21,9 +21,9 @@ export class Pair {
     this.evaluator = new Subject(cpu, 'evaluator');
   }
 
-  run(program: Program, limit: number): PairOutcome {
-    const found = this.engine.run(program, limit);
-    const expected = this.evaluator.run(program, limit);
+  run(script: Script, limit: number): PairOutcome {
+    const found = this.engine.run(script, limit);
+    const expected = this.evaluator.run(script, limit);
     return {
       retired: expected.retired,
       differences: this.differences(expected, found),

@@ -36,6 +36,12 @@ export interface Hop {
   readonly stretches: readonly Stretch[];
 }
 
+/** What a machine runs: memory, and states that follow each other, as many as there are. */
+export interface Script {
+  readonly image: Uint8Array;
+  hop(index: number): Hop | undefined;
+}
+
 /** What all programs on one CPU profile share. */
 export interface Workshop {
   readonly profile: CpuProfile;
@@ -48,8 +54,8 @@ const LONGEST_STRETCH = 150;
 const MOST_STRETCHES = 4;
 const PROLOGUE_INSTRUCTIONS = 200;
 
-export class Program {
-  readonly image = new Image();
+export class Program implements Script {
+  private readonly memory = new Image();
   private readonly random: Random;
   private readonly environment: Environment;
   private readonly modes: readonly Mode[];
@@ -81,6 +87,10 @@ export class Program {
     this.writeMemory(randomStyle(repertoire, random));
   }
 
+  get image(): Uint8Array {
+    return this.memory.bytes;
+  }
+
   /** The state after `index` others. */
   hop(index: number): Hop {
     while (this.hops.length <= index) this.hops.push(this.hops.length === 0 ? this.firstHop() : this.nextHop());
@@ -90,7 +100,7 @@ export class Program {
   // Memory
 
   private writeMemory(style: CodeStyle): void {
-    const { image, random, environment, modes } = this;
+    const { memory: image, random, environment, modes } = this;
     const oddity = random.pick([0, 0, 6, 3]);
     writePageTables(image, random, oddity);
     writeNestedTables(image, random, random.pick([0, 0, 6, 3]));
@@ -115,7 +125,7 @@ export class Program {
 
   /** A few bytes of anything, then RSM. */
   private writeSmmHandler(): void {
-    const { image, random } = this;
+    const { memory: image, random } = this;
     const at = At.SMM + 0x8000;
     image.put(at, random.pick(['90', '66b8 34120000', '40 41', 'f7f1', '0f0b', '8ed8 89c3']));
     image.put(at + 12, '0faa');
@@ -123,7 +133,7 @@ export class Program {
   }
 
   private writeData(): void {
-    const { image, random } = this;
+    const { memory: image, random } = this;
     const addressing = addressingOf(random.pick(this.modes), this.environment);
     for (let at = At.DATA; at < At.DATA + DATA_BYTES; at += 4) image.write32(at, random.next32());
     for (let count = 0; count < 400; count++) {

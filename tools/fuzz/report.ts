@@ -1,6 +1,6 @@
 /** What a fuzz run tells: its figures, what it has covered and what too rarely, and the difference that it found. */
 import { grouped, table } from '../cli/format.js';
-import type { CampaignResult } from './campaign.js';
+import type { CampaignResult, Finding } from './campaign.js';
 import type { Counted, Coverage, FormCount } from './coverage.js';
 
 export interface Told extends CampaignResult {
@@ -8,13 +8,16 @@ export interface Told extends CampaignResult {
   readonly seconds: number;
 }
 
-/** Every form is to begin at least once in so many instructions. */
-const INSTRUCTIONS_FOR_ONE = 100_000;
+/** Every form is to begin at least once in so many instructions, in runs that are long enough to judge by. */
+const INSTRUCTIONS_FOR_ONE = 500_000;
+const JUDGED_FROM = 5_000_000;
+const LONGEST_LISTING = 60;
 /** Forms that no processor of this machine completes: they always end in an exception or an intercept. */
 const NEVER_COMPLETE = /^(UD[012]|SKINIT|VMMCALL)$/;
 
-/** How often every form must have begun in a run of `retired` instructions. */
-export const coverageFloor = (retired: number): number => Math.floor(retired / INSTRUCTIONS_FOR_ONE);
+/** How often every form must have begun in a run of `retired` instructions; 0 when it is too short to judge by. */
+export const coverageFloor = (retired: number): number =>
+  retired < JUDGED_FROM ? 0 : Math.floor(retired / INSTRUCTIONS_FOR_ONE);
 
 /** Forms that began less often than that, or, in a run that has a floor, never completed. */
 export function missedForms(coverage: Coverage, floor: number): readonly FormCount[] {
@@ -51,7 +54,7 @@ function groupRows(coverage: Coverage): readonly GroupRow[] {
 }
 
 export function reportLines(told: Told): readonly string[] {
-  const { coverage, retired, programs, seconds, seed, failure } = told;
+  const { coverage, retired, programs, seconds, seed, findings } = told;
   const floor = coverageFloor(retired);
   const missed = missedForms(coverage, floor);
   const lines = [
@@ -76,15 +79,45 @@ export function reportLines(told: Told): readonly string[] {
       ...missed.map(({ mnemonic, text, begun, completed }) => `  ${mnemonic} ${text}: ${begun}, ${completed}`),
     );
   }
-  if (failure === undefined) return [...lines, 'engine and evaluator agree'];
-  const { program, profile, before, instructions, instruction, differences } = failure;
-  return [
-    ...lines,
-    `DIFFERENT: program ${program} on ${profile}${before === 0 ? '' : `, after the ${before} before it`}, ` +
-      `instruction ${instructions} (${instruction})`,
-    '  evaluator and engine:',
+  for (const finding of findings) lines.push(...findingLines(finding, seed), '');
+  const verdict = findings.length === 0 ? 'engine and evaluator agree' : 'engine and evaluator differ';
+  return [...lines, `${grouped(programs)} programs, ${grouped(findings.length)} disagreements: ${verdict}`];
+}
+
+function findingLines(
+  { program, profile, before, instructions, differences, shrunk }: Finding,
+  seed: number,
+): string[] {
+  const after = before === 0 ? '' : `, after the ${before} before it on the same machines`;
+  const again = `npm run fuzz -- --seed ${seed} --program ${program - before} --programs ${before + 1}`;
+  const lines = [
+    `DIFFERENT: seed ${seed}, program ${program} on ${profile}${after}, within ${instructions} instructions`,
+    `again by: ${again}`,
+    'evaluator and engine:',
     ...differences.map((line) => `  ${line}`),
   ];
+  if (shrunk === undefined) return lines;
+  lines.push(`shrunk to ${shrunk.listing.length} instructions, the others NOPs:`);
+  for (const state of shrunk.states) {
+    lines.push(`  set: ${state.map(({ name, value }) => `${name}=${value.toString(16)}`).join(' ')}`);
+  }
+  const hidden = Math.max(0, shrunk.listing.length - LONGEST_LISTING);
+  if (hidden > 0) lines.push(`    the last ${LONGEST_LISTING} of them:`);
+  lines.push(
+    ...table(
+      shrunk.listing
+        .slice(hidden)
+        .map(({ rip, bytes, text, times }) => [
+          ...[rip.toString(16), bytes],
+          times === 1 ? text : `${text}  (${grouped(times)} times)`,
+        ]),
+      ['right'],
+      '    ',
+    ),
+    'evaluator and engine, shrunk:',
+    ...shrunk.differences.map((line) => `  ${line}`),
+  );
+  return lines;
 }
 
 function groupTable(rows: readonly GroupRow[]): readonly string[] {
@@ -108,7 +141,7 @@ function countTable(title: string, counts: readonly Counted[]): readonly string[
 }
 
 export function reportJson(told: Told): unknown {
-  const { coverage, retired, programs, seconds, seed, failure } = told;
+  const { coverage, retired, programs, seconds, seed, findings } = told;
   const floor = coverageFloor(retired);
   return {
     ...{ seed, instructions: retired, programs, seconds, instructionsPerSecond: retired / seconds },
@@ -121,6 +154,7 @@ export function reportJson(told: Told): unknown {
     exits: coverage.exitCodes(),
     events: coverage.eventTypes(),
     forms: coverage.formCounts(),
-    failure: failure ?? null,
+    disagreements: findings.length,
+    findings,
   };
 }

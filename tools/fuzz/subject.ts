@@ -18,7 +18,7 @@ import {
   UnsupportedError,
 } from '../../src/machine/index.js';
 import { RAM_BYTES } from './memory-map.js';
-import type { Hop, Program, Stretch } from './program.js';
+import type { Hop, Script, Stretch } from './program.js';
 import type { State } from './state.js';
 
 /** Most states that the fuzzer sets in one program, however few instructions it retires. */
@@ -38,6 +38,8 @@ const PAGING = [R.cr0, R.cr3, R.cr4, R.efer, R.pdpte0, R.pdpte1, R.pdpte2, R.pdp
 
 export interface Outcome {
   readonly retired: number;
+  /** States that were set. */
+  readonly hops: number;
   /** Why the machine refused to go on; the text of an error that is no `UnsupportedError` is a bug. */
   readonly error: Error | undefined;
   /** The machine can run nothing more: a device has ended it. */
@@ -61,25 +63,29 @@ export class Subject {
     return this.machine.memory.window(0, RAM_BYTES);
   }
 
-  /** Runs a program for at most `limit` instructions. */
-  run(program: Program, limit: number): Outcome {
-    this.restart(program.image.bytes);
+  /** Runs a program for at most `limit` instructions, or up to the state behind `mostHops` others. */
+  run(script: Script, limit: number, mostHops = MOST_HOPS): Outcome {
+    this.restart(script.image);
     const { machine } = this;
     const start = machine.retired;
     const end = start + limit;
     let error: Error | undefined;
+    let hops = 0;
     try {
       let barren = 0;
-      for (let index = 0; machine.retired < end && index < MOST_HOPS && barren < MOST_BARREN_HOPS; index++) {
+      while (machine.retired < end && hops < mostHops && barren < MOST_BARREN_HOPS) {
+        const hop = script.hop(hops);
+        if (hop === undefined) break;
+        hops++;
         const before = machine.retired;
-        if (!this.runHop(program.hop(index), end)) break;
+        if (!this.runHop(hop, end)) break;
         barren = machine.retired === before ? barren + 1 : 0;
       }
     } catch (reason) {
       if (!(reason instanceof Error)) throw reason;
       error = reason;
     }
-    return { retired: machine.retired - start, error, spent: isOver(machine) };
+    return { retired: machine.retired - start, hops, error, spent: isOver(machine) };
   }
 
   /** @returns false when the machine has ended for good. */
