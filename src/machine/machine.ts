@@ -5,6 +5,7 @@
  * applied by the reducer and then handed to the sink. The machine never reads the host's clock, randomness or
  * environment: a session is a function of configuration, boot image and inputs (laws 1 and 2).
  */
+import type { Board } from './boot/board.js';
 import { bootMultiboot } from './boot/multiboot.js';
 import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
@@ -173,11 +174,15 @@ export class Machine implements ProcessorHost {
     return this.config.vcpus;
   }
 
+  private get board(): Board {
+    return { vcpus: this.processors, timerBits: this.state.devices.acpi.timerBits };
+  }
+
   // Inputs
 
   /** Loads the image and sets the registers that the boot protocol prescribes. @throws InputError */
   boot(image: BootImage): void {
-    const entry = bootMultiboot(this.memory, image.bytes, image.commandLine);
+    const entry = bootMultiboot(this.memory, this.board, image.bytes, image.commandLine);
     this.state1({
       type: 'input.boot',
       imageDigest: image.digest,

@@ -12,8 +12,9 @@ import { FCW_INIT } from '../cpu/xstate.js';
 import { CR0, R, Segment as SegmentNumber, type Slot, segmentSlot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { type SPA, sPA } from '../units.js';
+import type { Board } from './board.js';
 import { isElf, planElf } from './elf.js';
-import { installVectors } from './firmware.js';
+import { installFirmware } from './firmware.js';
 import { ImageReader, refuseImage } from './image-reader.js';
 import { findHeader, planByHeader } from './multiboot-header.js';
 import { CONVENTIONAL_END, checkPlan, FreeMemory, HIGH_MEMORY, loadSegments } from './segments.js';
@@ -58,6 +59,7 @@ const BDA_MEMORY_KIB = 0x413;
  */
 export function bootMultiboot(
   memory: PhysicalMemory,
+  board: Board,
   image: Uint8Array,
   commandLine: string,
   modules: readonly BootModule[] = [],
@@ -81,7 +83,7 @@ export function bootMultiboot(
     refuseImage('', `no room in RAM for ${length} bytes of boot information`, 'Give the machine more --memory.');
   }
 
-  installVectors(memory);
+  installFirmware(memory, board);
   loadSegments(memory, plan.segments);
   for (const [index, module] of modules.entries()) memory.copyIn(places[index] as SPA, module.bytes);
   memory.copyIn(infoAt, info(infoAt));

@@ -16,7 +16,8 @@ import {
 } from './debug-exit.js';
 import { type FieldTable, NO_EVENTS } from './device.js';
 import { FIRMWARE_CONFIGURATION, FW_CFG_EVENT_FIELDS, type FwCfgEvent, type FwCfgState } from './fw-cfg.js';
-import { HPET_EVENT_FIELDS, HPET_TIMERS, type HpetEvent, type HpetState } from './hpet.js';
+import { HPET_TIMERS } from './hpet.js';
+import { HPET_EVENT_FIELDS, type HpetEvent, type HpetState } from './hpet-state.js';
 import { IO_APIC, IOAPIC_EVENT_FIELDS, type IoApicEvent, type IoApicState } from './io-apic.js';
 import * as lapic from './local-apic.js';
 import { LOCAL_APIC } from './local-apic.js';

@@ -22,7 +22,7 @@ const elf = (segment: Partial<ElfSegment> = {}, fields: ElfFields = {}, ...more:
 
 function boot(image: Uint8Array, commandLine = 'guest', modules: readonly BootModule[] = [], ramBytes = RAM_BYTES) {
   const memory = new PhysicalMemory(ramBytes);
-  const registers = new Map(bootMultiboot(memory, image, commandLine, modules));
+  const registers = new Map(bootMultiboot(memory, { vcpus: 1, timerBits: 24 }, image, commandLine, modules));
   const u32 = (address: number): number => memory.read32(address);
   const info = Number(registers.get(R.rbx));
   return { memory, registers, info, u32, text: (address: number) => textAt(memory, address) };

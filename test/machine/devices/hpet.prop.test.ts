@@ -1,7 +1,8 @@
 /** The HPET as a function of time, held against one whose counter is stepped tick by tick. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { decideWideWrite, HPET, HPET_TIMERS } from '../../../src/machine/devices/hpet.js';
+import { decideWideWrite, HPET_TIMERS } from '../../../src/machine/devices/hpet.js';
+import { HPET } from '../../../src/machine/devices/hpet-state.js';
 import { nanoseconds } from '../../../src/machine/units.js';
 import { Bench } from './given.js';
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { decideWideWrite, HPET, HPET_BASE, HPET_TIMERS } from '../../../src/machine/devices/hpet.js';
+import { decideWideWrite, HPET_TIMERS } from '../../../src/machine/devices/hpet.js';
+import { HPET, HPET_BASE } from '../../../src/machine/devices/hpet-state.js';
 import { LAPIC } from '../../../src/machine/devices/local-apic-state.js';
 import { PIT_HERTZ } from '../../../src/machine/devices/pit-8254.js';
 import { timeOfTick } from '../../../src/machine/devices/ticks.js';
