@@ -2,7 +2,7 @@
  * The journal's front door: what other folders may use.
  */
 export { type Chunk, ChunkEncoder } from './chunk.js';
-export { EncodingError, type EventTable, encodeEvent } from './codec.js';
+export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { containsBytes, sameBytes } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';

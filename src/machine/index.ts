@@ -3,11 +3,13 @@
  */
 
 export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
-export type { CpuProfile } from './cpu/cpuid.js';
+export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
+export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
+export type { Form } from './decode/tables.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,
@@ -25,11 +27,13 @@ export { stateAfter } from './history.js';
 export type { Feature, Instruction } from './isa/instruction.js';
 export { INSTRUCTIONS } from './isa/instructions.js';
 export {
+  Boundary,
   CR0,
   CR4,
   decodeDelta,
   EFER,
   encodeDelta,
+  Flag,
   fprSlot,
   gprSlot,
   R,
@@ -40,6 +44,7 @@ export {
   Segment,
   SLOT_COUNT,
   type Slot,
+  SvmMode,
   segmentSlot,
   xmmSlot,
 } from './layout/cpu-state.js';
@@ -64,4 +69,4 @@ export { initialState, type MachineState, reduce } from './reduce.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
-export { type Tier, Workbench } from './workbench.js';
+export { Workbench } from './workbench.js';

@@ -11,7 +11,7 @@ import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
-import type { ProcessorHost } from './cpu/processor-host.js';
+import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
 import { withStartup } from './cpu/reset.js';
 import type { DecodedInstruction } from './decode/decoded.js';
 import {
@@ -71,7 +71,10 @@ export type AdvanceStop =
   | 'limit'
   /** The session is over; `state.ended` says how. */
   | 'ended'
-  /** Every vCPU waits, and time has passed from deadline to deadline for a while: call again, or give up. */
+  /**
+   * No instruction has retired for a while: every vCPU waits and time has passed from deadline to deadline, or exceptions
+   * follow each other because their handler cannot be fetched, or not even delivered. Call again, or give up.
+   */
   | 'waiting'
   /** Every vCPU waits and no device will ever wake one: only an input can. */
   | 'idle';
@@ -97,8 +100,8 @@ export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf
 
 const NEVER = Number.POSITIVE_INFINITY;
 const BOOTSTRAP_VCPU = 0;
-/** How often `advance` lets time pass while nothing runs before it returns, so that its caller can stop. */
-const MOST_SKIPS = 1000;
+/** Events without an instruction among them after which `advance` returns, so that its caller can stop. */
+const MOST_BARREN_EVENTS = 250;
 
 export class Machine implements ProcessorHost {
   readonly memory: PhysicalMemory;
@@ -118,13 +121,16 @@ export class Machine implements ProcessorHost {
   private release: number | undefined;
   /** A device has asked for the end: it comes once the instruction that did so is complete. */
   private ending: Decision['end'] = null;
+  /** Events since an instruction retired. */
+  private barrenEvents = 0;
   /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
   private interrupted: number | undefined;
 
-  /** @throws InputError */
+  /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
   constructor(
     readonly config: MachineConfig,
     private readonly sink: EventSink,
+    private readonly tier: Tier = 'engine',
   ) {
     checkConfig(config);
     const profile = machineProfile(config);
@@ -163,6 +169,11 @@ export class Machine implements ProcessorHost {
   /** Those of the vCPU whose turn it is. */
   get registers() {
     return this.engine.registers;
+  }
+
+  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
+  watch(watcher: ExecutionWatcher): void {
+    this.processor.watcher = watcher;
   }
 
   get vcpu(): number {
@@ -243,8 +254,9 @@ export class Machine implements ProcessorHost {
   }
 
   private loop(limit: InstructionCount): AdvanceStop {
-    let skips = 0;
+    this.barrenEvents = 0;
     for (;;) {
+      if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
@@ -254,12 +266,9 @@ export class Machine implements ProcessorHost {
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
         if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
-        if (skips === MOST_SKIPS) return 'waiting';
-        skips++;
         this.skipTo(deadline);
         continue;
       }
-      skips = 0;
       this.runUntil(Math.min(limit, this.instructionAt(deadline), this.turnEnd));
     }
   }
@@ -350,11 +359,12 @@ export class Machine implements ProcessorHost {
   }
 
   private runUntil(target: number): void {
-    if (this.processor.mustStep) this.step(undefined);
+    if (this.processor.mustStep || this.tier === 'evaluator') this.step(undefined);
     else {
       const { stop, retired } = this.engine.run(target - this.instructions);
       this.instructions += retired;
       this.unstated += retired;
+      if (retired > 0) this.barrenEvents = 0;
       if (stop === 'assist') this.step(this.engine.assisted());
     }
   }
@@ -391,6 +401,7 @@ export class Machine implements ProcessorHost {
     // An event of registers is none of a device's, nor is whose turn it is.
     if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;
     this.instructions += retired;
+    this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
     this.sink({ retired, vcpu, level, event });
   }
@@ -404,6 +415,11 @@ export class Machine implements ProcessorHost {
   countPlain(): void {
     this.instructions++;
     this.unstated++;
+    this.barrenEvents = 0;
+  }
+
+  stalls(): void {
+    this.barrenEvents = MOST_BARREN_EVENTS + 1;
   }
 
   /** Applies a device decision: events, signals, the end; then lets interrupt lines settle. */

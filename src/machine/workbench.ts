@@ -8,7 +8,7 @@
 import { BASE_PROFILE, type CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
-import type { ProcessorHost } from './cpu/processor-host.js';
+import type { ProcessorHost, Tier } from './cpu/processor-host.js';
 import { invariant } from './errors.js';
 import type { MachineEvent } from './events.js';
 import type { Feature } from './isa/instruction.js';
@@ -18,9 +18,6 @@ import { PhysicalMemory } from './mmu/memory.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type Nanoseconds, nanoseconds } from './units.js';
 import { Engine } from './wasm/engine.js';
-
-/** Which implementation executes: the reference over bigints, or the engine with what it leaves to the reference. */
-export type Tier = 'evaluator' | 'engine';
 
 export interface RaisedException {
   readonly vector: number;
@@ -104,6 +101,7 @@ export class Workbench implements ProcessorHost {
     if (event.type === 'cpu.shutdown') this.isShutDown = true;
   }
   countPlain(): void {}
+  stalls(): void {}
   end(): void {
     this.isShutDown = true;
   }

@@ -1,12 +1,15 @@
 /** Evaluator and engine are one instruction set: every form, in every mode, on random operands, faults included. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { Tier } from '../../src/machine/cpu/processor-host.js';
 import type { Form } from '../../src/machine/decode/tables.js';
 import type { Feature } from '../../src/machine/isa/instruction.js';
 import { REGISTER_NAMES, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../src/machine/units.js';
-import { type Tier, Workbench } from '../../src/machine/workbench.js';
-import { type Bits, CODE, encode, prepareMemory, Random, randomRegisters } from '../support/random-instructions.js';
+import { Workbench } from '../../src/machine/workbench.js';
+import { type Bits, encode } from '../../tools/fuzz/encode.js';
+import { Random } from '../../tools/fuzz/random.js';
+import { CODE, prepareMemory, randomRegisters } from '../support/random-instructions.js';
 
 const RAM_BYTES = 0x100000;
 const FEATURES: readonly Feature[] = [

@@ -70,6 +70,17 @@ describe('application processors (APM vol.2 §16.5 Interprocessor Interrupts)', 
 });
 
 describe('turns', () => {
+  it('go to others while one hangs: exceptions that raise each other for ever', () => {
+    const live = new TwoVcpus(`${X2APIC} ${SIPI} ${LOOP_FOREVER}`, LOOP_FOREVER);
+    live.run(20);
+    while (live.machine.vcpu !== 0) live.run(1);
+    const [hanging, other] = [live.ran(0), live.ran(1)];
+    live.hang();
+    for (let call = 0; call < 10; call++) live.run(1000);
+    expect(live.ran(0)).toBe(hanging);
+    expect(live.ran(1)).toBeGreaterThan(other + 3 * QUANTUM);
+  });
+
   it('last a quantum while both have something to do', () => {
     const live = new TwoVcpus(`${X2APIC} ${SIPI} ${LOOP_FOREVER}`, LOOP_FOREVER);
     live.run(1000);

@@ -4,6 +4,7 @@
  */
 import { expect } from 'vitest';
 import { Processor } from '../../src/machine/cpu/processor.js';
+import type { Tier } from '../../src/machine/cpu/processor-host.js';
 import type { MachineEvent } from '../../src/machine/events.js';
 import type { Feature } from '../../src/machine/isa/instruction.js';
 import {
@@ -21,7 +22,7 @@ import {
   segmentSlot,
 } from '../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../src/machine/units.js';
-import { type Tier, Workbench } from '../../src/machine/workbench.js';
+import { Workbench } from '../../src/machine/workbench.js';
 
 export const CODE = 0x1_0000;
 export const DATA = 0x4_0000;

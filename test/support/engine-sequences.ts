@@ -5,8 +5,8 @@
 import type { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
 import type { Form } from '../../src/machine/decode/tables.js';
+import type { Random } from '../../tools/fuzz/random.js';
 import { type Bits, CODE, DATA, STACK_TOP, type Values } from './engine-bench.js';
-import type { Random } from './random-instructions.js';
 
 /** How an instruction is encoded, as far as its form leaves that open. */
 export interface Shape {

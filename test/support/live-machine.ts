@@ -2,6 +2,8 @@
  * A whole machine without a boot image: a test writes code and registers, and reads the events that it states. 64-bit
  * mode, the lowest 16 MiB mapped onto themselves for every privilege level, and a handler for each vector that halts.
  */
+
+import { Vector } from '../../src/machine/faults.js';
 import {
   DEFAULT_CONFIG,
   type DeviationName,
@@ -10,7 +12,7 @@ import {
   type MachineEvent,
   type StatedEvent,
 } from '../../src/machine/index.js';
-import { CR0, CR4, EFER, R, type RegisterName, SLOT_COUNT, type Slot } from '../../src/machine/layout/cpu-state.js';
+import { CR0, CR4, EFER, Flag, R, type RegisterName, type Slot } from '../../src/machine/layout/cpu-state.js';
 import { instructionCount, sPA } from '../../src/machine/units.js';
 import { descriptor, gate } from './cpu-machine.js';
 
@@ -43,11 +45,11 @@ export const USER_SEGMENTS: Values = {
   cpl: 3n,
 };
 
+const HANGING_IDT = 0x9000;
+
 export class LiveMachine {
   readonly stated: StatedEvent[] = [];
   readonly machine: Machine;
-
-  private before = 0;
 
   /** Kernel mode at `CODE`, which holds `code`: bytes in hexadecimal. @param cpu name of a profile. */
   constructor(
@@ -61,18 +63,6 @@ export class LiveMachine {
     this.machine = new Machine(config, (event) => this.stated.push(event));
     this.put(CODE, code);
     this.start(values);
-  }
-
-  /** Begins anew: RAM zero but for the tables, registers as at first, nothing stated. Devices stay as they are. */
-  restart(): void {
-    this.memory.copyIn(sPA(0), new Uint8Array(RAM_BYTES));
-    for (let slot = 0; slot < SLOT_COUNT; slot++) this.machine.registers[slot as Slot] = 0n;
-    this.machine.engine.flush(undefined);
-    this.start({});
-    this.machine.engine.takeDelta();
-    this.machine.state.ended = null;
-    this.stated.length = 0;
-    this.before = this.machine.retired;
   }
 
   private start(values: Values): void {
@@ -123,12 +113,8 @@ export class LiveMachine {
     }
   }
 
-  /** Instructions retired since the last `restart`. */
   get retired(): number {
-    return this.machine.retired - this.before;
-  }
-  get ram(): Uint8Array {
-    return this.memory.window(0, RAM_BYTES);
+    return this.machine.retired;
   }
 
   get memory() {
@@ -141,6 +127,18 @@ export class LiveMachine {
   write(address: number, value: bigint): this {
     this.memory.write(sPA(address), 8, value);
     return this;
+  }
+
+  /** 32-bit code of CPL 3 whose #AC is delivered to CPL 3, on a stack that is misaligned, too: each raises the next. */
+  hang(): this {
+    this.write(HANGING_IDT + 8 * Vector.AC, gate(Sel.USER_CODE32, HANDLERS, 0xee));
+    const data = segment(Sel.USER_DATA, 0xcf3);
+    return this.put(USER, '8b01').set({
+      ...{ rip: BigInt(USER), rcx: BigInt(DATA) + 1n, rsp: BigInt(STACK_TOP) + 1n, rflags: 2n | Flag.AC, cpl: 3n },
+      ...{ cr0: CR0.PE | CR0.ET | CR0.NE | CR0.AM, cr4: 0n, efer: 0n },
+      ...{ cs: segment(Sel.USER_CODE32, 0xcfb), ss: data, ds: data, es: data },
+      ...{ idtrBase: BigInt(HANGING_IDT), idtrLimit: 0xffn },
+    });
   }
 
   get(name: RegisterName): bigint {

@@ -1,81 +1,12 @@
 /**
- * Random instructions and processor states, from a seed: for properties over the whole instruction set. Operands point
- * into RAM often enough, and fault often enough.
+ * Random processor states for single instructions, from a seed: for properties over the whole instruction set. Operands
+ * point into RAM often enough, and fault often enough.
  */
-import type { Form } from '../../src/machine/decode/tables.js';
 import { CR0, CR4, EFER, R, Segment, SLOT_COUNT, SvmMode, segmentSlot } from '../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../src/machine/units.js';
 import type { Workbench } from '../../src/machine/workbench.js';
-
-export type Bits = 16 | 32 | 64;
-
-/** A generator of 64-bit numbers (SplitMix64). */
-export class Random {
-  constructor(private state: bigint) {}
-
-  next64(): bigint {
-    this.state = BigInt.asUintN(64, this.state + 0x9e3779b97f4a7c15n);
-    let z = this.state;
-    z = BigInt.asUintN(64, (z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n);
-    z = BigInt.asUintN(64, (z ^ (z >> 27n)) * 0x94d049bb133111ebn);
-    return z ^ (z >> 31n);
-  }
-  below(limit: number): number {
-    return Number(this.next64() % BigInt(limit));
-  }
-  /** True once in `times`. */
-  oneIn(times: number): boolean {
-    return this.below(times) === 0;
-  }
-  pick<Item>(items: readonly Item[]): Item {
-    return items[this.below(items.length)] as Item;
-  }
-}
-
-const MAP_BYTES = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]] as const;
-const SEGMENT_PREFIXES = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
-const INTERESTING_BYTES = [0x00, 0x01, 0x1f, 0x40, 0x7f, 0x80, 0xff];
-
-/** Bytes that start with an encoding of `form`, whatever follows it. Rarely they are another form's after all. */
-export function encode(form: Form, bits: Bits, random: Random): Uint8Array {
-  const inMemory = form.mod === 'memory' || (form.mod === 'any' && random.oneIn(2));
-  const bytes = form.vex ? vexBytes(form, bits, random) : legacyBytes(form, bits, inMemory, random);
-  bytes.push(form.opcode + (form.plusR ? random.below(8) : 0));
-  if (form.fixedModRM !== undefined) bytes.push(form.fixedModRM);
-  else if (form.hasModRM) {
-    const mod = inMemory ? random.below(3) : 3;
-    const hasVectorIndex = form.operands.some(({ addressing }) => addressing === 'Y');
-    bytes.push((mod << 6) | ((form.digit ?? random.below(8)) << 3) | (hasVectorIndex ? 4 : random.below(8)));
-  }
-  while (bytes.length < 15) bytes.push(random.oneIn(4) ? random.pick(INTERESTING_BYTES) : random.below(256));
-  return Uint8Array.from(bytes);
-}
-
-function legacyBytes({ prefix, attributes, map }: Form, bits: Bits, inMemory: boolean, random: Random): number[] {
-  const bytes: number[] = [];
-  if (prefix !== 'NP' && prefix !== '66' && random.oneIn(3)) bytes.push(0x66);
-  if (random.oneIn(4)) bytes.push(0x67);
-  if (random.oneIn(8)) bytes.push(random.pick(SEGMENT_PREFIXES));
-  if (attributes.has('rep') && !random.oneIn(3)) bytes.push(random.pick([0xf2, 0xf3]));
-  if (attributes.has('lock') && inMemory && random.oneIn(3)) bytes.push(0xf0);
-  if (prefix !== 'NP' && prefix !== 'any') bytes.push(Number.parseInt(prefix, 16));
-  if (bits === 64 && (attributes.has('w1') || random.oneIn(2))) {
-    const rex = 0x40 | random.below(16);
-    bytes.push(attributes.has('w1') ? rex | 8 : attributes.has('w0') ? rex & ~8 : rex);
-  }
-  return [...bytes, ...(MAP_BYTES[map] ?? [])];
-}
-
-/** VEX.vvvv is all ones where the form has no operand in it. */
-function vexBytes({ prefix, map, vexL, attributes, operands }: Form, bits: Bits, random: Random): number[] {
-  const extensions = bits === 64 ? random.below(8) : 7;
-  const hasRegister = operands.some(({ addressing }) => addressing === 'H' || addressing === 'B');
-  const register = !hasRegister ? 15 : bits === 64 ? random.below(16) : 8 + random.below(8);
-  const pp = ['NP', '66', 'F3', 'F2'].indexOf(prefix);
-  const w = attributes.has('w1') ? 1 : attributes.has('w0') ? 0 : random.below(2);
-  const l = vexL ?? random.below(2);
-  return [0xc4, (extensions << 5) | map, (w << 7) | (register << 3) | (l << 2) | pp];
-}
+import type { Bits } from '../../tools/fuzz/encode.js';
+import type { Random } from '../../tools/fuzz/random.js';
 
 const PAGE_TABLES = { PML4: 0x1000, PDPT: 0x2000, PD: 0x3000 };
 const STACK = 0x8000;

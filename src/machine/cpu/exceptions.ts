@@ -64,6 +64,9 @@ export const eventOfFault = (fault: GuestFault): GuestEvent => ({
   dr6: fault.dr6,
 });
 
+/** Every delivery begins in the same state, so a chain of faults that is longer than this comes round for ever. */
+const LONGEST_CHAIN = 64;
+
 const DOUBLE_FAULT: GuestEvent = { type: 'exception', vector: Vector.DF, errorCode: 0 };
 
 /** #SX is one, too (APM vol.2 §15.28 Security Exception (#SX)). */
@@ -95,18 +98,19 @@ export type Recognise = (event: GuestEvent, during: GuestEvent | undefined) => v
  * The transaction then holds the effects of the event returned, the CR2 and DR6 of those before it, and the registers that
  * the caller had set; so it does when `recognise` throws. A NestedPageFault passes through: `recognise` was told of the event that it interrupts.
  * @param after an event whose delivery is over, but for the fault that it left in the task that it switched to.
- * @returns the event that was delivered, and how, or 'shutdown'.
+ * @returns the event that was delivered, and how, or 'shutdown'; 'endless', with nothing in the transaction, when faults
+ * that make no double fault follow each other for ever: #AC on a misaligned stack of CPL 3 does so. A processor hangs then.
  */
 export function deliverEvent(
   tx: Transaction,
   event: GuestEvent,
   recognise: Recognise,
   after?: GuestEvent,
-): Delivered | 'shutdown' {
+): Delivered | 'shutdown' | 'endless' {
   const kept = new Map(decodeDelta(tx.delta()));
   let during = after;
   let next = event;
-  for (;;) {
+  for (let chain = 0; chain < LONGEST_CHAIN; chain++) {
     if (next.vector === Vector.DB && next.dr6 !== undefined) keep(tx, kept, recordDebug(tx, next.dr6));
     recognise(next, during);
     if (next.type === 'exception' && next.vector === Vector.PF && next.linear !== undefined) {
@@ -130,6 +134,8 @@ export function deliverEvent(
       next = eventOfFault(fault);
     }
   }
+  tx.abort();
+  return 'endless';
 }
 
 /** An event that reached its handler. */

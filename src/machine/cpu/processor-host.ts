@@ -1,4 +1,5 @@
 /** What the processor needs of the machine around it: the machine itself, or a workbench. */
+import type { DecodedInstruction } from '../decode/decoded.js';
 import type { EndReason, MachineEvent } from '../events.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
@@ -8,6 +9,17 @@ import type { Nanoseconds, SPA } from '../units.js';
 import type { Engine } from '../wasm/engine.js';
 import type { CpuProfile } from './cpuid.js';
 import type { NestedVirtualization, VmcbShadow } from './nested-virtualization.js';
+
+/** Which implementation executes: the reference over bigints, or the engine with what it leaves to the reference. */
+export type Tier = 'evaluator' | 'engine';
+
+/** Told of each instruction that the evaluator or the control plane executes: what a test has covered. */
+export interface ExecutionWatcher {
+  /** It was fetched and decoded, and no intercept came first. */
+  begins(insn: DecodedInstruction): void;
+  /** It retired. */
+  completes(insn: DecodedInstruction): void;
+}
 
 export interface ProcessorHost extends VmcbShadow {
   readonly memory: PhysicalMemory;
@@ -28,6 +40,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly processors: number;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   countPlain(): void;
+  /** The vCPU hangs: it will do the same for ever, and no time passes on it. */
+  stalls(): void;
   end(reason: EndReason, status: number): void;
   /** Acknowledges the pending external interrupt. @returns its vector. */
   acknowledge(): number;

@@ -41,13 +41,13 @@ import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
-import { codeOffset, fetchInstruction } from './fetch.js';
+import { codeOffset, InstructionFetch } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
 import { recordEvent } from './last-branch.js';
 import { MachineAccess } from './machine-access.js';
 import type { MappedAccess } from './nested-virtualization.js';
 import { FerrFreeze } from './numeric-error.js';
-import type { ProcessorHost } from './processor-host.js';
+import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
 import { initRegisters, startupRegisters } from './reset.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
@@ -84,6 +84,7 @@ export class Processor extends MachineAccess implements SystemContext {
   readonly tx: Transaction;
   readonly ops: Evaluator;
   readonly paravirt: Paravirt | undefined;
+  private readonly instructions: InstructionFetch;
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
@@ -101,6 +102,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private vectoring: GuestEvent | undefined;
 
   private readonly words: Uint32Array;
+  watcher: ExecutionWatcher | undefined;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
   /** What deviations make of the boundary between two instructions. */
   private readonly rules: InterruptRules;
@@ -119,6 +121,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
     this.paravirt = machine.paravirt;
+    this.instructions = new InstructionFetch(machine.memory, machine.engine.decoder);
   }
 
   // State
@@ -266,7 +269,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.current = known;
     try {
       this.fetching = known === undefined;
-      const insn = known ?? fetchInstruction(tx, this.machine.engine);
+      const insn = known ?? this.instructions.fetch(tx, this.machine.engine.codeMode);
       this.fetching = false;
       this.current = insn;
       const boundary = tx.get(R.boundary);
@@ -276,8 +279,11 @@ export class Processor extends MachineAccess implements SystemContext {
       this.ops.watch(breakpointsEnabled(this.liveRegisters));
       if ('system' in insn.instruction) {
         if (this.exitsFirst(insn.instruction)) return;
-        this.system(insn, insn.instruction);
+        this.watcher?.begins(insn);
+        this.ops.begin(insn);
+        insn.instruction.system(this);
       } else {
+        this.watcher?.begins(insn);
         this.ops.execute(insn);
         this.makeOutcome = 'plain';
         if (this.watchesBusLocks && locksMemory(insn)) this.takeBusLock();
@@ -303,11 +309,6 @@ export class Processor extends MachineAccess implements SystemContext {
   /** Whether the running guest's VMCB asks for an intercept. */
   isIntercepted(name: InterceptName): boolean {
     return this.nested.isIntercepted(this.liveWord, name);
-  }
-
-  private system(insn: DecodedInstruction, instruction: SystemInstruction): void {
-    this.ops.begin(insn);
-    instruction.system(this);
   }
 
   private get trapsBusLocks(): boolean {
@@ -340,6 +341,7 @@ export class Processor extends MachineAccess implements SystemContext {
 
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
+    this.watcher?.completes(insn);
     this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
@@ -379,6 +381,7 @@ export class Processor extends MachineAccess implements SystemContext {
       this.deliver(eventOfFault(reason), 0);
     } else if (reason instanceof SoftwareEvent) {
       tx.abort();
+      this.watcher?.completes(this.insn);
       this.deliver(reason.event, 1);
     } else if (reason instanceof VmExit) {
       tx.abort();
@@ -428,10 +431,6 @@ export class Processor extends MachineAccess implements SystemContext {
     else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
   }
 
-  private codeOffset(rip: bigint): bigint {
-    return codeOffset(this.tx, rip);
-  }
-
   // Delivery
 
   /**
@@ -455,13 +454,15 @@ export class Processor extends MachineAccess implements SystemContext {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
         this.vectoring = next;
-        const injected = first && origin === 'injected';
+        if (!first || origin !== 'injected') this.interceptEvent(next, during);
         first = false;
-        if (!injected) this.interceptEvent(next, during);
       };
       const delivered = deliverEvent(tx, event, recognise, after);
       if (delivered === 'shutdown') this.shutdown();
-      else {
+      else if (delivered === 'endless') {
+        this.paused = true;
+        this.machine.stalls();
+      } else {
         // INT n and its like retire when they reach their handler; a fault on the way there does not.
         const counted = delivered.event === event ? retired : 0;
         this.relatch();
@@ -544,7 +545,7 @@ export class Processor extends MachineAccess implements SystemContext {
     const { current } = this;
     if (!nextRip && !this.profile.deviations.has('next-rip-always')) return 0n;
     const length = current === undefined ? 0 : current.length;
-    return nextRip && current === undefined ? 0n : this.codeOffset(this.tx.get(R.rip) + BigInt(length));
+    return nextRip && current === undefined ? 0n : codeOffset(this.tx, this.tx.get(R.rip) + BigInt(length));
   }
 
   private nestedExit(fault: NestedPageFault): VmExit {
@@ -597,7 +598,7 @@ export class Processor extends MachineAccess implements SystemContext {
 
   interceptIo(access: PortAccess): void {
     if (!this.isIntercepted('IOIO_PROT')) return;
-    const nextRip = this.codeOffset(this.get(R.rip) + BigInt(this.insn.length));
+    const nextRip = codeOffset(this.tx, this.get(R.rip) + BigInt(this.insn.length));
     this.exitByMap({ kind: 'port', access, nextRip });
   }
 

@@ -88,13 +88,23 @@ export class Transaction {
     this.held = new Uint32Array(buffer, byteOffset, 2 * length);
   }
 
+  /** One read of the array that has it, not one of two reads: see docs/adr/0025. */
   get(slot: Slot): bigint {
-    return this.isWritten[slot] === 1 ? (this.values[slot] as bigint) : (this.host.registers[slot] as bigint);
+    return (this.isWritten[slot] === 1 ? this.values : this.host.registers)[slot] as bigint;
   }
 
   set(slot: Slot, value: bigint): void {
     if (this.isWritten[slot] === 0) this.note(slot);
     this.values[slot] = value; // a BigUint64Array cuts to 64 bits
+  }
+
+  /** Whether any of these slots will take another value with the commit. */
+  changesAny(slots: readonly Slot[]): boolean {
+    if (this.count === 0) return false;
+    for (const slot of slots) {
+      if (this.isWritten[slot] === 1 && this.values[slot] !== this.host.registers[slot]) return true;
+    }
+    return false;
   }
 
   /** The same in halves: no bigint is made. */

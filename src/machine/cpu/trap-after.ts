@@ -6,7 +6,7 @@
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
 import { DEBUG_CTL } from './debug.js';
-import { codeOffset } from './fetch.js';
+import { codeOffset } from './instruction-fetch.js';
 import { isTakenBranch, recordBranch, stepsBranches } from './last-branch.js';
 import type { SlotReader } from './mode.js';
 import type { Transaction } from './transaction.js';

@@ -22,6 +22,7 @@ interface Bank {
   readonly address: number;
   space: number;
   privilege: number;
+  rules: string;
   /** Number of the last selection, for reuse of the one longest unused. */
   used: number;
   /** Whether anything was inserted since the last flush. */
@@ -35,18 +36,25 @@ export class TlbBanks {
   constructor(private readonly memory: PhysicalMemory) {
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
-      this.banks.push({ address, space: -1, privilege: 0, used: 0, filled: true });
+      this.banks.push({ address, space: -1, privilege: 0, rules: '', used: 0, filled: true });
     }
     for (const bank of this.banks) this.clear(bank);
   }
 
-  /** @returns the memory address of the bank. @param privilege distinguishes what translations may be used. */
-  select(space: number, privilege: number): number {
+  /**
+   * @param privilege distinguishes what translations may be used.
+   * @param rules what they depend on besides RAM; those made under others are dropped, for software that gives an address
+   * space other tables without a flush must not see the old ones (docs/adr/0021).
+   * @returns the memory address of the bank.
+   */
+  select(space: number, privilege: number, rules: string): number {
     this.clock++;
     let oldest: Bank | undefined;
     for (const bank of this.banks) {
       if (bank.space === space && bank.privilege === privilege) {
         bank.used = this.clock;
+        if (bank.rules !== rules) this.clear(bank);
+        bank.rules = rules;
         return bank.address;
       }
       if (oldest === undefined || bank.used < oldest.used) oldest = bank;
@@ -55,6 +63,7 @@ export class TlbBanks {
     this.clear(oldest);
     oldest.space = space;
     oldest.privilege = privilege;
+    oldest.rules = rules;
     oldest.used = this.clock;
     return oldest.address;
   }

@@ -5,9 +5,8 @@
  */
 import { locksMemory } from '../cpu/bus-lock.js';
 import { DEBUG_CTL } from '../cpu/debug.js';
-import type { SlotReader } from '../cpu/mode.js';
 import { checkSegment, isAllowed } from '../cpu/segments.js';
-import { Access } from '../cpu/transaction.js';
+import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES, isAvxEnabled } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
@@ -23,7 +22,6 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  type Registers,
   Segment,
   SLOT_COUNT,
   type Slot,
@@ -109,6 +107,9 @@ export class Engine {
   private readonly banks: TlbBanks;
   private readonly view: DataView;
   private readonly words: Int32Array;
+  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
+  private readonly linear = new BigUint64Array(1);
+  private readonly linearWords = new Int32Array(this.linear.buffer);
   /** Instructions of assists, by the micro-op that asked. */
   private assists = new Map<number, DecodedInstruction>();
   private paging: PagingContext | undefined;
@@ -116,8 +117,11 @@ export class Engine {
   private space = 1;
   private vcpu = 0;
   private nextSpace = 2;
-  /** Generation of each address space: a flush gives it a new one, so that its jump-cache entries match no more. */
-  private readonly spaces = new Map<number, { readonly space: number; readonly legacyCode: string }>();
+  /**
+   * Generations of each address space, by what its code depends on: a flush makes it have new ones, so that its jump-cache
+   * entries match no more.
+   */
+  private readonly spaces = new Map<number, Map<string, number>>();
   private fillsAllowed = true;
   private watchedPages: readonly number[] = [];
   private watched = '';
@@ -290,8 +294,8 @@ export class Engine {
       this.banks.flush(undefined);
     }
     const addressSpace = this.addressSpace(context.asid);
-    this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege);
-    this.space = this.spaceOf(addressSpace, context.legacyCode);
+    this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege, context.translation);
+    this.space = this.spaceOf(addressSpace, context.codeSpace);
     this.memory.tableOwner = addressSpace;
     this.writeContext();
     if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
@@ -335,9 +339,14 @@ export class Engine {
     const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
     const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
+    const paging = pagingContext(get, this.features);
+    // RFLAGS.AC is part of the privilege, where it counts.
+    const translation = JSON.stringify({ ...paging, accessAllowed: undefined });
+    const legacyCode = long ? '' : `${cs}:${get(R.csBase)}`;
     const context: Context = {
       key: [...key, this.contextBits],
-      paging: pagingContext(get, this.features),
+      paging,
+      translation,
       mode:
         (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
         (real ? Mode.REAL : 0) |
@@ -351,24 +360,27 @@ export class Engine {
       privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
       fillsAllowed: !alignment,
       watched: watchedPages(get).join(),
-      legacyCode: long ? '' : `${cs}:${get(R.csBase)}`,
+      legacyCode,
+      codeSpace: `${translation}${legacyCode}`,
     };
     this.contexts[this.oldestContext] = context;
     this.oldestContext = (this.oldestContext + 1) % HELD_CONTEXTS;
     return context;
   }
 
-  /** A number for an address space and, in legacy modes, its code segment. */
-  private spaceOf(addressSpace: number, legacyCode: string): number {
-    const known = this.spaces.get(addressSpace);
-    if (known !== undefined && known.legacyCode === legacyCode) return known.space;
+  /** A number for an address space with the tables, and in legacy modes the code segment, that it has now. */
+  private spaceOf(addressSpace: number, codeSpace: string): number {
+    const known = this.spaces.get(addressSpace)?.get(codeSpace);
+    if (known !== undefined) return known;
     if (this.nextSpace >= LAST_SPACE) {
       this.blocks.clearJumpCaches();
       this.spaces.clear();
       this.nextSpace = 1;
     }
     const space = this.nextSpace++;
-    this.spaces.set(addressSpace, { space, legacyCode });
+    const spaces = this.spaces.get(addressSpace);
+    if (spaces === undefined) this.spaces.set(addressSpace, new Map([[codeSpace, space]]));
+    else spaces.set(codeSpace, space);
     return space;
   }
 
@@ -431,14 +443,15 @@ export class Engine {
 
   /**
    * Where an access goes, for transactions. A page that the host has taken away is ABSENT_PAGE, and stands in
-   * `walker.result.sPA`. @param cpu registers that may not be committed yet. @returns sPA, or a negative code with `walker.result` telling why. */
-  translate(linear: bigint, access: number, cpu?: SlotReader): number {
-    const low = Number(BigInt.asIntN(32, linear));
-    const high = Number(BigInt.asIntN(32, linear >> 32n));
+   * `walker.result.sPA`.
+   * @param tx registers that are not committed yet. @returns sPA, or a negative code with `walker.result` telling why.
+   */
+  translate(linear: bigint, access: number, tx?: Transaction): number {
+    this.linear[0] = linear;
+    const low = this.linearWords[0] as number;
+    const high = this.linearWords[1] as number;
     const paging =
-      cpu === undefined || !changesPaging(cpu, this.registers)
-        ? this.pagingContext
-        : pagingContext((slot) => cpu.get(slot), this.features);
+      tx?.changesAny(PAGING_SLOTS) === true ? pagingContext((slot) => tx.get(slot), this.features) : this.pagingContext;
     const frame = this.present(this.walker.walk(paging, low, high, access));
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
   }
@@ -527,6 +540,8 @@ export class Engine {
       const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
       if (typeof insn === 'string') break;
+      // The limit may cut it; the evaluator sees what becomes of that.
+      if (careful && this.codeAddress(rip + BigInt(insn.length - 1)) === undefined) break;
       const place = { pageOffset: offset, position };
       const uop = at;
       at = this.translator.write(at, insn, place, this.mayCompile(insn));
@@ -599,6 +614,8 @@ interface Context {
   /** The registers, as 32-bit words. */
   readonly key: readonly number[];
   readonly paging: PagingContext;
+  /** All that translations depend on besides RAM, as a key. */
+  readonly translation: string;
   readonly mode: number;
   readonly asid: number;
   readonly privilege: number;
@@ -607,6 +624,8 @@ interface Context {
   readonly watched: string;
   /** Code segment of a legacy mode, '' in 64-bit mode. */
   readonly legacyCode: string;
+  /** `translation` and `legacyCode`: by what the place of code follows from RIP. */
+  readonly codeSpace: string;
 }
 
 const HELD_CONTEXTS = 16;
@@ -644,9 +663,7 @@ function watchedPages(get: (slot: Slot) => bigint): readonly number[] {
   return pages;
 }
 
-/** Whether a transaction has changed what translation depends on. */
-const changesPaging = (cpu: SlotReader, registers: Registers): boolean =>
-  PAGING_SLOTS.some((slot) => cpu.get(slot) !== registers[slot]) ||
-  ((cpu.get(R.rflags) ^ (registers[R.rflags] as bigint)) & Flag.AC) !== 0n;
-
-const PAGING_SLOTS: readonly Slot[] = [R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3];
+/** What translation depends on; of RFLAGS it is AC. */
+const PAGING_SLOTS: readonly Slot[] = [
+  ...[R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.rflags],
+];

@@ -1,7 +1,7 @@
 /** Instruction boundaries, traps and world switches on a whole machine: what no single instruction shows. */
 import { describe, expect, it } from 'vitest';
 import { Vector } from '../../../src/machine/faults.js';
-import { Boundary, CR0, Flag } from '../../../src/machine/layout/cpu-state.js';
+import { Boundary, CR0, CR4, Flag, REGISTER_NAMES } from '../../../src/machine/layout/cpu-state.js';
 import { RAM_BASE } from '../../../src/machine/layout/linear-memory.js';
 import { VMCB } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
@@ -188,6 +188,30 @@ describe('advance', () => {
     expect(live.run()).toBe('waiting');
     expect(live.machine.now).toBeGreaterThan(before);
     expect(live.machine.retired).toBe(10);
+  });
+
+  it('comes back when exceptions follow each other without end: their handler cannot be fetched', () => {
+    // SMEP, and a handler in a page of user code: each #PF is delivered, and its handler's fetch faults again.
+    const live = new LiveMachine('0f0b', { cr4: CR4.PAE | CR4.OSFXSR | CR4.SMEP });
+    expect(live.run()).toBe('waiting');
+    expect(live.vectors.slice(0, 3)).toEqual([Vector.PF, Vector.PF, Vector.PF]);
+    expect(live.retired).toBe(0);
+    // And again, when it is asked again.
+    const { length } = live.vectors;
+    expect(live.run()).toBe('waiting');
+    expect(live.vectors.length).toBe(2 * length);
+  });
+
+  it('comes back when exceptions raise each other without end, and none is delivered (APM vol.2 §8.2.9 #DF)', () => {
+    const live = new LiveMachine(HLT).hang();
+    const registers = (): readonly bigint[] => REGISTER_NAMES.map((name) => live.get(name));
+    const before = registers();
+    expect([live.run(), live.run()]).toEqual(['waiting', 'waiting']);
+    expect([live.retired, live.events]).toEqual([0, []]);
+    expect(registers()).toEqual(before);
+    // A stack that is aligned, and the same exception is delivered.
+    live.set({ rsp: at(STACK_TOP) }).run(1);
+    expect(live.vectors).toEqual([Vector.AC]);
   });
 
   it('gives control back to L1 with shutdown told apart from the end of waiting', () => {

@@ -8,7 +8,8 @@ import type { Form } from '../../../src/machine/decode/tables.js';
 import { R, type Slot, xmmSlot, ymmSlot } from '../../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../../src/machine/units.js';
 import { Workbench } from '../../../src/machine/workbench.js';
-import { CODE, prepareMemory, Random, randomRegisters } from '../../support/random-instructions.js';
+import { Random } from '../../../tools/fuzz/random.js';
+import { CODE, prepareMemory, randomRegisters } from '../../support/random-instructions.js';
 
 const bench = new Workbench(0x100000, ['sse3', 'ssse3', 'sse4.1', 'sse4.2', 'aes', 'pclmulqdq']);
 prepareMemory(bench, new Random(1n));

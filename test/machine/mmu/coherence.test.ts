@@ -3,7 +3,10 @@
  * gives never depends on what was accessed before.
  */
 import { describe, expect, it } from 'vitest';
+import { sPA } from '../../../src/machine/units.js';
 import { CODE, DATA, hex, runBoth } from '../../support/engine-bench.js';
+import { DATA as NESTED_DATA, VMCB_AT } from '../../support/live-machine.js';
+import { GUEST_CODE, NestedMachine } from '../../support/nested-machine.js';
 
 /** The entry of DATA's page in the tables of the bench, and another page. */
 const ENTRY = 0x4000 + 8 * (DATA >> 12);
@@ -48,5 +51,47 @@ describe('a page-table entry', () => {
       each.put(page, hex('ff c0 c3')).put(OTHER, hex('83 c0 10 c3')); // inc eax | add eax, 10h
     });
     expect(bench.get('rax')).toBe(0x11n);
+  });
+});
+
+describe('an address space', () => {
+  /** L2 reads DATA into RAX twice, and halts. */
+  const READ_TWICE = `48a1${'0000200000000000'} 48a1${'0000200000000000'}`;
+  const TABLES = 0x7_0000;
+
+  it('that VMRUN enters with other tables and no flush has none of its old translations (APM vol.2 §15.16 TLB Control)', () => {
+    const nested = new NestedMachine(READ_TWICE);
+    nested.write(NESTED_DATA, 1n).write(NESTED_DATA + 0x20_0000, 2n);
+    nested.exit();
+    expect(nested.get('rax')).toBe(BigInt(VMCB_AT));
+    expect(nested.vmcb.rax).toBe(1n);
+    // Tables that have the next 2 MiB at the address of the data.
+    const { memory } = nested;
+    for (const table of [0x1000, 0x2000, 0x3000]) {
+      memory.copyIn(sPA(TABLES + table), memory.window(table, 0x1000).slice());
+    }
+    nested.write(TABLES + 0x1000, BigInt(TABLES + 0x2067)).write(TABLES + 0x2000, BigInt(TABLES + 0x3067));
+    nested.write(TABLES + 0x3008, 0x40_00e7n);
+    nested.vmcb.cr3 = BigInt(TABLES + 0x1000);
+    nested.vmcb.rip = BigInt(GUEST_CODE);
+    nested.again();
+    expect(nested.vmcb.rax).toBe(2n);
+  });
+
+  it('that VMRUN enters with other nested tables executes what they lead to', () => {
+    const nested = new NestedMachine('90 90').nestedPaging();
+    nested.exit();
+    expect(nested.vmcb.rip).toBe(BigInt(GUEST_CODE + 2));
+    const { memory } = nested;
+    for (const table of [0x1000, 0x2000, 0x3000]) {
+      memory.copyIn(sPA(TABLES + table), memory.window(table, 0x1000).slice());
+    }
+    nested.write(TABLES + 0x1000, BigInt(TABLES + 0x2067)).write(TABLES + 0x2000, BigInt(TABLES + 0x3067));
+    // The guest's code, at guest-physical 500000h, is that of sPA 900000h now.
+    nested.write(TABLES + 0x3010, 0x80_00e7n).put(GUEST_CODE + 0x40_0000, 'f4');
+    nested.vmcb.nCR3 = BigInt(TABLES + 0x1000);
+    nested.vmcb.rip = BigInt(GUEST_CODE);
+    nested.again();
+    expect(nested.vmcb.rip).toBe(BigInt(GUEST_CODE));
   });
 });

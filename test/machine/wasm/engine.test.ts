@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { Flag, R, segmentSlot } from '../../../src/machine/layout/cpu-state.js';
 import { UOP_ARENA_BYTES } from '../../../src/machine/layout/linear-memory.js';
 import { MAX_BLOCK_INSTRUCTIONS, Uop } from '../../../src/machine/wasm/uop.js';
+import { Random } from '../../../tools/fuzz/random.js';
 import {
   CODE,
   DATA,
@@ -14,7 +15,6 @@ import {
   STACK_TOP,
   tiers,
 } from '../../support/engine-bench.js';
-import { Random } from '../../support/random-instructions.js';
 
 /** A little of everything: a loop with calls, linked branches, fused pairs, vectors, strings, pushes. */
 const MIXED = hex(`
@@ -498,6 +498,16 @@ describe('modes', () => {
     expect(bench.isShutDown).toBe(true);
     expect(bench.get('rax')).toBe(2n);
     expect(bench.get('rip')).toBe(0x1_0000n);
+  });
+
+  it('check the limit of the code segment where it cuts an instruction within a page', () => {
+    // Offset FFFFh lies amid a page, and add [bx + si], al has a second byte.
+    const bench = runBoth((bench) => {
+      bench.mode(16, { cs: 0xffff_089b_0010n, csBase: 0xba0n, rip: 0xfffen });
+      bench.put(0x1_0b9e, hex('40 00 00 f4'));
+    });
+    expect(bench.isShutDown).toBe(true);
+    expect([bench.get('rax'), bench.get('rip')]).toEqual([1n, 0xffffn]);
   });
 
   it('check limits of data segments on every access, after a change of the segment alone', () => {

@@ -11,6 +11,7 @@ import { sPA } from '../../../src/machine/units.js';
 import { Handler, isCompiled } from '../../../src/machine/wasm/handlers.js';
 import { HOT_ENCODINGS } from '../../../src/machine/wasm/hot.js';
 import { Interpreter } from '../../../src/machine/wasm/interpreter.js';
+import { Random } from '../../../tools/fuzz/random.js';
 import { type Bits, DATA, differences, EngineBench, STACK_TOP, type Values } from '../../support/engine-bench.js';
 import {
   assemble,
@@ -21,7 +22,6 @@ import {
   startOf,
   tameRegisters,
 } from '../../support/engine-sequences.js';
-import { Random } from '../../support/random-instructions.js';
 
 const FEATURES: readonly Feature[] = ['sse3', 'ssse3', 'sse4.1', 'sse4.2', 'adx', 'aes', 'pclmulqdq'];
 const LONGEST_RUN = 250;
