@@ -205,7 +205,6 @@ export class Machine implements ProcessorHost {
   deliver(input: MachineInput): void {
     if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
-    if (input.type === 'input.turn') this.paravirt?.leaves(this.vcpu);
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
@@ -218,8 +217,11 @@ export class Machine implements ProcessorHost {
 
   /** Whose turn it is has changed. */
   private followTurn(): void {
+    const { vcpu } = this.state.schedule;
+    if (vcpu === this.vcpu) return;
+    this.paravirt?.leaves(this.vcpu);
     this.vcpus.follow();
-    this.paravirt?.enters(this.vcpu);
+    this.paravirt?.enters(vcpu);
   }
 
   private skewed(vcpu: number): void {
@@ -313,7 +315,6 @@ export class Machine implements ProcessorHost {
     this.interrupted = undefined;
     if (next === undefined) return false;
     this.flushRun();
-    this.paravirt?.leaves(this.vcpu);
     this.state1({ type: 'vcpu.scheduled', until: this.instructions + this.config.quantumInstructions }, 0, next);
     this.followTurn();
     return true;

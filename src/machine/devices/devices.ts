@@ -47,6 +47,7 @@ export {
   reduceDevices,
 } from './device-set.js';
 export { cpuInterruptPending, decideAcknowledge, decideInit, settle, signalsRouted } from './interrupt-wiring.js';
+export { physicalID } from './local-apic-acceptance.js';
 
 // --- ports -----------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
  * Source: Linux, Documentation/virt/kvm/x86/hypercalls.rst, KVM Hypercalls Documentation; error numbers:
  * include/uapi/linux/kvm_para.h.
  */
-import { decideMessages } from '../devices/devices.js';
+import { decideMessages, physicalID } from '../devices/devices.js';
 import { DELIVERY } from '../devices/local-apic-state.js';
 import { Activity, R } from '../layout/cpu-state.js';
 import { PAGE_BYTES, uN } from '../units.js';
@@ -33,10 +33,10 @@ export function kvmHypercall(host: KvmHost, vcpu: number, call: Hypercall): bigi
     case KvmCall.VAPIC_POLL_IRQ: // interrupts are looked for at every boundary
       return 0n;
     case KvmCall.SCHED_YIELD:
-      if (hasVcpu(host, a0)) host.favour(Number(a0));
+      for (const target of vcpusOf(host, (id) => id === a0)) host.favour(target);
       return 0n;
     case KvmCall.KICK_CPU:
-      kick(host, uN(32, a1));
+      for (const target of vcpusOf(host, (id) => id === uN(32, a1))) kick(host, target);
       return 0n;
     case KvmCall.CLOCK_PAIRING:
       return pairClocks(host, vcpu, a0, a1);
@@ -49,18 +49,19 @@ export function kvmHypercall(host: KvmHost, vcpu: number, call: Hypercall): bigi
   }
 }
 
-/** The vCPU of that APIC id leaves HLT, or does not enter it the next time. */
-function kick(host: KvmHost, apicId: bigint): void {
-  if (!hasVcpu(host, apicId)) return;
-  const vcpu = Number(apicId);
+/** The vCPUs whose local APICs have such an id, and are on. */
+function vcpusOf({ state }: KvmHost, isMeant: (apicId: bigint) => boolean): readonly number[] {
+  return state.devices.localApics.filter((it) => it.enabled && isMeant(BigInt(physicalID(it)))).map(({ id }) => id);
+}
+
+/** The vCPU leaves HLT, or does not enter it the next time. */
+function kick(host: KvmHost, vcpu: number): void {
   if (registerOf(host, vcpu, R.activity) === Activity.HALTED) wake(host, vcpu);
   else if (!paravirtVcpu(paravirtOf(host), vcpu).kicked) {
     host.stateEvent({ type: 'paravirt.kicked', vcpu, pending: true }, 0);
   }
   host.favour(vcpu);
 }
-
-const hasVcpu = ({ state }: KvmHost, apicId: bigint): boolean => apicId < BigInt(state.vcpus.length);
 
 const WALL_CLOCK_TYPE = 0n;
 
@@ -87,17 +88,20 @@ function sendIpis(host: KvmHost, { arguments: [low, high, lowest, icr], is64Bit 
   const isIn = (bitmap: bigint, start: bigint, id: bigint): boolean =>
     id >= start && ((bitmap >> (id - start)) & 1n) === 1n;
   const isFor = (id: bigint): boolean => isIn(low, first, id) || isIn(high, second, id);
-  const { devices } = host.state;
-  const targets = devices.localApics.filter(({ enabled, id }) => enabled && isFor(BigInt(id))).map(({ id }) => id);
+  const targets = vcpusOf(host, isFor);
   const mode = Number((icr >> 8n) & 7n);
   const level = (icr & ICR_LEVEL) !== 0n;
   if (mode === DELIVERY.REMOTE_READ) {
     // KVM's own kick travels as one.
-    for (const id of targets) kick(host, BigInt(id));
+    for (const vcpu of targets) kick(host, vcpu);
     return BigInt(targets.length);
   }
   if (mode === DELIVERY.EXTINT || (mode === DELIVERY.INIT && level && (icr & ICR_ASSERT) === 0n)) return 0n;
-  const { decision, accepted } = decideMessages(devices, targets, { vector: Number(icr & 0xffn), mode, level });
+  const { decision, accepted } = decideMessages(host.state.devices, targets, {
+    vector: Number(icr & 0xffn),
+    mode,
+    level,
+  });
   host.apply(decision);
   return BigInt(accepted);
 }

@@ -90,7 +90,7 @@ export class KvmInterface implements Paravirt {
     wake(this.host, vcpu);
   }
 
-  /** The current vCPU's turn is over. */
+  /** The turn of a vCPU is over. */
   leaves(vcpu: number): void {
     const address = this.stealTimeOf(vcpu);
     if (address === undefined || registerOf(this.host, vcpu, R.activity) !== Activity.RUNNING) return;

@@ -114,6 +114,28 @@ describe('steal time of vCPUs that take turns', () => {
     expect(live.read(AREA + 16, 1)).toBe(0n);
   });
 
+  it('is that of a turn which chaos gives to another vCPU, too', () => {
+    const live = new Stealing(LOOP, LOOP);
+    live.runUntilTurnOf(1);
+    live.runUntilTurnOf(0);
+    live.run(5);
+    const before = live.read(AREA, 8);
+    live.stated.length = 0;
+    const turn = (to: number): void =>
+      live.machine.deliver({ type: 'input.turn', to, until: live.machine.retired + QUANTUM });
+    turn(0); // it goes on
+    expect(live.read(AREA + 16, 1)).toBe(0n);
+    turn(1);
+    expect(live.read(AREA + 16, 1)).toBe(1n);
+    live.run(7);
+    turn(0);
+    expect([live.read(AREA, 8) - before, live.read(AREA + 16, 1)]).toEqual([7n * BigInt(NANOSECONDS), 0n]);
+    const types = live.stated.map(({ event }) => event.type).filter((type) => type !== 'cpu.ran');
+    // The input comes first, so that a replay meets it where it was.
+    const [told, stolen] = [['paravirt.preempted'], ['paravirt.stolen', 'paravirt.updated']];
+    expect(types).toEqual(['input.turn', 'input.turn', ...told, 'input.turn', ...stolen]);
+  });
+
   it('does not grow while the vCPU is halted', () => {
     const live = new Stealing('fb f4', LOOP);
     live.run(3 * QUANTUM);
@@ -155,6 +177,27 @@ describe('hypercalls between vCPUs', () => {
     live.run(6);
     expect(live.turns()).toEqual([1]);
     expect(live.ran(1)).toBe(2);
+  });
+
+  it.each<readonly [string, number, (id: number) => readonly bigint[]]>([
+    ['KICK_CPU', 5, (id) => [0n, BigInt(id)]],
+    ['SCHED_YIELD', 11, (id) => [BigInt(id)]],
+    ['SEND_IPI', 10, (id) => [1n << BigInt(id), 0n, 0n, 0x41n]],
+  ])('%s knows vCPUs by the ids of their APICs, which software may change', (_name, number, argumentsFor) => {
+    const live = new TwoVcpus('', HALT);
+    live.run();
+    live.machine.apply({
+      ...{ signals: [], end: null },
+      events: [
+        { type: 'lapic.written', apic: 1, register: 0x20, value: 9 * 2 ** 24 },
+        { type: 'lapic.written', apic: 1, register: 0xf0, value: 0x1ff },
+      ],
+    });
+    const favour = vi.spyOn(live.machine, 'favour');
+    live.hypercall(number, ...argumentsFor(1));
+    expect(favour).not.toHaveBeenCalled();
+    live.hypercall(number, ...argumentsFor(9));
+    expect(favour).toHaveBeenCalledWith(1);
   });
 
   it('SEND_IPI reaches both', () => {
@@ -212,6 +255,16 @@ describe('the clocks of several vCPUs', () => {
       [0, 1].map((vcpu) => BigInt.asUintN(64, moved.of(vcpu, 'tscBase'))).map((base) => BigInt.asIntN(64, base)),
     );
     expect([flags(moved, AREA), flags(moved, SECOND)]).toEqual([2n, 2n]);
+  });
+
+  it('follow a TSC that chaos skews, and are stable no more', () => {
+    const live = new Clocks('', `${realWrmsr(KvmMsr.SYSTEM_TIME_NEW, SECOND | 1)} ${HALT}`);
+    live.run();
+    const offset = (at: number): bigint => BigInt.asIntN(64, live.read(at + 8, 8) - live.read(at + 16, 8));
+    const [first, second] = [offset(AREA), offset(SECOND)];
+    live.machine.deliver({ type: 'input.skew', target: 1, ticks: 500n });
+    expect([offset(AREA) - first, offset(SECOND) - second]).toEqual([0n, 500n]);
+    expect([flags(live, AREA), flags(live, SECOND)]).toEqual([0n, 0n]);
   });
 
   it('are told by all when the boot processor turns to the old number', () => {
