@@ -385,7 +385,8 @@ export const RTC_MC146818: Device<RtcState, RtcEvent> = {
     if ((enables & FLAG_PERIODIC) !== 0) next = Math.min(next, nextPeriodic(state, since) ?? next);
     if ((enables & FLAG_UPDATE) !== 0) next = Math.min(next, nextUpdate(state, since) ?? next);
     if ((enables & FLAG_ALARM) !== 0) next = Math.min(next, nextAlarm(state, since) ?? next);
-    return next === Number.POSITIVE_INFINITY ? undefined : nanoseconds(next);
+    // With the slowest divider an alarm may lie further ahead than virtual time reaches: 104 days.
+    return next > Number.MAX_SAFE_INTEGER ? undefined : nanoseconds(next);
   },
 
   decideDeadline(state, now: Nanoseconds) {
