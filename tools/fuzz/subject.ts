@@ -25,6 +25,8 @@ import type { State } from './state.js';
 const MOST_HOPS = 600;
 /** A program that has broken its tables for good is given up after so many states in a row in which nothing retired. */
 const MOST_BARREN_HOPS = 12;
+/** FSW.ES, and B, which is the same. */
+const X87_SUMMARY = 0x8080n;
 const ENTROPY_SEED = 0x0123_4567_89ab_cdefn;
 
 const PENDING: Readonly<Record<Stretch['ending'], bigint>> = {
@@ -124,6 +126,13 @@ export class Subject {
     for (const slot of state.slots) engine.syncShadow(slot);
     if (translates) engine.flush(undefined);
     engine.stateChanged();
+    this.releaseFerr();
+  }
+
+  /** A state without the x87 error that FERR# tells of: the processor lets go of it behind the instruction that ends it. */
+  private releaseFerr(): void {
+    const { machine } = this;
+    if (machine.ferr && (machine.registers[R.fsw] & X87_SUMMARY) === 0n) machine.driveFerr(false);
   }
 
   private pend(bit: bigint): void {

@@ -81,6 +81,23 @@ describe('FERR# and the freeze (APM vol.2 §3.1.1 CR0 Register, NE; IBM AT Techn
     expect(live.vectors).toEqual([16]);
   });
 
+  it('FERR# falls behind the very instruction that clears the error, plain ones too: FLDCW masks it', () => {
+    const FLDCW = 'd92c2500002000'; // [200000h]
+    const live = machine(`${DIVIDE_BY_ZERO} ${FLD1} ${FLDCW} 90 90 90 ${HLT}`, { ...UNMASKED, rflags: 2n | Flag.IF });
+    live.put(handlerAt(IRQ_13), `${ACKNOWLEDGE} ${IRETQ}`).put(0x20_0000, '7f03');
+    live.run();
+    let retired = 0;
+    const edges = live.stated.flatMap(({ event, retired: more }) => {
+      retired += more;
+      return event.type === 'coprocessor.ferr' ? [[retired, event.asserted]] : [];
+    });
+    // Three of the division; five of the handler, FLD1, FLDCW.
+    expect(edges).toEqual([
+      [3, true],
+      [10, false],
+    ]);
+  });
+
   it('port F0h asserts IGNNE#, with which x87 instructions pass until the error is cleared', () => {
     const again = `${FNCLEX} ${DIVIDE_BY_ZERO} ${FLD1}`;
     const live = machine(`${DIVIDE_BY_ZERO} ${FLD1} ${again}`, { ...UNMASKED, rflags: 2n | Flag.IF });
