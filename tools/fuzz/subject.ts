@@ -132,7 +132,7 @@ export class Subject {
   /** A state without the x87 error that FERR# tells of: the processor lets go of it behind the instruction that ends it. */
   private releaseFerr(): void {
     const { machine } = this;
-    if (machine.ferr && (machine.registers[R.fsw] & X87_SUMMARY) === 0n) machine.driveFerr(false);
+    if (machine.ferr && ((machine.registers[R.fsw] as bigint) & X87_SUMMARY) === 0n) machine.driveFerr(false);
   }
 
   private pend(bit: bigint): void {
