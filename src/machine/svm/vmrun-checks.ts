@@ -73,8 +73,6 @@ const PAE = Number(CR4.PAE);
 const LME = Number(EFER.LME);
 const SVME = Number(EFER.SVME);
 const NP = Number(NestedControl.NP_ENABLE);
-/** Of the word at 090h, what does not depend on nested paging. */
-export const INVLPGB_ENABLE = Number(NestedControl.INVLPGB_ENABLE);
 const CODE_LONG = Number(SegmentWord.LONG);
 const CODE_BIG = Number(SegmentWord.BIG);
 const EVENT_VALID = 0x8000_0000;
