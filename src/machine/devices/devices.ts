@@ -22,7 +22,7 @@ import type { Device, ReadDecision } from './device.js';
 import { type Decision, type DeviceEvent, type DevicesState, decision, localApic } from './device-set.js';
 import { HPET_TIMERS, hpetEdges } from './hpet.js';
 import type { HpetEvent } from './hpet-state.js';
-import { pulseTimer, sendHpetEdge } from './interrupt-wiring.js';
+import { pulseTimer, sendHpetEdge, timerIsHeard } from './interrupt-wiring.js';
 import { LOCAL_APIC } from './local-apic.js';
 import * as msrs from './local-apic-msr.js';
 import * as registers from './local-apic-registers.js';
@@ -228,15 +228,17 @@ const timed = <State, Event extends DeviceEvent>(
   },
 });
 
+const TIMER: Timed = timed(
+  (state) => state.pit,
+  PIT_8254,
+  (state, _events, now, into) => {
+    if (outputPulses(state.pit)) pulseTimer(state, now, into);
+  },
+);
+
 /** All but the local APICs, in the order in which they act at the same time. */
 const TIMED: readonly Timed[] = [
-  timed(
-    (state) => state.pit,
-    PIT_8254,
-    (state, _events, now, into) => {
-      if (outputPulses(state.pit)) pulseTimer(state, now, into);
-    },
-  ),
+  { ...TIMER, nextDeadline: (state) => (timerIsHeard(state) ? TIMER.nextDeadline(state) : undefined) },
   timed((state) => state.rtc, RTC_MC146818),
   timed((state) => state.acpi, ACPI_PM),
   timed((state) => state.hpet, HPET_TIMERS, sendHpetEdges),

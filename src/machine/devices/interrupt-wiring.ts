@@ -11,6 +11,7 @@
 import type { Nanoseconds } from '../units.js';
 import { ACPI_PM, decideAlarm } from './acpi-pm-timer.js';
 import { type Delivery, deliver, NOBODY, signalKind } from './apic-bus.js';
+import { NO_EVENTS } from './device.js';
 import {
   type AcknowledgeDecision,
   type Decision,
@@ -27,7 +28,7 @@ import * as lapic from './local-apic-acceptance.js';
 import { DELIVERY, type LocalApicState } from './local-apic-state.js';
 import { messageOfWrite } from './msi.js';
 import * as pic from './pic-8259.js';
-import { PIT_8254 } from './pit-8254.js';
+import { outputPulses, PIT_8254 } from './pit-8254.js';
 import { alarmInterrupts, RTC_MC146818 } from './rtc-mc146818.js';
 import { UART } from './uart-16550.js';
 
@@ -78,6 +79,20 @@ function pulseLine(state: DevicesState, line: number, now: number, into: Deliver
 export function pulseTimer(state: DevicesState, now: number, into: Delivery): void {
   if (!replacesLegacy(state.hpet)) pulseLine(state, IRQ_TIMER, now, into);
 }
+
+/**
+ * Whether an edge of the 8254's output would do anything. A pulse does not while the 8259 has one latched already and the
+ * I/O APIC's input is masked: a timer that nobody listens to is no deadline, however fast it runs.
+ */
+export function timerIsHeard(state: DevicesState): boolean {
+  if (!outputPulses(state.pit)) return true;
+  if (replacesLegacy(state.hpet)) return false;
+  return pic.decidePulse(state.pic, IRQ_TIMER).length > 0 || ioapic.sendsEdge(state.ioApic, PIN_TIMER);
+}
+
+/** The last of the edges that passed unheard, once someone listens again: it tells of no interrupt. */
+const unheardEdge = (state: DevicesState, now: Nanoseconds): readonly DeviceEvent[] =>
+  timerIsHeard(state) ? PIT_8254.decideDeadline(state.pit, now) : NO_EVENTS;
 
 /** An edge of an HPET timer: on a line, or a message. */
 export function sendHpetEdge(state: DevicesState, route: HpetRoute, now: number, into: Delivery): void {
@@ -140,10 +155,11 @@ export function settle(state: DevicesState, now: Nanoseconds): Decision {
   const waiting = ioapic.pendingLevels(state.ioApic) & ~changedIOAPIC;
   const changes = changedPIC | changedIOAPIC | waiting;
   const alarm = decideAlarm(state.acpi, alarmInterrupts(state.rtc));
+  const unheard = unheardEdge(state, now);
   const nmi = nmiLine(state);
   const unsettled = state.localApics.some((it) => wantsSettling(it, nmi));
-  if (changes === 0 && alarm.length === 0 && !unsettled) return NO_DECISION;
-  const into: Delivery = { events: [...alarm], signals: [] };
+  if (changes === 0 && alarm.length === 0 && unheard.length === 0 && !unsettled) return NO_DECISION;
+  const into: Delivery = { events: [...unheard, ...alarm], signals: [] };
   if (changes !== 0) {
     for (let line = 0; line < IOAPIC_PINS; line += 1) {
       const bit = 1 << line;

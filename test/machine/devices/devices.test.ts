@@ -4,6 +4,7 @@ import * as devices from '../../../src/machine/devices/devices.js';
 import { LAPIC } from '../../../src/machine/devices/local-apic-state.js';
 import { PIT_HERTZ } from '../../../src/machine/devices/pit-8254.js';
 import { timeOfTick } from '../../../src/machine/devices/ticks.js';
+import { nanoseconds } from '../../../src/machine/units.js';
 import { Board, LOCAL_APIC_PAGE } from './board.js';
 
 describe('device wiring', () => {
@@ -218,8 +219,26 @@ describe('device wiring', () => {
     expect(devices.nextDeadline(it.state)).toBe(500);
     it.jump();
     expect(it.pending(1)).toEqual({ kind: 'apic', vector: 0x40 });
+    // The 8259 has an edge of the timer latched already: nobody would hear another, until the I/O APIC's input is unmasked.
+    expect(devices.nextDeadline(it.state)).toBeUndefined();
+    it.redirect(2, 0x50);
     expect(devices.nextDeadline(it.state)).toBe(timeOfTick(101, PIT_HERTZ));
     devices.reduceClock(it.state, 86_400);
     expect(it.in(0x71)).toBe(0);
+  });
+
+  it('forgets edges of the timer that nobody heard, and goes on with the next in time', () => {
+    const it = new Board();
+    it.initializePIC();
+    it.startTimer();
+    // An edge is latched; those of the next ten periods change nothing, and are no deadlines.
+    expect(devices.nextDeadline(it.state)).toBeUndefined();
+    it.now = nanoseconds(timeOfTick(1050, PIT_HERTZ));
+    expect(it.acknowledge()).toBe(0x20);
+    it.out(0x20, 0x20);
+    expect(it.pending()).toBeUndefined();
+    expect(devices.nextDeadline(it.state)).toBe(timeOfTick(1101, PIT_HERTZ));
+    it.jump();
+    expect(it.acknowledge()).toBe(0x20);
   });
 });

@@ -306,7 +306,7 @@ describe('HPET wiring', () => {
     started(it, 1, INTERRUPTS | LEVEL, 30_000, ENABLE | LEGACY);
     while (it.now < 200_000) it.jump();
     expect([it.now, it.acknowledge()]).toEqual([200_000, 0x20]);
-    expect(it.events.filter(({ type }) => type === 'pit.output').length).toBeGreaterThan(1);
+    expect(it.events.filter(({ type }) => type === 'pit.output')).toEqual([]);
     it.out(0x20, 0x20);
     while (it.now < 300_000) it.jump();
     expect([it.now, it.acknowledge()]).toEqual([300_000, 0x28]);
