@@ -13,7 +13,7 @@ const INSTRUCTIONS_FOR_ONE = 500_000;
 const JUDGED_FROM = 5_000_000;
 const LONGEST_LISTING = 60;
 /** Forms that no processor of this machine completes: they always end in an exception or an intercept. */
-const NEVER_COMPLETE = /^(UD[012]|SKINIT|VMMCALL)$/;
+const NEVER_COMPLETE = /^(UD[012]|SKINIT|VMM?CALL)$/;
 
 /** How often every form must have begun in a run of `retired` instructions; 0 when it is too short to judge by. */
 export const coverageFloor = (retired: number): number =>
