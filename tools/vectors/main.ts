@@ -1,14 +1,21 @@
 /**
- * `npm run vectors -- DIR [--group NAME] [--all] [--engine evaluator|wasm|both]`: runs instruction vectors recorded on
+ * `npm run vectors -- DIR [--core] [--group NAME] [--engine evaluator|wasm|both]`: runs instruction vectors recorded on
  * real silicon and tells what differs.
+ *
+ * Exit status: 0 when none failed, 1 when some did, 2 for wrong usage or vectors that cannot be read.
  */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Tier } from '../../src/machine/index.js';
+import { failureOf, Status, UsageError } from '../cli/failure.js';
+import { Terminal } from '../cli/terminal.js';
 import { type Block, readIndex, readVectorFile, type Vector, type VectorSet } from './reader.js';
 import { type Difference, Subject } from './subject.js';
 
-const USAGE = 'usage: npm run vectors -- DIR [--group NAME] [--all] [--engine evaluator|wasm|both]';
+const USAGE = `usage: npm run vectors -- DIR [options]
+  --core         the core subset of each group alone
+  --group NAME   one group; may be given several times
+  --engine NAME  evaluator, wasm or both (both)`;
 const FAILURES_SHOWN = 20;
 const FAILURES_SHOWN_OF_A_FORM = 2;
 
@@ -35,32 +42,74 @@ const TIERS: Readonly<Record<string, readonly Tier[]>> = {
   both: ['evaluator', 'engine'],
 };
 
-function main(): number {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      group: { type: 'string', multiple: true },
-      all: { type: 'boolean', default: false },
-      engine: { type: 'string', default: 'evaluator' },
-    },
-  });
-  const [directory] = positionals;
+interface Arguments {
+  readonly directory: string;
+  readonly core: boolean;
+  readonly groups: readonly string[] | undefined;
+  readonly tiers: readonly Tier[];
+}
+
+/** @throws UsageError */
+function argumentsOf(words: readonly string[]): Arguments | 'help' {
+  const { values, positionals } = parsed(words);
+  if (values.help) return 'help';
+  const [directory, second] = positionals;
+  if (directory === undefined) throw new UsageError('No directory of vectors is named.');
+  if (second !== undefined) throw new UsageError(`${JSON.stringify(second)} is one directory too many.`);
   const tiers = TIERS[values.engine];
-  if (directory === undefined || tiers === undefined) {
-    console.error(USAGE);
-    return 2;
+  if (tiers === undefined) throw new UsageError(`--engine ${values.engine} is unknown.`);
+  return { directory, core: values.core, groups: values.group, tiers };
+}
+
+function parsed(words: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...words],
+      allowPositionals: true,
+      options: {
+        group: { type: 'string', multiple: true },
+        core: { type: 'boolean', default: false },
+        engine: { type: 'string', default: 'both' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
   }
+}
+
+function run({ directory, core, groups, tiers }: Arguments): number {
   const set = readIndex(directory);
-  const wanted = values.group === undefined ? undefined : new Set(values.group);
-  const files = set.files.filter(
-    ({ group, core }) => (core || values.all) && (wanted === undefined || wanted.has(group)),
-  );
-  const report: Report = { groups: new Map(), skipped: new Map(), failuresOfForm: new Map(), shown: 0 };
-  for (const { file, group } of files) {
-    for (const tier of tiers)
-      runFile(join(directory, file), tiers.length > 1 ? `${group} ${tier}` : group, tier, set, report);
+  const stranger = groups?.find((name) => set.files.every(({ group }) => group !== name));
+  if (stranger !== undefined) {
+    const known = [...new Set(set.files.map(({ group }) => group))].join(', ');
+    throw new UsageError(`--group ${stranger}: ${directory} has ${known}.`);
   }
+  const files = set.files.filter((file) => (file.core || !core) && (groups?.includes(file.group) ?? true));
+  const report: Report = { groups: new Map(), skipped: new Map(), failuresOfForm: new Map(), shown: 0 };
+  const terminal = new Terminal({ json: false });
+  for (const [index, { file, group }] of files.entries()) {
+    for (const tier of tiers) {
+      const name = tiers.length > 1 ? `${group} ${tier}` : group;
+      terminal.status(`${index + 1} of ${files.length} files: ${file}, ${tier}`);
+      runFile(join(directory, file), name, tier, set, report);
+    }
+  }
+  terminal.clearStatus();
   return tell(report);
+}
+
+function main(): number {
+  try {
+    const given = argumentsOf(process.argv.slice(2));
+    if (given !== 'help') return run(given);
+    console.log(USAGE);
+    return Status.DONE;
+  } catch (error) {
+    const { status, message } = failureOf(error);
+    console.error(error instanceof UsageError ? `${message}\n${USAGE}` : message);
+    return status;
+  }
 }
 
 function runFile(path: string, group: string, tier: Tier, set: VectorSet, report: Report): void {
@@ -137,7 +186,7 @@ function tell(report: Report): number {
     total.skipped += tally.skipped;
   }
   console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
-  return total.failed === 0 ? 0 : 1;
+  return total.failed === 0 ? Status.DONE : Status.NO;
 }
 
 process.exitCode = main();

@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import { InputError } from '../../src/machine/index.js';
 
 export interface X87State {
   readonly fcw: number;
@@ -77,9 +78,20 @@ export interface VectorSet {
   readonly forms: readonly { readonly form: string; readonly group: string }[];
 }
 
+const COPY_AGAIN = 'Copy the vectors again.';
+
+/** @throws InputError */
 export function readIndex(directory: string): VectorSet {
-  return JSON.parse(readFileSync(join(directory, 'index.json'), 'utf8')) as VectorSet;
+  const path = join(directory, 'index.json');
+  const text = readFileSync(path, 'utf8');
+  try {
+    return JSON.parse(text) as VectorSet;
+  } catch (error) {
+    throw new InputError(path, `it is no JSON document (${messageOf(error)})`, COPY_AGAIN);
+  }
 }
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 const MAGIC = 'X64VEC01';
 
@@ -103,9 +115,12 @@ const Part = {
 
 const PAGE_FAULT = 14;
 
+/** @throws InputError, also while its blocks are read. */
 export function readVectorFile(path: string): VectorFile {
-  const cursor = new Cursor(new Uint8Array(gunzipSync(readFileSync(path)))); // a Buffer's slices are no copies
-  if (String.fromCharCode(...cursor.bytes(MAGIC.length)) !== MAGIC) throw new Error(`${path} is no vector file`);
+  const cursor = new Cursor(unpacked(path), path);
+  if (String.fromCharCode(...cursor.bytes(MAGIC.length)) !== MAGIC) {
+    throw new InputError(path, `it does not begin with ${MAGIC}`, 'Give a directory of vectors of that format.');
+  }
   const blockCount = cursor.u32();
   cursor.u32(); // number of vectors
   const codePage = cursor.u64();
@@ -119,6 +134,15 @@ export function readVectorFile(path: string): VectorFile {
   const background = cursor.bytes(4096);
   const base: VectorState = { gpr, rflags: 0n, xmm, mxcsr, x87: { fcw, fsw, ftw, st }, patches: [] };
   return { codePage, dataPage, background, blocks: readBlocks(cursor, blockCount, codePage, base) };
+}
+
+function unpacked(path: string): Uint8Array {
+  const packed = readFileSync(path);
+  try {
+    return new Uint8Array(gunzipSync(packed)); // a Buffer's slices are no copies
+  } catch (error) {
+    throw new InputError(path, `it cannot be unpacked (${messageOf(error)})`, COPY_AGAIN);
+  }
 }
 
 function* readBlocks(cursor: Cursor, count: number, codePage: bigint, base: VectorState): Generator<Block> {
@@ -184,7 +208,10 @@ class Cursor {
   private at = 0;
   private readonly view: DataView;
 
-  constructor(private readonly data: Uint8Array) {
+  constructor(
+    private readonly data: Uint8Array,
+    private readonly path: string,
+  ) {
     this.view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   }
 
@@ -228,6 +255,8 @@ class Cursor {
 
   private skip(length: number): number {
     const from = this.at;
+    if (from + length > this.data.length)
+      throw new InputError(this.path, `it ends at byte ${this.data.length}, amid a vector`, COPY_AGAIN);
     this.at += length;
     return from;
   }
