@@ -8,9 +8,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { parseCount } from '../cli/arguments.js';
 import { byteSize, grouped, table } from '../cli/format.js';
+import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { type Guest, type QemuMode, qemuVersion, runQemu, runVmtape, type VmtapeRun } from './subjects.js';
 
@@ -47,8 +47,14 @@ interface QemuResult extends Measured {
   readonly recordToQemu: number;
 }
 
-function main(): number {
-  const { values } = parseArgs({
+const USAGE = `usage: npm run bench -- [options]
+  --rounds N   the best of N (3)
+  --no-qemu    vmtape alone
+  --json       one document to stdout`;
+
+function main(args: string[]): number {
+  const { values } = parseWords({
+    args,
     options: {
       json: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '3' },
@@ -153,4 +159,4 @@ function print(benches: readonly Bench[], host: string): void {
   }
 }
 
-process.exitCode = main();
+await runTool(USAGE, main);

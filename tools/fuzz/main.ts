@@ -4,11 +4,11 @@
  *
  * Exit status: 0 when they agree, 1 when they differ, or when a long run has left a form out, 2 for wrong usage.
  */
-import { parseArgs } from 'node:util';
 import { parseCount } from '../cli/arguments.js';
 import { Status, UsageError } from '../cli/failure.js';
 import { grouped, shortCount } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
+import { parseWords, runTool } from '../cli/tool.js';
 import { Campaign, type CampaignOptions } from './campaign.js';
 import { coverageFloor, missedForms, reportJson, reportLines } from './report.js';
 
@@ -31,9 +31,19 @@ interface Arguments extends CampaignOptions {
 }
 
 /** @throws UsageError */
-function argumentsOf(words: readonly string[]): Arguments | 'help' {
-  const values = parsed(words);
-  if (values.help) return 'help';
+function argumentsOf(args: string[]): Arguments {
+  const { values } = parseWords({
+    args,
+    options: {
+      instructions: { type: 'string', default: '1000000' },
+      seed: { type: 'string', default: '1' },
+      program: { type: 'string' },
+      programs: { type: 'string' },
+      findings: { type: 'string', default: '1' },
+      progress: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+    },
+  });
   const count = (name: 'program' | 'programs', least: number): Record<string, number> => {
     const text = values[name];
     return text === undefined
@@ -55,26 +65,6 @@ function seedOf(text: string): number {
   const seed = parseCount(text, '--seed', 0);
   if (seed > LAST_SEED) throw new UsageError(`--seed ${text} is too large. Give a number up to ${LAST_SEED}.`);
   return seed;
-}
-
-function parsed(words: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...words],
-      options: {
-        instructions: { type: 'string', default: '1000000' },
-        seed: { type: 'string', default: '1' },
-        program: { type: 'string' },
-        programs: { type: 'string' },
-        findings: { type: 'string', default: '1' },
-        progress: { type: 'boolean', default: false },
-        json: { type: 'boolean', default: false },
-        help: { type: 'boolean', short: 'h', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
 }
 
 async function run({ seed, progressLines, json, ...options }: Arguments): Promise<number> {
@@ -99,17 +89,4 @@ async function run({ seed, progressLines, json, ...options }: Arguments): Promis
   return result.findings.length === 0 && missed.length === 0 ? Status.DONE : Status.NO;
 }
 
-async function main(): Promise<number> {
-  try {
-    const given = argumentsOf(process.argv.slice(2));
-    if (given !== 'help') return await run(given);
-    console.log(USAGE);
-    return Status.DONE;
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(`${error.message}\n${USAGE}`);
-    return Status.USAGE;
-  }
-}
-
-process.exitCode = await main();
+await runTool(USAGE, (words) => run(argumentsOf(words)));

@@ -5,10 +5,10 @@
  * Exit status: 0 when none failed, 1 when some did, 2 for wrong usage or vectors that cannot be read.
  */
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import type { Tier } from '../../src/machine/index.js';
-import { failureOf, Status, UsageError } from '../cli/failure.js';
+import { Status, UsageError } from '../cli/failure.js';
 import { Terminal } from '../cli/terminal.js';
+import { parseWords, runTool } from '../cli/tool.js';
 import { type Block, readIndex, readVectorFile, type Vector, type VectorSet } from './reader.js';
 import { type Difference, Subject } from './subject.js';
 
@@ -50,32 +50,22 @@ interface Arguments {
 }
 
 /** @throws UsageError */
-function argumentsOf(words: readonly string[]): Arguments | 'help' {
-  const { values, positionals } = parsed(words);
-  if (values.help) return 'help';
+function argumentsOf(args: string[]): Arguments {
+  const { values, positionals } = parseWords({
+    args,
+    allowPositionals: true,
+    options: {
+      group: { type: 'string', multiple: true },
+      core: { type: 'boolean', default: false },
+      engine: { type: 'string', default: 'both' },
+    },
+  });
   const [directory, second] = positionals;
   if (directory === undefined) throw new UsageError('No directory of vectors is named.');
   if (second !== undefined) throw new UsageError(`${JSON.stringify(second)} is one directory too many.`);
   const tiers = TIERS[values.engine];
   if (tiers === undefined) throw new UsageError(`--engine ${values.engine} is unknown.`);
   return { directory, core: values.core, groups: values.group, tiers };
-}
-
-function parsed(words: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...words],
-      allowPositionals: true,
-      options: {
-        group: { type: 'string', multiple: true },
-        core: { type: 'boolean', default: false },
-        engine: { type: 'string', default: 'both' },
-        help: { type: 'boolean', short: 'h', default: false },
-      },
-    });
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
 }
 
 function run({ directory, core, groups, tiers }: Arguments): number {
@@ -97,19 +87,6 @@ function run({ directory, core, groups, tiers }: Arguments): number {
   }
   terminal.clearStatus();
   return tell(report);
-}
-
-function main(): number {
-  try {
-    const given = argumentsOf(process.argv.slice(2));
-    if (given !== 'help') return run(given);
-    console.log(USAGE);
-    return Status.DONE;
-  } catch (error) {
-    const { status, message } = failureOf(error);
-    console.error(error instanceof UsageError ? `${message}\n${USAGE}` : message);
-    return status;
-  }
 }
 
 function runFile(path: string, group: string, tier: Tier, set: VectorSet, report: Report): void {
@@ -189,4 +166,4 @@ function tell(report: Report): number {
   return total.failed === 0 ? Status.DONE : Status.NO;
 }
 
-process.exitCode = main();
+await runTool(USAGE, (words) => run(argumentsOf(words)));
