@@ -180,9 +180,24 @@ describe('advance', () => {
     expect(live.run()).toBe('ended');
   });
 
-  it('comes back while a halted vCPU waits for a timer that nobody lets through', () => {
-    // A periodic PIT behind a masked PIC, and HLT with interrupts enabled.
-    const live = new LiveMachine('b0ff e621 b034 e643 b010 e640 b027 e640 fb f4');
+  /** A periodic PIT behind a masked PIC, and HLT with interrupts enabled. */
+  const PERIODIC = 'b0ff e621 b034 e643 b010 e640 b027 e640 fb f4';
+
+  it('is idle when the timer that runs is masked', () => {
+    const live = new LiveMachine(PERIODIC);
+    expect([live.run(), live.machine.retired]).toEqual(['idle', 10]);
+  });
+
+  it('comes back while a halted vCPU waits for a timer that reaches nobody', () => {
+    const live = new LiveMachine(PERIODIC);
+    // The I/O APIC sends each edge to an APIC that does not exist.
+    for (const [register, value] of [
+      [0x15, 0x0e00_0000],
+      [0x14, 0x30],
+    ] as const) {
+      live.machine.writeDevice(sPA(0xfec0_0000), 4, BigInt(register));
+      live.machine.writeDevice(sPA(0xfec0_0010), 4, BigInt(value));
+    }
     expect(live.run()).toBe('waiting');
     const before = live.machine.now;
     expect(live.run()).toBe('waiting');
