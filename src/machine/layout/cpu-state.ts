@@ -54,6 +54,8 @@ export const REGISTER_NAMES = [
   // What the next instruction boundary must know: see PENDING_*, HALTED … below
   ...(['activity', 'boundary', 'monitorAddress'] as const),
   // SVM (APM vol.2 §15): mode, the processor's copy of the running VMCB's controls, the host state behind the guest
+  // (deviations keep two things above values that have no such bits: the host's DR7 in bits 63:32 of hostRflags, and whose
+  // MSR permission map came first in bits 62:61 of msrpmBase)
   ...(['svmMode', 'vmcb', 'interceptCr', 'interceptDr', 'interceptExceptions', 'intercept3', 'intercept4'] as const),
   ...(['intercept5', 'pauseFilter', 'iopmBase', 'msrpmBase', 'tscOffset', 'guestAsid', 'intControl'] as const),
   ...(['nestedControl', 'nestedCr3', 'virtExt', 'guestPat', 'exitIntInfo', 'tscRatio'] as const),
