@@ -286,7 +286,7 @@ export class Processor extends MachineAccess implements SystemContext {
         this.watcher?.begins(insn);
         this.ops.execute(insn);
         this.makeOutcome = 'plain';
-        if (this.watchesBusLocks && locksMemory(insn)) this.takeBusLock();
+        if (locksMemory(insn) && this.watchesBusLocks) this.takeBusLock();
       }
       trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
       this.complete(insn);

@@ -87,7 +87,7 @@ export function pulseTimer(state: DevicesState, now: number, into: Delivery): vo
 export function timerIsHeard(state: DevicesState): boolean {
   if (!outputPulses(state.pit)) return true;
   if (replacesLegacy(state.hpet)) return false;
-  return pic.decidePulse(state.pic, IRQ_TIMER).length > 0 || ioapic.sendsEdge(state.ioApic, PIN_TIMER);
+  return pic.hearsEdge(state.pic, IRQ_TIMER) || ioapic.sendsEdge(state.ioApic, PIN_TIMER);
 }
 
 /** The last of the edges that passed unheard, once someone listens again: it tells of no interrupt. */

@@ -212,11 +212,13 @@ export function decideLine(state: PicState, irq: number, level: boolean): readon
   return irq === CASCADE || before === level ? NO_EVENTS : [{ type: 'pic.line', irq, level }];
 }
 
-/** An input pulsed, and is as it was; nothing happens when its request is latched already. */
-export function decidePulse(state: PicState, irq: number): readonly PicEvent[] {
-  const latched = (chipAt(state, irq >> 3).edges & (1 << (irq & 7))) !== 0;
-  return latched || irq === CASCADE ? NO_EVENTS : [{ type: 'pic.pulse', irq }];
-}
+/** Whether an edge at an input would do anything: not while its request is latched already. */
+export const hearsEdge = (state: PicState, irq: number): boolean =>
+  irq !== CASCADE && (chipAt(state, irq >> 3).edges & (1 << (irq & 7))) === 0;
+
+/** An input pulsed, and is as it was. */
+export const decidePulse = (state: PicState, irq: number): readonly PicEvent[] =>
+  hearsEdge(state, irq) ? [{ type: 'pic.pulse', irq }] : NO_EVENTS;
 
 /** Levels of the sixteen inputs, as a mask: what the pair last saw. */
 export const seenLines = (state: PicState): number => chipAt(state, 0).lines | (chipAt(state, 1).lines << 8);

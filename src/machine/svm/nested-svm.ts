@@ -59,11 +59,13 @@ class NestedSvm implements NestedVirtualization {
   private readonly mapBase;
   private readonly everyByte: boolean;
   private readonly tellsSegment: boolean;
+  private readonly leaf: CpuidLeaf;
   private readonly image = new RegisterImage();
 
-  constructor(private readonly profile: CpuProfile) {
+  constructor(profile: CpuProfile) {
     const { deviations } = profile;
     this.rules = vmrunRules(profile);
+    this.leaf = svmLeaf(profile);
     this.interrupts = interruptRules(profile);
     this.mapBase = deviations.has('permission-map-base-unaligned') ? unalignedMapBase : mapBase;
     this.everyByte = deviations.has('ioio-every-byte');
@@ -84,7 +86,7 @@ class NestedSvm implements NestedVirtualization {
   }
 
   features(): CpuidLeaf {
-    return svmLeaf(this.profile);
+    return this.leaf;
   }
 
   hostSave(image: RegisterImage): void {
