@@ -13,4 +13,4 @@ export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
-export { Cancelled, type Control, type Stop, Timeline } from './timeline.js';
+export { Cancelled, type Control, type Stop, Timeline, type Work } from './timeline.js';

@@ -34,6 +34,13 @@ export interface Control {
   readonly tick?: (at: Position) => boolean;
 }
 
+/**
+ * Long work, in pieces of a few milliseconds: after each it says how far it is. Whoever drives it may throw `Cancelled` into
+ * it, and drive it on to the end, which is where it began; or leave a run forwards where it is, by `return`. Nothing else may
+ * be done with the timeline in between.
+ */
+export type Work<Result> = Generator<Position, Result, void>;
+
 /** Thrown when `Control.tick` gives up; the timeline stands where it was before. */
 export class Cancelled extends Error {
   override name = 'Cancelled';
@@ -52,6 +59,7 @@ export class Timeline {
   private epoch = FIRST_EPOCH;
   private last: Position | undefined;
   private points: StopPoints = NO_STOP_POINTS;
+  private accepts: (hit: Hit) => boolean = () => true;
   private armed = false;
   /** Stretches of the tape without a hit of `points`, between moments. */
   private readonly searched = new Set<string>();
@@ -86,26 +94,37 @@ export class Timeline {
   // Going somewhere
 
   /** @returns the place that it stands at: the last one at or before `to`, which may be where a run to there ends. */
-  seek(to: Position, control: Control = {}): Position {
+  seek(to: Position, control?: Control): Position {
+    return finish(this.seeking(to), control);
+  }
+
+  /** `seek` as work. */
+  *seeking(to: Position): Work<Position> {
     this.disarm();
     const target = comparePositions(to, this.end) > 0 ? this.end : to;
-    return this.orBack(() => {
-      this.approach(target, control);
-      if (comparePositions(this.position, target) > 0 && !this.endsRunAt(target)) {
-        this.approach(this.placeBefore(this.position, control), control);
-      }
-      return this.position;
-    });
+    return yield* this.orBack(this.settleAt(target));
+  }
+
+  private *settleAt(target: Position): Work<Position> {
+    yield* this.approach(target);
+    if (comparePositions(this.position, target) > 0 && !this.endsRunAt(target)) {
+      const before = yield* this.placeBefore(this.position);
+      yield* this.approach(before);
+    }
+    return this.position;
   }
 
   /** @returns the place that it stands at: the first one at which so many instructions have retired, or the end. */
-  seekInstruction(icount: bigint, control: Control = {}): Position {
+  seekInstruction(icount: bigint, control?: Control): Position {
+    return finish(this.seekingInstruction(icount), control);
+  }
+
+  /** `seekInstruction` as work. */
+  *seekingInstruction(icount: bigint): Work<Position> {
     this.disarm();
     const target = { icount, seq: 0n };
-    return this.orBack(() => {
-      this.approach(comparePositions(target, this.end) > 0 ? this.end : target, control);
-      return this.position;
-    });
+    yield* this.orBack(this.approach(comparePositions(target, this.end) > 0 ? this.end : target));
+    return this.position;
   }
 
   /** Whether nothing has happened since `target` but that a run was stated. */
@@ -124,58 +143,86 @@ export class Timeline {
   }
 
   /** One step backwards. @returns false at the start. */
-  stepBack(control: Control = {}): boolean {
-    const { position } = this;
-    if (comparePositions(position, START) <= 0) return false;
+  stepBack(control?: Control): boolean {
+    return finish(this.steppingBack(), control);
+  }
+
+  /** `stepBack` as work. */
+  *steppingBack(): Work<boolean> {
+    if (comparePositions(this.position, START) <= 0) return false;
     this.disarm();
-    this.orBack(() => this.approach(this.placeBefore(position, control)));
+    yield* this.orBack(this.goBack());
     return true;
+  }
+
+  private *goBack(): Work<void> {
+    const before = yield* this.placeBefore(this.position);
+    yield* this.approach(before);
   }
 
   // Going on until something happens
 
-  /** What `runForward` and `runBackward` stop at. */
-  stopAt(points: StopPoints): void {
+  /**
+   * What `runForward` and `runBackward` stop at.
+   * @param accepts says of each hit, with the machine where it is, whether it is one.
+   */
+  stopAt(points: StopPoints, accepts: (hit: Hit) => boolean = () => true): void {
     this.points = points;
+    this.accepts = accepts;
     this.disarm();
     this.searched.clear();
   }
 
   /** Runs to the next stop point after this place, or to `to`. */
-  runForward(control: Control = {}, to: Position = this.end): Stop {
-    return this.orBack(() => {
-      this.arm();
-      while (comparePositions(this.position, to) < 0) {
-        this.check(control);
-        const hit = this.follower.run(to);
-        this.keepOnTheWay();
-        if (hit !== undefined) return { kind: 'hit', hit };
-      }
-      return { kind: 'end' };
-    });
+  runForward(control?: Control, to?: Position): Stop {
+    return finish(this.runningForward(to), control);
+  }
+
+  /** `runForward` as work. */
+  *runningForward(to: Position = this.end): Work<Stop> {
+    return yield* this.orBack(this.findForward(to));
+  }
+
+  private *findForward(to: Position): Work<Stop> {
+    this.arm();
+    while (comparePositions(this.position, to) < 0) {
+      yield this.position;
+      const hit = this.follower.run(to);
+      this.keepOnTheWay();
+      if (hit !== undefined && this.accepts(hit)) return { kind: 'hit', hit };
+    }
+    return { kind: 'end' };
   }
 
   /** Goes back to the last stop point before this place, or to the start. */
-  runBackward(control: Control = {}): Stop {
-    return this.orBack(() => {
-      let to = this.position;
-      while (comparePositions(to, START) > 0) {
-        const from = this.moments.before(to);
-        const found = this.lastHit(from, to, control);
-        if (found !== undefined) {
-          this.disarm();
-          this.approach(found.position, control);
-          return { kind: 'hit', hit: found.hit };
-        }
-        to = from;
+  runBackward(control?: Control): Stop {
+    return finish(this.runningBackward(), control);
+  }
+
+  /** `runBackward` as work. @param from where to stop when there was no stop point after it. */
+  *runningBackward(from: Position = START): Work<Stop> {
+    return yield* this.orBack(this.findBackward(from));
+  }
+
+  private *findBackward(first: Position): Work<Stop> {
+    let to = this.position;
+    while (comparePositions(to, first) > 0) {
+      const from = this.moments.before(to);
+      const found = yield* this.lastHit(from, to);
+      if (found !== undefined && comparePositions(found.position, first) > 0) {
+        this.disarm();
+        yield* this.approach(found.position);
+        return { kind: 'hit', hit: found.hit };
       }
-      this.approach(START, control);
-      return { kind: 'end' };
-    });
+      to = from;
+    }
+    this.disarm();
+    yield* this.settleAt(first);
+    return { kind: 'end' };
   }
 
   /** The last hit in a stretch, its end excluded. */
-  private lastHit(from: Position, to: Position, control: Control): { position: Position; hit: Hit } | undefined {
+  private *lastHit(from: Position, to: Position): Work<{ position: Position; hit: Hit } | undefined> {
     const stretch = `${from.icount}:${from.seq}-${to.icount}:${to.seq}`;
     if (this.searched.has(stretch)) return undefined;
     this.disarm();
@@ -183,10 +230,11 @@ export class Timeline {
     this.arm();
     let last: { position: Position; hit: Hit } | undefined;
     while (comparePositions(this.position, to) < 0) {
-      this.check(control);
+      yield this.position;
       const hit = this.follower.run(to);
       this.keepOnTheWay();
-      if (hit !== undefined && comparePositions(this.position, to) < 0) last = { position: this.position, hit };
+      if (hit === undefined || comparePositions(this.position, to) >= 0 || !this.accepts(hit)) continue;
+      last = { position: this.position, hit };
     }
     if (last === undefined) this.searched.add(stretch);
     return last;
@@ -205,7 +253,7 @@ export class Timeline {
   // The way
 
   /** Goes to the first place at or after `target`, and keeps moments on the way. */
-  private approach(target: Position, control: Control = {}): void {
+  private *approach(target: Position): Work<void> {
     const nearest = this.moments.atOrBefore(target);
     const here = this.position;
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
@@ -214,30 +262,30 @@ export class Timeline {
     const cost = runCost(start, target);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
       const stop = partOfWay(start, target, 1 - left / cost);
-      this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop, control);
+      yield* this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop);
       this.keep();
     }
-    this.runWhile((at) => comparePositions(at, target) < 0, target, control);
+    yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
   }
 
-  private runWhile(goesOn: (at: Position) => boolean, stop: Position, control: Control): void {
+  private *runWhile(goesOn: (at: Position) => boolean, stop: Position): Work<void> {
     while (goesOn(this.position)) {
-      this.check(control);
+      yield this.position;
       this.follower.run(stop);
       this.keepOnTheWay();
     }
   }
 
   /** The last place before `position`, which is one. */
-  private placeBefore(position: Position, control: Control): Position {
+  private *placeBefore(position: Position): Work<Position> {
     const earlier = { icount: position.icount > 0n ? position.icount - 1n : 0n, seq: 0n };
     // An instruction back and then step by step; a place where much happened without an instruction has many steps.
     const base = this.moments.before(position);
     const from = comparePositions(base, earlier) > 0 ? base : { icount: earlier.icount, seq: base.seq };
-    this.approach(from, control);
+    yield* this.approach(from);
     let before = this.position;
     while (comparePositions(this.position, position) < 0) {
-      this.check(control);
+      yield this.position;
       before = this.position;
       this.keepOnTheWay();
       this.follower.step();
@@ -263,14 +311,14 @@ export class Timeline {
       before = this.lastStepFrom(before);
     }
     this.enter(this.load(this.moments.atOrBefore(here)));
-    this.approach(here);
+    finish(this.approach(here));
     return before;
   }
 
   /** Steps from a place until the tape ends. @returns the place before the step that it ends in. */
   private lastStepFrom(place: Position): Position {
     this.enter(this.load(this.moments.atOrBefore(place)));
-    this.approach(place);
+    finish(this.approach(place));
     let before = place;
     try {
       while (comparePositions(this.position, this.reader.end) < 0) {
@@ -335,22 +383,30 @@ export class Timeline {
 
   // Giving up
 
-  private check({ tick }: Control): void {
-    if (tick?.(this.position) === true) throw new Cancelled('the search was given up');
-  }
-
   /** Does long work; when it is given up, all is as before. */
-  private orBack<Result>(work: () => Result): Result {
+  private *orBack<Result>(work: Work<Result>): Work<Result> {
     const { position } = this;
     try {
-      return work();
+      return yield* work;
     } catch (error) {
       if (!(error instanceof Cancelled)) throw error;
       this.disarm();
-      this.approach(position);
+      yield* this.approach(position);
       throw error;
     }
   }
+}
+
+/** Does work in one go. @throws Cancelled when `tick` gives up, once all is as before. */
+function finish<Result>(work: Work<Result>, { tick }: Control = {}): Result {
+  let next = work.next();
+  let asks = tick !== undefined;
+  while (next.done !== true) {
+    const givesUp = asks && tick?.(next.value) === true;
+    if (givesUp) asks = false;
+    next = givesUp ? work.throw(new Cancelled('the search was given up')) : work.next();
+  }
+  return next.value;
 }
 
 const ZEROS = new Uint8Array(PAGE_BYTES);
