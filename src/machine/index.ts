@@ -7,6 +7,7 @@ export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
+export { readCR8 } from './devices/devices.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
@@ -39,6 +40,7 @@ export {
   R,
   REGISTER_NAMES,
   type RegisterDelta,
+  type RegisterName,
   type Registers,
   SEGMENT_NAMES,
   Segment,
@@ -52,7 +54,9 @@ export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
 export { type AdvanceStop, type ChaosInput, Machine } from './machine.js';
 export type { MachinePoint } from './machine-point.js';
+export { type ExplainedWalk, explainWalk, type WalkStep } from './mmu/explain-walk.js';
 export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
+export { type PagingFeatures, pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';

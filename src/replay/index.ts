@@ -5,10 +5,11 @@ export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { disassemble } from './disassemble.js';
 
+export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
 export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
-export { resolvePosition } from './position-pattern.js';
+export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { stateDigests } from './state-digest.js';

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { UsageError } from '../failure.js';
 
 const LATER = [
-  ...['trace', 'sql', 'debug', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'],
+  ...['trace', 'sql', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'],
 ] as const;
 
 export function laterCommands(program: Command): void {
