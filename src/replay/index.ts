@@ -8,6 +8,7 @@ export { disassemble } from './disassemble.js';
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
+export { type RecordedGuest, recordedGuests } from './guests.js';
 export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
 export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';

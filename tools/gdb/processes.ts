@@ -1,10 +1,12 @@
 /**
- * Numbers of processes and threads, as gdb has them. The hypervisor (L1) is process 1, its threads are the machine's vCPUs.
- * Each guest (L2), by its ASID and nCR3, is a process of its own from when it first runs; its threads are its VMCBs. Numbers
- * are kept for as long as the server runs: going back to before a guest ran does not take them away.
+ * Numbers of processes and threads, as gdb has them. Process 1 is the machine, its threads are the vCPUs, at whatever level
+ * they run. A guest (L2), by its ASID and nCR3, becomes a process of its own when the client attaches to it, as gdb wants it
+ * done: it learns the registers of those processes alone that it has attached to. The guest's threads are its VMCBs, and process
+ * 1 is what is left: the hypervisor (L1), and guests that nobody has attached to.
  */
 import type { Machine } from '../../src/machine/index.js';
-import { knownVmcbFields, type Subject, sameSubject } from '../debug/views.js';
+import type { RecordedGuest } from '../../src/replay/index.js';
+import { runningOn, type Subject, sameSubject } from '../debug/views.js';
 
 export interface ThreadId {
   readonly process: number;
@@ -15,74 +17,84 @@ export interface NumberedThread extends ThreadId {
   readonly subject: Subject;
 }
 
-export const HYPERVISOR = 1;
+export const MACHINE = 1;
 
-interface Guest {
+interface GuestProcess {
   readonly process: number;
-  readonly asid: bigint;
+  readonly asid: number;
   readonly nCR3: bigint;
-  /** sPAs of its VMCBs, in the order in which they were seen. */
-  readonly vmcbs: number[];
+  /** sPAs of its VMCBs. */
+  readonly vmcbs: readonly number[];
 }
 
 export class Processes {
-  private readonly guests: Guest[] = [];
+  private readonly guests: readonly GuestProcess[];
+  private readonly attached = new Set<number>();
 
-  /** Notes the guests that there are by now. */
-  update(machine: Machine): void {
-    for (const address of Object.keys(machine.state.vmcbs).map(Number)) {
-      const fields = knownVmcbFields(machine, address);
-      const [asid, nCR3] = [fields?.get('guestASID'), fields?.get('nCR3')];
-      // VMLOAD and VMSAVE use a VMCB's format for what is no guest.
-      if (typeof asid !== 'bigint' || typeof nCR3 !== 'bigint' || asid === 0n) continue;
-      const guest = this.guestOf(asid, nCR3);
-      if (!guest.vmcbs.includes(address)) guest.vmcbs.push(address);
+  /** @param guests those of the whole recording, so that numbers stay. */
+  constructor(guests: readonly RecordedGuest[]) {
+    const spaces = new Map<string, RecordedGuest[]>();
+    for (const guest of guests) {
+      const key = `${guest.asid} ${guest.nCR3}`;
+      spaces.set(key, [...(spaces.get(key) ?? []), guest]);
     }
+    this.guests = [...spaces.values()].map((each, index) => {
+      const [{ asid, nCR3 }] = each as [RecordedGuest];
+      return { process: MACHINE + 1 + index, asid, nCR3, vmcbs: each.map(({ vmcb }) => vmcb) };
+    });
   }
 
-  private guestOf(asid: bigint, nCR3: bigint): Guest {
-    const known = this.guests.find((each) => each.asid === asid && each.nCR3 === nCR3);
-    if (known !== undefined) return known;
-    const guest = { process: HYPERVISOR + 1 + this.guests.length, asid, nCR3, vmcbs: [] };
-    this.guests.push(guest);
-    return guest;
+  /** All that there are, with what they are in words. */
+  get list(): readonly (readonly [process: number, name: string])[] {
+    return [
+      [MACHINE, 'L1, and guests that are not attached'],
+      ...this.guests.map(({ process, asid, nCR3 }) => [process, `L2 asid ${asid} nCR3 0x${nCR3.toString(16)}`] as const),
+    ];
   }
 
-  /** All threads that are known. */
+  /** @returns false when there is no such process. */
+  attach(process: number): boolean {
+    if (process === MACHINE) return true;
+    if (!this.guests.some((each) => each.process === process)) return false;
+    this.attached.add(process);
+    return true;
+  }
+
+  detach(process: number): void {
+    this.attached.delete(process);
+  }
+
+  /** The threads of the machine and of what is attached. */
   threads(machine: Machine): readonly NumberedThread[] {
-    this.update(machine);
-    const host = machine.state.vcpus.map((_, vcpu) => ({
-      ...{ process: HYPERVISOR, thread: vcpu + 1 },
-      subject: { level: 1, vcpu } as const,
-    }));
-    const guests = this.guests.flatMap(({ process, vmcbs }) =>
-      vmcbs.map((vmcb, index) => ({ process, thread: index + 1, subject: { level: 2, vmcb } as const })),
+    const vcpus = machine.state.vcpus.map((_, vcpu): NumberedThread => {
+      const running = runningOn(machine, vcpu);
+      const subject = this.ownerOf(running) === MACHINE ? running : ({ level: 1, vcpu } as const);
+      return { process: MACHINE, thread: vcpu + 1, subject };
+    });
+    const guests = this.guests.filter(({ process }) => this.attached.has(process));
+    return [
+      ...vcpus,
+      ...guests.flatMap(({ process, vmcbs }) =>
+        vmcbs.map((vmcb, index) => ({ process, thread: index + 1, subject: { level: 2, vmcb } as const })),
+      ),
+    ];
+  }
+
+  /** The process that a subject belongs to. */
+  ownerOf(subject: Subject): number {
+    if (subject.level === 1) return MACHINE;
+    const guest = this.guests.find(({ vmcbs }) => vmcbs.includes(subject.vmcb));
+    return guest !== undefined && this.attached.has(guest.process) ? guest.process : MACHINE;
+  }
+
+  /** The thread of what runs on a vCPU. */
+  running(machine: Machine, vcpu: number): NumberedThread {
+    const subject = runningOn(machine, vcpu);
+    const own = this.ownerOf(subject) === MACHINE;
+    const found = this.threads(machine).find((each) =>
+      own ? each.process === MACHINE && each.thread === vcpu + 1 : sameSubject(each.subject, subject),
     );
-    return [...host, ...guests];
-  }
-
-  find(machine: Machine, { process, thread }: ThreadId): NumberedThread | undefined {
-    return this.threads(machine).find((each) => each.process === process && each.thread === thread);
-  }
-
-  /** The thread of a subject: of a VMCB that was used for several guests the one that it is used for now. */
-  of(machine: Machine, subject: Subject): NumberedThread {
-    const threads = this.threads(machine).filter((each) => sameSubject(each.subject, subject));
-    const process = subject.level === 2 ? this.processOf(machine, subject.vmcb) : HYPERVISOR;
-    const found = threads.find((each) => each.process === process) ?? threads[0];
-    if (found === undefined) throw new RangeError('a guest runs whose VMCB was never seen');
+    if (found === undefined) throw new RangeError(`vCPU ${vcpu} runs nothing that has a number`);
     return found;
-  }
-
-  private processOf(machine: Machine, vmcb: number): number | undefined {
-    const fields = knownVmcbFields(machine, vmcb);
-    const [asid, nCR3] = [fields?.get('guestASID'), fields?.get('nCR3')];
-    return this.guests.find((each) => each.asid === asid && each.nCR3 === nCR3)?.process;
-  }
-
-  /** What a process is, in words. */
-  describe(process: number): string {
-    const guest = this.guests.find((each) => each.process === process);
-    return guest === undefined ? 'L1' : `L2 asid ${guest.asid} nCR3 0x${guest.nCR3.toString(16)}`;
   }
 }

@@ -42,8 +42,11 @@ export interface Feature {
   readonly registers: readonly GdbRegister[];
 }
 
-const known = (slot: Slot, { view }: RegisterPlace): bigint | undefined =>
-  view.knows(slot) ? (view.registers[slot] as bigint) : undefined;
+/** What has not run yet stands at 0: gdb needs a place for everything. */
+const known = (slot: Slot, { view }: RegisterPlace): bigint | undefined => {
+  if (view.knows(slot)) return view.registers[slot] as bigint;
+  return view.state === 'absent' && (slot === R.rip || slot === R.rsp) ? 0n : undefined;
+};
 
 /** Bits of a slot. */
 const part =

@@ -3,9 +3,9 @@
  * more than it may leaves it answering the next one.
  */
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import type { RecordedGuest } from '../../src/replay/index.js';
 import type { Debuggee } from '../debug/debuggee.js';
 import { framed, PacketReader } from './packet.js';
-import { Processes } from './processes.js';
 import { GdbSession } from './session.js';
 
 /** Packets of a client that wait to be answered. gdb has one on the way at a time. */
@@ -22,7 +22,6 @@ export interface ListenAddress {
 
 export class GdbServer {
   private readonly server: Server;
-  private readonly processes = new Processes();
   private client: Client | undefined;
   /** The last session may still be giving up what it was at. */
   private before: Promise<void> = Promise.resolve();
@@ -30,6 +29,7 @@ export class GdbServer {
   /** @param say takes words for the server's own console. */
   constructor(
     private readonly debuggee: Debuggee,
+    private readonly guests: readonly RecordedGuest[],
     private readonly say: (text: string) => void,
   ) {
     this.server = createServer((socket) => this.connected(socket));
@@ -66,7 +66,7 @@ export class GdbServer {
     }
     const peer = `${socket.remoteAddress}:${socket.remotePort}`;
     this.say(`${peer} is connected`);
-    const client = new Client(socket, this.debuggee, this.processes, this.say);
+    const client = new Client(socket, this.debuggee, this.guests, this.say);
     this.client = client;
     const { before } = this;
     this.before = before
@@ -94,10 +94,10 @@ class Client {
   constructor(
     private readonly socket: Socket,
     private readonly debuggee: Debuggee,
-    processes: Processes,
+    guests: readonly RecordedGuest[],
     private readonly say: (text: string) => void,
   ) {
-    this.session = new GdbSession(debuggee, processes, { send: (data) => this.send(data), say });
+    this.session = new GdbSession(debuggee, guests, { send: (data) => this.send(data), say });
     socket.on('data', (chunk) => this.take(chunk));
     socket.on('close', () => this.drop());
   }

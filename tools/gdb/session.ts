@@ -5,12 +5,12 @@
  */
 import type { Position } from '../../src/journal/index.js';
 import { InputError, R, type WatchedRange } from '../../src/machine/index.js';
-import { Cancelled } from '../../src/replay/index.js';
+import { Cancelled, type RecordedGuest } from '../../src/replay/index.js';
 import type { Breakpoint, Debuggee, Halt, Watchpoint } from '../debug/debuggee.js';
 import { monitor } from '../debug/monitor.js';
 import { readMemory, type Subject, sameSubject, type View, viewOf, watchedRanges } from '../debug/views.js';
 import { hexOf, hexText, PACKET_BYTES } from './packet.js';
-import { HYPERVISOR, type NumberedThread, type Processes, type ThreadId } from './processes.js';
+import { type NumberedThread, Processes, type ThreadId } from './processes.js';
 import { type Feature, featuresOf, type GdbRegister, registerHex, targetXml } from './registers.js';
 
 /** What a session does with its client and its console. */
@@ -49,6 +49,7 @@ interface SetPoint {
 }
 
 export class GdbSession {
+  private readonly processes: Processes;
   private readonly features: readonly Feature[];
   private readonly registers: readonly GdbRegister[];
   /** The client understands `p1.2`; otherwise threads are vCPUs. */
@@ -61,9 +62,10 @@ export class GdbSession {
 
   constructor(
     private readonly debuggee: Debuggee,
-    private readonly processes: Processes,
+    guests: readonly RecordedGuest[],
     private readonly host: SessionHost,
   ) {
+    this.processes = new Processes(guests);
     this.features = featuresOf(debuggee.machine);
     this.registers = this.features.flatMap(({ registers }) => registers);
   }
@@ -122,6 +124,7 @@ export class GdbSession {
       case 'b':
         return this.reverse(rest);
       case 'D':
+        return this.detach(rest);
       case 'k':
         return { data: OK, ends: true };
       case 'R':
@@ -139,19 +142,13 @@ export class GdbSession {
   // Threads
 
   private get threads(): readonly NumberedThread[] {
-    const { machine } = this.debuggee;
-    if (this.multiprocess) return this.processes.threads(machine);
-    return machine.state.vcpus.map((_, vcpu) => ({
-      ...{ process: HYPERVISOR, thread: vcpu + 1 },
-      subject: this.debuggee.subjectOn(vcpu),
-    }));
+    return this.processes.threads(this.debuggee.machine);
   }
 
   /** That of whatever runs. */
   private get current(): NumberedThread {
-    const { subject, machine } = this.debuggee;
-    if (this.multiprocess) return this.processes.of(machine, subject);
-    return { process: HYPERVISOR, thread: machine.vcpu + 1, subject };
+    const { machine } = this.debuggee;
+    return this.processes.running(machine, machine.vcpu);
   }
 
   private idText({ process, thread }: ThreadId): string {
@@ -271,9 +268,8 @@ export class GdbSession {
   }
   private armed = '';
 
-  /** A breakpoint of the hypervisor's stops its guests, too: they may run what it has symbols for. A guest's is its own. */
   private concerns({ process }: SetPoint, subject: Subject): boolean {
-    return process === HYPERVISOR || this.processes.of(this.debuggee.machine, subject).process === process;
+    return this.processes.ownerOf(subject) === process;
   }
 
   // Going
@@ -303,10 +299,24 @@ export class GdbSession {
     return await this.stopReply({ why: 'step' });
   }
 
+  /** Of one process among several: the client says by itself when it leaves. */
+  private detach(text: string): Answer {
+    if (text !== '') this.processes.detach(Number.parseInt(text.slice(1), 16));
+    return { data: OK, ends: text === '' };
+  }
+
+  private async attach(text: string): Promise<string> {
+    const process = Number.parseInt(text, 16);
+    if (!this.processes.attach(process)) return ESRCH;
+    // The client wants a thread of this process, though another one may run.
+    return await this.stopReply({ why: 'step' }, this.threads.find((each) => each.process === process));
+  }
+
   private multiLetter(text: string): Answered {
     if (text === 'vCont?') return 'vCont;c;C;s;S;t;r';
     if (text.startsWith('vCont;')) return this.resume(text.slice('vCont;'.length).split(';'));
-    if (text.startsWith('vRun;') || text.startsWith('vAttach;')) return this.restart();
+    if (text.startsWith('vAttach;')) return this.attach(text.slice('vAttach;'.length));
+    if (text.startsWith('vRun;')) return this.restart();
     if (text.startsWith('vKill')) return OK;
     return UNSUPPORTED;
   }
@@ -340,9 +350,8 @@ export class GdbSession {
     return await this.stopReply(halt);
   }
 
-  private async stopReply(halt: Halt): Promise<string> {
+  private async stopReply(halt: Halt, current = this.current): Promise<string> {
     this.general = undefined;
-    const { current } = this;
     const signal = halt.why === 'interrupted' ? SIGINT : SIGTRAP;
     if (halt.why === 'catch') this.console(`${halt.pattern} is about to happen, at ${this.debuggee.where}\n`);
     const place = { machine: this.debuggee.machine, view: viewOf(this.debuggee.machine, current.subject) };
@@ -409,7 +418,7 @@ export class GdbSession {
     return [
       `PacketSize=${PACKET_BYTES.toString(16)}`,
       ...['QStartNoAckMode+', 'multiprocess+', 'vContSupported+', 'swbreak+', 'hwbreak+'],
-      ...['ReverseStep+', 'ReverseContinue+', 'qXfer:features:read+', 'qXfer:memory-map:read+'],
+      ...['ReverseStep+', 'ReverseContinue+', 'qXfer:features:read+', 'qXfer:memory-map:read+', 'qXfer:osdata:read+'],
     ].join(';');
   }
 
@@ -424,20 +433,26 @@ export class GdbSession {
     const found = this.findThread(text);
     if (found === undefined) return ESRCH;
     const { subject } = found;
-    const view = viewOf(this.debuggee.machine, subject);
-    const what = subject.level === 1 ? `L1 vCPU ${subject.vcpu}` : `${this.processes.describe(found.process)} VMCB 0x${subject.vmcb.toString(16)}`;
-    return hexText(`${what}, ${STATES[view.state]}`);
+    const { state, vcpu, registers } = viewOf(this.debuggee.machine, subject);
+    const guest = subject.level === 2 ? ` VMCB 0x${subject.vmcb.toString(16)} asid ${registers[R.guestAsid]}` : '';
+    return hexText(`L${subject.level}${guest} vCPU ${vcpu}, ${STATES[state]}`);
   }
 
   private transfer(text: string): string {
-    const match = /^qXfer:(features|memory-map):read:([^:]*):([0-9a-f]{1,8}),([0-9a-f]{1,8})$/i.exec(text);
+    const match = /^qXfer:(features|memory-map|osdata):read:([^:]*):([0-9a-f]{1,8}),([0-9a-f]{1,8})$/i.exec(text);
     if (match === null) return UNSUPPORTED;
     const [, object, annex, offset, length] = match as unknown as [string, string, string, string, string];
-    if (object === 'features' && annex !== 'target.xml') return 'E00';
-    const document = object === 'features' ? targetXml(this.features) : MEMORY_MAP;
+    const document = this.document(object, annex);
+    if (document === undefined) return 'E00';
     const at = Number.parseInt(offset, 16);
     const piece = document.slice(at, at + Math.min(Number.parseInt(length, 16), PACKET_BYTES - 16));
     return `${at + piece.length < document.length ? 'm' : 'l'}${piece}`;
+  }
+
+  private document(object: string, annex: string): string | undefined {
+    if (object === 'memory-map') return MEMORY_MAP;
+    if (object === 'features') return annex === 'target.xml' ? targetXml(this.features) : undefined;
+    return annex === 'processes' ? processesXml(this.processes.list) : undefined;
   }
 
   private async command(text: string): Promise<string> {
@@ -475,6 +490,20 @@ const MEMORY_MAP = [
   '</memory-map>',
   '',
 ].join('\n');
+
+/** What `info os processes` lists. */
+const processesXml = (processes: Processes['list']): string =>
+  [
+    '<?xml version="1.0"?>',
+    '<!DOCTYPE osdata SYSTEM "osdata.dtd">',
+    '<osdata type="processes">',
+    ...processes.map(
+      ([process, name]) =>
+        `<item><column name="pid">${process}</column><column name="command">${name}</column></item>`,
+    ),
+    '</osdata>',
+    '',
+  ].join('\n');
 
 const sameThread = (a: ThreadId, b: ThreadId): boolean => a.process === b.process && a.thread === b.thread;
 const samePoint = (a: SetPoint, b: SetPoint): boolean =>

@@ -1,6 +1,7 @@
 /** `vmtape debug TAPE`: a gdb server on the recording, forwards and backwards. */
 import type { Command } from 'commander';
 import { sqliteStore } from '../../../src/journal/index.js';
+import { Cancelled, recordedGuests } from '../../../src/replay/index.js';
 import { Debuggee } from '../../debug/debuggee.js';
 import { GdbServer, type ListenAddress } from '../../gdb/server.js';
 import { quote } from '../arguments.js';
@@ -48,20 +49,25 @@ export function parseListen(text: string): ListenAddress {
 async function debug(tape: string, { listen, at }: DebugOptions, terminal: Terminal): Promise<void> {
   const reader = sqliteStore(tape).read();
   const debuggee = new Debuggee(reader);
-  const server = new GdbServer(debuggee, (text) => terminal.say(`vmtape: ${text}`));
+  let server: GdbServer | undefined;
   try {
     const stopped = untilStopped(debuggee);
     debuggee.onProgress = ({ icount }) => terminal.status(`at instruction ${shortCount(Number(icount))}`);
+    const guests = await debuggee.work(recordedGuests(reader));
     await debuggee.goto(at);
     debuggee.onProgress = undefined;
     terminal.clearStatus();
+    server = new GdbServer(debuggee, guests, (text) => terminal.say(`vmtape: ${text}`));
     const { host, port } = await server.listen(listen);
     const address = `${host.includes(':') ? `[${host}]` : host}:${port}`;
     if (terminal.json) await terminal.print([jsonText({ tape, listening: address, position: debuggee.where })]);
     terminal.say(`vmtape: ${tape} at ${debuggee.where}, listening at ${address}: gdb -ex 'target remote ${address}'`);
     await stopped;
+  } catch (error) {
+    // A signal on the way to where it should begin.
+    if (!(error instanceof Cancelled)) throw error;
   } finally {
-    await server.close();
+    await server?.close();
     debuggee.close();
     reader.close();
   }
