@@ -157,12 +157,45 @@ export class Debuggee {
 
   /** One step of a subject, which may have to wait for its turn; who runs meanwhile may stop. */
   async stepOf(subject: Subject): Promise<Halt> {
-    if (!sameSubject(subject, this.subject)) {
-      const turn = await this.turnOf(subject);
-      const halt = await this.forward(turn);
-      if (halt.why !== 'end' || turn === undefined) return halt;
+    if (!this.runs(subject)) {
+      const halt = await this.untilRuns(subject);
+      if (halt.why !== 'step') return halt;
     }
     return this.step();
+  }
+
+  /** As `stepOf`, but what others do in between is part of the step: an intercepted instruction ends where its guest goes on. */
+  async stepThrough(subject: Subject): Promise<Halt> {
+    const halt = await this.stepOf(subject);
+    return halt.why !== 'step' || this.runs(subject) ? halt : await this.untilRuns(subject);
+  }
+
+  /** The same backwards: to where the subject last ran. */
+  async stepBackThrough(subject: Subject): Promise<Halt> {
+    if (this.runs(subject)) {
+      const halt = await this.stepBack();
+      if (halt.why !== 'step' || this.runs(subject)) return halt;
+    }
+    const ends = (event: MachineEvent, vcpu: number): boolean => {
+      if (subject.level === 2) return event.type === 'svm.vmexit' && event.vmcb === subject.vmcb;
+      return event.type === 'svm.vmrun' && vcpu === subject.vcpu;
+    };
+    const { reader, position } = this;
+    const last = await this.work(previousEvent(reader, position.seq, (event, { vcpu }) => ends(event, vcpu)));
+    if (last === undefined) return { why: 'start' };
+    await this.seek(boundaryBefore(last));
+    return { why: 'step' };
+  }
+
+  /** Whether a subject is what its vCPU runs. */
+  private runs(subject: Subject): boolean {
+    return sameSubject(subject, this.subject);
+  }
+
+  private async untilRuns(subject: Subject): Promise<Halt> {
+    const turn = await this.turnOf(subject);
+    const halt = await this.forward(turn);
+    return halt.why === 'end' && turn !== undefined ? { why: 'step' } : halt;
   }
 
   /** Steps while the same subject runs and `goesOn` says so, to the next breakpoint at most. */

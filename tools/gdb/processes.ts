@@ -52,6 +52,11 @@ export class Processes {
     ];
   }
 
+  /** Whether any guest is a process of its own. */
+  get hasGuests(): boolean {
+    return this.attached.size > 0;
+  }
+
   /** @returns false when there is no such process. */
   attach(process: number): boolean {
     if (process === MACHINE) return true;

@@ -10,7 +10,7 @@ import type { Breakpoint, Debuggee, Halt, Watchpoint } from '../debug/debuggee.j
 import { monitor } from '../debug/monitor.js';
 import { readMemory, type Subject, sameSubject, type View, viewOf, watchedRanges } from '../debug/views.js';
 import { hexOf, hexText, PACKET_BYTES } from './packet.js';
-import { type NumberedThread, Processes, type ThreadId } from './processes.js';
+import { MACHINE, type NumberedThread, Processes, type ThreadId } from './processes.js';
 import { type Feature, featuresOf, type GdbRegister, registerHex, targetXml } from './registers.js';
 
 /** What a session does with its client and its console. */
@@ -120,7 +120,7 @@ export class GdbSession {
         return this.go();
       case 's':
       case 'S':
-        return this.stepThread(this.resumed);
+        return this.stepThread(this.resumed, false);
       case 'b':
         return this.reverse(rest);
       case 'D':
@@ -279,19 +279,31 @@ export class GdbSession {
     return await this.stopReply(await this.debuggee.forward());
   }
 
-  private async stepThread(id: ThreadId | undefined): Promise<string> {
-    const { debuggee, current } = this;
+  /**
+   * @param alone nobody else is resumed: gdb steps over a breakpoint, and wants to hear of no other thread.
+   */
+  private async stepThread(id: ThreadId | undefined, alone: boolean): Promise<string> {
+    const { debuggee } = this;
+    const { current } = this;
     const thread = id === undefined ? current : (this.threads.find((each) => sameThread(each, id)) ?? current);
-    if (sameSubject(thread.subject, current.subject)) return await this.stopReply(debuggee.step());
     this.armPoints();
-    return await this.stopReply(await debuggee.stepOf(thread.subject));
+    if (!alone || !this.isApart(thread)) return await this.stopReply(await debuggee.stepOf(thread.subject));
+    return await this.stopReply(await debuggee.stepThrough(thread.subject), thread);
+  }
+
+  /** A guest that is attached, or its hypervisor: world switches go to another thread. */
+  private isApart({ subject, process }: NumberedThread): boolean {
+    return subject.level === 2 ? this.processes.ownerOf(subject) === process && process !== MACHINE : this.processes.hasGuests;
   }
 
   private async reverse(action: string): Promise<string> {
-    if (action === 's') return await this.stopReply(await this.debuggee.stepBack());
-    if (action !== 'c') return UNSUPPORTED;
+    const { debuggee, resumed } = this;
     this.armPoints();
-    return await this.stopReply(await this.debuggee.backward());
+    if (action === 'c') return await this.stopReply(await debuggee.backward());
+    if (action !== 's') return UNSUPPORTED;
+    const thread = resumed && this.threads.find((each) => sameThread(each, resumed));
+    if (thread === undefined || !this.isApart(thread)) return await this.stopReply(await debuggee.stepBack());
+    return await this.stopReply(await debuggee.stepBackThrough(thread.subject), thread);
   }
 
   private async restart(): Promise<string> {
@@ -327,7 +339,7 @@ export class GdbSession {
       const [what = '', id] = action.split(':');
       const thread = id === undefined ? undefined : this.findThread(id);
       if (id !== undefined && thread === undefined) return ESRCH;
-      if (what[0] === 's' || what[0] === 'S') return await this.stepThread(thread);
+      if (what[0] === 's' || what[0] === 'S') return await this.stepThread(thread, actions.length === 1);
       if (what[0] === 'r') return await this.stepRange(what.slice(1), thread);
       if (what[0] === 't') return await this.stopReply({ why: 'interrupted' });
       if (what[0] === 'c' || what[0] === 'C') return await this.go();
@@ -341,7 +353,9 @@ export class GdbSession {
     if (match === null) return EINVAL;
     const [start, end] = [BigInt(`0x${match[1]}`), BigInt(`0x${match[2]}`)];
     const { debuggee, current } = this;
-    if (thread !== undefined && !sameSubject(thread.subject, current.subject)) return await this.stepThread(thread);
+    if (thread !== undefined && !sameSubject(thread.subject, current.subject)) {
+      return await this.stepThread(thread, false);
+    }
     this.armPoints();
     const halt = await debuggee.stepWhile(() => {
       const rip = debuggee.machine.registers[R.rip] as bigint;
@@ -357,7 +371,9 @@ export class GdbSession {
     const place = { machine: this.debuggee.machine, view: viewOf(this.debuggee.machine, current.subject) };
     const expedited = EXPEDITED.map((name) => {
       const number = this.registers.findIndex((each) => each.name === name);
-      return `${number.toString(16)}:${registerHex(this.registers[number] as GdbRegister, place)};`;
+      const value = registerHex(this.registers[number] as GdbRegister, place);
+      // A stop reply has no word for what nobody knows.
+      return value.includes('x') ? '' : `${number.toString(16)}:${value};`;
     }).join('');
     this.lastStop = `T${signal}thread:${this.idText(current)};${this.reasonOf(halt)}${expedited}`;
     return this.lastStop;
