@@ -7,10 +7,10 @@ export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
-export { readCR8 } from './devices/devices.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
+export { readCR8 } from './devices/devices.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,

@@ -1,7 +1,7 @@
 /**
  * The next event of a kind on a tape, and the one before: by reading, without running anything.
  */
-import { type JournalReader, type JournalRecord } from '../journal/index.js';
+import type { JournalReader, JournalRecord } from '../journal/index.js';
 import type { MachineEvent } from '../machine/index.js';
 import type { Work } from './timeline.js';
 

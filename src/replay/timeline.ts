@@ -258,6 +258,7 @@ export class Timeline {
     const here = this.position;
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
     if (!ahead) this.enter(this.load(nearest));
+    if (comparePositions(this.position, START) === 0) yield* this.leaveStart(target);
     const start = this.position;
     const cost = runCost(start, target);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
@@ -266,6 +267,13 @@ export class Timeline {
       this.keep();
     }
     yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
+  }
+
+  /** Before the image is loaded there is no code; a way that begins after it finds what is decoded still there. */
+  private *leaveStart(target: Position): Work<void> {
+    const first = { icount: 1n, seq: target.seq };
+    yield* this.runWhile((at) => at.icount === 0n && comparePositions(at, target) < 0, first);
+    if (this.position.icount > 0n) this.keep();
   }
 
   private *runWhile(goesOn: (at: Position) => boolean, stop: Position): Work<void> {
@@ -350,10 +358,21 @@ export class Timeline {
     const { memory } = this.machine;
     const changed = new Set<number>(memory.pagesWrittenSince(this.epoch));
     for (const page of this.image.differences(image)) changed.add(page);
-    for (const page of changed) memory.copyIn(sPA(page * PAGE_BYTES), this.contentOf(image.at(page)));
+    for (const page of changed) this.put(page * PAGE_BYTES, this.contentOf(image.at(page)));
     this.image = image;
     this.epoch = memory.newEpoch();
     this.follower.enter(position, point);
+  }
+
+  /** Writes a page, but only where it differs: code beside data stays decoded. */
+  private put(address: number, content: Uint8Array): void {
+    const { memory } = this.machine;
+    const now = memory.window(address, PAGE_BYTES);
+    for (let line = 0; line < PAGE_BYTES; line += LINE_BYTES) {
+      let at = line;
+      while (at < line + LINE_BYTES && now[at] === content[at]) at++;
+      if (at < line + LINE_BYTES) memory.copyIn(sPA(address + line), content.subarray(line, line + LINE_BYTES));
+    }
   }
 
   private contentOf(ref: PageRef): Uint8Array {
@@ -410,6 +429,8 @@ function finish<Result>(work: Work<Result>, { tick }: Control = {}): Result {
 }
 
 const ZEROS = new Uint8Array(PAGE_BYTES);
+/** As finely as memory marks where decoded instructions stand. */
+const LINE_BYTES = 64;
 
 /** The place that far between two, as far as one can tell from outside. */
 function partOfWay(from: Position, to: Position, part: number): Position {

@@ -68,11 +68,7 @@ async function backThrough(debuggee: Debuggee, watched: Watched, end: Position, 
 const longer = (size: bigint): bigint => (size * GROWTH < LONGEST_STRETCH ? size * GROWTH : LONGEST_STRETCH);
 
 /** Steps to a place. @returns where the last step began that changed it. */
-function* lastChange(
-  timeline: Timeline,
-  { vcpu, slot, mask }: Watched,
-  to: Position,
-): Work<Position | undefined> {
+function* lastChange(timeline: Timeline, { vcpu, slot, mask }: Watched, to: Position): Work<Position | undefined> {
   const value = (): bigint => ((timeline.machine.state.vcpus[vcpu]?.registers[slot] ?? 0n) as bigint) & mask;
   let last: Position | undefined;
   let known = value();

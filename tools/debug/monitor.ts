@@ -36,14 +36,22 @@ interface MonitorCommand {
 
 const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
   where: { usage: 'where', help: 'the position, what runs, the code there and the next event', run: where },
-  goto: { usage: 'goto POS', help: 'goes to a position: icount, icount:seq, #seq, start, end, vmexit:cpuid[3]', run: goto },
+  goto: {
+    usage: 'goto POS',
+    help: 'goes to a position: icount, icount:seq, #seq, start, end, vmexit:cpuid[3]',
+    run: goto,
+  },
   next: { usage: 'next EVENT', help: 'goes to right before the next event of a kind', run: toEvent('next') },
   prev: {
     usage: 'prev EVENT',
     help: 'the same backwards: vmrun, vmexit[:CODE], injection, exception[:VECTOR], interrupt, or any kind of event',
     run: toEvent('prev'),
   },
-  catch: { usage: 'catch [EVENT]', help: 'stops right before events of a kind, in both directions; alone it lists them', run: catchEvents },
+  catch: {
+    usage: 'catch [EVENT]',
+    help: 'stops right before events of a kind, in both directions; alone it lists them',
+    run: catchEvents,
+  },
   release: { usage: 'release [EVENT]', help: 'no longer; alone all of them', run: release },
   events: { usage: 'events [N]', help: 'the next N events of the tape, or with -N the last ones; 10', run: events },
   code: { usage: 'code [N]', help: 'N instructions from here on, in the mode that the vCPU is in; 5', run: code },
@@ -85,7 +93,7 @@ function only(args: readonly string[], least: number, most = least): void {
 }
 
 function help(): readonly string[] {
-  return table(Object.values(COMMANDS).map(({ usage, help: text }) => [usage, text]));
+  return Object.values(COMMANDS).flatMap(({ usage, help: text }) => [usage, `    ${text}`]);
 }
 
 // Where it is
@@ -150,7 +158,9 @@ function toEvent(direction: 'next' | 'prev'): MonitorCommand['run'] {
 function catchEvents(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
   only(args, 0, 1);
   if (args[0] !== undefined) debuggee.catchEvents(kindOf(args[0]));
-  return debuggee.caught.length === 0 ? ['nothing is caught'] : debuggee.caught.map(({ pattern }) => `catches ${pattern}`);
+  return debuggee.caught.length === 0
+    ? ['nothing is caught']
+    : debuggee.caught.map(({ pattern }) => `catches ${pattern}`);
 }
 
 function release(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
@@ -218,7 +228,11 @@ function vmcb(args: readonly string[], { debuggee: { machine }, view }: MonitorC
   return [
     ...vmcbPage(BigInt(address), known, pc.createColors(false)),
     ...(edited.length === 0 ? [] : ['written by software since:']),
-    ...table(edited.map(([name, value]) => [name, text(value)]), [], '  '),
+    ...table(
+      edited.map(([name, value]) => [name, text(value)]),
+      [],
+      '  ',
+    ),
   ];
 }
 
@@ -259,7 +273,17 @@ function stepCells({ table: whose, entry, address, sPA, value, gPA }: WalkStep):
 
 /** Bits of a table entry (APM vol.2 §5.4.1 Page-Translation-Table Fields). */
 const ENTRY_BITS: readonly (readonly [bit: number, name: string])[] = [
-  ...([[0, 'P'], [1, 'W'], [2, 'U'], [3, 'PWT'], [4, 'PCD'], [5, 'A'], [6, 'D'], [8, 'G'], [63, 'NX']] as const),
+  ...([
+    [0, 'P'],
+    [1, 'W'],
+    [2, 'U'],
+    [3, 'PWT'],
+    [4, 'PCD'],
+    [5, 'A'],
+    [6, 'D'],
+    [8, 'G'],
+    [63, 'NX'],
+  ] as const),
 ];
 
 function entryBits(value: bigint, entry: string): string {
@@ -329,7 +353,8 @@ async function backToMsr(msr: bigint, debuggee: Debuggee, vcpu: number): Promise
       (event, record) => event.type === 'cpu.msr' && BigInt(event.msr) === msr && record.vcpu === vcpu,
     ),
   );
-  if (found !== undefined) await debuggee.seek({ icount: found.position.icount - BigInt(found.retired), seq: found.position.seq });
+  if (found !== undefined)
+    await debuggee.seek({ icount: found.position.icount - BigInt(found.retired), seq: found.position.seq });
   return found !== undefined;
 }
 

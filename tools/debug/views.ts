@@ -173,7 +173,8 @@ export const readMemory = (machine: Machine, view: View, linear: bigint, length:
 /** Bytes of physical memory, as far as they are RAM. */
 export function readPhysical({ memory }: Machine, address: bigint, length: number): Uint8Array {
   const end = Math.min(memory.ramBytes, Number(address) + length);
-  if (address >= BigInt(memory.ramBytes) || !memory.isRam(Number(address), end - Number(address))) return new Uint8Array(0);
+  if (address >= BigInt(memory.ramBytes) || !memory.isRam(Number(address), end - Number(address)))
+    return new Uint8Array(0);
   return memory.window(sPA(Number(address)), end - Number(address)).slice();
 }
 

@@ -99,12 +99,12 @@ export class PacketReader {
     const text = String.fromCharCode(first, second);
     if (this.tooLong || !/^[0-9a-f]{2}$/i.test(text) || Number.parseInt(text, 16) !== this.sum) return { kind: 'bad' };
     this.garbage = 0;
-    return { kind: 'packet', data: unescape(this.buffer.slice(0, this.length)) };
+    return { kind: 'packet', data: unescaped(this.buffer.slice(0, this.length)) };
   }
 }
 
 /** What an escape stands for. Only answers have run lengths. */
-function unescape(data: Uint8Array): Uint8Array {
+function unescaped(data: Uint8Array): Uint8Array {
   let length = 0;
   for (let at = 0; at < data.length; at++) {
     const byte = data[at] as number;

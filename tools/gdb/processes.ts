@@ -48,7 +48,9 @@ export class Processes {
   get list(): readonly (readonly [process: number, name: string])[] {
     return [
       [MACHINE, 'L1, and guests that are not attached'],
-      ...this.guests.map(({ process, asid, nCR3 }) => [process, `L2 asid ${asid} nCR3 0x${nCR3.toString(16)}`] as const),
+      ...this.guests.map(
+        ({ process, asid, nCR3 }) => [process, `L2 asid ${asid} nCR3 0x${nCR3.toString(16)}`] as const,
+      ),
     ];
   }
 

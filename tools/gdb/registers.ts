@@ -173,10 +173,7 @@ const AVX: Feature = {
 const SEGMENTS: Feature = {
   name: 'org.gnu.gdb.i386.segments',
   types: [],
-  registers: [
-    register('fs_base', 64, 'int', part(R.fsBase)),
-    register('gs_base', 64, 'int', part(R.gsBase)),
-  ],
+  registers: [register('fs_base', 64, 'int', part(R.fsBase)), register('gs_base', 64, 'int', part(R.gsBase))],
 };
 
 // vmtape.system
@@ -186,7 +183,19 @@ const SYSTEM_NAMES: Readonly<Record<string, string>> = { kernelGsBase: 'k_gs_bas
 const SYSTEM_SLOTS = [
   ...(['cr0', 'cr2', 'cr3', 'cr4', 'efer', 'xcr0', 'dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7', 'cpl'] as const),
   ...(['kernelGsBase', 'star', 'lstar', 'cstar', 'sfmask', 'sysenterCs', 'sysenterEsp', 'sysenterEip'] as const),
-  ...(['pat', 'tscAux', 'debugCtl', 'esBase', 'csBase', 'ssBase', 'dsBase', 'ldtr', 'ldtrBase', 'tr', 'trBase'] as const),
+  ...([
+    'pat',
+    'tscAux',
+    'debugCtl',
+    'esBase',
+    'csBase',
+    'ssBase',
+    'dsBase',
+    'ldtr',
+    'ldtrBase',
+    'tr',
+    'trBase',
+  ] as const),
   ...(['gdtrBase', 'gdtrLimit', 'idtrBase', 'idtrLimit'] as const),
 ] as const;
 const SYSTEM_TYPES: Readonly<Record<string, string>> = {
@@ -279,7 +288,9 @@ export function featuresOf({ profile }: Machine): readonly Feature[] {
 export function registerHex({ bits, read }: GdbRegister, place: RegisterPlace): string {
   const value = read(place);
   if (value === undefined) return 'xx'.repeat(bits / 8);
-  const digits = BigInt.asUintN(bits, value).toString(16).padStart(bits / 4, '0');
+  const digits = BigInt.asUintN(bits, value)
+    .toString(16)
+    .padStart(bits / 4, '0');
   return Buffer.from(digits, 'hex').reverse().toString('hex');
 }
 

@@ -2,7 +2,7 @@
  * A gdb server on a recording: one client at a time, any number one after the other. A client that vanishes, sends garbage or
  * more than it may leaves it answering the next one.
  */
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { RecordedGuest } from '../../src/replay/index.js';
 import type { Debuggee } from '../debug/debuggee.js';
 import { framed, PacketReader } from './packet.js';
@@ -13,6 +13,7 @@ const MOST_WAITING = 64;
 /** Bytes that a client has not read yet, after which it is let go. */
 const MOST_UNREAD = 16 * 1024 * 1024;
 const PROGRESS_MILLISECONDS = 3000;
+const GRACE_MILLISECONDS = 200;
 
 export interface ListenAddress {
   readonly host: string;
@@ -22,6 +23,7 @@ export interface ListenAddress {
 
 export class GdbServer {
   private readonly server: Server;
+  private readonly sockets = new Set<Socket>();
   private client: Client | undefined;
   /** The last session may still be giving up what it was at. */
   private before: Promise<void> = Promise.resolve();
@@ -48,33 +50,46 @@ export class GdbServer {
     return { host: address.address, port: address.port };
   }
 
-  /** Returns once the client, if any, is gone and nothing is under way. */
+  /** Returns once every client is gone and nothing is under way. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
-    this.client?.drop();
+    for (const socket of this.sockets) socket.destroy();
     await closed;
     await this.before;
   }
 
   private connected(socket: Socket): void {
-    socket.setNoDelay(true);
+    this.sockets.add(socket);
+    socket.on('close', () => this.sockets.delete(socket));
     socket.on('error', (error) => this.say(`client: ${error.message}`));
-    if (this.client !== undefined) {
-      this.say('refused a second client');
-      socket.end(framed('E.another debugger is connected'));
+    socket.setNoDelay(true);
+    if (this.client?.isOpen !== true) this.accept(socket);
+    else setTimeout(() => this.acceptOrRefuse(socket), GRACE_MILLISECONDS);
+  }
+
+  /** The client before may just have gone: that is heard a little later. */
+  private acceptOrRefuse(socket: Socket): void {
+    if (socket.destroyed || !this.server.listening) return;
+    if (this.client?.isOpen !== true) {
+      this.accept(socket);
       return;
     }
+    this.say('refused a second client');
+    socket.end(framed('E.another debugger is connected'));
+  }
+
+  private accept(socket: Socket): void {
     const peer = `${socket.remoteAddress}:${socket.remotePort}`;
     this.say(`${peer} is connected`);
     const client = new Client(socket, this.debuggee, this.guests, this.say);
     this.client = client;
-    const { before } = this;
-    this.before = before
+    this.before = this.before
       .then(() => client.serve())
-      .catch((error: unknown) => this.say(`session: ${error instanceof Error ? (error.stack ?? error.message) : error}`))
+      .catch((error: unknown) =>
+        this.say(`session: ${error instanceof Error ? (error.stack ?? error.message) : error}`),
+      )
       .then(() => {
         client.drop();
-        this.client = undefined;
         this.say(`${peer} is gone`);
       });
   }
@@ -100,6 +115,10 @@ class Client {
     this.session = new GdbSession(debuggee, guests, { send: (data) => this.send(data), say });
     socket.on('data', (chunk) => this.take(chunk));
     socket.on('close', () => this.drop());
+  }
+
+  get isOpen(): boolean {
+    return this.open;
   }
 
   /** Returns when the session is over. */
@@ -128,15 +147,15 @@ class Client {
     session.end();
   }
 
-  /** The connection is of no more use. */
+  /** The connection is of no more use. What was sent still goes out after `finish`. */
   drop(): void {
-    this.socket.destroy();
+    if (!this.socket.writableEnded) this.socket.destroy();
     this.over();
   }
 
-  /** What was sent still goes out. */
   private finish(): void {
     this.socket.end();
+    this.socket.resume();
     this.over();
   }
 

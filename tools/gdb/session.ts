@@ -57,7 +57,6 @@ export class GdbSession {
   private general: ThreadId | undefined;
   private resumed: ThreadId | undefined;
   private points: readonly SetPoint[] = [];
-  private lastStop = '';
   private listed: readonly NumberedThread[] = [];
 
   constructor(
@@ -293,7 +292,9 @@ export class GdbSession {
 
   /** A guest that is attached, or its hypervisor: world switches go to another thread. */
   private isApart({ subject, process }: NumberedThread): boolean {
-    return subject.level === 2 ? this.processes.ownerOf(subject) === process && process !== MACHINE : this.processes.hasGuests;
+    return subject.level === 2
+      ? this.processes.ownerOf(subject) === process && process !== MACHINE
+      : this.processes.hasGuests;
   }
 
   private async reverse(action: string): Promise<string> {
@@ -321,7 +322,10 @@ export class GdbSession {
     const process = Number.parseInt(text, 16);
     if (!this.processes.attach(process)) return ESRCH;
     // The client wants a thread of this process, though another one may run.
-    return await this.stopReply({ why: 'step' }, this.threads.find((each) => each.process === process));
+    return await this.stopReply(
+      { why: 'step' },
+      this.threads.find((each) => each.process === process),
+    );
   }
 
   private multiLetter(text: string): Answered {
@@ -365,7 +369,8 @@ export class GdbSession {
   }
 
   private async stopReply(halt: Halt, current = this.current): Promise<string> {
-    this.general = undefined;
+    // A client takes it that what it asks next is meant for the thread that stopped.
+    this.general = current;
     const signal = halt.why === 'interrupted' ? SIGINT : SIGTRAP;
     if (halt.why === 'catch') this.console(`${halt.pattern} is about to happen, at ${this.debuggee.where}\n`);
     const place = { machine: this.debuggee.machine, view: viewOf(this.debuggee.machine, current.subject) };
@@ -375,8 +380,7 @@ export class GdbSession {
       // A stop reply has no word for what nobody knows.
       return value.includes('x') ? '' : `${number.toString(16)}:${value};`;
     }).join('');
-    this.lastStop = `T${signal}thread:${this.idText(current)};${this.reasonOf(halt)}${expedited}`;
-    return this.lastStop;
+    return `T${signal}thread:${this.idText(current)};${this.reasonOf(halt)}${expedited}`;
   }
 
   private reasonOf(halt: Halt): string {
@@ -514,8 +518,7 @@ const processesXml = (processes: Processes['list']): string =>
     '<!DOCTYPE osdata SYSTEM "osdata.dtd">',
     '<osdata type="processes">',
     ...processes.map(
-      ([process, name]) =>
-        `<item><column name="pid">${process}</column><column name="command">${name}</column></item>`,
+      ([process, name]) => `<item><column name="pid">${process}</column><column name="command">${name}</column></item>`,
     ),
     '</osdata>',
     '',

@@ -5,12 +5,11 @@
  */
 import { Access } from '../cpu/transaction.js';
 import type { Registers } from '../layout/cpu-state.js';
-
+import { PAGE_BYTES } from '../units.js';
 import type { PhysicalMemory } from './memory.js';
 import { PageWalker, type PagingFeatures, type WalkResult } from './page-walk.js';
 import { observerContext } from './peek.js';
 import { PagingMode, type TableRules } from './table-walk.js';
-import { PAGE_BYTES } from '../units.js';
 
 /** An entry that the walk read. */
 export interface WalkStep {
