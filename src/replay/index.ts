@@ -3,7 +3,7 @@
  */
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
-export { disassemble } from './disassemble.js';
+export { type DisassembledInstruction, disassemble } from './disassemble.js';
 
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, recordText } from './event-text.js';

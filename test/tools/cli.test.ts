@@ -16,7 +16,7 @@ beforeAll(() => {
 });
 
 const COMMANDS = ['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'profiles', 'policies'];
-const LATER = ['trace', 'sql', 'debug', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
+const LATER = ['trace', 'sql', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
 
 describe('help', () => {
   it.each(COMMANDS)('of %s tells its flags and gives an example', (command) => {

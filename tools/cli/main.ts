@@ -2,6 +2,7 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
@@ -32,7 +33,7 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[debugCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -19,7 +19,6 @@ import {
   type Registers,
   type Slot,
   SvmMode,
-  sPA,
   VMCB,
   type WatchedRange,
 } from '../../src/machine/index.js';
@@ -169,14 +168,6 @@ export const readMemory = (machine: Machine, view: View, linear: bigint, length:
   view.state === 'absent'
     ? new Uint8Array(0)
     : peekLinear(machine.memory, view.registers, pagingFeatures(machine.profile), linear, length);
-
-/** Bytes of physical memory, as far as they are RAM. */
-export function readPhysical({ memory }: Machine, address: bigint, length: number): Uint8Array {
-  const end = Math.min(memory.ramBytes, Number(address) + length);
-  if (address >= BigInt(memory.ramBytes) || !memory.isRam(Number(address), end - Number(address)))
-    return new Uint8Array(0);
-  return memory.window(sPA(Number(address)), end - Number(address)).slice();
-}
 
 /** Where `length` bytes from `linear` on lie in RAM now, through the tables of a view; undefined when some are not mapped. */
 export function watchedRanges(

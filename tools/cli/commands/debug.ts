@@ -35,7 +35,7 @@ export function debugCommand(program: Command): void {
 }
 
 /** `HOST:PORT`, `[::1]:PORT`, `:PORT` and `PORT` for this host alone. */
-export function parseListen(text: string): ListenAddress {
+function parseListen(text: string): ListenAddress {
   const match = /^(?:(\[[0-9a-f:.]+\]|[^:[\]\s]*):)?(\d{1,5})$/i.exec(text);
   const port = Number(match?.[2]);
   if (match === null || port > 65_535) {
