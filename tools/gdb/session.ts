@@ -5,7 +5,7 @@
  */
 import type { Position } from '../../src/journal/index.js';
 import { InputError, R, type WatchedRange } from '../../src/machine/index.js';
-import { Cancelled, type RecordedGuest } from '../../src/replay/index.js';
+import { Cancelled, FollowingError, type RecordedGuest } from '../../src/replay/index.js';
 import type { Breakpoint, Debuggee, Halt, Watchpoint } from '../debug/debuggee.js';
 import { monitor } from '../debug/monitor.js';
 import { readMemory, type Subject, sameSubject, type View, viewOf, watchedRanges } from '../debug/views.js';
@@ -78,6 +78,10 @@ export class GdbSession {
     } catch (error) {
       if (error instanceof Cancelled) return { data: await this.stopReply({ why: 'interrupted' }) };
       if (error instanceof InputError) return { data: `E.${error.message}` };
+      if (error instanceof FollowingError) {
+        this.host.say(error.message);
+        return { data: `E.${error.message}` };
+      }
       throw error;
     }
   }
