@@ -2,6 +2,7 @@
  * The journal's front door: what other folders may use.
  */
 export type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
+export { CheckpointFile } from './checkpoint-file.js';
 export { type Chunk, ChunkEncoder } from './chunk.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { containsBytes, sameBytes } from './digest.js';

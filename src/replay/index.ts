@@ -3,6 +3,7 @@
  */
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
+export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 export { disassemble } from './disassemble.js';
 
 export { eventText, recordText } from './event-text.js';
@@ -11,6 +12,8 @@ export { LiveSession, type ScheduledInput, type SessionOptions } from './live-se
 export { resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
+export { runCost } from './run-cost.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
+export { thinned } from './thinning.js';
 export { Cancelled, type Control, type Stop, Timeline } from './timeline.js';

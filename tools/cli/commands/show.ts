@@ -83,7 +83,7 @@ function placeAt(reader: JournalReader, position: Position, options: ShowOptions
     const folded = foldTape(reader, position.seq);
     if (folded.position.icount === position.icount) return { ...folded, machine: undefined };
   }
-  const replayer = new Replayer(reader, { to: position });
+  const replayer = new Replayer(reader, { from: position, to: position });
   const outcome = replayer.run();
   if (outcome.kind === 'diverged') return outcome.divergence.report();
   const { machine } = replayer;
