@@ -4,7 +4,7 @@
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
-export { disassemble } from './disassemble.js';
+export { type CodePlace, disassemble } from './disassemble.js';
 
 export { eventText, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
@@ -16,4 +16,6 @@ export { runCost } from './run-cost.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
-export { Cancelled, type Control, type Stop, Timeline } from './timeline.js';
+export { Cancelled, type Control, type HitPlace, type Stop, Timeline } from './timeline.js';
+export { lastChange, lastWriter, type WriteStep } from './who-wrote.js';
+export { covers, indexWrites } from './write-index.js';

@@ -13,6 +13,7 @@ import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
 import { verifyCommand } from './commands/verify.js';
+import { whoWroteCommand } from './commands/who-wrote.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
@@ -41,7 +42,7 @@ function program(): Command {
       showCommand,
       checkpointCommand,
     ],
-    ...[profilesCommand, policiesCommand, laterCommands],
+    ...[whoWroteCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -306,6 +306,9 @@ const BY_NUMBER: ReadonlyMap<number, MsrRow> = new Map(
 /** All rows, for documentation and coverage. */
 export const MSR_ROWS = ROWS;
 
+/** The register slot that holds an MSR, where one does. */
+export const slotOfMsr = (msr: number): Slot | undefined => BY_NUMBER.get(msr)?.slot;
+
 const find = (profile: CpuProfile, msr: number): MsrRow | undefined => {
   const row = BY_NUMBER.get(msr);
   return row?.exists === undefined || row.exists(profile, msr - row.msr) ? row : undefined;

@@ -1,7 +1,7 @@
 /** `vmtape checkpoint TAPE`: makes, thins and drops the checkpoints of a tape that is no longer recorded. */
 import { statSync } from 'node:fs';
 import type { Command } from 'commander';
-import { CheckpointFile, formatPosition, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
+import { DerivedDataFile, formatPosition, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
 import { type CheckpointInterval, CheckpointTaker, Replayer, thinned } from '../../../src/replay/index.js';
 import { parseCount } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
@@ -42,7 +42,7 @@ export function checkpointCommand(program: Command): void {
 async function checkpoint(tape: string, options: CheckpointOptions, terminal: Terminal): Promise<number> {
   const reader = sqliteStore(tape).read();
   const before = { count: reader.checkpoints().length, bytes: statSync(tape).size };
-  const file = CheckpointFile.open(tape);
+  const file = DerivedDataFile.open(tape);
   try {
     if (options.drop === true) file.drop(reader.checkpoints().map(({ id }) => id));
     else if (options.thin === true) file.drop(thinned(reader.checkpoints(), reader.end).map(({ id }) => id));
@@ -59,7 +59,7 @@ async function checkpoint(tape: string, options: CheckpointOptions, terminal: Te
 async function remake(
   tape: string,
   reader: JournalReader,
-  file: CheckpointFile,
+  file: DerivedDataFile,
   interval: CheckpointInterval,
   terminal: Terminal,
 ): Promise<boolean> {

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { CheckpointFile } from '../../src/journal/checkpoint-file.js';
+import { DerivedDataFile } from '../../src/journal/derived-data-file.js';
 import { TapeInputError } from '../../src/journal/errors.js';
 import { sqliteStore } from '../../src/journal/sqlite-store.js';
 import { verifyTape } from '../../src/journal/verify.js';
@@ -29,7 +29,7 @@ describe('checkpoints of a tape that is there', () => {
   it('are added in any order, and taken away with the pages that nobody else has', () => {
     const file = makeTape();
     const events = statedEvents(read(file));
-    const checkpoints = CheckpointFile.open(file);
+    const checkpoints = DerivedDataFile.open(file);
     checkpoints.put(checkpointOf({ icount: 900n, seq: 12n }, [1, 2]));
     checkpoints.put(
       checkpointOf(
@@ -45,7 +45,7 @@ describe('checkpoints of a tape that is there', () => {
     ]);
     reader.close();
     const large = statSync(file).size;
-    const again = CheckpointFile.open(file);
+    const again = DerivedDataFile.open(file);
     again.drop([2]);
     // What was dropped is put again, not referred to.
     again.put(checkpointOf({ icount: 950n, seq: 13n }, [10, 1]));
@@ -61,7 +61,7 @@ describe('checkpoints of a tape that is there', () => {
 
   it('leave a tape that was cut as it was', () => {
     const file = makeTape('close');
-    const checkpoints = CheckpointFile.open(file);
+    const checkpoints = DerivedDataFile.open(file);
     checkpoints.put(checkpointOf({ icount: 100n, seq: 3n }, [1]));
     checkpoints.close();
     expect(read(file)).toMatchObject({ state: 'cut' });
@@ -70,7 +70,7 @@ describe('checkpoints of a tape that is there', () => {
 
   it('leave no tables behind when all are gone', () => {
     const file = makeTape();
-    CheckpointFile.open(file).close();
+    DerivedDataFile.open(file).close();
     const reader = read(file);
     expect(reader.checkpoints()).toEqual([]);
     reader.close();
@@ -83,8 +83,8 @@ describe('checkpoints of a tape that is there', () => {
   it('wait while the tape is written', () => {
     const file = makeTape();
     const writer = sqliteStore(file).continue();
-    expect(errorOf(() => CheckpointFile.open(file))).toBeInstanceOf(TapeInputError);
+    expect(errorOf(() => DerivedDataFile.open(file))).toBeInstanceOf(TapeInputError);
     writer.finish();
-    CheckpointFile.open(file).close();
+    DerivedDataFile.open(file).close();
   });
 });

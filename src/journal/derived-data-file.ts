@@ -1,5 +1,5 @@
 /**
- * Adds checkpoints to a tape that nobody is recording, and takes some away. The events, the digests and the seal stay as they
+ * Adds checkpoints and an index of writes to a tape that nobody is recording, and takes some away. The events, the digests and the seal stay as they
  * are: a tape that was cut stays cut.
  */
 import Database from 'better-sqlite3';
@@ -11,12 +11,13 @@ import { JournalError } from './errors.js';
 import type { Position } from './record.js';
 import { requireFile, writeError } from './sqlite-errors.js';
 import { readIdentity } from './tape-identity.js';
-import { DERIVED_TABLES } from './tape-schema.js';
+import { CHECKPOINT_TABLES } from './tape-schema.js';
+import { type WriteStretch, WriteTable } from './write-table.js';
 import { WriterLock } from './writer-lock.js';
 
 const PATIENCE_MILLISECONDS = 2000;
 
-export class CheckpointFile {
+export class DerivedDataFile {
   private builder: CheckpointBuilder;
   private closed = false;
 
@@ -32,7 +33,7 @@ export class CheckpointFile {
   }
 
   /** @throws TapeInputError while the tape is being written; TapeDamagedError, TapeWriteError. */
-  static open(file: string): CheckpointFile {
+  static open(file: string): DerivedDataFile {
     requireFile(file);
     const lock = WriterLock.acquire(file);
     let database: Database.Database | undefined;
@@ -40,7 +41,7 @@ export class CheckpointFile {
       database = new Database(file, { timeout: PATIENCE_MILLISECONDS, fileMustExist: true });
       const { genesis, progress } = readIdentity(file, database);
       const end = { icount: progress.icount, seq: progress.events };
-      return new CheckpointFile(file, lock, database, genesis, end, CheckpointTables.ensure(database));
+      return new DerivedDataFile(file, lock, database, genesis, end, CheckpointTables.ensure(database));
     } catch (cause) {
       database?.close();
       lock.release();
@@ -71,12 +72,20 @@ export class CheckpointFile {
     }
   }
 
+  /** Keeps an index of writes in the place of the one there was. */
+  putWriteIndex(stretches: Iterable<WriteStretch>): void {
+    this.write(() => {
+      this.database.exec('DROP TABLE IF EXISTS writes');
+      WriteTable.create(this.database).put(this.genesis, stretches);
+    });
+  }
+
   close(): void {
     if (this.closed) return;
     this.closed = true;
     try {
       if (this.tables.entries(this.end.seq).length === 0) {
-        for (const name of DERIVED_TABLES) this.database.exec(`DROP TABLE ${name}`);
+        for (const name of CHECKPOINT_TABLES) this.database.exec(`DROP TABLE ${name}`);
       }
     } finally {
       this.database.close();
