@@ -34,6 +34,7 @@ import {
   decideTscMoved,
   decideWideMmioWrite,
   nextDeadline,
+  physicalID,
   readCR8,
   readMsr,
   serialRoom,
@@ -60,6 +61,7 @@ import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { answerDoorbell } from './svm/avic.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
@@ -482,6 +484,15 @@ export class Machine implements ProcessorHost {
   }
   driveFerr(asserted: boolean): void {
     if (this.vcpu === 0) this.apply(decideNumericError(this.state.devices, asserted));
+  }
+
+  ringDoorbell(apicId: number): void {
+    const vcpu = this.state.devices.localApics.findIndex((apic) => physicalID(apic) === apicId);
+    if (vcpu < 0) return;
+    const registers = answerDoorbell(this.vcpus.reader(vcpu), this.memory);
+    if (registers === undefined) return;
+    this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
+    this.favour(vcpu);
   }
 
   resetDevicesOfVcpu(): void {
