@@ -99,10 +99,12 @@ export function acknowledge(
   return { vector, intControl: evaluate(memory, page, now) };
 }
 
-/** The guest ends its highest interrupt, which is edge-triggered. @param vector that one's. */
+/** The guest ends its highest interrupt, which is edge-triggered. @param vector that one's; -1 when it has none. */
 export function endOfInterrupt(memory: PhysicalMemory, page: number, vector: number, intControl: bigint): bigint {
-  changeVector(memory, page, VirtualApic.ISR, vector, false);
-  updatePriority(memory, page, taskPriority(memory, page, intControl), toRam(memory));
+  if (vector >= 0) {
+    changeVector(memory, page, VirtualApic.ISR, vector, false);
+    updatePriority(memory, page, taskPriority(memory, page, intControl), toRam(memory));
+  }
   return evaluate(memory, page, intControl);
 }
 

@@ -131,7 +131,7 @@ export function writeVirtualApic(
   }
   const vector = highestVector(memory, page, VirtualApic.ISR);
   if (vector >= 0 && hasVector(memory, page, VirtualApic.TMR, vector)) return unaccelerated(offset, true, vector);
-  stateWrite(site, register, page, vector < 0 ? intControl : endOfInterrupt(memory, page, vector, intControl));
+  stateWrite(site, register, page, endOfInterrupt(memory, page, vector, intControl));
   return undefined;
 }
 
