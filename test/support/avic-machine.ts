@@ -1,6 +1,6 @@
 /**
  * An L2 with a virtual APIC: nested paging, its APIC page, and the tables of a virtual machine with one processor, which is
- * scheduled on the machine's first. Profiles report AVIC from Zen 2 on.
+ * scheduled on the machine's first.
  */
 import type { MachineConfig } from '../../src/machine/index.js';
 import { sPA } from '../../src/machine/units.js';
@@ -36,7 +36,7 @@ export interface Processor {
 }
 
 export class AvicMachine extends NestedMachine {
-  constructor(guest: string, cpu = 'zen-2', more?: Partial<MachineConfig>) {
+  constructor(guest: string, cpu?: string, more?: Partial<MachineConfig>) {
     super(guest, {}, cpu, undefined, more);
     const { vmcb } = this.nestedPaging();
     vmcb.intControl = ENABLE;

@@ -209,7 +209,7 @@ describe('the doorbell register (§15.29.8.2 Doorbell Mechanism)', () => {
 class TwoProcessors extends AvicMachine {
   /** @param first @param second code of the two L2s. */
   constructor(first: string, second: string) {
-    super(first, 'zen-2', { vcpus: 2, quantumInstructions: 50 });
+    super(first, undefined, { vcpus: 2, quantumInstructions: 50 });
     this.put(SECOND_CODE, `${second} f4`);
     const { bytes } = this.memory;
     const ram = bytes.length - this.memory.ramBytes;

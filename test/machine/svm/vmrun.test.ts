@@ -175,7 +175,7 @@ describe('consistency checks (APM vol.2 §15.5.1, Canonicalization and Consisten
     ['RFLAGS reserved bits', undefined, (v) => (v.rflags = ~0n & ((1n << 64n) - 1n))],
     ['a RIP that is not canonical', undefined, (v) => (v.rip = 1n << 60n)],
     ['bits of absent features', undefined, (v) => (v.nestedControl = 0xffn)],
-    ['AVIC and virtual GIF bits', undefined, (v) => (v.intControl = 0xc200_0a00n)],
+    ['x2AVIC and virtual GIF bits', undefined, (v) => (v.intControl = 0x4200_0a00n)],
     [
       'virtual NMIs without the NMI intercept (§15.21.10 NMI Virtualization)',
       'V_NMI_ENABLE is set while the NMI intercept is clear',
