@@ -37,7 +37,7 @@ export interface NestedContext extends TableRules {
   readonly virtualApicPage: number;
 }
 
-export const NO_PAGE = -1;
+const NO_PAGE = -1;
 /**
  * What the guest's local APIC page translates to under AVIC, wherever the nested tables lead: a frame above all physical
  * addresses, so that nothing maps it and each access comes to `svm/avic.ts` (APM vol.2 §15.29.3 AVIC Backing Page).
