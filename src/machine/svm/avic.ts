@@ -11,7 +11,7 @@
 import type { SlotReader } from '../cpu/mode.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import type { MachineEvent } from '../events.js';
-import { EMPTY_DELTA, encodeDelta, R, type RegisterDelta, type Slot } from '../layout/cpu-state.js';
+import { EMPTY_DELTA, encodeDelta, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl, W } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { sPA } from '../units.js';
@@ -39,8 +39,12 @@ const ENABLED = 1;
 /** Of EXITINFO1: the access was a write. */
 const WRITE = 1n << 32n;
 
+/** A guest has a virtual APIC: it runs, or waits behind an SMI's handler. */
+const isEnabled = (cpu: SlotReader): boolean => (cpu.get(R.intControl) & IntControl.AVIC_ENABLE) !== 0n;
+
 /** A guest runs that has a virtual APIC. */
-export const hasVirtualApic = (cpu: SlotReader): boolean => (cpu.get(R.intControl) & IntControl.AVIC_ENABLE) !== 0n;
+export const hasVirtualApic = (cpu: SlotReader): boolean =>
+  isEnabled(cpu) && (cpu.get(R.svmMode) & SvmMode.GUEST) !== 0n;
 
 const backingPage = (cpu: SlotReader): number => Number(cpu.get(R.avicBackingPage));
 
@@ -178,10 +182,10 @@ export function writeVirtualTaskPriority(tx: Transaction): void {
 
 /**
  * A doorbell rings at a processor.
- * @returns what it changes there; undefined where no guest with a virtual APIC runs, whose next VMRUN will look.
+ * @returns what it changes there; undefined where there is no guest with a virtual APIC, for its next VMRUN will look.
  */
 export function answerDoorbell(cpu: SlotReader, memory: PhysicalMemory): RegisterDelta | undefined {
-  if (!hasVirtualApic(cpu)) return undefined;
+  if (!isEnabled(cpu)) return undefined;
   return intControlDelta(cpu, evaluate(memory, backingPage(cpu), cpu.get(R.intControl)));
 }
 

@@ -152,7 +152,7 @@ const CASES: readonly Case[] = [
   { name: 'with vector 15', low: SELF | 15, failure: [4, 0] },
 ];
 
-describe('a write of the low ICR (APM vol.2 §15.29.6.1 Interprocessor Interrupts, table 15-27)', () => {
+describe('a write of the low ICR (APM vol.2 §15.29.6.1 Interprocessor Interrupts, §15.29.9.1 AVIC IPI Delivery Not Completed, table 15-27)', () => {
   it.each(CASES)('$name', ({ low, destination = 0, setUp, failure, reached = [] }) => {
     const live = sender(low, destination);
     setUp?.(live);

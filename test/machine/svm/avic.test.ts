@@ -437,6 +437,33 @@ describe('what a guest with AVIC leaves', () => {
   });
 });
 
+describe('a handler of an SMI that interrupts the guest (§15.22 SMM Support)', () => {
+  /** RSM behind LOCK MOV EAX, CR0, which is CR8. */
+  const HANDLER = 'f00f20c0 90 0faa';
+  const interrupted = (): AvicMachine => {
+    const live = new AvicMachine('90 90 90 ffc1').put(0x3_8000, HANDLER).set({ rcx: 0n });
+    live.vmcb.intControl = ENABLE | 3n;
+    live.run(2);
+    live.set({ boundary: Boundary.SMI_PENDING }).run(1);
+    return live;
+  };
+
+  it('has the processor’s own task priority', () => {
+    const live = interrupted();
+    expect(live.get('rip')).toBe(0x8004n);
+    expect(live.get('rax') & 0xffn).toBe(0n);
+  });
+
+  it('does not keep a doorbell from the guest behind it', () => {
+    const live = interrupted().setVector(IRR, 0x41);
+    live.machine.ringDoorbell(0);
+    live.run(1);
+    expect(live.vectors).toEqual([]);
+    live.exit();
+    expect([live.vectors, live.get('rcx')]).toEqual([[0x41], 0n]);
+  });
+});
+
 describe('the clean bit of AVIC (§15.15 VMCB State Caching)', () => {
   it('keeps pointers as they are cached; without it they are read', () => {
     const live = new AvicMachine(load(0x310)).setRegister(0x310, 1).setRegister(0x310, 2, BACKING_PAGE + 0x4000);
