@@ -469,7 +469,7 @@ describe('VMCB clean bits (APM vol.2 §15.15 VMCB State Caching)', () => {
     live.vmcb.vmcbClean = 0xffff_ffff;
     live.again();
     expect(live.get('cr2')).toBe(0x1000n);
-    expect(stale(live)).toMatchObject([{ vmcb: VMCB_AT, clean: 0x7ff }]);
+    expect(stale(live)).toMatchObject([{ vmcb: VMCB_AT, clean: 0xfff }]);
     expect(live.vmcb.cr2).toBe(0x1000n);
   });
 
