@@ -371,7 +371,7 @@ describe('the world switch into the guest (APM vol.2 §15.5.1, Loading Guest Sta
     vmcb.iopmBasePA = 0xa000n;
     vmcb.msrpmBasePA = 0xe000n;
     vmcb.tscOffset = 0xffff_ffff_0000_0000n;
-    vmcb.intControl = 0xee_fb1f_ffffn;
+    vmcb.intControl = 0xee_7b1f_ffffn;
     vmrun();
     expect(machine.get('interceptCr')).toBe(0x0001_0008n);
     expect(machine.get('interceptDr')).toBe(0x0002_0004n);
