@@ -287,7 +287,8 @@ export class Machine implements ProcessorHost {
     const kept = this.stopWatch?.watchesCode === true;
     this.stopWatch?.release();
     const { code, writes } = points;
-    this.stopWatch = code.size + writes.length === 0 ? undefined : new StopWatch(points, this.memory, () => this.pause());
+    this.stopWatch =
+      code.size + writes.length === 0 ? undefined : new StopWatch(points, this.memory, () => this.pause());
     if (kept || code.size > 0) this.engine.keepFrom(this.stopWatch?.offsets ?? new Set());
   }
 

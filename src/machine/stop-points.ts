@@ -62,7 +62,9 @@ export class StopWatch {
   }
 
   private written(address: number, length: number): void {
-    const range = this.points.writes.find((each) => address < each.address + each.length && each.address < address + length);
+    const range = this.points.writes.find(
+      (each) => address < each.address + each.length && each.address < address + length,
+    );
     if (range === undefined) return;
     this.hit = { kind: 'write', range };
     this.stop();

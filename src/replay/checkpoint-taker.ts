@@ -35,7 +35,8 @@ export class CheckpointTaker {
   isDue(events: bigint): boolean {
     const { machine, interval, last } = this;
     if (interval === undefined) return false;
-    if (interval !== 'adaptive') return Math.floor(machine.retired / interval) > Math.floor(Number(last.icount) / interval);
+    if (interval !== 'adaptive')
+      return Math.floor(machine.retired / interval) > Math.floor(Number(last.icount) / interval);
     const ran = runCost(last, { icount: BigInt(machine.retired), seq: events });
     if (ran < this.worth) return false;
     this.worth = Math.max(INTERVAL, machine.memory.pagesWrittenSince(this.epoch).length * KEEP_PAGE);

@@ -18,7 +18,8 @@ export class RamImage {
   /** @param contents for each page the number of its content. */
   static of(contents: Uint32Array): RamImage {
     const stretches: PageRef[][] = [];
-    for (let page = 0; page < contents.length; page += STRETCH) stretches.push([...contents.subarray(page, page + STRETCH)]);
+    for (let page = 0; page < contents.length; page += STRETCH)
+      stretches.push([...contents.subarray(page, page + STRETCH)]);
     return new RamImage(contents.length, stretches);
   }
 

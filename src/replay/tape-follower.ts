@@ -20,6 +20,11 @@ export class FollowingError extends Error {
   }
 }
 
+/** Thrown amid a step of which the tape has but the beginning: it was cut there. The follower must `enter` somewhere again. */
+export class PastEnd extends Error {
+  override name = 'PastEnd';
+}
+
 /** Where to stop: as soon as one of the two is reached. */
 export interface Target {
   readonly icount: bigint;
@@ -95,7 +100,8 @@ export class TapeFollower {
     // Here the recorder came back, and a run ended.
     if (machine.retired > before && machine.retired % session.sliceInstructions === 0) machine.flushRun();
     if (stop === 'idle') this.idle();
-    if (stop === 'ended' && this.position.seq < this.reader.end.seq) this.refuse('the machine has ended, and the tape goes on');
+    if (stop === 'ended' && this.position.seq < this.reader.end.seq)
+      this.refuse('the machine has ended, and the tape goes on');
     return machine.takeHit();
   }
 
@@ -125,6 +131,7 @@ export class TapeFollower {
 
   private take(stated: StatedEvent): void {
     const { comparer } = this;
+    if (BigInt(comparer.compared) >= this.reader.end.seq) throw new PastEnd('the tape ends amid a step');
     if (!comparer.accept(stated)) this.refuse(`the machine states ${stated.event.type}, and the tape something else`);
     if (this.stepping || comparer.compared >= this.pauseSeq) this.machine.pause();
   }

@@ -8,12 +8,20 @@
  * after it) is none of its places: whoever asks for one gets the last place before it.
  */
 import { comparePositions, type JournalReader, type Position, START } from '../journal/index.js';
-import { FIRST_EPOCH, type Hit, type Machine, NO_STOP_POINTS, PAGE_BYTES, type StopPoints, sPA } from '../machine/index.js';
+import {
+  FIRST_EPOCH,
+  type Hit,
+  type Machine,
+  NO_STOP_POINTS,
+  PAGE_BYTES,
+  type StopPoints,
+  sPA,
+} from '../machine/index.js';
 import { type Moment, Moments } from './moments.js';
 import { decodePoint } from './point-codec.js';
 import { type PageRef, RamImage } from './ram-image.js';
 import { runCost } from './run-cost.js';
-import { TapeFollower } from './tape-follower.js';
+import { PastEnd, TapeFollower } from './tape-follower.js';
 
 /** Nanoseconds of running below which moments are not worth their place. */
 const DENSEST = 2_000_000;
@@ -42,6 +50,7 @@ export class Timeline {
   /** RAM when the epoch began. */
   private image: RamImage;
   private epoch = FIRST_EPOCH;
+  private last: Position | undefined;
   private points: StopPoints = NO_STOP_POINTS;
   private armed = false;
   /** Stretches of the tape without a hit of `points`, between moments. */
@@ -64,9 +73,10 @@ export class Timeline {
     return this.follower.position;
   }
 
-  /** The end of the tape. */
+  /** The last place of the tape. */
   get end(): Position {
-    return this.reader.end;
+    this.last ??= this.reader.state === 'complete' ? this.reader.end : this.lastPlace();
+    return this.last;
   }
 
   close(): void {
@@ -75,15 +85,34 @@ export class Timeline {
 
   // Going somewhere
 
-  /** @returns the place that it stands at: the last one at or before `to`. */
+  /** @returns the place that it stands at: the last one at or before `to`, which may be where a run to there ends. */
   seek(to: Position, control: Control = {}): Position {
-    const target = comparePositions(to, this.end) > 0 ? this.end : to;
     this.disarm();
+    const target = comparePositions(to, this.end) > 0 ? this.end : to;
     return this.orBack(() => {
       this.approach(target, control);
-      if (comparePositions(this.position, target) > 0) this.approach(this.placeBefore(this.position, control), control);
+      if (comparePositions(this.position, target) > 0 && !this.endsRunAt(target)) {
+        this.approach(this.placeBefore(this.position, control), control);
+      }
       return this.position;
     });
+  }
+
+  /** @returns the place that it stands at: the first one at which so many instructions have retired, or the end. */
+  seekInstruction(icount: bigint, control: Control = {}): Position {
+    this.disarm();
+    const target = { icount, seq: 0n };
+    return this.orBack(() => {
+      this.approach(comparePositions(target, this.end) > 0 ? this.end : target, control);
+      return this.position;
+    });
+  }
+
+  /** Whether nothing has happened since `target` but that a run was stated. */
+  private endsRunAt({ icount, seq }: Position): boolean {
+    const { position } = this;
+    if (position.icount !== icount || position.seq !== seq + 1n) return false;
+    return this.reader.records(seq).next().value?.event.type === 'cpu.ran';
   }
 
   /** One step forwards. @returns false at the end. */
@@ -212,6 +241,44 @@ export class Timeline {
       before = this.position;
       this.keepOnTheWay();
       this.follower.step();
+    }
+    return before;
+  }
+
+  /** Of a tape that was cut, maybe amid a step. */
+  private lastPlace(): Position {
+    const { end } = this.reader;
+    const here = this.position;
+    this.enter(this.load(this.moments.atOrBefore(end)));
+    let before = this.position;
+    try {
+      while (comparePositions(this.position, end) < 0) {
+        before = this.position;
+        this.follower.run(end);
+        this.keepOnTheWay();
+      }
+      before = this.position;
+    } catch (error) {
+      if (!(error instanceof PastEnd)) throw error;
+      before = this.lastStepFrom(before);
+    }
+    this.enter(this.load(this.moments.atOrBefore(here)));
+    this.approach(here);
+    return before;
+  }
+
+  /** Steps from a place until the tape ends. @returns the place before the step that it ends in. */
+  private lastStepFrom(place: Position): Position {
+    this.enter(this.load(this.moments.atOrBefore(place)));
+    this.approach(place);
+    let before = place;
+    try {
+      while (comparePositions(this.position, this.reader.end) < 0) {
+        before = this.position;
+        this.follower.step();
+      }
+    } catch (error) {
+      if (!(error instanceof PastEnd)) throw error;
     }
     return before;
   }

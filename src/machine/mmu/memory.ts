@@ -39,7 +39,9 @@ export class PhysicalMemory {
   private readonly writtenIn: Uint32Array;
   private epoch = FIRST_EPOCH;
   /** Pages whose writes somebody wants to see, and who; undefined when nobody does. */
-  private observed: { readonly pages: ReadonlySet<number>; readonly seen: (address: number, length: number) => void } | undefined;
+  private observed:
+    | { readonly pages: ReadonlySet<number>; readonly seen: (address: number, length: number) => void }
+    | undefined;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
   /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
