@@ -34,7 +34,6 @@ import {
   decideTscMoved,
   decideWideMmioWrite,
   nextDeadline,
-  physicalID,
   readCR8,
   readMsr,
   serialRoom,
@@ -63,7 +62,6 @@ import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-inp
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type Hit, type StopPoints, StopWatch } from './stop-points.js';
-import { answerDoorbell } from './svm/avic.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
@@ -585,12 +583,10 @@ export class Machine implements ProcessorHost {
   }
 
   ringDoorbell(apicId: number): void {
-    const vcpu = this.state.devices.localApics.findIndex((apic) => physicalID(apic) === apicId);
-    if (vcpu < 0) return;
-    const registers = answerDoorbell(this.vcpus.reader(vcpu), this.memory);
-    if (registers === undefined) return;
-    this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
-    this.favour(vcpu);
+    for (const { vcpu, registers } of this.vcpus.answerDoorbell(apicId)) {
+      this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
+      this.favour(vcpu);
+    }
   }
 
   resetDevicesOfVcpu(): void {
