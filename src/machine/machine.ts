@@ -582,6 +582,13 @@ export class Machine implements ProcessorHost {
     if (this.vcpu === 0) this.apply(decideNumericError(this.state.devices, asserted));
   }
 
+  ringDoorbell(apicId: number): void {
+    for (const { vcpu, registers } of this.vcpus.answerDoorbell(apicId)) {
+      this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
+      this.favour(vcpu);
+    }
+  }
+
   resetDevicesOfVcpu(): void {
     this.paravirt?.settleEoi(this.vcpu);
     this.paravirt?.reset(this.vcpu);
