@@ -127,10 +127,7 @@ export class Machine implements ProcessorHost {
   private ending: Decision['end'] = null;
   /** Events since an instruction retired. */
   private barrenEvents = 0;
-  /**
-   * Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. Only within
-   * one instruction or deadline.
-   */
+  /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
   private interrupted: number | undefined;
   private pausing = false;
   private stopWatch: StopWatch | undefined;
@@ -304,7 +301,8 @@ export class Machine implements ProcessorHost {
 
   /** Takes what runs, RAM apart. The machine must be between two calls of `run` or `advance`. */
   capture(): MachinePoint {
-    return capturePoint(this.state, this.engine.shadow, { retired: this.instructions, unstated: this.unstated });
+    const { instructions: retired, unstated, interrupted } = this;
+    return capturePoint(this.state, this.engine.shadow, { retired, unstated, interrupted });
   }
 
   /**
@@ -320,7 +318,7 @@ export class Machine implements ProcessorHost {
     this.deadline = undefined;
     this.release = undefined;
     this.ending = null;
-    this.interrupted = undefined;
+    this.interrupted = point.interrupted;
     this.paravirt?.restored();
   }
 
@@ -407,7 +405,6 @@ export class Machine implements ProcessorHost {
       this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
       if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
-      this.interrupted = undefined;
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
@@ -461,7 +458,6 @@ export class Machine implements ProcessorHost {
       return;
     }
     this.setsOut = false;
-    this.interrupted = undefined;
     this.processor.step(known);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();
