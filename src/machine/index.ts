@@ -2,7 +2,14 @@
  * The machine's front door: all that other rooms may use.
  */
 
-export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
+export {
+  checkConfig,
+  DEFAULT_CONFIG,
+  MACHINE_MODEL_VERSION,
+  type MachineConfig,
+  RESET_NAMES,
+  type ResetName,
+} from './config.js';
 export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
