@@ -468,7 +468,9 @@ export class Machine implements ProcessorHost, RestartHost {
     const cpu = this.vcpus.reader(vcpu);
     const boundary = kind === 'sipi' ? withStartup(cpu, vector) : cpu.get(R.boundary) | bits[kind];
     if (boundary === undefined) return;
+    const came = boundary & ~cpu.get(R.boundary);
     this.state1({ type: 'cpu.pended', what: kind, registers: encodeDelta([[R.boundary, boundary]]) }, 0, vcpu);
+    if (vcpu === this.vcpu) this.processor.keepPending(came);
   }
 
   end(reason: EndReason, status: number): void {

@@ -100,6 +100,6 @@ export function handedOverRegisters({ physicalAddressBits }: CpuProfile): readon
     ...Array.from({ length: ROM_RANGES }, (_, index) => [(R.mtrrFix4K0 + index) as Slot, ALL_WP] as const),
     [R.mtrrBase0, devices],
     [R.mtrrMask0, mask | RANGE_VALID],
-    ...Array.from({ length: VARIABLE_RANGES - 1 }, (_, index) => [(R.mtrrMask1 + 2 * index) as Slot, 0n] as const),
+    ...Array.from({ length: 2 * (VARIABLE_RANGES - 1) }, (_, index) => [(R.mtrrBase1 + index) as Slot, 0n] as const),
   ];
 }

@@ -66,6 +66,7 @@ const TRANSIENT =
   (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const HELD_BREAKPOINTS = 0xfn << Boundary.BREAKPOINTS_SHIFT;
 const TRANSIENT_BITS = Number(TRANSIENT);
+const BOUNDARY: readonly Slot[] = [R.boundary];
 const SHADOWS = Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW;
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
@@ -253,6 +254,11 @@ export class Processor extends MachineAccess implements SystemContext {
       tx.set(R.intControl, tx.get(R.intControl) | IntControl.V_NMI_MASK);
       this.deliver(event, 0, 'injected', [...cleared, R.intControl]);
     }
+  }
+
+  /** A signal came by the instruction under way: where that ends a shadow, it shall not end the signal with it. */
+  keepPending(bits: bigint): void {
+    if (this.tx.changesAny(BOUNDARY)) this.tx.set(R.boundary, this.tx.get(R.boundary) | bits);
   }
 
   // Instructions
