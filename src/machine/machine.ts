@@ -298,7 +298,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.engine.flush(undefined);
     this.deadline = undefined;
     this.release = undefined;
-    this.ending = null;
+    this.request = null;
     this.interrupted = undefined;
     this.paravirt?.restored();
   }

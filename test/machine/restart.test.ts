@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { checkConfig, DEFAULT_CONFIG, InputError, InvariantError, type ResetName } from '../../src/machine/index.js';
+import {
+  checkConfig,
+  DEFAULT_CONFIG,
+  InputError,
+  InvariantError,
+  Machine,
+  type ResetName,
+  type StatedEvent,
+} from '../../src/machine/index.js';
 import {
   Activity,
   Boundary,
@@ -14,7 +22,7 @@ import {
 } from '../../src/machine/layout/cpu-state.js';
 import { emptyVmcbWords } from '../../src/machine/layout/vmcb.js';
 import { initialState, reduce } from '../../src/machine/reduce.js';
-import { sPA } from '../../src/machine/units.js';
+import { instructionCount, sPA } from '../../src/machine/units.js';
 import { elfImage, joined, multibootHeader } from '../support/boot-images.js';
 import { CODE, LiveMachine, VMCB_AT } from '../support/live-machine.js';
 import { NestedMachine } from '../support/nested-machine.js';
@@ -379,6 +387,23 @@ describe('--reset boot', () => {
     // Halts at once: that it is what the machine loads shows that it was taken.
     machine.keepImage({ ...other, digest: 'its-digest' });
     expect(booted.run()).toBe('idle');
+  });
+
+  it('is the same on a machine that was put back to a point of the session', () => {
+    const code = bootsTwice('b90001 0000 e2fe b0fee664');
+    const recorded = new BootedMachine(code, { reset: 'boot' });
+    recorded.run(100);
+    const point = recorded.machine.capture();
+    const events = recorded.stated.length;
+    const later: StatedEvent[] = [];
+    const restored = new Machine(recorded.machine.config, (stated) => later.push(stated));
+    restored.memory.copyIn(sPA(0), recorded.machine.memory.window(0, 16 << 20));
+    restored.restore(point);
+    restored.keepImage({ bytes: flatImage(code), digest: 'its-digest', commandLine: 'flat' });
+    recorded.run();
+    expect(restored.advance(instructionCount(10_000))).toBe('ended');
+    expect(later).toEqual(recorded.stated.slice(events));
+    expect(later.map(({ event }) => event.type)).toContain('firmware.booted');
   });
 });
 

@@ -32,7 +32,7 @@ function recorded(code: readonly number[], config: Partial<MachineConfig>) {
     unixSeconds: 1_700_000_000,
     entropySeed: 1n,
     vmtapeVersion: 'test',
-    digestEvery: 100_000,
+    checkpointEvery: 1000,
   });
   recorder.endInput();
   while (recorder.step(1_000_000) === 'running');
