@@ -306,7 +306,7 @@ export class Machine implements ProcessorHost, RestartHost {
   private loop(limit: InstructionCount): AdvanceStop {
     this.barrenEvents = 0;
     for (;;) {
-      this.grantRequest();
+      if (this.request !== null) this.grantRequest(this.request);
       if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
       const deadline = this.runDeadlines();
       if (this.request !== null) continue;
@@ -325,10 +325,9 @@ export class Machine implements ProcessorHost, RestartHost {
     }
   }
 
-  private grantRequest(): void {
-    const { request } = this;
+  private grantRequest(request: NonNullable<Decision['request']>): void {
     this.request = null;
-    if (request !== null) this.restart.grant(request);
+    this.restart.grant(request);
   }
 
   /** No vCPU will ever take what a device may raise. */
