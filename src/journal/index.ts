@@ -15,6 +15,7 @@ export {
 } from './query.js';
 export {
   boundaryAfter,
+  comparePositions,
   formatPosition,
   type JournalRecord,
   type Position,

@@ -25,6 +25,7 @@ import {
 } from '../machine/index.js';
 import { type DivergenceCause, ReplayDivergence } from './divergence.js';
 import { EventComparer } from './event-comparer.js';
+import { feedInput } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
 import { RamDigester, stateDigests } from './state-digest.js';
 import { TapeCursor } from './tape-cursor.js';
@@ -126,7 +127,7 @@ export class Replayer {
     const input = cursor.inputUpTo(BigInt(machine.retired));
     if (input !== undefined && input.position.seq === BigInt(this.compared)) {
       cursor.inputFed();
-      this.feed(input);
+      feedInput(machine, this.reader, input);
       return undefined;
     }
     const stop = machine.advance(instructionCount(this.nextStop()));
@@ -165,38 +166,6 @@ export class Replayer {
       if (icount > retired && icount < stop) stop = icount;
     }
     return stop;
-  }
-
-  private feed({ event }: JournalRecord): void {
-    switch (event.type) {
-      case 'input.boot': {
-        const { imageDigest, commandLine } = event;
-        const bytes = this.reader.blob(imageDigest);
-        if (bytes === undefined) {
-          throw new InputError('tape', `it has no image ${imageDigest}, which it boots`, 'Run vmtape verify on it.');
-        }
-        this.machine.boot({ bytes, digest: imageDigest, commandLine });
-        return;
-      }
-      case 'input.clock':
-      case 'input.entropy':
-      case 'input.serial':
-      case 'input.pages':
-      case 'input.stolen':
-      case 'input.paused':
-      case 'input.turn':
-      case 'input.hold':
-      case 'input.skew':
-      case 'input.nmi':
-        this.machine.deliver(event);
-        return;
-      default:
-        throw new InputError(
-          'tape',
-          `it has an input ${event.type}, which this version does not know`,
-          'Use a newer one.',
-        );
-    }
   }
 
   /** The sink: what the machine states. */

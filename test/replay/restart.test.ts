@@ -1,6 +1,6 @@
 /** Sessions that start again: their tapes replay, and fold to the state that runs (law 5). */
 import { describe, expect, it } from 'vitest';
-import { memoryStore } from '../../src/journal/index.js';
+import { type JournalRecord, memoryStore } from '../../src/journal/index.js';
 import { DEFAULT_CONFIG, initialState, type MachineConfig } from '../../src/machine/index.js';
 import {
   FoldChecker,
@@ -10,6 +10,7 @@ import {
   Replayer,
   stateDifferences,
   stateDigests,
+  Timeline,
 } from '../../src/replay/index.js';
 import { sessionConfig } from '../../src/replay/session.js';
 import {
@@ -74,6 +75,20 @@ describe('a tape of a session that starts again', () => {
       const last = [...foldHistory(reader)].at(-1);
       expect(stateDifferences(last?.state as never, foldTape(reader).state)).toEqual([]);
     }
+  });
+
+  it('is entered by a checkpoint, and booted again from there', () => {
+    // MOV ECX, 250000; LOOP: some slices, with a checkpoint each, ahead of the reset.
+    const { store } = recorded(bootsTwice('b990d00300 e2fe b0fee664'), { reset: 'boot' });
+    const reader = store.read();
+    const booted = [...reader.records()].find(({ event }) => event.type === 'firmware.booted') as JournalRecord;
+    const timeline = new Timeline(reader);
+    expect(timeline.seekInstruction(220_000n).icount).toBe(220_000n);
+    const later = timeline.seekInstruction(booted.position.icount + 3n);
+    expect(later.seq).toBeGreaterThan(booted.position.seq);
+    const replayer = new Replayer(reader, { to: later });
+    expect(replayer.run().kind).toBe('reached');
+    expect(stateDigests(timeline.machine)).toEqual(stateDigests(replayer.machine));
   });
 
   it('has the image that it loads again on it, and its name in the state', () => {
