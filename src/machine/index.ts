@@ -12,6 +12,7 @@ export {
 } from './config.js';
 export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
+export { slotOfMsr } from './cpu/msr.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
@@ -57,10 +58,12 @@ export {
 } from './layout/cpu-state.js';
 export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
-export { type AdvanceStop, type ChaosInput, Machine } from './machine.js';
+export { Machine } from './machine.js';
+export type { AdvanceStop, ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
-export { peekLinear } from './mmu/peek.js';
+export { type PagingFeatures, pagingFeatures } from './mmu/page-walk.js';
+export { peekLinear, physicalOf } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';

@@ -42,7 +42,7 @@ import {
 } from './devices/devices.js';
 import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
-import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
+import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import {
   Activity,
@@ -55,10 +55,11 @@ import {
   SvmMode,
 } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
+import type { AdvanceStop, MachineInput } from './machine-input.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
-import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
+import { checkHostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type BootImage, Restart, type RestartHost } from './restart.js';
@@ -67,34 +68,6 @@ import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
-
-/** Why `advance` came back. */
-export type AdvanceStop =
-  /** The limit is reached, exactly. */
-  | 'limit'
-  /** `pause` was called. */
-  | 'paused'
-  /** The session is over; `state.ended` says how. */
-  | 'ended'
-  /**
-   * No instruction has retired for a while: every vCPU waits and time has passed from deadline to deadline, or exceptions
-   * follow each other because their handler cannot be fetched, or not even delivered. Call again, or give up.
-   */
-  | 'waiting'
-  /** Every vCPU waits and no device will ever wake one: only an input can. */
-  | 'idle';
-
-/** What the machine takes from outside; each is on the tape before the machine sees it. */
-export type MachineInput =
-  | { readonly type: 'input.serial'; readonly data: Uint8Array }
-  | { readonly type: 'input.clock'; readonly unixSeconds: number }
-  | { readonly type: 'input.entropy'; readonly seed: bigint }
-  | { readonly type: 'input.nmi' }
-  | HostInput
-  | ChaosInput;
-
-/** What chaos may do: all of it is left open by the architecture. */
-export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf<'input.skew'>;
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** Events without an instruction among them after which `advance` returns, so that its caller can stop. */
@@ -601,6 +574,13 @@ export class Machine implements ProcessorHost, RestartHost {
   }
   driveFerr(asserted: boolean): void {
     if (this.vcpu === 0) this.apply(decideNumericError(this.state.devices, asserted));
+  }
+
+  ringDoorbell(apicId: number): void {
+    for (const { vcpu, registers } of this.vcpus.answerDoorbell(apicId)) {
+      this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
+      this.favour(vcpu);
+    }
   }
 
   resetDevicesOfVcpu(): void {

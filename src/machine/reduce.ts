@@ -120,6 +120,9 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':
+    case 'avic.written':
+    case 'avic.doorbell':
+    case 'avic.acknowledged':
     case 'paravirt.hypercall':
     case 'firmware.resumed':
     case 'firmware.booted':

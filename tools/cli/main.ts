@@ -2,6 +2,7 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { checkpointCommand } from './commands/checkpoint.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
 import { logCommand } from './commands/log.js';
@@ -12,6 +13,7 @@ import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
 import { verifyCommand } from './commands/verify.js';
+import { whoWroteCommand } from './commands/who-wrote.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
@@ -30,8 +32,17 @@ function program(): Command {
       '\nExit status: 0 as asked, 1 the answer is no, 2 wrong usage or bad input, 3 the tape is damaged, 4 an operating error.',
     );
   for (const add of [
-    ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[profilesCommand, policiesCommand, laterCommands],
+    ...[
+      runCommand,
+      recordCommand,
+      replayCommand,
+      verifyCommand,
+      infoCommand,
+      logCommand,
+      showCommand,
+      checkpointCommand,
+    ],
+    ...[whoWroteCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

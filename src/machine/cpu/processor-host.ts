@@ -52,6 +52,8 @@ export interface ProcessorHost extends VmcbShadow {
   resetDevicesOfVcpu(): void;
   /** The bootstrap processor, initialised, is about to fetch its first instruction (APM vol.2 §14.1.5). */
   atResetVector(): void;
+  /** AVIC's signal to the processor with a physical APIC ID, if there is one. */
+  ringDoorbell(apicId: number): void;
   readDevice(address: SPA, size: number): bigint;
   writeDevice(address: SPA, size: number, value: bigint): void;
   readPort(port: number, size: number): bigint;
