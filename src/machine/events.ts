@@ -65,7 +65,9 @@ export type CpuEvent =
   /** A pending condition was noted for the next boundary: an NMI, INIT, SMI or start-up interrupt arrived. */
   | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi' | 'sipi'; readonly registers: RegisterDelta }
   /** A third fault while delivering a double fault (APM vol.2 §8.2.9). */
-  | { readonly type: 'cpu.shutdown'; readonly registers: RegisterDelta };
+  | { readonly type: 'cpu.shutdown'; readonly registers: RegisterDelta }
+  /** RESET: registers are as at power-on, and MSRs without a slot are as if never written. */
+  | { readonly type: 'cpu.reset'; readonly registers: RegisterDelta };
 
 /** Changed 8-byte words of a VMCB: 10 bytes each, ascending: word index (u16), value (u64), little-endian. */
 export type VmcbDelta = Uint8Array;
@@ -157,6 +159,14 @@ export type MachineWideEvent =
       readonly write: boolean;
       readonly value: bigint;
     }
+  /** RESET reached the devices, at a virtual time: they are as at power-on, but for the clock, which has a battery. */
+  | { readonly type: 'machine.reset'; readonly at: number }
+  /** The firmware found a shutdown code in CMOS: the bootstrap processor goes on where the pointer at 40:67h says. */
+  | { readonly type: 'firmware.resumed'; readonly code: number; readonly registers: RegisterDelta }
+  /** The firmware set up the devices, as ahead of the first boot. */
+  | { readonly type: 'firmware.initialized'; readonly at: number }
+  /** The firmware loaded the boot image again; registers are those that the boot protocol prescribes. */
+  | { readonly type: 'firmware.booted'; readonly registers: RegisterDelta }
   /** The session is over: the guest's own status, a reset, a shutdown, a halt that nothing can end. */
   | { readonly type: 'machine.ended'; readonly reason: EndReason; readonly status: number };
 
@@ -207,6 +217,11 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
   'input.nmi': [],
+  'cpu.reset': ['registers'],
+  'machine.reset': ['at'],
+  'firmware.resumed': ['code', 'registers'],
+  'firmware.initialized': ['at'],
+  'firmware.booted': ['registers'],
   ...DEVICE_EVENT_FIELDS,
   ...PARAVIRT_EVENT_FIELDS,
 };

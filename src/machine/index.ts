@@ -2,7 +2,14 @@
  * The machine's front door: all that other rooms may use.
  */
 
-export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
+export {
+  checkConfig,
+  DEFAULT_CONFIG,
+  MACHINE_MODEL_VERSION,
+  type MachineConfig,
+  RESET_NAMES,
+  type ResetName,
+} from './config.js';
 export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
 export { slotOfMsr } from './cpu/msr.js';
@@ -51,7 +58,8 @@ export {
 } from './layout/cpu-state.js';
 export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
-export { type AdvanceStop, type ChaosInput, Machine } from './machine.js';
+export { Machine } from './machine.js';
+export type { AdvanceStop, ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
 export { type PagingFeatures, pagingFeatures } from './mmu/page-walk.js';
@@ -68,7 +76,8 @@ export {
   witnessName,
 } from './policy/policies.js';
 export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
-export { initialState, type MachineState, reduce } from './reduce.js';
+export { type BootSource, initialState, type MachineState, reduce } from './reduce.js';
+export type { BootImage } from './restart.js';
 export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';

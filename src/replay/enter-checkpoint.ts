@@ -7,6 +7,7 @@ import {
   type Position,
 } from '../journal/index.js';
 import { type Machine, PAGE_BYTES, sPA } from '../machine/index.js';
+import { giveImage } from './feed-input.js';
 import { decodePoint } from './point-codec.js';
 
 /** The last checkpoint of a tape at or before a position. */
@@ -20,4 +21,5 @@ export function enterCheckpoint(machine: Machine, reader: JournalReader, { pages
     if (content !== 0) machine.memory.copyIn(sPA(page * PAGE_BYTES), reader.page(content));
   }
   machine.restore(decodePoint(state));
+  giveImage(machine, reader);
 }

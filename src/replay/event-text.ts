@@ -77,6 +77,11 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'time.skipped': ({ nanoseconds }) => `skipped ${nanoseconds} ns`,
   'bus.unclaimed': ({ space, address, size, write, value }) =>
     `${space} ${hex(address)} is nobody's: ${write ? `write of ${hex(value)}` : 'read'}, ${size} bytes`,
+  'cpu.reset': () => 'RESET',
+  'machine.reset': ({ at }) => `RESET of the devices at ${at} ns`,
+  'firmware.resumed': ({ code }) => `firmware: shutdown code ${hex(code)}, goes on where 40:67h says`,
+  'firmware.initialized': ({ at }) => `firmware: devices set up at ${at} ns`,
+  'firmware.booted': () => 'firmware: boot image loaded again',
   'machine.ended': ({ reason, status }) => `ended: ${reason}, status ${status}`,
   'uart.transmitted': ({ byte }) => `uart transmitted ${bytesText([byte])}`,
   'uart.received': ({ data }) => `uart received ${bytesText(data)}`,

@@ -5,7 +5,7 @@
 import type { JournalReader, Position } from '../journal/index.js';
 import { type Hit, instructionCount, Machine, type MachinePoint, type StatedEvent } from '../machine/index.js';
 import { EventComparer } from './event-comparer.js';
-import { feedInput } from './feed-input.js';
+import { feedInput, giveImage } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
 import { TapeCursor } from './tape-cursor.js';
 
@@ -36,6 +36,8 @@ export class TapeFollower {
   private readonly session: SessionConfig;
   private cursor: TapeCursor;
   private comparer: EventComparer;
+  /** Digest of the boot image that the machine was given last. */
+  private imageGiven: string | undefined;
   /** Every event ends a step. */
   private stepping = false;
   /** The number of events at which to stop. */
@@ -58,6 +60,9 @@ export class TapeFollower {
   enter(position: Position, point: MachinePoint): void {
     this.cursor.close();
     this.machine.restore(point);
+    const image = this.machine.state.boot?.imageDigest;
+    if (image !== this.imageGiven) giveImage(this.machine, this.reader);
+    this.imageGiven = image;
     this.cursor = new TapeCursor(this.reader, position.seq);
     this.comparer = new EventComparer(this.cursor, this.reader, position);
   }

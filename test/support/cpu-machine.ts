@@ -390,6 +390,7 @@ export class CpuMachine {
       ringDoorbell: () => {},
       storedMsr: (msr) => this.msrs.get(msr) ?? 0n,
       drawEntropy: () => 0x0123_4567_89ab_cdefn,
+      resetTime: 0n,
       readTsc: () => this.tsc,
       writeTsc: (value) => {
         this.tsc = value;

@@ -59,6 +59,11 @@ describe('wrong usage', () => {
     ['a seed that is too wide', ['run', image('hello64.elf'), '--seed', '0x10000000000000000'], /no 64-bit number/],
     ['a time that is none', ['run', image('hello64.elf'), '--clock', 'noon'], /--clock "noon" is no time/],
     [
+      'a reset that leads nowhere',
+      ['run', image('hello64.elf'), '--reset', 'halt'],
+      /--reset "halt" is none\. Use end or boot/,
+    ],
+    [
       'another interface',
       ['run', image('hello64.elf'), '--paravirt', 'xen'],
       /--paravirt "xen" is none\. Use none or kvm/,

@@ -139,6 +139,9 @@ export abstract class MachineAccess implements TransactionHost {
   storedMsr(msr: number): bigint {
     return this.machine.storedMsr(msr);
   }
+  get resetTime(): bigint {
+    return BigInt(this.machine.resetAt);
+  }
   readTsc(): bigint {
     return this.machine.readTsc();
   }

@@ -176,10 +176,11 @@ const ROWS: readonly MsrRow[] = [
     name: 'TSC_ADJUST',
     source: 'Intel SDM vol.3 §18.17.3 Time-Stamp Counter Adjustment; no processor of AMD has it',
     exists: ({ system }) => system.has('tsc-adjust'),
-    // What software has added to the counter since reset: that is all of the base.
-    read: ({ tx }) => tx.get(R.tscBase),
+    // What software has added to the counter since it was reset.
+    read: (context) => u64(context.tx.get(R.tscBase) + context.resetTime),
     write(context, value) {
-      context.writeTsc(u64(context.readTsc() - context.tx.get(R.tscBase) + value));
+      const counted = context.readTsc() - context.tx.get(R.tscBase) - context.resetTime;
+      context.writeTsc(u64(counted + value));
       return true;
     },
   },

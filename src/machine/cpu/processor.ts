@@ -49,7 +49,7 @@ import { MachineAccess } from './machine-access.js';
 import type { MappedAccess } from './nested-virtualization.js';
 import { FerrFreeze } from './numeric-error.js';
 import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
-import { initRegisters, startupRegisters } from './reset.js';
+import { BOOTSTRAP_VCPU, initRegisters, startupRegisters } from './reset.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext } from './system-context.js';
@@ -67,6 +67,7 @@ const TRANSIENT =
   (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const HELD_BREAKPOINTS = 0xfn << Boundary.BREAKPOINTS_SHIFT;
 const TRANSIENT_BITS = Number(TRANSIENT);
+const BOUNDARY: readonly Slot[] = [R.boundary];
 const SHADOWS = Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW;
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
@@ -221,11 +222,12 @@ export class Processor extends MachineAccess implements SystemContext {
         this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
         return;
       case 'init': {
-        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, this.vcpu !== 0))
-          this.tx.set(slot, value);
+        const waits = this.vcpu !== BOOTSTRAP_VCPU;
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, waits)) this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush(undefined);
+        if (!waits) this.machine.atResetVector();
         return;
       }
       case 'startup':
@@ -264,6 +266,11 @@ export class Processor extends MachineAccess implements SystemContext {
       tx.set(R.intControl, tx.get(R.intControl) | IntControl.V_NMI_MASK);
       this.deliver(event, 0, 'injected', [...cleared, R.intControl]);
     }
+  }
+
+  /** A signal came by the instruction under way: where that ends a shadow, it shall not end the signal with it. */
+  keepPending(bits: bigint): void {
+    if (this.tx.changesAny(BOUNDARY)) this.tx.set(R.boundary, this.tx.get(R.boundary) | bits);
   }
 
   // Instructions
@@ -548,7 +555,7 @@ export class Processor extends MachineAccess implements SystemContext {
     }
     this.tx.set(R.activity, Activity.SHUTDOWN);
     this.commit((registers) => ({ type: 'cpu.shutdown', registers }), 0);
-    this.machine.end('shutdown', 0);
+    this.machine.shutDown();
   }
 
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
@@ -562,7 +569,7 @@ export class Processor extends MachineAccess implements SystemContext {
     const outcome = this.nested.vmexit(tx, exit, { vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
-    if (outcome.hostShutdown) machine.end('shutdown', 0);
+    if (outcome.hostShutdown) machine.shutDown();
   }
 
   /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */

@@ -74,6 +74,8 @@ export interface SystemContext extends SwitchContext {
   /** The next value of the machine's random numbers. */
   drawEntropy(): bigint;
   /** Time-stamp counter at this instruction, before any guest offset. */
+  /** Virtual time of the last RESET, where the time-stamp counter began at zero. */
+  readonly resetTime: bigint;
   readTsc(): bigint;
   writeTsc(value: bigint): void;
   /** The local APIC timer's deadline; zero while it is disarmed. */

@@ -171,6 +171,12 @@ export class PhysicalMemory {
     this.noteWrite(address, data.length);
   }
 
+  /** Writes zeros. */
+  clear(address: SPA, length: number): void {
+    this.bytes.fill(0, RAM_BASE + address, RAM_BASE + address + length);
+    this.noteWrite(address, length);
+  }
+
   /** A window onto `length` bytes of RAM; not a copy. */
   window(address: number, length: number): Uint8Array {
     return this.bytes.subarray(RAM_BASE + address, RAM_BASE + address + length);
