@@ -12,7 +12,8 @@ import type { Position } from './record.js';
 import { requireFile, writeError } from './sqlite-errors.js';
 import { readIdentity } from './tape-identity.js';
 import { CHECKPOINT_TABLES } from './tape-schema.js';
-import { type WriteStretch, WriteTable } from './write-table.js';
+import type { WriteStretch } from './write-stretch.js';
+import { WriteTable } from './write-table.js';
 import { WriterLock } from './writer-lock.js';
 
 const PATIENCE_MILLISECONDS = 2000;

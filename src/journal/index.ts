@@ -35,4 +35,4 @@ export {
   type TapeState,
 } from './store.js';
 export { verifyTape } from './verify.js';
-export type { WriteStretch } from './write-table.js';
+export type { WriteStretch } from './write-stretch.js';

@@ -5,7 +5,7 @@ import type { Checkpoint, CheckpointEntry } from './checkpoint.js';
 import { type Chunk, type ChunkHeader, recordsOf } from './chunk.js';
 import type { JournalRecord, Position } from './record.js';
 import type { JournalReader, StateDigest, TapeHeader, TapeState } from './store.js';
-import type { WriteStretch } from './write-table.js';
+import type { WriteStretch } from './write-stretch.js';
 
 export abstract class ChunkedReader implements JournalReader {
   abstract readonly header: TapeHeader;

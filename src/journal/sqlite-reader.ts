@@ -34,7 +34,8 @@ import {
   type ProgressRow,
   stateDigestDigest,
 } from './tape-schema.js';
-import { type WriteStretch, WriteTable } from './write-table.js';
+import type { WriteStretch } from './write-stretch.js';
+import { WriteTable } from './write-table.js';
 import { isBeingWritten } from './writer-lock.js';
 
 /** A writer may hold up a reader for this long while it turns the tape into a single file. */

@@ -10,7 +10,7 @@ import type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.
 import type { Chunk } from './chunk.js';
 import type { EventTable } from './codec.js';
 import type { JournalRecord, Position } from './record.js';
-import type { WriteStretch } from './write-table.js';
+import type { WriteStretch } from './write-stretch.js';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 

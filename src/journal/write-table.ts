@@ -8,13 +8,7 @@ import { type DigestField, digestOf, sameBytes } from './digest.js';
 import { TapeDamagedError } from './errors.js';
 import type { Position } from './record.js';
 import { createTable, mistypedColumn, WRITE_TABLES } from './tape-schema.js';
-
-export interface WriteStretch {
-  readonly start: Position;
-  readonly end: Position;
-  /** Page numbers, ascending. */
-  readonly pages: Uint32Array;
-}
+import type { WriteStretch } from './write-stretch.js';
 
 interface WriteRow {
   readonly id: bigint;

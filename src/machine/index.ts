@@ -62,7 +62,7 @@ export { Machine } from './machine.js';
 export type { AdvanceStop, ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
-export { type PagingFeatures, pagingFeatures } from './mmu/page-walk.js';
+export { pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear, physicalOf } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';

@@ -16,6 +16,6 @@ export { runCost } from './run-cost.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
-export { Cancelled, type Control, type HitPlace, type Stop, Timeline } from './timeline.js';
+export { Cancelled, type Control, Timeline } from './timeline.js';
 export { lastChange, lastWriter, type WriteStep } from './who-wrote.js';
 export { covers, indexWrites } from './write-index.js';

@@ -2,7 +2,7 @@
  * Runs a machine along a tape, from any place on it: feeds its inputs where they stood and compares every event. Other than
  * the replayer it may stop and go on anywhere between two steps of the machine; where it stops shows in no event.
  */
-import type { JournalReader, Position } from '../journal/index.js';
+import { formatPosition, type JournalReader, type Position } from '../journal/index.js';
 import { type Hit, instructionCount, Machine, type MachinePoint, type StatedEvent } from '../machine/index.js';
 import { EventComparer } from './event-comparer.js';
 import { feedInput, giveImage } from './feed-input.js';
@@ -16,7 +16,7 @@ export class FollowingError extends Error {
     readonly position: Position,
     what: string,
   ) {
-    super(`at ${position.icount}:${position.seq} ${what}. Replay the tape to see how they differ`);
+    super(`at ${formatPosition(position)} ${what}. Replay the tape to see how they differ`);
   }
 }
 

@@ -8,6 +8,7 @@
 import {
   type Machine,
   type MachineState,
+  pagingFeatures,
   R,
   REGISTER_NAMES,
   type Registers,
@@ -50,10 +51,7 @@ export const registersOf = (state: MachineState): Registers => {
 };
 
 /** How a machine's page tables are to be read. */
-export const pagingOf = ({ profile }: Machine) => ({
-  physicalAddressBits: profile.physicalAddressBits,
-  gigabytePages: profile.system.has('page1gb'),
-});
+export const pagingOf = ({ profile }: Machine) => pagingFeatures(profile);
 
 /** Where the code of the vCPU is read whose turn it is. */
 export const codePlace = (machine: Machine): CodePlace => ({
