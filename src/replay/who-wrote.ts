@@ -11,7 +11,15 @@ import {
   type Position,
   type WriteStretch,
 } from '../journal/index.js';
-import { decodeDelta, PAGE_BYTES, type RegisterDelta, type Slot, type WatchedRange } from '../machine/index.js';
+import {
+  decodeDelta,
+  PAGE_BYTES,
+  R,
+  REGISTER_NAMES,
+  type RegisterDelta,
+  type Slot,
+  type WatchedRange,
+} from '../machine/index.js';
 import type { Control, Timeline } from './timeline.js';
 
 /** A step, by the places before and after it. */
@@ -105,11 +113,17 @@ function lastChangeWithin(
   return found;
 }
 
+/** Whether an event may have changed a slot. A run tells what it left changed, not what it changed and put back. */
 function changes({ event, vcpu }: JournalRecord, slot: Slot, of: number): boolean {
   if (vcpu !== of || !('registers' in event)) return false;
+  if (event.type === 'cpu.ran' && isPlain(slot)) return true;
   for (const [changed] of decodeDelta(event.registers as RegisterDelta)) if (changed === slot) return true;
   return false;
 }
+
+/** Slots that instructions change between two events. */
+const isPlain = (slot: Slot): boolean =>
+  slot <= R.gsBase || /^(xmm|ymm|fpr|mxcsr|f[cst]w|f[oid]p|boundary)/.test(REGISTER_NAMES[slot] ?? '');
 
 /** The records before event number `seq`, the last first; the one at `seq` too, in which a place may lie. */
 function* recordsBackwards(reader: JournalReader, seq: bigint): Generator<JournalRecord, void, void> {

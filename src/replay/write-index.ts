@@ -3,9 +3,8 @@ import { comparePositions, type JournalReader, type Position, type WriteStretch 
 import { FIRST_EPOCH } from '../machine/index.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
 
-/** Ends of a stretch: whichever comes first. It takes some milliseconds to run again. */
-const STRETCH_INSTRUCTIONS = 2_000_000n;
-const STRETCH_EVENTS = 2_000n;
+/** When a stretch ends: whichever comes first. It takes some milliseconds to run again. */
+const STRETCH = { instructions: 2_000_000n, events: 2_000n };
 
 /**
  * @param tick is told how far the work is; true gives it up.
@@ -14,6 +13,7 @@ const STRETCH_EVENTS = 2_000n;
 export function indexWrites(
   reader: JournalReader,
   tick: (at: Position) => boolean,
+  { instructions, events } = STRETCH,
 ): readonly WriteStretch[] | undefined {
   const follower = new TapeFollower(reader);
   const { memory } = follower.machine;
@@ -29,9 +29,9 @@ export function indexWrites(
   try {
     while (comparePositions(follower.position, reader.end) < 0) {
       const { icount, seq } = start;
-      follower.run({ icount: icount + STRETCH_INSTRUCTIONS, seq: seq + STRETCH_EVENTS });
+      follower.run({ icount: icount + instructions, seq: seq + events });
       const at = follower.position;
-      if (at.icount < icount + STRETCH_INSTRUCTIONS && at.seq < seq + STRETCH_EVENTS) continue;
+      if (at.icount < icount + instructions && at.seq < seq + events) continue;
       close();
       if (tick(at)) return undefined;
     }
