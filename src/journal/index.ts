@@ -2,6 +2,7 @@
  * The journal's front door: what other folders may use.
  */
 export { type Chunk, ChunkEncoder } from './chunk.js';
+export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { containsBytes, sameBytes } from './digest.js';
 export { JournalError } from './errors.js';
@@ -9,6 +10,7 @@ export { memoryStore } from './memory-store.js';
 export {
   payloadJson,
   type RecordFilter,
+  RecordSource,
   selectRecords,
 } from './query.js';
 export {

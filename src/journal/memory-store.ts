@@ -1,6 +1,7 @@
 /** A JournalStore in memory: for tests, and for sessions that nobody keeps. */
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import { type Chunk, ChunkEncoder, type ChunkHeader } from './chunk.js';
+import type { EncodingError } from './codec.js';
 import { contentDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
 import { ChunkedReader } from './reader.js';
@@ -133,6 +134,10 @@ class MemoryReader extends ChunkedReader {
 
   protected refuseMisplaced(chunk: Chunk): never {
     throw new TapeDamagedError(NAME, 'the chunks are not in order', { table: 'chunks', row: String(chunk.index) });
+  }
+
+  protected refuseContent(chunk: Chunk, cause: EncodingError): never {
+    throw new TapeDamagedError(NAME, cause.message, { table: 'chunks', row: String(chunk.index) }, { cause });
   }
 }
 

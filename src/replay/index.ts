@@ -5,7 +5,7 @@ export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { disassemble } from './disassemble.js';
 
-export { eventText, recordText } from './event-text.js';
+export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
 export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
 export { resolvePosition } from './position-pattern.js';

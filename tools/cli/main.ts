@@ -11,6 +11,7 @@ import { recordCommand } from './commands/record.js';
 import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
+import { sqlCommand } from './commands/sql.js';
 import { verifyCommand } from './commands/verify.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
@@ -31,7 +32,7 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[profilesCommand, policiesCommand, laterCommands],
+    ...[sqlCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }
