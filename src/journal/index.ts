@@ -1,12 +1,14 @@
 /**
  * The journal's front door: what other folders may use.
  */
+export type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
 export { type Chunk, ChunkEncoder } from './chunk.js';
 export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { containsBytes, sameBytes } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';
+export { PageTree, pageDigest } from './page-tree.js';
 export {
   payloadJson,
   type RecordFilter,

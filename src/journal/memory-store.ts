@@ -1,11 +1,15 @@
 /** A JournalStore in memory: for tests, and for sessions that nobody keeps. */
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
+import type { Checkpoint, CheckpointEntry, CheckpointInput, CheckpointRow, PageGroupRow } from './checkpoint.js';
+import { CheckpointBuilder } from './checkpoint-builder.js';
+import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
 import { type Chunk, ChunkEncoder, type ChunkHeader } from './chunk.js';
 import type { EncodingError } from './codec.js';
 import { contentDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
+import { PageCache } from './page-cache.js';
 import { ChunkedReader } from './reader.js';
-import { type Position, START } from './record.js';
+import { comparePositions, type Position, START } from './record.js';
 import type {
   JournalReader,
   JournalStore,
@@ -19,6 +23,8 @@ import { FORMAT_VERSION } from './tape-schema.js';
 import { CODEC_VERSION } from './upcast.js';
 
 const NAME = 'memory';
+/** A tape in memory has no header row. */
+const GENESIS = new Uint8Array(32);
 
 /** What a tape in memory is. */
 interface Tape {
@@ -26,11 +32,14 @@ interface Tape {
   readonly chunks: Chunk[];
   readonly digests: StateDigest[];
   readonly blobs: Map<string, Uint8Array>;
+  readonly pages: Map<number, PageGroupRow>;
+  readonly checkpoints: CheckpointRow[];
   state: TapeState;
 }
 
 class MemoryWriter implements JournalWriter {
   private readonly encoder: ChunkEncoder;
+  private checkpoints: CheckpointBuilder | undefined;
   private closed = false;
 
   constructor(private readonly tape: Tape) {
@@ -59,6 +68,18 @@ class MemoryWriter implements JournalWriter {
 
   appendDigest(kind: string, value: Uint8Array): void {
     this.tape.digests.push({ position: this.end, kind, value: value.slice() });
+  }
+
+  putCheckpoint(checkpoint: CheckpointInput): void {
+    const { pages, checkpoints, digests } = this.tape;
+    this.checkpoints ??= new CheckpointBuilder(
+      GENESIS,
+      { groups: pages.values(), nextCheckpoint: BigInt(checkpoints.length + 1) },
+      (row) => pages.set(Number(row.id), row),
+    );
+    const { row, ramDigest } = this.checkpoints.build(checkpoint);
+    checkpoints.push(row);
+    digests.push({ position: checkpoint.position, kind: 'ram', value: ramDigest });
   }
 
   putBlob(content: Uint8Array): string {
@@ -120,6 +141,36 @@ class MemoryReader extends ChunkedReader {
     return [...this.tape.blobs.keys()].sort();
   }
 
+  checkpoints(): readonly CheckpointEntry[] {
+    const entries = this.tape.checkpoints
+      .filter(({ seq }) => seq <= this.end.seq)
+      .map(({ id, seq, icount, state, map }) => ({
+        id: Number(id),
+        position: { icount, seq },
+        bytes: state.length + map.length,
+      }));
+    return entries.sort((a, b) => comparePositions(a.position, b.position));
+  }
+
+  checkpoint(id: number): Checkpoint | undefined {
+    const row = this.tape.checkpoints.find((each) => Number(each.id) === id);
+    return row && checkpointFromRow(this.tapeOfRows, row);
+  }
+
+  page(content: number): Uint8Array {
+    return this.pages.page(content);
+  }
+
+  private readonly pages = new PageCache((group) => {
+    const row = this.tape.pages.get(group);
+    if (row === undefined) throw new TapeDamagedError(NAME, 'the pages are missing', { row: String(group) });
+    return contentsOfGroup(this.tapeOfRows, row);
+  });
+
+  private get tapeOfRows(): TapeOfRows {
+    return { file: NAME, genesis: GENESIS, readableTo: this.end };
+  }
+
   close(): void {}
 
   protected chunkHeader(index: number): ChunkHeader {
@@ -156,7 +207,7 @@ export function memoryStore(): JournalStore {
         codecVersion: CODEC_VERSION,
         events: EVENT_FIELDS,
       };
-      tape = { header, chunks: [], digests: [], blobs: new Map(), state: 'recording' };
+      tape = { header, chunks: [], digests: [], blobs: new Map(), pages: new Map(), checkpoints: [], state: 'recording' };
       return new MemoryWriter(tape);
     },
     continue(): JournalWriter {

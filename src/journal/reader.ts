@@ -1,6 +1,7 @@
 /**
  * What every reader does alike, given its chunks by number: records, and the chunk that holds a place.
  */
+import type { Checkpoint, CheckpointEntry } from './checkpoint.js';
 import { type Chunk, type ChunkHeader, recordsOf } from './chunk.js';
 import { ChunkScan } from './chunk-scan.js';
 import type { EncodingError } from './codec.js';
@@ -16,6 +17,9 @@ export abstract class ChunkedReader implements JournalReader {
   abstract digests(kind?: string): Generator<StateDigest, void, void>;
   abstract blob(digest: string): Uint8Array | undefined;
   abstract blobDigests(): readonly string[];
+  abstract checkpoints(): readonly CheckpointEntry[];
+  abstract checkpoint(id: number): Checkpoint | undefined;
+  abstract page(content: number): Uint8Array;
   abstract close(): void;
 
   /** A chunk by its number, 0 … chunkCount - 1. */

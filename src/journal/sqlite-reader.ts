@@ -5,10 +5,14 @@
  * A tape that is being written is read up to where it was when it was opened. Open it again to see more.
  */
 import Database from 'better-sqlite3';
+import type { Checkpoint, CheckpointEntry, PageGroupRow } from './checkpoint.js';
+import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
+import { CheckpointTables } from './checkpoint-tables.js';
 import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, decompress } from './chunk.js';
 import { EncodingError } from './codec.js';
 import { contentDigest, plain, sameBytes } from './digest.js';
 import { TapeDamagedError } from './errors.js';
+import { PageCache } from './page-cache.js';
 import { chunksAhead } from './read-ahead.js';
 import { ChunkedReader } from './reader.js';
 import { type JournalRecord, type Position, START } from './record.js';
@@ -47,6 +51,8 @@ export class SqliteReader extends ChunkedReader {
   private readonly selectLink: Database.Statement<[number], Omit<ChunkRow, 'data'>>;
   private readonly selectDigest: Database.Statement<[bigint], DigestRow>;
   private readonly selectBlob: Database.Statement<[Buffer], BlobRow>;
+  private openedTables: CheckpointTables | undefined;
+  private readonly pages = new PageCache((group) => this.pageGroup(group).contents);
   /** What stands before the chunk of this number: known after reading the chunk before. */
   private next: { readonly index: number; readonly before: Predecessor };
 
@@ -145,6 +151,44 @@ export class SqliteReader extends ChunkedReader {
       if (mistypedColumn('blobs', row) !== undefined) throw new TapeDamagedError(this.file, 'a digest is none', place);
       return Buffer.from(row.digest as Uint8Array).toString('hex');
     });
+  }
+
+  checkpoints(): readonly CheckpointEntry[] {
+    const place = { table: 'checkpoints', readableTo: this.end };
+    return reading(this.file, place, () => this.checkpointTables?.entries(this.end.seq) ?? []);
+  }
+
+  checkpoint(id: number): Checkpoint | undefined {
+    const place = { table: 'checkpoints', row: String(id), readableTo: this.end };
+    const row = reading(this.file, place, () => this.checkpointTables?.checkpoint(id));
+    return row && checkpointFromRow(this.tapeOfRows, row);
+  }
+
+  page(content: number): Uint8Array {
+    return this.pages.page(content);
+  }
+
+  /** Numbers of the groups of pages. */
+  pageGroups(): readonly number[] {
+    const place = { table: 'pages', readableTo: this.end };
+    return reading(this.file, place, () => this.checkpointTables?.groupIds() ?? []);
+  }
+
+  pageGroup(id: number): { readonly row: PageGroupRow; readonly contents: Uint8Array } {
+    const place = { table: 'pages', row: String(id), readableTo: this.end };
+    const row = reading(this.file, place, () => this.checkpointTables?.group(id));
+    if (row === undefined) throw new TapeDamagedError(this.file, 'the pages are missing', place);
+    return { row, contents: contentsOfGroup(this.tapeOfRows, row) };
+  }
+
+  private get tapeOfRows(): TapeOfRows {
+    return { file: this.file, genesis: this.identity.genesis, readableTo: this.end };
+  }
+
+  /** A tape may get its first checkpoint while it is read. */
+  private get checkpointTables(): CheckpointTables | undefined {
+    this.openedTables ??= CheckpointTables.open(this.database);
+    return this.openedTables;
   }
 
   close(): void {

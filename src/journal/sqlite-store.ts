@@ -2,6 +2,7 @@
  * A JournalStore in a file: the tape. Each open writer holds the tape's lock, so there is one at a time.
  */
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
+import type { CheckpointInput } from './checkpoint.js';
 import { type Chunk, ChunkEncoder } from './chunk.js';
 import { contentDigest } from './digest.js';
 import { TapeInputError } from './errors.js';
@@ -113,6 +114,10 @@ class InThreadWriter implements JournalWriter {
 
   appendDigest(kind: string, value: Uint8Array): void {
     this.tape.putDigest({ position: this.end, kind, value: value.slice() });
+  }
+
+  putCheckpoint(checkpoint: CheckpointInput): void {
+    this.tape.putCheckpoint(checkpoint);
   }
 
   putBlob(content: Uint8Array): string {

@@ -6,6 +6,7 @@
  * Everything is synchronous: the machine's loop is, and it must not outrun its tape.
  */
 import type { EventType, StatedEvent } from '../machine/events.js';
+import type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
 import type { Chunk } from './chunk.js';
 import type { ChunkScan } from './chunk-scan.js';
 import type { EventTable } from './codec.js';
@@ -75,6 +76,12 @@ export interface JournalReader {
   /** Content by its SHA-256 digest, in hex; undefined when the tape has none such. */
   blob(digest: string): Uint8Array | undefined;
   blobDigests(): readonly string[];
+  /** The checkpoints, by position. Another process may add some, and take some away. */
+  checkpoints(): readonly CheckpointEntry[];
+  /** One of them; undefined when it is gone. */
+  checkpoint(id: number): Checkpoint | undefined;
+  /** The content of a page of RAM by the number that checkpoints have for it. Not to be changed. */
+  page(content: number): Uint8Array;
   close(): void;
 }
 
@@ -91,6 +98,11 @@ export interface JournalWriter {
   appendDigest(kind: string, value: Uint8Array): void;
   /** Keeps content once. @returns its SHA-256 digest in hex. */
   putBlob(content: Uint8Array): string;
+  /**
+   * Keeps a checkpoint, and the digest of RAM there as the state digest `ram`. Its bytes are the writer's from now on. The
+   * position must be on the tape, or have been reached by `append`.
+   */
+  putCheckpoint(checkpoint: CheckpointInput): void;
   /** Returns when everything appended so far is on the tape. */
   flush(): void;
   /** Flushes, marks the tape as complete, and closes. */

@@ -7,6 +7,9 @@
 import { rmSync } from 'node:fs';
 import Database from 'better-sqlite3';
 import { EVENT_FIELDS } from '../machine/events.js';
+import type { CheckpointInput, CheckpointRow } from './checkpoint.js';
+import { CheckpointBuilder } from './checkpoint-builder.js';
+import { CheckpointTables } from './checkpoint-tables.js';
 import { type Chunk, chainDigest, chunkDigest, compress } from './chunk.js';
 import { contentDigest } from './digest.js';
 import { JournalError } from './errors.js';
@@ -42,6 +45,8 @@ export class TapeFile {
   /** The chain before the last chunk, on which a fuller version of it is put. */
   private chainBeforeLast: Uint8Array;
   private waitingDigests: StateDigest[] = [];
+  private waitingCheckpoints: CheckpointRow[] = [];
+  private checkpoints: { readonly tables: CheckpointTables; readonly builder: CheckpointBuilder } | undefined;
   private stored: Position;
   private inGroup = false;
   /** After a failed statement SQLite may have dropped the group: nothing more may be written. */
@@ -149,6 +154,21 @@ export class TapeFile {
     this.waitingDigests.push(digest);
   }
 
+  /** Keeps pages at once, and the checkpoint with the digest of RAM once the events before it are there. */
+  putCheckpoint(checkpoint: CheckpointInput): void {
+    this.checkpoints ??= this.write(() => {
+      const tables = CheckpointTables.ensure(this.database);
+      const builder = new CheckpointBuilder(this.genesis, tables.known(), (row) => {
+        this.groupBytes += row.data.length;
+        this.write(() => tables.putPages(row));
+      });
+      return { tables, builder };
+    });
+    const { row, ramDigest } = this.checkpoints.builder.build(checkpoint);
+    this.waitingCheckpoints.push(row);
+    this.putDigest({ position: checkpoint.position, kind: 'ram', value: ramDigest });
+  }
+
   putBlob(content: Uint8Array): void {
     const key = Buffer.from(contentDigest(content), 'hex');
     const { changes } = this.write(({ blob }) => blob.run(key, content.length, compress(content)));
@@ -159,6 +179,7 @@ export class TapeFile {
   /** Ends the group: after this, a kill loses nothing that was put. */
   commit(): void {
     this.putWaitingDigests();
+    this.putWaitingCheckpoints();
     if (this.inGroup) {
       this.putProgress();
       this.write(({ commit }) => commit.run());
@@ -206,6 +227,14 @@ export class TapeFile {
       this.progress = { ...this.progress, digests: row.id, digest_chain: chain };
     }
     this.waitingDigests = this.waitingDigests.filter(({ position }) => position.seq > events);
+  }
+
+  private putWaitingCheckpoints(): void {
+    const { events } = this.progress;
+    for (const row of this.waitingCheckpoints.filter(({ seq }) => seq <= events)) {
+      this.write(() => this.checkpoints?.tables.putCheckpoint(row));
+    }
+    this.waitingCheckpoints = this.waitingCheckpoints.filter(({ seq }) => seq > events);
   }
 
   private putProgress(): void {

@@ -59,9 +59,29 @@ const COLUMNS = {
     length: 'INTEGER NOT NULL',
     data: 'BLOB NOT NULL',
   },
+  pages: {
+    id: 'INTEGER PRIMARY KEY',
+    digests: 'BLOB NOT NULL',
+    seal: 'BLOB NOT NULL',
+    data: 'BLOB NOT NULL',
+  },
+  checkpoints: {
+    id: 'INTEGER PRIMARY KEY',
+    seq: 'INTEGER NOT NULL',
+    icount: 'INTEGER NOT NULL',
+    ram_pages: 'INTEGER NOT NULL',
+    state_length: 'INTEGER NOT NULL',
+    map_length: 'INTEGER NOT NULL',
+    seal: 'BLOB NOT NULL',
+    state: 'BLOB NOT NULL',
+    map: 'BLOB NOT NULL',
+  },
 } as const;
 export type TableName = keyof typeof COLUMNS;
-export const TABLE_NAMES = Object.keys(COLUMNS) as TableName[];
+/** Tables that every tape has. */
+export const TABLE_NAMES = ['tape', 'progress', 'chunks', 'digests', 'blobs'] as const satisfies readonly TableName[];
+/** Tables of derived data: made when they are first needed. */
+export const DERIVED_TABLES = ['pages', 'checkpoints'] as const satisfies readonly TableName[];
 
 /** Tables that are not kept by row number. */
 const TABLE_OPTIONS: Partial<Record<TableName, string>> = { blobs: 'STRICT, WITHOUT ROWID' };

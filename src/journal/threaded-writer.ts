@@ -7,6 +7,7 @@
  */
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
+import type { CheckpointInput } from './checkpoint.js';
 import { CHUNK_BYTES, type Chunk, ChunkEncoder } from './chunk.js';
 import { contentDigest } from './digest.js';
 import { TapeWriteError } from './errors.js';
@@ -28,6 +29,9 @@ const SLOT_BYTES = CHUNK_BYTES + 64 * 1024;
 /** A writer that does nothing for so long is taken for dead. A disk that syncs may take many seconds. */
 const SILENCE_MILLISECONDS = 120_000;
 
+/** Checkpoints that the writer may have before it; with them the pages that a slow disk can take. */
+const CHECKPOINTS_IN_FLIGHT = 2;
+
 const allocate = (bytes: number): SharedArrayBuffer => new SharedArrayBuffer(Math.max(bytes, SLOT_BYTES));
 
 export class ThreadedWriter implements JournalWriter {
@@ -38,6 +42,7 @@ export class ThreadedWriter implements JournalWriter {
   /** Chunks begun; the one that grows is the last of them. */
   private chunksBegun = 0;
   private requests = 0;
+  private checkpoints = 0;
   private stored: Position;
   private bytes = 0;
   private failure: TapeWriteError | undefined;
@@ -87,6 +92,18 @@ export class ThreadedWriter implements JournalWriter {
   appendDigest(kind: string, value: Uint8Array): void {
     this.requireWorking();
     this.post({ type: 'digest', digest: { position: this.end, kind, value: value.slice() } });
+  }
+
+  putCheckpoint(checkpoint: CheckpointInput): void {
+    this.requireWorking();
+    this.checkpoints++;
+    const { changed, contents, state } = checkpoint;
+    this.port.postMessage({ type: 'checkpoint', checkpoint } satisfies ToWriter, [
+      changed.buffer as ArrayBuffer,
+      contents.buffer as ArrayBuffer,
+      state.buffer as ArrayBuffer,
+    ]);
+    this.waitUntil(() => this.checkpoints - Atomics.load(this.control, Control.CHECKPOINTS) <= CHECKPOINTS_IN_FLIGHT);
   }
 
   putBlob(content: Uint8Array): string {

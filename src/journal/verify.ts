@@ -3,6 +3,8 @@
  * chains, the counts, and what events refer to. Goes on after the first damage, so that the report says what is left.
  */
 import type Database from 'better-sqlite3';
+import { GROUP_PAGES, PAGE_BYTES, ZERO_PAGE } from './checkpoint.js';
+import { matchesDigests } from './checkpoint-rows.js';
 import { JournalError, TapeDamagedError } from './errors.js';
 import { boundaryAfter, comparePositions, type Position, START } from './record.js';
 import { reading } from './sqlite-errors.js';
@@ -16,6 +18,7 @@ export interface VerifyReport {
   readonly chunks: number;
   readonly digests: number;
   readonly blobs: number;
+  readonly checkpoints: number;
   /** What is wrong; empty when the tape is whole. */
   readonly damage: readonly TapeDamagedError[];
   /** The boundary up to which the events can be read from the start. */
@@ -40,6 +43,7 @@ class Verification {
   private readonly referredImages = new Map<string, bigint>();
   private readableTo: Position;
   private digests = 0;
+  private checkpoints = 0;
 
   constructor(
     private readonly file: string,
@@ -56,10 +60,11 @@ class Verification {
     const blobs = this.attempt(() => this.reader.blobDigests()) ?? [];
     for (const digest of blobs) this.attempt(() => this.reader.blob(digest));
     this.checkReferences(blobs);
+    this.checkCheckpoints();
     // A tape that grows has more rows than when it was opened.
     if (state !== 'recording') this.attempt(() => this.checkCounts(blobs.length));
-    const { damage, digests, readableTo } = this;
-    return { state, end, chunks: chunkCount, digests, blobs: blobs.length, damage, readableTo };
+    const { damage, digests, checkpoints, readableTo } = this;
+    return { state, end, chunks: chunkCount, digests, blobs: blobs.length, checkpoints, damage, readableTo };
   }
 
   private checkStructure(): void {
@@ -103,6 +108,31 @@ class Verification {
       if (blobs.includes(digest)) continue;
       const place = { table: 'blobs', row: digest, readableTo: this.readableTo };
       this.note(new TapeDamagedError(this.file, `the image that event ${seq} boots is missing`, place));
+    }
+  }
+
+  private checkCheckpoints(): void {
+    const { reader } = this;
+    const contents = new Map<number, number>();
+    for (const id of this.attempt(() => reader.pageGroups()) ?? []) {
+      this.attempt(() => {
+        const group = reader.pageGroup(id);
+        contents.set(id, group.contents.length / PAGE_BYTES);
+        if (matchesDigests(group.row, group.contents)) return;
+        const place = { table: 'pages', row: String(id), readableTo: this.readableTo };
+        throw new TapeDamagedError(this.file, 'a page does not match its digest', place);
+      });
+    }
+    for (const { id } of this.attempt(() => reader.checkpoints()) ?? []) {
+      this.checkpoints++;
+      this.attempt(() => {
+        const missing = reader
+          .checkpoint(id)
+          ?.pages.find((page) => page !== ZERO_PAGE && page % GROUP_PAGES >= (contents.get(Math.floor(page / GROUP_PAGES)) ?? 0));
+        if (missing === undefined) return;
+        const place = { table: 'checkpoints', row: String(id), readableTo: this.readableTo };
+        throw new TapeDamagedError(this.file, `page ${missing}, which it refers to, is missing`, place);
+      });
     }
   }
 

@@ -6,6 +6,7 @@
  * busy with one long stretch of instructions. Everything else goes through messages, in order.
  */
 import type { MessagePort } from 'node:worker_threads';
+import type { CheckpointInput } from './checkpoint.js';
 import type { Position } from './record.js';
 import type { StateDigest } from './store.js';
 
@@ -22,8 +23,10 @@ export const Control = {
   REPLIES: 2,
   /** Not zero when the writer failed; why is in a message. */
   FAILED: 3,
+  /** Checkpoints that the writer has taken in. */
+  CHECKPOINTS: 4,
   /** Valid bytes of the chunk in each slot of the ring. */
-  USED: 4,
+  USED: 5,
 } as const;
 export const CONTROL_WORDS = Control.USED + RING_CHUNKS;
 
@@ -47,6 +50,7 @@ export type ToWriter =
   | { readonly type: 'full'; readonly end: Position; readonly bytes: number }
   | { readonly type: 'digest'; readonly digest: StateDigest }
   | { readonly type: 'blob'; readonly content: Uint8Array }
+  | { readonly type: 'checkpoint'; readonly checkpoint: CheckpointInput }
   /** Commit everything; answered. */
   | { readonly type: 'flush' }
   /** Commit everything, close the tape and end; answered. */

@@ -46,6 +46,11 @@ class Writer {
       case 'blob':
         this.tape.putBlob(message.content);
         break;
+      case 'checkpoint':
+        this.tape.putCheckpoint(message.checkpoint);
+        Atomics.add(control, Control.CHECKPOINTS, 1);
+        announce();
+        break;
       case 'flush':
         this.commit();
         answer();

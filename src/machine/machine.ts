@@ -55,6 +55,7 @@ import {
   SvmMode,
 } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
+import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
@@ -69,6 +70,8 @@ import { Engine } from './wasm/engine.js';
 export type AdvanceStop =
   /** The limit is reached, exactly. */
   | 'limit'
+  /** `pause` was called. */
+  | 'paused'
   /** The session is over; `state.ended` says how. */
   | 'ended'
   /**
@@ -123,8 +126,12 @@ export class Machine implements ProcessorHost {
   private ending: Decision['end'] = null;
   /** Events since an instruction retired. */
   private barrenEvents = 0;
-  /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
+  /**
+   * Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. Only within
+   * one instruction or deadline.
+   */
   private interrupted: number | undefined;
+  private pausing = false;
 
   /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
   constructor(
@@ -250,9 +257,42 @@ export class Machine implements ProcessorHost {
 
   /** Runs until `limit` instructions have retired in all, the end, or idleness. A pending run is stated before it returns. */
   advance(limit: InstructionCount): AdvanceStop {
-    const stop = this.loop(limit);
+    const stop = this.run(limit);
     this.flushRun();
     return stop;
+  }
+
+  /** As `advance`, but where it comes back shows in no event: a pending run goes on. */
+  run(limit: InstructionCount): AdvanceStop {
+    this.pausing = false;
+    return this.loop(limit);
+  }
+
+  /** From within the sink: `run` comes back as soon as what it is about is done, at a place that `capture` can hold. */
+  pause(): void {
+    this.pausing = true;
+  }
+
+  /** Takes what runs, RAM apart. The machine must be between two calls of `run` or `advance`. */
+  capture(): MachinePoint {
+    return capturePoint(this.state, this.engine.shadow, { retired: this.instructions, unstated: this.unstated });
+  }
+
+  /**
+   * Goes to where `point` was taken, by this machine or one of the same configuration. RAM must be as it was there already.
+   */
+  restore(point: MachinePoint): void {
+    restoreState(this.state, point);
+    this.vcpus.load(this.state.vcpus);
+    this.instructions = point.retired;
+    this.unstated = point.unstated;
+    if (point.shadow !== undefined) this.engine.shadow.set(point.shadow);
+    this.engine.flush(undefined);
+    this.deadline = undefined;
+    this.release = undefined;
+    this.ending = null;
+    this.interrupted = undefined;
+    this.paravirt?.restored();
   }
 
   private loop(limit: InstructionCount): AdvanceStop {
@@ -262,6 +302,7 @@ export class Machine implements ProcessorHost {
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
+      if (this.pausing) return 'paused';
       this.paravirt?.attend(this.vcpu);
       if (this.processor.takeDueEvent()) continue;
       if (this.instructions >= limit) return 'limit';
@@ -335,6 +376,7 @@ export class Machine implements ProcessorHost {
       this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
       if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
+      this.interrupted = undefined;
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
@@ -372,6 +414,7 @@ export class Machine implements ProcessorHost {
 
   /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */
   private step(known: DecodedInstruction | undefined): void {
+    this.interrupted = undefined;
     this.processor.step(known);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();

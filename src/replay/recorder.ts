@@ -7,14 +7,15 @@
 import type { JournalStore, JournalWriter, Position } from '../journal/index.js';
 import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
 import type { Perturbation } from './chaos.js';
+import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 import { LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
 import { describeSession } from './session.js';
-import { stateDigests } from './state-digest.js';
+import { digestsWithoutRam } from './state-digest.js';
 
 export interface RecorderOptions extends SessionOptions {
   readonly vmtapeVersion: string;
-  /** Keeps a digest of the state each time so many instructions have retired, at the end of a slice; never when absent. */
-  readonly digestEvery?: number | undefined;
+  /** How often checkpoints are taken, each with digests of the state; when absent, only at the end. */
+  readonly checkpointEvery?: CheckpointInterval | undefined;
   /** Sees every event once it is appended: a console, a counter. */
   readonly observe?: EventSink | undefined;
 }
@@ -25,13 +26,14 @@ export interface RecorderStats {
   /** #VMEXITs. */
   readonly exits: number;
   readonly tapeBytes: number;
+  readonly checkpoints: number;
 }
 
 export class Recorder {
   private readonly live: LiveSession;
   private readonly writer: JournalWriter;
+  private readonly taker: CheckpointTaker;
   private exits = 0;
-  private nextDigest: number;
 
   /**
    * Boots the machine and begins the tape.
@@ -39,14 +41,14 @@ export class Recorder {
    */
   constructor(
     store: JournalStore,
-    private readonly options: RecorderOptions,
+    options: RecorderOptions,
   ) {
-    const { image, vmtapeVersion, digestEvery, observe } = options;
+    const { image, vmtapeVersion, checkpointEvery, observe } = options;
     // The image may be refused: until it is not, there is no tape, and what the machine states waits.
     const waiting: StatedEvent[] = [];
     let append: EventSink = (stated) => waiting.push(stated);
     this.live = new LiveSession(options, (stated) => append(stated));
-    this.nextDigest = digestEvery ?? Number.POSITIVE_INFINITY;
+    this.taker = new CheckpointTaker(this.live.machine, checkpointEvery);
     this.writer = store.create(describeSession(this.live.session, vmtapeVersion));
     append = (stated) => {
       this.writer.append(stated);
@@ -78,6 +80,7 @@ export class Recorder {
       events: this.writer.end.seq,
       exits: this.exits,
       tapeBytes: this.writer.tapeBytes,
+      checkpoints: this.taker.taken,
     };
   }
 
@@ -107,13 +110,13 @@ export class Recorder {
    */
   step(limit?: number): SessionStatus {
     const status = this.live.step(limit);
-    if (status === 'running' && this.machine.retired >= this.nextDigest) this.digest();
+    if (status === 'running' && this.taker.isDue(this.writer.end.seq)) this.checkpoint();
     return status;
   }
 
-  /** Ends the tape cleanly, with a digest of the state: when the session is over, and when the host stops it. */
+  /** Ends the tape cleanly, with a checkpoint: when the session is over, and when the host stops it. */
   finish(): void {
-    this.appendDigests();
+    this.checkpoint();
     this.writer.finish();
   }
 
@@ -122,13 +125,8 @@ export class Recorder {
     this.writer.close();
   }
 
-  private digest(): void {
-    this.appendDigests();
-    const every = this.options.digestEvery ?? Number.POSITIVE_INFINITY;
-    this.nextDigest = (Math.floor(this.machine.retired / every) + 1) * every;
-  }
-
-  private appendDigests(): void {
-    for (const [kind, value] of Object.entries(stateDigests(this.machine))) this.writer.appendDigest(kind, value);
+  private checkpoint(): void {
+    for (const [kind, value] of Object.entries(digestsWithoutRam(this.machine))) this.writer.appendDigest(kind, value);
+    this.writer.putCheckpoint(this.taker.take(this.writer.end));
   }
 }

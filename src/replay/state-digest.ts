@@ -2,18 +2,18 @@
  * Digests of the guest-visible state at a boundary, one for each part: replay compares them with the tape's.
  *
  * Every part is written in one canonical form, whatever holds it (a live machine or a fold): integers little-endian,
- * device state with its keys in order. RAM is a tree of SHA-256 digests over pages; an all-zero page, and a subtree of
- * them, has the digest of 32 zero bytes, so memory that was never touched costs a look at it. The host save area needs
- * no mask: this machine keeps the host's state in registers of its own and never writes there.
+ * device state with its keys in order. RAM is the journal's tree of digests over pages. The host save area needs no mask:
+ * this machine keeps the host's state in registers of its own and never writes there.
  */
 import { createHash } from 'node:crypto';
+import { PageTree, pageDigest } from '../journal/index.js';
 import {
+  FIRST_EPOCH,
   type InstructionCount,
   invariant,
   type MachineState,
   PAGE_BYTES,
   type PhysicalMemory,
-  RAM_BASE,
   REGISTER_NAMES,
   type Registers,
   type Slot,
@@ -23,20 +23,25 @@ import {
 export const STATE_PARTS = ['cpu', 'vmcb', 'devices', 'machine', 'ram'] as const;
 export type StatePart = (typeof STATE_PARTS)[number];
 
+export type StateDigests = Record<StatePart, Uint8Array>;
+
 /** What has a state to digest: a live machine. */
 export interface DigestedMachine {
   readonly state: MachineState;
   readonly retired: InstructionCount;
-  readonly memory: Pick<PhysicalMemory, 'bytes' | 'words' | 'ramBytes'>;
+  readonly memory: Pick<PhysicalMemory, 'ramBytes' | 'window' | 'pagesWrittenSince' | 'newEpoch'>;
 }
 
-export function stateDigests({ state, retired, memory }: DigestedMachine): Record<StatePart, Uint8Array> {
+export function stateDigests(machine: DigestedMachine, ram = new RamDigester(machine.memory)): StateDigests {
+  return { ...digestsWithoutRam(machine), ram: ram.digest() };
+}
+
+export function digestsWithoutRam({ state, retired }: Pick<DigestedMachine, 'state' | 'retired'>): Omit<StateDigests, 'ram'> {
   return {
     cpu: cpuDigest(state),
     vmcb: vmcbDigest(state),
     devices: sha256(canonicalBytes(state.devices)),
     machine: machineDigest(state, retired),
-    ram: ramDigest(memory),
   };
 }
 
@@ -79,40 +84,22 @@ function machineDigest(state: MachineState, retired: InstructionCount): Uint8Arr
 
 // RAM
 
-const DIGEST_BYTES = 32;
-/** Children of a node of the tree. */
-const FAN_OUT = 256;
-const WORDS_IN_PAGE = PAGE_BYTES / 4;
-const WORDS_IN_DIGEST = DIGEST_BYTES / 4;
+/** Follows the digest of a machine's RAM: only pages written to since the last time are digested again. */
+export class RamDigester {
+  private readonly tree: PageTree;
+  private epoch = FIRST_EPOCH;
 
-function ramDigest({ bytes, words, ramBytes }: DigestedMachine['memory']): Uint8Array {
-  let level: Uint8Array = new Uint8Array((ramBytes / PAGE_BYTES) * DIGEST_BYTES);
-  for (let page = 0; page < ramBytes / PAGE_BYTES; page++) {
-    const start = RAM_BASE + page * PAGE_BYTES;
-    if (isZero(words, start >>> 2, WORDS_IN_PAGE)) continue;
-    level.set(sha256(bytes.subarray(start, start + PAGE_BYTES)), page * DIGEST_BYTES);
+  constructor(private readonly memory: DigestedMachine['memory']) {
+    this.tree = new PageTree(memory.ramBytes / PAGE_BYTES);
   }
-  do level = parents(level);
-  while (level.length > DIGEST_BYTES);
-  return level;
-}
 
-/** Digests of the nodes above `level`. */
-function parents(level: Uint8Array): Uint8Array {
-  const nodeBytes = FAN_OUT * DIGEST_BYTES;
-  const above = new Uint8Array(Math.ceil(level.length / nodeBytes) * DIGEST_BYTES);
-  const words = new Uint32Array(level.buffer);
-  for (let node = 0; node * nodeBytes < level.length; node++) {
-    const children = level.subarray(node * nodeBytes, (node + 1) * nodeBytes);
-    if (isZero(words, (node * nodeBytes) / 4, (children.length / DIGEST_BYTES) * WORDS_IN_DIGEST)) continue;
-    above.set(sha256(children), node * DIGEST_BYTES);
+  digest(): Uint8Array {
+    const { memory, tree } = this;
+    const written = memory.pagesWrittenSince(this.epoch);
+    this.epoch = memory.newEpoch();
+    for (const page of written) tree.set(page, pageDigest(memory.window(page * PAGE_BYTES, PAGE_BYTES)));
+    return tree.root();
   }
-  return above;
-}
-
-function isZero(words: Uint32Array, start: number, count: number): boolean {
-  for (let at = start; at < start + count; at++) if (words[at] !== 0) return false;
-  return true;
 }
 
 // Canonical form of plain data

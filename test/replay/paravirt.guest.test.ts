@@ -22,7 +22,7 @@ const HOST: readonly ScheduledInput[] = [
   { instruction: 2_000_000, input: { type: 'input.paused' } },
 ];
 const config = { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, paravirt: 'kvm' } as const;
-const record = () => recordGuest('paravirt.elf', { config, hostInputs: HOST, digestEvery: 300_000 });
+const record = () => recordGuest('paravirt.elf', { config, hostInputs: HOST, checkpointEvery: 300_000 });
 
 describe('the guest of KVM’s interface', () => {
   let session: RecordedSession;

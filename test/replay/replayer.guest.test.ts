@@ -84,7 +84,7 @@ describe('a replay', () => {
   });
 
   it('compares state digests along the way', () => {
-    const { store } = recordGuest('compute.elf', { limit: 5_500_000, digestEvery: 2_000_000 });
+    const { store } = recordGuest('compute.elf', { limit: 5_500_000, checkpointEvery: 2_000_000 });
     const positions = [...store.read().digests('ram')].map(({ position }) => position.icount);
     expect(positions).toEqual([2_000_000n, 4_000_000n, 5_500_000n]);
     expect(replay(store)).toMatchObject({ kind: 'identical', digests: 15 });

@@ -91,7 +91,6 @@ describe('wrong usage', () => {
 
   it.each([
     ['--initrd', 'file'],
-    ['--checkpoint-every', '1000'],
     ['--engine', 'jit'],
   ])('%s %s is known, and refused by name', (flag, value) => {
     const { status, stderr } = vmtape(['run', image('hello64.elf'), flag, value]);

@@ -37,6 +37,7 @@ export interface Counters {
   exits(): number;
   /** Undefined without a tape. */
   tapeBytes(): number | undefined;
+  checkpoints(): number;
 }
 
 export interface Drive {
@@ -148,7 +149,7 @@ export function figures(session: DrivenSession, counters: Counters, seconds: num
     events: Number(counters.events()),
     exits: counters.exits(),
     tapeBytes: counters.tapeBytes() ?? 0,
-    checkpoints: 0,
+    checkpoints: counters.checkpoints(),
     peakRssBytes: process.resourceUsage().maxRSS * 1024,
   };
 }

@@ -39,6 +39,7 @@ export interface MachineOptions {
   readonly chaos?: SeedRange;
   readonly clock?: number;
   readonly timePerInstruction?: number;
+  readonly checkpointEvery?: number;
   readonly stats?: boolean;
   readonly guestStatus?: boolean;
 }
@@ -46,7 +47,6 @@ export interface MachineOptions {
 /** Flags of the command line that this version does not have: named, and refused by name. */
 const LATER: readonly (readonly [flags: string, what: string])[] = [
   ['--initrd <file>', 'an initial RAM disk'],
-  ['--checkpoint-every <n>', 'checkpoints'],
 ];
 
 export function addMachineFlags(command: Command): Command {
@@ -88,6 +88,11 @@ export function addMachineFlags(command: Command): Command {
     )
     .option('--chaos <seed>', 'perturb what the architecture leaves open, as this seed says', (text) =>
       parseSeeds(text, '--chaos'),
+    )
+    .option(
+      '--checkpoint-every <n>',
+      'instructions between checkpoints; 0: only one at the end (default: as the session goes)',
+      (text) => parseCount(text, '--checkpoint-every', 0),
     )
     .option('--stats', 'at the end one JSON line of figures on stderr')
     .option('--guest-status', "end with the guest's own status from isa-debug-exit");

@@ -17,6 +17,8 @@ const CODE_LINE_BYTES = 64;
 const CODE_LINE_SHIFT = 6;
 const PAGE_SHIFT = 12;
 const SEVERAL_SPACES = -1;
+/** The epoch in which a machine is made. */
+export const FIRST_EPOCH = 1;
 
 export class PhysicalMemory {
   readonly wasm: WebAssembly.Memory;
@@ -33,12 +35,17 @@ export class PhysicalMemory {
    * SEVERAL_SPACES.
    */
   private readonly tablePages: Float64Array;
+  /** For each page the epoch in which it was last written to; 0 when it never was. */
+  private readonly writtenIn: Uint32Array;
+  private epoch = FIRST_EPOCH;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
   /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
   onNewTable: (page: number) => void = () => {};
   /** Called after a write to a page table. Set by the engine. @param space undefined for several. */
   onTableWrite: (space: number | undefined) => void = () => {};
+  /** Called when an epoch begins: compiled code may write to no page before it has asked again. Set by the engine. */
+  onNewEpoch: () => void = () => {};
   /** Called after a write that hit decoded instructions. Set by the engine. */
   onCodeWrite: (address: SPA, length: number) => void = () => {};
 
@@ -54,6 +61,30 @@ export class PhysicalMemory {
     this.codeLines = new Uint8Array(ramBytes / CODE_LINE_BYTES);
     this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
     this.tablePages = new Float64Array(ramBytes / PAGE_BYTES);
+    this.writtenIn = new Uint32Array(ramBytes / PAGE_BYTES);
+  }
+
+  // What was written to, and when
+
+  /** Begins an epoch. @returns its number, by which `pagesWrittenSince` tells what was written to from now on. */
+  newEpoch(): number {
+    this.onNewEpoch();
+    return ++this.epoch;
+  }
+
+  /** Numbers of the pages that may have been written to since an epoch began, ascending. Of the first epoch, all ever. */
+  pagesWrittenSince(epoch: number): Uint32Array {
+    const { writtenIn } = this;
+    let count = 0;
+    for (let page = 0; page < writtenIn.length; page++) if ((writtenIn[page] as number) >= epoch) count++;
+    const pages = new Uint32Array(count);
+    for (let page = 0, at = 0; at < count; page++) if ((writtenIn[page] as number) >= epoch) pages[at++] = page;
+    return pages;
+  }
+
+  /** Compiled code may write to the page at `address` from now on. */
+  noteWritable(address: number): void {
+    this.writtenIn[address >>> PAGE_SHIFT] = this.epoch;
   }
 
   /** True when all of `length` bytes (at most a page) at `address` are RAM. */
@@ -103,6 +134,7 @@ export class PhysicalMemory {
   /** Sets the accessed and dirty bits of a table entry: no translation changes by that. */
   markEntry(address: number, value: number): void {
     this.words[(RAM_BASE + address) >>> 2] = value;
+    this.noteWritable(address);
     this.noteCodeWrite(address, 4);
   }
 
@@ -167,6 +199,7 @@ export class PhysicalMemory {
     this.noteCodeWrite(address, length);
     const last = (address + length - 1) >>> PAGE_SHIFT;
     for (let page = address >>> PAGE_SHIFT; page <= last; page++) {
+      this.writtenIn[page] = this.epoch;
       const owner = this.tablePages[page] as number;
       if (owner === 0) continue;
       this.tablePages[page] = 0;

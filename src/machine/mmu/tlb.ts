@@ -100,6 +100,15 @@ export class TlbBanks {
     }
   }
 
+  /** Drops all translations for writing. */
+  forgetAllWrites(): void {
+    for (const { filled, address } of this.banks) {
+      if (!filled) continue;
+      const start = address + TLB_WRITE_OFFSET;
+      this.memory.bytes.fill(0xff, start, start + TLB_ARRAY_BYTES);
+    }
+  }
+
   /** Tags of all ones match no page address. */
   private clear(bank: Bank): void {
     if (!bank.filled) return;

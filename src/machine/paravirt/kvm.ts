@@ -32,6 +32,11 @@ export class KvmInterface implements Paravirt {
     this.pages = new AsyncPages(host);
   }
 
+  /** The state is that of another moment. */
+  restored(): void {
+    this.pages.restored();
+  }
+
   // What the processor asks for
 
   cpuidLeaf(leaf: number): CpuidLeaf {

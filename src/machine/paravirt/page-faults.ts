@@ -48,6 +48,11 @@ export class AsyncPages {
     this.watch();
   }
 
+  /** The state is that of another moment. */
+  restored(): void {
+    this.watch();
+  }
+
   /** Lets the pages arrive whose time has come. */
   arriveDue(): void {
     for (;;) {

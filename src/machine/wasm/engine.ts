@@ -153,6 +153,7 @@ export class Engine {
     this.switchTo(0);
     this.blocks.onReset = () => this.assists.clear();
     memory.onNewTable = (page) => this.banks.forgetWrites(RAM_BASE + page);
+    memory.onNewEpoch = () => this.banks.forgetAllWrites();
     memory.onTableWrite = (space) => this.flushSpace(space);
   }
 
@@ -234,6 +235,11 @@ export class Engine {
   takeDelta(): RegisterDelta {
     const length = this.interpreter.delta();
     return kept(this.memory.bytes, DELTA_BASE, DELTA_BASE + length);
+  }
+
+  /** The registers at the last event; what differs from them is the next delta. */
+  get shadow(): BigUint64Array {
+    return new BigUint64Array(this.memory.wasm.buffer, SHADOW_BASE, SLOT_COUNT);
   }
 
   /** After an event changed registers: they are no part of the next run's delta. */
@@ -436,7 +442,10 @@ export class Engine {
     const target = frame - (frame % PAGE_BYTES);
     if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
     if (this.isAbsent?.(sPA(target)) === true) return 0;
-    if (write && this.memory.isWatched(target)) return 0;
+    if (write) {
+      if (this.memory.isWatched(target)) return 0;
+      this.memory.noteWritable(target);
+    }
     this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
     return 1;
   }

@@ -86,7 +86,7 @@ function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instr
     sizes: { tapeBytes: tapeBytes(tape), chunks: chunkCount },
     digests: [...reader.digests()].length,
     images: reader.blobDigests(),
-    checkpoints: 0,
+    checkpoints: reader.checkpoints().length,
   };
 }
 
@@ -115,7 +115,7 @@ function infoPage(
       ['events', `${grouped(end.seq)} in ${plural(chunkCount, 'chunk')}`],
       ['size', `${byteSize(bytes)}${perExit}`],
       ['state digests', grouped([...reader.digests()].length)],
-      ['checkpoints', '0'],
+      ['checkpoints', grouped(reader.checkpoints().length)],
     ]),
     ...(deviations.length === 0 ? [] : heading('deviations from the manual')),
     ...deviations,

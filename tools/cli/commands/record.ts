@@ -16,9 +16,6 @@ interface RecordOptions extends SearchOptions {
   readonly untilFail?: boolean;
 }
 
-/** Instructions between two digests of the whole state: some seconds of integer code. */
-const DIGEST_EVERY = 1_000_000_000;
-
 export function recordCommand(program: Command): void {
   addMachineFlags(
     command(program, 'record', 'runs an image and records it', 'vmtape record guest.elf -o guest.vmtape --seed 1'),
@@ -52,7 +49,7 @@ async function record(prepared: SessionOptions, options: RecordOptions, self: Co
   const recorder = new Recorder(sqliteStore(options.output), {
     ...prepared,
     vmtapeVersion: VMTAPE_VERSION,
-    digestEvery: DIGEST_EVERY,
+    checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),
     observe: ({ event }) => {
       if (event.type === 'uart.transmitted') output.push(event.byte);
     },
@@ -61,6 +58,7 @@ async function record(prepared: SessionOptions, options: RecordOptions, self: Co
     events: () => recorder.stats.events,
     exits: () => recorder.stats.exits,
     tapeBytes: () => recorder.stats.tapeBytes,
+    checkpoints: () => recorder.stats.checkpoints,
   };
   // A session that was searched for had no more input than its file.
   const fromFile = options.untilFail === true ? (options.input ?? 'none') : options.input;

@@ -30,7 +30,7 @@ async function run(image: string, options: MachineOptions, self: Command): Promi
     if (event.type === 'svm.vmexit') exits++;
     else if (event.type === 'uart.transmitted') output.push(event.byte);
   });
-  const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined };
+  const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined, checkpoints: () => 0 };
   const input = new SerialInput(options, session, received);
   const watch = new Stopwatch();
   const outcome = await drive({

@@ -1,0 +1,69 @@
+/**
+ * Takes checkpoints of a machine, and says when: so often that any place is soon reached, and so rarely that recording and
+ * tape hardly notice. When depends on the session alone, like everything on a tape.
+ */
+import type { CheckpointInput, Position } from '../journal/index.js';
+import { FIRST_EPOCH, type Machine, PAGE_BYTES } from '../machine/index.js';
+import { encodePoint } from './point-codec.js';
+
+/**
+ * - `adaptive`: by what it costs to run again, and to take the checkpoint;
+ * - a number: each time so many instructions have retired, at the end of a slice.
+ */
+export type CheckpointInterval = 'adaptive' | number;
+
+// About what things cost on the machine that this was measured on, in nanoseconds: docs/adr/0026.
+const RUN_INSTRUCTION = 3;
+const RUN_EVENT = 2500;
+/** To digest, compress and store a page, in the writer's thread. */
+const KEEP_PAGE = 60_000;
+/** What an interval should cost to run again, unless more pages are written to in it. */
+const INTERVAL = 200_000_000;
+
+export class CheckpointTaker {
+  private epoch = FIRST_EPOCH;
+  private last = { instructions: 0, events: 0n };
+  /** What must have run before it is worth looking at pages. */
+  private worth = INTERVAL;
+  /** Checkpoints taken. */
+  taken = 0;
+
+  constructor(
+    private readonly machine: Machine,
+    private readonly interval: CheckpointInterval | undefined,
+  ) {}
+
+  /** @param events stated so far. */
+  isDue(events: bigint): boolean {
+    const { machine, interval, last } = this;
+    const instructions = machine.retired - last.instructions;
+    if (interval === undefined) return false;
+    if (interval !== 'adaptive') return Math.floor(machine.retired / interval) > Math.floor(last.instructions / interval);
+    const ran = instructions * RUN_INSTRUCTION + Number(events - last.events) * RUN_EVENT;
+    if (ran < this.worth) return false;
+    this.worth = Math.max(INTERVAL, machine.memory.pagesWrittenSince(this.epoch).length * KEEP_PAGE);
+    return ran >= this.worth;
+  }
+
+  /** The machine as it is, with the pages that were written to since the last time. It must stand between two steps. */
+  take(position: Position): CheckpointInput {
+    const { machine } = this;
+    const { memory } = machine;
+    const changed = memory.pagesWrittenSince(this.epoch);
+    this.epoch = memory.newEpoch();
+    const contents = new Uint8Array(changed.length * PAGE_BYTES);
+    for (let index = 0; index < changed.length; index++) {
+      contents.set(memory.window((changed[index] as number) * PAGE_BYTES, PAGE_BYTES), index * PAGE_BYTES);
+    }
+    this.last = { instructions: machine.retired, events: position.seq };
+    this.worth = INTERVAL;
+    this.taken++;
+    return {
+      position,
+      state: encodePoint(machine.capture()),
+      ramPages: memory.ramBytes / PAGE_BYTES,
+      changed,
+      contents,
+    };
+  }
+}
