@@ -207,7 +207,15 @@ export function memoryStore(): JournalStore {
         codecVersion: CODEC_VERSION,
         events: EVENT_FIELDS,
       };
-      tape = { header, chunks: [], digests: [], blobs: new Map(), pages: new Map(), checkpoints: [], state: 'recording' };
+      tape = {
+        header,
+        chunks: [],
+        digests: [],
+        blobs: new Map(),
+        pages: new Map(),
+        checkpoints: [],
+        state: 'recording',
+      };
       return new MemoryWriter(tape);
     },
     continue(): JournalWriter {

@@ -128,7 +128,9 @@ class Verification {
       this.attempt(() => {
         const missing = reader
           .checkpoint(id)
-          ?.pages.find((page) => page !== ZERO_PAGE && page % GROUP_PAGES >= (contents.get(Math.floor(page / GROUP_PAGES)) ?? 0));
+          ?.pages.find(
+            (page) => page !== ZERO_PAGE && page % GROUP_PAGES >= (contents.get(Math.floor(page / GROUP_PAGES)) ?? 0),
+          );
         if (missing === undefined) return;
         const place = { table: 'checkpoints', row: String(id), readableTo: this.readableTo };
         throw new TapeDamagedError(this.file, `page ${missing}, which it refers to, is missing`, place);

@@ -52,7 +52,7 @@ export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
 export { type AdvanceStop, type ChaosInput, Machine } from './machine.js';
 export type { MachinePoint } from './machine-point.js';
-export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
+export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
 export { peekLinear } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';

@@ -37,7 +37,8 @@ function copyState(state: MachineState): MachineState {
     ...structuredClone(rest),
     vcpus: vcpus.map(({ registers, msrs }): VcpuState => {
       const copy = new BigUint64Array(SLOT_COUNT);
-      for (let slot = 0; slot < SLOT_COUNT; slot++) copy[slot] = (registers as unknown as BigUint64Array)[slot] as bigint;
+      for (let slot = 0; slot < SLOT_COUNT; slot++)
+        copy[slot] = (registers as unknown as BigUint64Array)[slot] as bigint;
       return { registers: copy as unknown as VcpuState['registers'], msrs: { ...msrs } };
     }),
   };

@@ -56,7 +56,7 @@ import {
 } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
-import { PhysicalMemory } from './mmu/memory.js';
+import { PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
@@ -137,7 +137,7 @@ export class Machine implements ProcessorHost {
   constructor(
     readonly config: MachineConfig,
     private readonly sink: EventSink,
-    private readonly tier: Tier = 'engine',
+    private tier: Tier = 'engine',
   ) {
     checkConfig(config);
     const profile = machineProfile(config);
@@ -181,6 +181,13 @@ export class Machine implements ProcessorHost {
   /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
   watch(watcher: ExecutionWatcher): void {
     this.processor.watcher = watcher;
+  }
+
+  /** From now on the evaluator executes everything, and tells the watcher of each instruction and each write. */
+  watchClosely(watcher: ExecutionWatcher & StoreWatcher): void {
+    this.tier = 'evaluator';
+    this.memory.watcher = watcher;
+    this.watch(watcher);
   }
 
   get vcpu(): number {

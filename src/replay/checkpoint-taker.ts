@@ -38,7 +38,8 @@ export class CheckpointTaker {
     const { machine, interval, last } = this;
     const instructions = machine.retired - last.instructions;
     if (interval === undefined) return false;
-    if (interval !== 'adaptive') return Math.floor(machine.retired / interval) > Math.floor(last.instructions / interval);
+    if (interval !== 'adaptive')
+      return Math.floor(machine.retired / interval) > Math.floor(last.instructions / interval);
     const ran = instructions * RUN_INSTRUCTION + Number(events - last.events) * RUN_EVENT;
     if (ran < this.worth) return false;
     this.worth = Math.max(INTERVAL, machine.memory.pagesWrittenSince(this.epoch).length * KEEP_PAGE);

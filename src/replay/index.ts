@@ -12,3 +12,4 @@ export { resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { stateDigests } from './state-digest.js';
+export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';

@@ -39,10 +39,7 @@ export class Recorder {
    * Boots the machine and begins the tape.
    * @throws InputError for an image or configuration, before there is a tape; TapeInputError, TapeWriteError.
    */
-  constructor(
-    store: JournalStore,
-    options: RecorderOptions,
-  ) {
+  constructor(store: JournalStore, options: RecorderOptions) {
     const { image, vmtapeVersion, checkpointEvery, observe } = options;
     // The image may be refused: until it is not, there is no tape, and what the machine states waits.
     const waiting: StatedEvent[] = [];

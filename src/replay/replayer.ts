@@ -16,12 +16,15 @@ import {
   type TapeState,
 } from '../journal/index.js';
 import {
+  type AdvanceStop,
   type EventSink,
+  type ExecutionWatcher,
   InputError,
   instructionCount,
   Machine,
   REGISTER_NAMES,
   type StatedEvent,
+  type StoreWatcher,
 } from '../machine/index.js';
 import { type DivergenceCause, ReplayDivergence } from './divergence.js';
 import { EventComparer } from './event-comparer.js';
@@ -49,6 +52,15 @@ export interface ReplayerOptions {
   readonly to?: Position | undefined;
   /** Sees every event that was found the same. */
   readonly observe?: EventSink | undefined;
+  /** A part to look at instruction by instruction. */
+  readonly closeUp?: CloseUp | undefined;
+}
+
+/** From an instruction on the evaluator executes, and a watcher is told of all that it does. The events are the same. */
+export interface CloseUp {
+  /** Instructions retired before it begins. */
+  readonly from: number;
+  readonly watcher: ExecutionWatcher & StoreWatcher;
 }
 
 /** Thrown out of the sink, through the machine, by which the run stops at once. */
@@ -129,7 +141,7 @@ export class Replayer {
       this.feed(input);
       return undefined;
     }
-    const stop = machine.advance(instructionCount(this.nextStop()));
+    const stop = this.runTo(this.nextStop());
     if (stop === 'idle') {
       const waits = cursor.inputUpTo(BigInt(machine.retired));
       if (waits?.position.seq === BigInt(this.compared) || this.atEnd) return undefined;
@@ -140,6 +152,21 @@ export class Replayer {
       return this.diverged({ kind: 'machine-stops', why: `the session has ended: ${reason}, status ${status}` });
     }
     return undefined;
+  }
+
+  /** Runs to a boundary; on the way there into a close-up, and in it so far that nobody waits for long. */
+  private runTo(boundary: number): AdvanceStop {
+    const { machine } = this;
+    const { closeUp } = this.options;
+    if (closeUp === undefined || boundary <= closeUp.from) return machine.advance(instructionCount(boundary));
+    const begins = machine.retired < closeUp.from;
+    if (!begins) machine.watchClosely(closeUp.watcher);
+    const place = begins ? closeUp.from : machine.retired + CLOSE_UP_INSTRUCTIONS;
+    if (place >= boundary) return machine.advance(instructionCount(boundary));
+    // On the tape the run goes on here.
+    const stop = machine.run(instructionCount(place));
+    if (stop !== 'limit') machine.flushRun();
+    return stop;
   }
 
   private get atEnd(): boolean {
@@ -287,6 +314,8 @@ export class Replayer {
 }
 
 const RECENT_EVENTS = 8;
+/** Instructions of a close-up between two looks at the host. */
+const CLOSE_UP_INSTRUCTIONS = 1000;
 const NO_DIGEST = new Uint8Array(0);
 
 function* take<Item>(items: Iterable<Item>, count: number): Generator<Item, void, void> {

@@ -36,7 +36,10 @@ export function stateDigests(machine: DigestedMachine, ram = new RamDigester(mac
   return { ...digestsWithoutRam(machine), ram: ram.digest() };
 }
 
-export function digestsWithoutRam({ state, retired }: Pick<DigestedMachine, 'state' | 'retired'>): Omit<StateDigests, 'ram'> {
+export function digestsWithoutRam({
+  state,
+  retired,
+}: Pick<DigestedMachine, 'state' | 'retired'>): Omit<StateDigests, 'ram'> {
   return {
     cpu: cpuDigest(state),
     vmcb: vmcbDigest(state),

@@ -45,9 +45,7 @@ export interface MachineOptions {
 }
 
 /** Flags of the command line that this version does not have: named, and refused by name. */
-const LATER: readonly (readonly [flags: string, what: string])[] = [
-  ['--initrd <file>', 'an initial RAM disk'],
-];
+const LATER: readonly (readonly [flags: string, what: string])[] = [['--initrd <file>', 'an initial RAM disk']];
 
 export function addMachineFlags(command: Command): Command {
   command

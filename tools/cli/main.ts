@@ -12,6 +12,7 @@ import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
 import { sqlCommand } from './commands/sql.js';
+import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
@@ -32,7 +33,7 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[sqlCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[traceCommand, sqlCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -20,7 +20,7 @@ import { type Bounds, boundsOf, intersection } from './bounds.js';
 import { LAZY_COLUMNS, type LazyColumn, PLAIN_VIEWS, type SqlValue, VIEWS, type View, whole } from './views.js';
 
 /** Parameters of every `…_in` table, in the order in which a call gives them. */
-export const PARAMETERS = ['from_seq', 'to_seq', 'for_kind', 'for_level', 'from_icount', 'to_icount'] as const;
+const PARAMETERS = ['from_seq', 'to_seq', 'for_kind', 'for_level', 'from_icount', 'to_icount'] as const;
 
 export interface Query {
   /** Names of the columns, in order. */

@@ -4,7 +4,7 @@
  *
  * 64-bit values are signed integers, for SQLite has no other: VMEXIT_INVALID is -1.
  */
-import type { ChunkScan, JournalReader } from '../../src/journal/index.js';
+import { type ChunkScan, formatPosition, type JournalReader } from '../../src/journal/index.js';
 import {
   decodeDelta,
   decodeVmcbDelta,
@@ -265,35 +265,46 @@ export interface PlainView {
   readonly rows: (reader: JournalReader) => Iterable<readonly SqlValue[]>;
 }
 
+const BOUNDARY_COLUMNS: readonly Column[] = [
+  text('position', 'the boundary, icount:seq'),
+  integer('seq', 'events before it'),
+  integer('icount', 'instructions before it'),
+];
+
 export const PLAIN_VIEWS: Readonly<Record<string, PlainView>> = {
   checkpoints: {
-    summary: 'boundaries at which the tape keeps what the state was',
-    example: 'SELECT position, parts FROM checkpoints ORDER BY seq DESC LIMIT 1',
+    summary: 'boundaries at which the tape has the whole state: where seeking begins',
+    example: 'SELECT position, bytes FROM checkpoints ORDER BY seq DESC LIMIT 1',
     columns: [
-      text('position', 'the boundary, icount:seq'),
-      integer('seq', 'events before it'),
-      integer('icount', 'instructions before it'),
-      text('parts', 'what is known of the state there'),
+      ...BOUNDARY_COLUMNS,
+      integer('id', 'its number on the tape'),
+      integer('bytes', 'of its state and page map, compressed; pages of RAM are shared'),
     ],
     rows: checkpointRows,
   },
+  digests: {
+    summary: 'digests of parts of the state, which replay compares with',
+    example: 'SELECT position, part FROM digests',
+    columns: [
+      ...BOUNDARY_COLUMNS,
+      text('part', 'cpu, vmcb, devices, machine or ram'),
+      text('digest', 'in hexadecimal'),
+    ],
+    rows: digestRows,
+  },
 };
 
-/** Today: the boundaries that have state digests. */
 function* checkpointRows(reader: JournalReader): Generator<readonly SqlValue[], void, void> {
-  let parts: string[] = [];
-  let at: { readonly seq: bigint; readonly icount: bigint } | undefined;
-  const row = (): readonly SqlValue[] | undefined =>
-    at === undefined ? undefined : [`${at.icount}:${at.seq}`, at.seq, at.icount, parts.join(' ')];
-  for (const { position, kind } of reader.digests()) {
-    if (at?.seq !== position.seq) {
-      const before = row();
-      if (before !== undefined) yield before;
-      at = position;
-      parts = [];
-    }
-    parts.push(kind);
+  for (const { id, position, bytes } of reader.checkpoints()) {
+    const { icount, seq } = position;
+    yield [formatPosition(position), seq, icount, whole(id), whole(bytes)];
   }
-  const last = row();
-  if (last !== undefined) yield last;
+}
+
+/** Digests stand together at their boundaries. */
+function* digestRows(reader: JournalReader): Generator<readonly SqlValue[], void, void> {
+  for (const { position, kind, value } of reader.digests()) {
+    const { icount, seq } = position;
+    yield [formatPosition(position), seq, icount, kind, Buffer.from(value).toString('hex')];
+  }
 }

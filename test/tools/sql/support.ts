@@ -64,7 +64,15 @@ export function variedTape(events = EVENTS): JournalReader {
   const store = memoryStore();
   const writer = store.create({ vmtapeVersion: 'test', machineVersion: 'test', configuration: {} });
   for (let index = 0; index < events; index++) {
-    if (index === events / 2) writer.appendDigest('cpu', new Uint8Array(32));
+    if (index === events / 2) {
+      const page = {
+        state: new Uint8Array(8),
+        ramPages: 1,
+        changed: Uint32Array.of(0),
+        contents: new Uint8Array(4096),
+      };
+      writer.putCheckpoint({ position: writer.end, ...page });
+    }
     writer.append(eventOf(index));
   }
   writer.appendDigest('cpu', new Uint8Array(32));

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from 'vitest';
-import { isRecordOf, payloadJson } from '../../../src/journal/index.js';
+import { formatPosition, isRecordOf, payloadJson } from '../../../src/journal/index.js';
 import { decodeDelta, decodeVmcbDelta, exitName } from '../../../src/machine/index.js';
 import { eventText } from '../../../src/replay/index.js';
 import { NoQuery, TapeDatabase } from '../../../tools/sql/tape-database.js';
@@ -60,11 +60,16 @@ describe('the views', () => {
     expect(rows('SELECT seq, value FROM register_writes')).toEqual(registers);
   });
 
-  it('of checkpoints holds the boundaries of which the tape knows the state', () => {
-    expect(rows('SELECT seq, parts FROM checkpoints')).toEqual([
-      [BigInt(EVENTS / 2), 'cpu'],
-      [BigInt(EVENTS), 'cpu ram'],
+  it('of checkpoints and digests hold the boundaries of which the tape knows the state', () => {
+    const ends = `${reader.end.icount}:${EVENTS}`;
+    expect(rows('SELECT position, part FROM digests ORDER BY seq DESC LIMIT 2')).toEqual([
+      [ends, 'cpu'],
+      [ends, 'ram'],
     ]);
+    expect(rows('SELECT position, seq, id, bytes > 0 FROM checkpoints')).toEqual(
+      reader.checkpoints().map(({ id, position }) => [formatPosition(position), position.seq, BigInt(id), 1n]),
+    );
+    expect(reader.checkpoints()).toHaveLength(1);
   });
 });
 
