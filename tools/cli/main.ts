@@ -2,6 +2,7 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
 import { logCommand } from './commands/log.js';
@@ -33,7 +34,7 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[traceCommand, sqlCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[traceCommand, sqlCommand, exportCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }
