@@ -13,6 +13,7 @@ import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
 import { sqlCommand } from './commands/sql.js';
+import { timelineCommand } from './commands/timeline.js';
 import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { failureOf, Status } from './failure.js';
@@ -34,7 +35,7 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[traceCommand, sqlCommand, exportCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[timelineCommand, traceCommand, sqlCommand, exportCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }
