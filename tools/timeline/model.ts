@@ -91,6 +91,8 @@ const LANE_ORDER: readonly string[] = ['exits', 'injections', 'exceptions', 'int
 
 class ModelBuilder {
   private readonly start: number;
+  private readonly length: number;
+  /** The length, or 1: what lies between two events of one instruction is drawn, too. */
   private readonly span: number;
   private readonly bins: number;
   private readonly activities = new Map<string, Activity>();
@@ -104,7 +106,8 @@ class ModelBuilder {
   constructor(private readonly options: ModelOptions) {
     const { from, to, bins, marks = 0 } = options;
     this.start = Number(from.icount);
-    this.span = Math.max(1, Number(to.icount) - this.start);
+    this.length = Number(to.icount) - this.start;
+    this.span = Math.max(1, this.length);
     // A bin is one instruction at least.
     this.bins = Math.min(bins, this.span);
     this.mostMarks = marks;
@@ -124,7 +127,7 @@ class ModelBuilder {
   /** Instructions from place `from` to place `to` of the stretch. */
   private ran(vcpu: number, level: 1 | 2, from: number, to: number): void {
     const first = Math.max(0, from);
-    const end = Math.min(this.span, to);
+    const end = Math.min(this.length, to);
     if (end <= first) return;
     const activity = this.activity(vcpu, level);
     activity.total += end - first;

@@ -241,9 +241,15 @@ export function timelinePage(window: PageWindow, data: PageData): void {
       .map((mark) => ({ mark, away: Math.abs(xOf(mark[2]) - x) }))
       .filter(({ away }) => away <= NEAR)
       .sort((a, b) => a.away - b.away)[0];
-    const bin = Math.min(data.bins - 1, Math.max(0, Math.floor((icountAt(x) - data.from) / binSpan)));
+    const [bin, last] = [x, x + 1].map((edge) =>
+      Math.min(data.bins - 1, Math.max(0, Math.floor((icountAt(edge) - data.from) / binSpan))),
+    ) as [number, number];
+    const pastBin = Math.max(bin + 1, last);
     const counted = known.series
-      .map(({ name }, index) => ({ name, count: dense[lane]?.[index]?.[bin] ?? 0 }))
+      .map(({ name }, index) => {
+        const bins = dense[lane]?.[index]?.subarray(bin, pastBin) ?? new Float64Array(0);
+        return { name, count: bins.reduce((sum, count) => sum + count, 0) };
+      })
       .filter(({ count }) => count > 0);
     selected = near?.mark;
     const lines: PageElement[] = [];
@@ -254,10 +260,7 @@ export function timelinePage(window: PageWindow, data: PageData): void {
     } else {
       lines.push(make('p', known.label, 'what'));
     }
-    const [start, end] = [data.from + bin * binSpan, data.from + (bin + 1) * binSpan].map(Math.round) as [
-      number,
-      number,
-    ];
+    const [start, end] = [data.from + bin * binSpan, data.from + pastBin * binSpan].map(Math.round) as [number, number];
     const words = counted.map(({ name, count }) => `${name} ${grouped(count)}`).join(', ');
     lines.push(make('p', `from ${grouped(start)} to ${grouped(end)}: ${words === '' ? 'nothing' : words}`, 'bin'));
     lines.push(make('code', `vmtape timeline ${data.tape} --from ${start} --to ${Math.min(end, data.to)} --html FILE`));

@@ -66,10 +66,12 @@ export class SpanTracker {
   }
 
   see(scan: ChunkScan): void {
-    const { type, retired, vcpu, level } = scan;
+    const { type, retired, vcpu } = scan;
     const isExit = type === 'svm.vmexit';
     if (retired > 0 || isExit) {
       const { open } = this;
+      // A VMRUN that fails its checks exits before the guest runs: the guest's stretch is empty, and not its hypervisor's.
+      const level = isExit ? 2 : scan.level;
       if (open === undefined || open.vcpu !== vcpu || open.level !== level) {
         const before = this.before(scan);
         this.close(before, undefined);
