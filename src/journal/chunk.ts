@@ -7,7 +7,7 @@
  */
 import { brotliCompressSync, brotliDecompressSync, constants } from 'node:zlib';
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
-import { type Allocate, EventDecoder, EventEncoder, type EventTable } from './codec.js';
+import { type Allocate, EventDecoder, EventEncoder, type EventTable, encodedEnds } from './codec.js';
 import { digestOf, plain } from './digest.js';
 import { type JournalRecord, type Position, START } from './record.js';
 import { CODEC_VERSION } from './upcast.js';
@@ -69,6 +69,13 @@ export class ChunkEncoder {
     return encoder;
   }
 
+  /** Goes on within a chunk, after the events before a boundary in it. */
+  static within(chunk: Chunk, boundary: Position, table: EventTable): ChunkEncoder {
+    const events = Number(boundary.seq - chunk.start.seq);
+    const raw = chunk.raw.subarray(0, events === 0 ? 0 : endsOf(chunk)[events - 1]);
+    return ChunkEncoder.after({ ...chunk, end: boundary, raw }, table);
+  }
+
   /** Appends one event. @returns true when the chunk is full: then take `chunk` and call `next`. */
   append(stated: StatedEvent): boolean {
     this.encoder.encode(stated);
@@ -124,6 +131,14 @@ export class ChunkEncoder {
     this.retiredBefore = 0n;
     this.encoder.use(buffer);
   }
+}
+
+const ends = new WeakMap<Chunk, readonly number[]>();
+
+function endsOf(chunk: Chunk): readonly number[] {
+  const known = ends.get(chunk) ?? encodedEnds(chunk.raw);
+  ends.set(chunk, known);
+  return known;
 }
 
 /** The records of a chunk. @throws EncodingError when its bytes are no events. */

@@ -79,6 +79,8 @@ export class EventEncoder {
       },
     };
 
+  private static readonly kindsOfTables = new WeakMap<EventTable, ReadonlyMap<string, Kind>>();
+
   /** Bytes used. */
   length = 0;
   /** The memory that the encoder writes to now; growing replaces it. */
@@ -91,15 +93,23 @@ export class EventEncoder {
     events: EventTable = EVENT_FIELDS,
     private readonly allocate: Allocate = (bytes) => new ArrayBuffer(bytes),
   ) {
-    this.kinds = new Map(
+    this.kinds = EventEncoder.kindsOf(events);
+    this.buffer = allocate(INITIAL_BYTES);
+    this.memory = new Uint8Array(this.buffer);
+    this.view = new DataView(this.buffer);
+  }
+
+  private static kindsOf(events: EventTable): ReadonlyMap<string, Kind> {
+    const known = EventEncoder.kindsOfTables.get(events);
+    if (known !== undefined) return known;
+    const kinds = new Map(
       Object.entries(events).map(([type, fields], number) => [
         type,
         { number, fields, write: EventEncoder.writerOf(type, fields) },
       ]),
     );
-    this.buffer = allocate(INITIAL_BYTES);
-    this.memory = new Uint8Array(this.buffer);
-    this.view = new DataView(this.buffer);
+    EventEncoder.kindsOfTables.set(events, kinds);
+    return kinds;
   }
 
   private static writerOf(type: string, fields: readonly string[]): Kind['write'] {
@@ -325,6 +335,20 @@ export function encodeEvent(stated: StatedEvent, events: EventTable = EVENT_FIEL
   const encoder = new EventEncoder(events);
   encoder.encode(stated);
   return encoder.bytes.slice();
+}
+
+/** Where each event of what `encoded` holds ends. @throws EncodingError when the bytes are no events. */
+export function encodedEnds(encoded: Uint8Array): readonly number[] {
+  const ends: number[] = [];
+  if (encoded.length === 0) return ends;
+  try {
+    new Unpackr({ useRecords: false, mapsAsObjects: false }).unpackMultiple(encoded, (_tuple, _start, end) => {
+      ends.push(end as number);
+    });
+  } catch (cause) {
+    throw new EncodingError('the bytes are no events', { cause });
+  }
+  return ends;
 }
 
 /** Reads tuples with the event table and codec version of the tape they stand on. */

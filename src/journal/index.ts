@@ -17,6 +17,7 @@ export {
 } from './query.js';
 export {
   boundaryAfter,
+  comparePositions,
   formatPosition,
   type JournalRecord,
   type Position,

@@ -34,5 +34,6 @@ export function parsePosition(text: string): Position | undefined {
   return match === null ? undefined : { icount: BigInt(match[1] ?? ''), seq: BigInt(match[2] ?? '') };
 }
 
-/** Negative when `a` lies before `b`, zero when they are the same place. Sorts by seq, for icount follows it. */
-export const comparePositions = (a: Position, b: Position): number => (a.seq < b.seq ? -1 : a.seq > b.seq ? 1 : 0);
+/** Negative when `a` lies before `b`, zero when they are the same place. One of the two numbers never falls while the other rises. */
+export const comparePositions = (a: Position, b: Position): number =>
+  a.icount !== b.icount ? (a.icount < b.icount ? -1 : 1) : a.seq < b.seq ? -1 : a.seq > b.seq ? 1 : 0;

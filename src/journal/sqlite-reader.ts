@@ -40,6 +40,7 @@ import { isBeingWritten } from './writer-lock.js';
 const PATIENCE_MILLISECONDS = 2000;
 /** Tapes of fewer chunks are read sooner than a thread starts. */
 const WORTH_A_THREAD = 24;
+const RECENT_CHUNKS = 16;
 const LINK_COLUMNS = 'id, first_seq, end_seq, first_icount, end_icount, codec_version, length, digest, chain' as const;
 
 export class SqliteReader extends ChunkedReader {
@@ -51,6 +52,8 @@ export class SqliteReader extends ChunkedReader {
   private readonly selectLink: Database.Statement<[number], Omit<ChunkRow, 'data'>>;
   private readonly selectDigest: Database.Statement<[bigint], DigestRow>;
   private readonly selectBlob: Database.Statement<[Buffer], BlobRow>;
+  /** Chunks read last: whoever goes back and forth comes to the same ones again. */
+  private readonly recent = new Map<number, Chunk>();
   private openedTables: CheckpointTables | undefined;
   private readonly pages = new PageCache((group) => this.pageGroup(group).contents);
   /** What stands before the chunk of this number: known after reading the chunk before. */
@@ -200,6 +203,18 @@ export class SqliteReader extends ChunkedReader {
   }
 
   chunkByIndex(index: number): Chunk {
+    const held = this.recent.get(index);
+    if (held !== undefined) return held;
+    const chunk = this.readChunk(index);
+    // The last one may yet grow.
+    if (index < this.chunkCount - 1 || this.state === 'complete') {
+      this.recent.set(index, chunk);
+      if (this.recent.size > RECENT_CHUNKS) this.recent.delete(this.recent.keys().next().value as number);
+    }
+    return chunk;
+  }
+
+  private readChunk(index: number): Chunk {
     const before = this.before(index);
     const place = { table: 'chunks', row: String(index), readableTo: before.end } as const;
     const row = readingRow(this.file, place, () => this.selectChunk.get(index));

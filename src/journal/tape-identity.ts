@@ -144,7 +144,8 @@ function requireTables(file: string, database: Database.Database): void {
     database.prepare('SELECT name, sql FROM sqlite_schema').all(),
   ) as { readonly name: string; readonly sql: string }[];
   const found = new Map(rows.map(({ name, sql }) => [name, sql]));
-  for (const name of [...TABLE_NAMES, ...DERIVED_TABLES.filter((derived) => found.has(derived))]) {
+  const derived = DERIVED_TABLES.some((name) => found.has(name)) ? DERIVED_TABLES : [];
+  for (const name of [...TABLE_NAMES, ...derived]) {
     if (found.get(name) !== createTable(name)) {
       throw new TapeDamagedError(file, `the definition of table ${name} is not as written`, {
         table: 'sqlite_schema',

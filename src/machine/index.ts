@@ -67,6 +67,7 @@ export {
 } from './policy/policies.js';
 export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
 export { initialState, type MachineState, reduce } from './reduce.js';
+export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';

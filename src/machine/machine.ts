@@ -61,6 +61,7 @@ import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { type Hit, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
@@ -132,6 +133,9 @@ export class Machine implements ProcessorHost {
    */
   private interrupted: number | undefined;
   private pausing = false;
+  private stopWatch: StopWatch | undefined;
+  /** Nothing has happened since `run` was called: it does not stop where it starts. */
+  private setsOut = false;
 
   /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
   constructor(
@@ -272,7 +276,32 @@ export class Machine implements ProcessorHost {
   /** As `advance`, but where it comes back shows in no event: a pending run goes on. */
   run(limit: InstructionCount): AdvanceStop {
     this.pausing = false;
-    return this.loop(limit);
+    this.setsOut = true;
+    return this.loop(limit, false);
+  }
+
+  /** As `run`, but comes back as soon as `limit` instructions have retired: before what is due there. */
+  runUpTo(limit: InstructionCount): AdvanceStop {
+    this.pausing = false;
+    this.setsOut = true;
+    return this.loop(limit, true);
+  }
+
+  /** Where `run` comes back with 'paused' from now on; `hit` then says at which. */
+  stopAt(points: StopPoints): void {
+    const kept = this.stopWatch?.watchesCode === true;
+    this.stopWatch?.release();
+    const { code, writes } = points;
+    this.stopWatch =
+      code.size + writes.length === 0 ? undefined : new StopWatch(points, this.memory, () => this.pause());
+    if (kept || code.size > 0) this.engine.keepFrom(this.stopWatch?.offsets ?? new Set());
+  }
+
+  /** The stop point at which the last `run` came back, if it was one. */
+  takeHit(): Hit | undefined {
+    const hit = this.stopWatch?.hit;
+    if (this.stopWatch !== undefined) this.stopWatch.hit = undefined;
+    return hit;
   }
 
   /** From within the sink: `run` comes back as soon as what it is about is done, at a place that `capture` can hold. */
@@ -302,10 +331,12 @@ export class Machine implements ProcessorHost {
     this.paravirt?.restored();
   }
 
-  private loop(limit: InstructionCount): AdvanceStop {
+  /** @param early whether what is due at the limit stays undone. */
+  private loop(limit: InstructionCount, early: boolean): AdvanceStop {
     this.barrenEvents = 0;
     for (;;) {
       if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
+      if (early && this.instructions >= limit && this.ending === null) return 'limit';
       const deadline = this.runDeadlines();
       if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
       if (this.state.ended !== null) return 'ended';
@@ -414,13 +445,29 @@ export class Machine implements ProcessorHost {
       const { stop, retired } = this.engine.run(target - this.instructions);
       this.instructions += retired;
       this.unstated += retired;
-      if (retired > 0) this.barrenEvents = 0;
+      if (retired > 0) {
+        this.barrenEvents = 0;
+        this.setsOut = false;
+      }
       if (stop === 'assist') this.step(this.engine.assisted());
     }
   }
 
+  /** Whether the instruction that comes next is one to stop before. */
+  private stopsHere(watch: StopWatch): boolean {
+    const { codeMode } = this.engine;
+    const rip = this.registers[R.rip] as bigint;
+    const linear = codeMode.bits === 64 ? rip : (rip + (this.registers[R.csBase] as bigint)) & 0xffff_ffffn;
+    return watch.stopsBefore(linear);
+  }
+
   /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */
   private step(known: DecodedInstruction | undefined): void {
+    if (this.stopWatch?.watchesCode === true && !this.setsOut && this.stopsHere(this.stopWatch)) {
+      this.pausing = true;
+      return;
+    }
+    this.setsOut = false;
     this.interrupted = undefined;
     this.processor.step(known);
     if (this.processors === 1) return;
@@ -429,6 +476,13 @@ export class Machine implements ProcessorHost {
   }
 
   // Events
+
+  /** Whether something ran since the last event. */
+  get hasPendingRun(): boolean {
+    if (this.unstated > 0) return true;
+    const { registers, shadow } = this.engine;
+    return shadow.some((value, slot) => value !== registers[slot as Slot]);
+  }
 
   /** States what ran since the last event. */
   flushRun(): void {
@@ -453,6 +507,7 @@ export class Machine implements ProcessorHost {
     if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;
     this.instructions += retired;
     this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
+    this.setsOut = false;
     if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
     this.sink({ retired, vcpu, level, event });
   }

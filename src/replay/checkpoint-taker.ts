@@ -2,9 +2,10 @@
  * Takes checkpoints of a machine, and says when: so often that any place is soon reached, and so rarely that recording and
  * tape hardly notice. When depends on the session alone, like everything on a tape.
  */
-import type { CheckpointInput, Position } from '../journal/index.js';
+import { type CheckpointInput, type Position, START } from '../journal/index.js';
 import { FIRST_EPOCH, type Machine, PAGE_BYTES } from '../machine/index.js';
 import { encodePoint } from './point-codec.js';
+import { runCost } from './run-cost.js';
 
 /**
  * - `adaptive`: by what it costs to run again, and to take the checkpoint;
@@ -12,17 +13,14 @@ import { encodePoint } from './point-codec.js';
  */
 export type CheckpointInterval = 'adaptive' | number;
 
-// About what things cost on the machine that this was measured on, in nanoseconds: docs/adr/0026.
-const RUN_INSTRUCTION = 3;
-const RUN_EVENT = 2500;
-/** To digest, compress and store a page, in the writer's thread. */
+/** Nanoseconds to digest, compress and store a page in the writer's thread: docs/adr/0026. */
 const KEEP_PAGE = 60_000;
 /** What an interval should cost to run again, unless more pages are written to in it. */
 const INTERVAL = 200_000_000;
 
 export class CheckpointTaker {
   private epoch = FIRST_EPOCH;
-  private last = { instructions: 0, events: 0n };
+  private last = START;
   /** What must have run before it is worth looking at pages. */
   private worth = INTERVAL;
   /** Checkpoints taken. */
@@ -36,11 +34,10 @@ export class CheckpointTaker {
   /** @param events stated so far. */
   isDue(events: bigint): boolean {
     const { machine, interval, last } = this;
-    const instructions = machine.retired - last.instructions;
     if (interval === undefined) return false;
     if (interval !== 'adaptive')
-      return Math.floor(machine.retired / interval) > Math.floor(last.instructions / interval);
-    const ran = instructions * RUN_INSTRUCTION + Number(events - last.events) * RUN_EVENT;
+      return Math.floor(machine.retired / interval) > Math.floor(Number(last.icount) / interval);
+    const ran = runCost(last, { icount: BigInt(machine.retired), seq: events });
     if (ran < this.worth) return false;
     this.worth = Math.max(INTERVAL, machine.memory.pagesWrittenSince(this.epoch).length * KEEP_PAGE);
     return ran >= this.worth;
@@ -56,7 +53,7 @@ export class CheckpointTaker {
     for (let index = 0; index < changed.length; index++) {
       contents.set(memory.window((changed[index] as number) * PAGE_BYTES, PAGE_BYTES), index * PAGE_BYTES);
     }
-    this.last = { instructions: machine.retired, events: position.seq };
+    this.last = position;
     this.worth = INTERVAL;
     this.taken++;
     return {

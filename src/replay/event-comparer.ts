@@ -2,7 +2,15 @@
  * Holds what a machine states against a tape, event by event: both in their encoded form, so that equal events cost a
  * comparison of some bytes and nothing is decoded.
  */
-import { type Chunk, ChunkEncoder, EncodingError, type EventTable, type JournalReader } from '../journal/index.js';
+import {
+  type Chunk,
+  ChunkEncoder,
+  EncodingError,
+  type EventTable,
+  type JournalReader,
+  type Position,
+  START,
+} from '../journal/index.js';
 import { InputError, type StatedEvent } from '../machine/index.js';
 import type { TapeCursor } from './tape-cursor.js';
 
@@ -23,20 +31,23 @@ const sideOfChunk = (chunk: Chunk | undefined): Side | undefined =>
   chunk === undefined ? undefined : sideOf(chunk.raw.byteOffset % 4 === 0 ? chunk.raw : chunk.raw.slice());
 
 export class EventComparer {
-  /** Events compared; equals the number of the next one. */
-  compared = 0;
+  /** The number of the next event: all before it were compared, or passed over. */
+  compared: number;
   private readonly encoder: ChunkEncoder;
   /** The encoder's memory, and the tape's bytes that belong there. */
   private own = NOTHING;
   private expected: Side | undefined;
 
+  /** @param from the boundary to begin at, where the cursor does. */
   constructor(
     private readonly cursor: TapeCursor,
     { header }: JournalReader,
+    from: Position = START,
   ) {
     const events: EventTable = header.events;
-    this.encoder = new ChunkEncoder(events);
     const { chunk } = cursor;
+    this.compared = Number(from.seq);
+    this.encoder = chunk === undefined ? new ChunkEncoder(events) : ChunkEncoder.within(chunk, from, events);
     this.expected = sideOfChunk(chunk);
     const tapeCodec = chunk?.codecVersion ?? header.codecVersion;
     if (tapeCodec !== this.encoder.chunk.codecVersion) {

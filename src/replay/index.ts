@@ -12,4 +12,6 @@ export { resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { stateDigests } from './state-digest.js';
+export { FollowingError } from './tape-follower.js';
+export { Cancelled, type Control, type Stop, Timeline } from './timeline.js';
 export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';

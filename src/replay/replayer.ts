@@ -16,18 +16,16 @@ import {
   type TapeState,
 } from '../journal/index.js';
 import {
-  type AdvanceStop,
   type EventSink,
-  type ExecutionWatcher,
   InputError,
   instructionCount,
   Machine,
   REGISTER_NAMES,
   type StatedEvent,
-  type StoreWatcher,
 } from '../machine/index.js';
 import { type DivergenceCause, ReplayDivergence } from './divergence.js';
 import { EventComparer } from './event-comparer.js';
+import { feedInput } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
 import { RamDigester, stateDigests } from './state-digest.js';
 import { TapeCursor } from './tape-cursor.js';
@@ -52,15 +50,6 @@ export interface ReplayerOptions {
   readonly to?: Position | undefined;
   /** Sees every event that was found the same. */
   readonly observe?: EventSink | undefined;
-  /** A part to look at instruction by instruction. */
-  readonly closeUp?: CloseUp | undefined;
-}
-
-/** From an instruction on the evaluator executes, and a watcher is told of all that it does. The events are the same. */
-export interface CloseUp {
-  /** Instructions retired before it begins. */
-  readonly from: number;
-  readonly watcher: ExecutionWatcher & StoreWatcher;
 }
 
 /** Thrown out of the sink, through the machine, by which the run stops at once. */
@@ -138,10 +127,10 @@ export class Replayer {
     const input = cursor.inputUpTo(BigInt(machine.retired));
     if (input !== undefined && input.position.seq === BigInt(this.compared)) {
       cursor.inputFed();
-      this.feed(input);
+      feedInput(machine, this.reader, input);
       return undefined;
     }
-    const stop = this.runTo(this.nextStop());
+    const stop = machine.advance(instructionCount(this.nextStop()));
     if (stop === 'idle') {
       const waits = cursor.inputUpTo(BigInt(machine.retired));
       if (waits?.position.seq === BigInt(this.compared) || this.atEnd) return undefined;
@@ -152,21 +141,6 @@ export class Replayer {
       return this.diverged({ kind: 'machine-stops', why: `the session has ended: ${reason}, status ${status}` });
     }
     return undefined;
-  }
-
-  /** Runs to a boundary; on the way there into a close-up, and in it so far that nobody waits for long. */
-  private runTo(boundary: number): AdvanceStop {
-    const { machine } = this;
-    const { closeUp } = this.options;
-    if (closeUp === undefined || boundary <= closeUp.from) return machine.advance(instructionCount(boundary));
-    const begins = machine.retired < closeUp.from;
-    if (!begins) machine.watchClosely(closeUp.watcher);
-    const place = begins ? closeUp.from : machine.retired + CLOSE_UP_INSTRUCTIONS;
-    if (place >= boundary) return machine.advance(instructionCount(boundary));
-    // On the tape the run goes on here.
-    const stop = machine.run(instructionCount(place));
-    if (stop !== 'limit') machine.flushRun();
-    return stop;
   }
 
   private get atEnd(): boolean {
@@ -192,38 +166,6 @@ export class Replayer {
       if (icount > retired && icount < stop) stop = icount;
     }
     return stop;
-  }
-
-  private feed({ event }: JournalRecord): void {
-    switch (event.type) {
-      case 'input.boot': {
-        const { imageDigest, commandLine } = event;
-        const bytes = this.reader.blob(imageDigest);
-        if (bytes === undefined) {
-          throw new InputError('tape', `it has no image ${imageDigest}, which it boots`, 'Run vmtape verify on it.');
-        }
-        this.machine.boot({ bytes, digest: imageDigest, commandLine });
-        return;
-      }
-      case 'input.clock':
-      case 'input.entropy':
-      case 'input.serial':
-      case 'input.pages':
-      case 'input.stolen':
-      case 'input.paused':
-      case 'input.turn':
-      case 'input.hold':
-      case 'input.skew':
-      case 'input.nmi':
-        this.machine.deliver(event);
-        return;
-      default:
-        throw new InputError(
-          'tape',
-          `it has an input ${event.type}, which this version does not know`,
-          'Use a newer one.',
-        );
-    }
   }
 
   /** The sink: what the machine states. */
@@ -314,8 +256,6 @@ export class Replayer {
 }
 
 const RECENT_EVENTS = 8;
-/** Instructions of a close-up between two looks at the host. */
-const CLOSE_UP_INSTRUCTIONS = 1000;
 const NO_DIGEST = new Uint8Array(0);
 
 function* take<Item>(items: Iterable<Item>, count: number): Generator<Item, void, void> {

@@ -28,11 +28,15 @@ export class TapeCursor {
   /** Everything up to this instruction has been looked through for inputs. */
   private knownTo = 0n;
 
-  constructor(private readonly reader: JournalReader) {
+  /** @param from number of the event to begin with; from elsewhere than the start, state digests are left out. */
+  constructor(
+    private readonly reader: JournalReader,
+    private readonly from = 0n,
+  ) {
     this.end = reader.end;
-    this.unread = reader.chunksAhead();
-    this.inputStarts = new InputStarts(reader.header.events);
-    this.digests = reader.digests();
+    this.unread = from === 0n ? reader.chunksAhead() : reader.chunks(from);
+    this.inputStarts = InputStarts.of(reader.header.events);
+    this.digests = from === 0n ? reader.digests() : noDigests();
     this.advanceDigest();
   }
 
@@ -90,22 +94,43 @@ export class TapeCursor {
     if (done === true || chunk.start.seq >= this.end.seq) return false;
     this.chunks.push(chunk);
     this.knownTo = chunk.end.icount;
-    if (this.inputStarts.mayStandIn(chunk.raw)) {
-      for (const record of this.reader.recordsOfChunk(chunk)) {
-        if (isInput(record.event) && record.position.seq < this.end.seq) this.inputs.push(record);
-      }
+    for (const input of this.inputsOf(chunk)) {
+      const { seq } = input.position;
+      if (seq >= this.from && seq < this.end.seq) this.inputs.push(input);
     }
     return true;
   }
+
+  private inputsOf(chunk: Chunk): readonly JournalRecord[] {
+    const known = inputsOfChunks.get(chunk);
+    if (known !== undefined) return known;
+    const inputs = this.inputStarts.mayStandIn(chunk.raw)
+      ? [...this.reader.recordsOfChunk(chunk)].filter(({ event }) => isInput(event))
+      : [];
+    inputsOfChunks.set(chunk, inputs);
+    return inputs;
+  }
 }
+
+/** A reader may hold chunks for a while; then they are not looked through again. */
+const inputsOfChunks = new WeakMap<Chunk, readonly JournalRecord[]>();
+
+function* noDigests(): Generator<StateDigest, void, void> {}
 
 const START_BYTES = 4;
 
 /** The first four bytes of every encoding that an input can have. */
 class InputStarts {
+  private static readonly known = new WeakMap<EventTable, InputStarts>();
   private readonly starts: readonly Uint8Array[];
 
-  constructor(events: EventTable) {
+  static of(events: EventTable): InputStarts {
+    const starts = InputStarts.known.get(events) ?? new InputStarts(events);
+    InputStarts.known.set(events, starts);
+    return starts;
+  }
+
+  private constructor(events: EventTable) {
     const kinds = Object.entries(events).filter(([type]) => isInput({ type } as MachineEvent));
     this.starts = kinds.flatMap(([type, fields]) => {
       const blank = { type, ...Object.fromEntries(fields.map((name) => [name, 0])) } as unknown as MachineEvent;

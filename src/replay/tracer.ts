@@ -1,6 +1,7 @@
 /**
  * A stretch of a tape expanded to what the tape leaves out: each instruction that retired, with its registers and memory
- * writes, and the events between. The evaluator executes it, while the replay goes on to compare events and digests.
+ * writes, and the events between. The evaluator executes it, step by step, and every event
+ * is compared with the tape's.
  *
  * Memory writes are all that happen to RAM, in order: stores, accessed and dirty bits, VMCBs, what L0 tells the guest. Those
  * of an event's delivery stand with the event. The boot image, which an input brings, is not told byte by byte.
@@ -19,7 +20,7 @@ import {
   sPA,
 } from '../machine/index.js';
 import { instructionText } from './disassemble.js';
-import { Replayer, type ReplayOutcome } from './replayer.js';
+import { type Control, Timeline } from './timeline.js';
 
 export interface MemoryWrite {
   /** Undefined for what the processor writes without paging: page tables, VMCBs. */
@@ -71,33 +72,46 @@ interface Begun {
 }
 
 export class Tracer implements ExecutionWatcher, StoreWatcher {
-  private readonly replayer: Replayer;
+  private readonly timeline: Timeline;
   private readonly before = new BigUint64Array(REGISTER_NAMES.length);
   private begun: Begun | undefined;
   private writes: MemoryWrite[] = [];
 
-  /** @param from where it begins, a boundary or amid a run. @param tell is given each step, in order. */
+  /** @param tell is given each step from `from` to `to`, which may be boundaries or lie amid runs, in order. */
   constructor(
     reader: JournalReader,
     private readonly from: Position,
-    to: Position,
+    private readonly to: Position,
     private readonly tell: (step: TraceStep) => void,
   ) {
-    this.replayer = new Replayer(reader, {
-      to,
-      observe: (stated) => this.observed(stated),
-      // One earlier: what happens at `from` itself would be done when the replay comes there.
-      closeUp: { from: Math.max(0, Number(from.icount) - 1), watcher: this },
-    });
+    this.timeline = new Timeline(reader);
   }
 
-  get machine(): Machine {
-    return this.replayer.machine;
+  private get machine(): Machine {
+    return this.timeline.machine;
   }
 
-  /** Goes on for a while. @returns how it ended, once it has. */
-  advance(): ReplayOutcome | undefined {
-    return this.replayer.step();
+  /** Goes to where the trace begins. */
+  seek(control: Control = {}): void {
+    this.timeline.seek(this.from, control);
+    this.timeline.observe((stated) => this.observed(stated));
+    this.machine.watchClosely(this);
+  }
+
+  /**
+   * Goes on by so many steps of the machine at most. @returns false when the trace is complete.
+   * @throws FollowingError when the machine does not do what the tape says.
+   */
+  advance(steps: number): boolean {
+    for (let left = steps; left > 0; left--) {
+      const { icount, seq } = this.timeline.position;
+      if ((icount >= this.to.icount && seq >= this.to.seq) || !this.timeline.step()) return false;
+    }
+    return true;
+  }
+
+  close(): void {
+    this.timeline.close();
   }
 
   // ExecutionWatcher
@@ -146,10 +160,10 @@ export class Tracer implements ExecutionWatcher, StoreWatcher {
   private placeBefore(event: StatedEvent | undefined): Position {
     const retired = event?.retired ?? 1;
     const events = event === undefined ? 0 : 1;
-    return { icount: BigInt(this.machine.retired - retired), seq: BigInt(this.replayer.compared - events) };
+    return { icount: BigInt(this.machine.retired - retired), seq: this.timeline.position.seq - BigInt(events) };
   }
 
-  /** The replay has found an event on the tape. */
+  /** The machine has stated what the tape says. */
   private observed(event: StatedEvent): void {
     if (event.event.type === 'cpu.ran') return;
     if (event.retired > 0) this.instruction(event);
@@ -179,7 +193,10 @@ export class Tracer implements ExecutionWatcher, StoreWatcher {
   }
 
   private step(step: TraceStep): void {
+    const { from, to } = this;
     const { icount, seq } = step.position;
-    if (seq >= this.from.seq && icount >= this.from.icount) this.tell(step);
+    const begins = icount >= from.icount && seq >= from.seq;
+    const ends = icount >= to.icount && seq >= to.seq;
+    if (begins && !ends) this.tell(step);
   }
 }

@@ -1,11 +1,22 @@
 /** What every JournalStore keeps to; each store's test runs this. */
 import { describe, expect, it } from 'vitest';
 import { CHUNK_EVENTS } from '../../src/journal/chunk.js';
+import { PageTree, pageDigest } from '../../src/journal/page-tree.js';
 import { boundaryAfter, START } from '../../src/journal/record.js';
 import type { JournalStore } from '../../src/journal/store.js';
 import type { StatedEvent } from '../../src/machine/events.js';
 import { EVENT_FIELDS } from '../../src/machine/events.js';
-import { contentOf, DESCRIPTION, delta, errorOf, expectSame, nestedEvents, statedEvents } from './support.js';
+import {
+  checkpointOf,
+  contentOf,
+  DESCRIPTION,
+  delta,
+  errorOf,
+  expectSame,
+  nestedEvents,
+  pageOf,
+  statedEvents,
+} from './support.js';
 
 const SEVERAL_CHUNKS = 2 * CHUNK_EVENTS + 100;
 
@@ -32,6 +43,56 @@ export function describeStore(name: string, makeStore: () => JournalStore): void
       }
       expect(reader.end).toEqual({ icount, seq });
       expect(reader.chunkCount).toBe(3);
+      reader.close();
+    });
+
+    it('gives back checkpoints with their pages, and the digest of RAM at each', () => {
+      const store = makeStore();
+      const writer = store.create(DESCRIPTION);
+      const events = [...nestedEvents(8)];
+      for (const stated of events.slice(0, 4)) writer.append(stated);
+      writer.putCheckpoint(checkpointOf(writer.end, [5, 0, 6, 5]));
+      const first = writer.end;
+      for (const stated of events.slice(4)) writer.append(stated);
+      // Only what changed since the first.
+      const second = checkpointOf(writer.end, [7, 5], delta(2, 8));
+      writer.putCheckpoint(second);
+      writer.finish();
+      const reader = store.read();
+      expect(reader.checkpoints().map(({ position }) => position)).toEqual([first, reader.end]);
+      const salts = reader.checkpoints().map(({ id }) => {
+        const checkpoint = reader.checkpoint(id);
+        expect(checkpoint?.pages).toHaveLength(300);
+        return [...(checkpoint?.pages ?? [])].slice(0, 5).map((page) => (page === 0 ? 0 : reader.page(page)));
+      });
+      expect(salts[0]).toEqual([pageOf(5), 0, pageOf(6), pageOf(5), 0]);
+      expect(salts[1]).toEqual([pageOf(7), pageOf(5), pageOf(6), pageOf(5), 0]);
+      expect(reader.checkpoint(2)?.state).toEqual(delta(2, 8));
+      expect(reader.checkpoint(99)).toBeUndefined();
+      const tree = new PageTree(300);
+      const digests = [
+        [5, 0, 6, 5],
+        [7, 5, 6, 5],
+      ].map((pages) => {
+        for (const [page, salt] of pages.entries()) tree.set(page, pageDigest(pageOf(salt)));
+        return tree.root();
+      });
+      expect([...reader.digests('ram')].map(({ value }) => value)).toEqual(digests);
+      reader.close();
+    });
+
+    it('keeps a content once, also when it is continued', () => {
+      const store = makeStore();
+      const writer = store.create(DESCRIPTION);
+      writer.putCheckpoint(checkpointOf(writer.end, [1, 2, 3]));
+      writer.close();
+      const again = store.continue();
+      again.putCheckpoint(checkpointOf(again.end, [3, 1, 4]));
+      again.finish();
+      const reader = store.read();
+      const [first, second] = reader.checkpoints().map(({ id }) => reader.checkpoint(id)?.pages ?? []);
+      expect([second?.[0], second?.[1]]).toEqual([first?.[2], first?.[0]]);
+      expect(reader.page(second?.[2] as number)).toEqual(pageOf(4));
       reader.close();
     });
 

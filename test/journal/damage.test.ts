@@ -7,7 +7,7 @@ import { CHUNK_EVENTS } from '../../src/journal/chunk.js';
 import { JournalError, TapeDamagedError } from '../../src/journal/errors.js';
 import { sqliteStore } from '../../src/journal/sqlite-store.js';
 import { verifyTape } from '../../src/journal/verify.js';
-import { contentOf, DESCRIPTION, delta, errorOf, nestedEvents, temporaryDirectory } from './support.js';
+import { checkpointOf, contentOf, DESCRIPTION, delta, errorOf, nestedEvents, temporaryDirectory } from './support.js';
 
 /** A tape with something in every table. */
 function makeTape(events: number, salt = 0): string {
@@ -20,6 +20,7 @@ function makeTape(events: number, salt = 0): string {
     writer.append(salt === 0 ? stated : { ...stated, vcpu: salt });
   }
   writer.appendDigest('cpu', delta(3, 2));
+  writer.putCheckpoint(checkpointOf(writer.end, [1, 2, 2, 0, 3]));
   writer.finish();
   return file;
 }
@@ -56,6 +57,32 @@ function tampered(events: number, sql: string): string {
   database.close();
   return file;
 }
+
+describe('a damaged checkpoint', () => {
+  it.each([
+    [
+      'state',
+      "UPDATE checkpoints SET state = x'00'",
+      'table checkpoints, row 1: the checkpoint does not match its seal',
+    ],
+    ['position', 'UPDATE checkpoints SET icount = icount + 1', 'does not match its seal'],
+    ['pages', "UPDATE pages SET data = x'00'", 'table pages, row 1: the pages do not match their seal'],
+    ['missing pages', 'DELETE FROM pages', 'page 16, which it refers to, is missing'],
+    ['missing table', 'DROP TABLE pages', 'the definition of table pages is not as written'],
+  ])('is found out: %s', (_what, sql, message) => {
+    const file = tampered(10, sql);
+    const error = errorOf(() => verified(file));
+    expect(error).toBeInstanceOf(TapeDamagedError);
+    expect((error as Error).message).toContain(message);
+  });
+
+  it('leaves the events readable', () => {
+    const reader = sqliteStore(tampered(10, "UPDATE checkpoints SET state = x'00'")).read();
+    expect([...reader.records()]).toHaveLength(10);
+    expect(() => reader.checkpoint(1)).toThrow('Still readable up to');
+    reader.close();
+  });
+});
 
 describe('a damaged tape', () => {
   it('is found out, whichever byte is flipped, or reads as before', () => {
@@ -189,7 +216,7 @@ describe('a damaged tape', () => {
 
   it('does not exist when nothing is wrong', () => {
     const file = makeTape(2 * CHUNK_EVENTS + 10);
-    expect(verifyTape(file)).toMatchObject({ state: 'complete', chunks: 3, digests: 2, blobs: 1, damage: [] });
+    expect(verifyTape(file)).toMatchObject({ state: 'complete', chunks: 3, digests: 3, blobs: 1, damage: [] });
   });
 
   it('misses the image that its session boots', () => {

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { expect, onTestFinished } from 'vitest';
-import type { JournalRecord } from '../../src/journal/record.js';
+import type { CheckpointInput } from '../../src/journal/checkpoint.js';
+import type { JournalRecord, Position } from '../../src/journal/record.js';
 import type { JournalReader, TapeDescription } from '../../src/journal/store.js';
 import type { StatedEvent } from '../../src/machine/events.js';
 
@@ -63,6 +64,17 @@ export function* nestedEvents(count: number, from = 0): Generator<StatedEvent> {
   }
 }
 
+/** A page that is told from others by a number; 0 is the page of zeros. */
+export const pageOf = (salt: number): Uint8Array =>
+  salt === 0 ? new Uint8Array(4096) : new Uint8Array(4096).map((_, at) => (at * salt * 31) ^ (salt >> 3));
+
+/** A checkpoint that gives pages 0, 1, 2 … of RAM the contents that these numbers tell. */
+export function checkpointOf(position: Position, salts: readonly number[], state = delta(4, 9)): CheckpointInput {
+  const contents = new Uint8Array(4096 * salts.length);
+  for (const [page, salt] of salts.entries()) contents.set(pageOf(salt), 4096 * page);
+  return { position, state, ramPages: 300, changed: Uint32Array.from(salts.keys()), contents };
+}
+
 /** A directory that is gone after the test. */
 export function temporaryDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'vmtape-journal-'));
@@ -87,6 +99,10 @@ export function contentOf(reader: JournalReader): unknown {
     end: reader.end,
     records: [...reader.records()],
     digests: [...reader.digests()],
+    checkpoints: reader.checkpoints().map(({ id }) => {
+      const checkpoint = reader.checkpoint(id);
+      return { ...checkpoint, contents: [...(checkpoint?.pages ?? [])].map((page) => page && reader.page(page)) };
+    }),
     blobs: reader.blobDigests().map((digest) => [digest, reader.blob(digest)]),
   };
 }

@@ -6,7 +6,7 @@ import Database from 'better-sqlite3';
 import { Unpackr } from 'msgpackr';
 import { expect, it } from 'vitest';
 import { sqliteStore } from '../../src/journal/sqlite-store.js';
-import { DESCRIPTION, delta, expectSame, nestedEvents, temporaryDirectory } from './support.js';
+import { checkpointOf, DESCRIPTION, delta, expectSame, nestedEvents, pageOf, temporaryDirectory } from './support.js';
 
 type Field = bigint | string | Buffer;
 type Row = Record<string, Field>;
@@ -39,6 +39,7 @@ it('a tape is what docs/tape-format.md says', () => {
   writer.appendDigest('cpu', delta(1, 1));
   for (const stated of events) writer.append(stated);
   writer.appendDigest('cpu', delta(1, 2));
+  writer.putCheckpoint(checkpointOf(writer.end, [0, 0, 4, 5, 0, 4]));
   writer.finish();
 
   const database = new Database(file, { readonly: true });
@@ -88,11 +89,23 @@ it('a tape is what docs/tape-format.md says', () => {
   expect(brotliDecompressSync(field<Buffer>(blob, 'data'))).toEqual(image);
   expect(blob.digest).toEqual(createHash('sha256').update(image).digest());
 
+  const [group] = rows('pages') as [Row];
+  expect(H('vmtape pages', genesis, ...pick(group, 'id', 'digests', 'data'))).toEqual(group.seal);
+  const contents = brotliDecompressSync(field<Buffer>(group, 'data'));
+  expect(contents).toEqual(Buffer.concat([pageOf(4), pageOf(5)]));
+  const [checkpoint] = rows('checkpoints') as [Row];
+  const place = pick(checkpoint, 'id', 'seq', 'icount', 'ram_pages');
+  const parts = pick(checkpoint, 'state_length', 'map_length', 'state', 'map');
+  expect(H('vmtape checkpoint', genesis, ...place, ...parts)).toEqual(checkpoint.seal);
+  expect(place).toEqual([1n, BigInt(events.length), icount, 300n]);
+  // Two pages of zeros, two with contents 16 and 17; one of zeros, one with content 16.
+  expect([...brotliDecompressSync(field<Buffer>(checkpoint, 'map'))]).toEqual([2, 2, 2 * 15, 1, 1, 3]);
+
   const [progress] = rows('progress') as [Row];
   const counts = pick(progress, 'complete', 'events', 'icount', 'chunks', 'chunk_chain');
   const others = pick(progress, 'digests', 'digest_chain', 'blobs');
   expect(counts).toEqual([1n, BigInt(events.length), icount, BigInt(chunks.length), chain]);
-  expect(others).toEqual([2n, digestChain, 1n]);
+  expect(others).toEqual([3n, digestChain, 1n]);
   expect(H('vmtape progress', genesis, ...counts, ...others)).toEqual(progress.seal);
   database.close();
 });

@@ -46,6 +46,10 @@ export class PhysicalMemory {
   /** For each page the epoch in which it was last written to; 0 when it never was. */
   private readonly writtenIn: Uint32Array;
   private epoch = FIRST_EPOCH;
+  /** Pages whose writes somebody wants to see, and who; undefined when nobody does. */
+  private observed:
+    | { readonly pages: ReadonlySet<number>; readonly seen: (address: number, length: number) => void }
+    | undefined;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
   watcher: StoreWatcher | undefined;
@@ -71,6 +75,12 @@ export class PhysicalMemory {
     this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
     this.tablePages = new Float64Array(ramBytes / PAGE_BYTES);
     this.writtenIn = new Uint32Array(ramBytes / PAGE_BYTES);
+  }
+
+  /** Tells of writes to some pages, by their numbers, and of no others from now on. */
+  watchWrites(pages: ReadonlySet<number>, seen: (address: number, length: number) => void): void {
+    this.observed = pages.size === 0 ? undefined : { pages, seen };
+    this.onNewEpoch();
   }
 
   // What was written to, and when
@@ -146,6 +156,7 @@ export class PhysicalMemory {
   markEntry(address: number, value: number): void {
     this.words[(RAM_BASE + address) >>> 2] = value;
     this.noteWritable(address);
+    this.tellObserver(address, 4);
     this.noteCodeWrite(address, 4);
     this.watcher?.stored(address, 4, undefined);
   }
@@ -203,13 +214,26 @@ export class PhysicalMemory {
     this.codeLines.fill(0);
   }
 
-  /** True when the page at `address` holds decoded instructions or page tables: compiled code must not write to it unseen. */
+  /** True when compiled code must not write to the page at `address` unseen: it holds decoded instructions or page tables, or is observed. */
   isWatched(address: number): boolean {
     const page = address >>> PAGE_SHIFT;
-    return this.codePages[page] === 1 || this.tablePages[page] !== 0;
+    return this.codePages[page] === 1 || this.tablePages[page] !== 0 || this.observed?.pages.has(page) === true;
+  }
+
+  private tellObserver(address: number, length: number): void {
+    const { observed } = this;
+    if (observed === undefined) return;
+    const last = (address + length - 1) >>> PAGE_SHIFT;
+    for (let page = address >>> PAGE_SHIFT; page <= last; page++) {
+      if (observed.pages.has(page)) {
+        observed.seen(address, length);
+        return;
+      }
+    }
   }
 
   private noteWrite(address: SPA, length: number): void {
+    this.tellObserver(address, length);
     this.noteCodeWrite(address, length);
     const last = (address + length - 1) >>> PAGE_SHIFT;
     for (let page = address >>> PAGE_SHIFT; page <= last; page++) {

@@ -129,6 +129,8 @@ export class Engine {
   private readonly contexts: Context[] = [];
   private oldestContext = 0;
   private stale = true;
+  /** Offsets in a page at which nothing is compiled. */
+  private kept: ReadonlySet<number> = new Set();
   /** Which pages the host has taken away; undefined while there are none. The translations of all banks go when some do. */
   isAbsent: ((page: SPA) => boolean) | undefined;
 
@@ -240,6 +242,12 @@ export class Engine {
   /** The registers at the last event; what differs from them is the next delta. */
   get shadow(): BigUint64Array {
     return new BigUint64Array(this.memory.wasm.buffer, SHADOW_BASE, SLOT_COUNT);
+  }
+
+  /** Leaves instructions at these offsets of any page to the control plane from now on; blocks that hold some are dropped. */
+  keepFrom(offsets: ReadonlySet<number>): void {
+    this.kept = offsets;
+    this.blocks.reset();
   }
 
   /** After an event changed registers: they are no part of the next run's delta. */
@@ -546,6 +554,7 @@ export class Engine {
     let position = 0;
     const written: { uop: number; insn: DecodedInstruction }[] = [];
     while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
+      if (this.kept.has(offset)) break;
       const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
       if (typeof insn === 'string') break;

@@ -1,8 +1,15 @@
 /** `vmtape trace TAPE --from POS --to POS`: a stretch of a tape, instruction by instruction. */
 import type { Command } from 'commander';
-import { formatPosition, payloadJson, sqliteStore } from '../../../src/journal/index.js';
+import {
+  formatPosition,
+  type JournalReader,
+  type Position,
+  payloadJson,
+  sqliteStore,
+} from '../../../src/journal/index.js';
 import {
   eventText,
+  FollowingError,
   type MemoryWrite,
   resolvePosition,
   type TracedInstruction,
@@ -47,31 +54,59 @@ async function trace(tape: string, options: TraceOptions, terminal: Terminal): P
       const [later, earlier] = [from, to].map(formatPosition);
       throw new UsageError(`--to ${options.to} is ${earlier}, before --from ${options.from} at ${later}. Swap them.`);
     }
-    let steps: TraceStep[] = [];
-    const tracer = new Tracer(reader, from, to, (step) => steps.push(step));
-    let left = options.limit ?? Number.POSITIVE_INFINITY;
-    while (left > 0) {
-      const outcome = tracer.advance();
-      for (const step of steps.splice(0, left)) {
-        terminal.clearStatus();
-        await terminal.line(terminal.json ? stepJson(step) : stepLine(step, terminal.colors));
-        left--;
-      }
-      steps = [];
-      if (outcome?.kind === 'diverged') {
-        await terminal.flush();
-        process.stderr.write(`vmtape: ${tape}: the replay diverged.\n${outcome.divergence.report()}\n`);
-        return Status.NO;
-      }
-      if (outcome !== undefined) break;
-      const { retired } = tracer.machine;
-      if (retired < from.icount) terminal.status(`replayed ${shortCount(retired)} instructions on the way`);
-    }
-    terminal.clearStatus();
-    await terminal.flush();
-    return Status.DONE;
+    return await tell(tape, reader, { from, to, limit: options.limit ?? Number.POSITIVE_INFINITY }, terminal);
   } finally {
     reader.close();
+  }
+}
+
+interface Stretch {
+  readonly from: Position;
+  readonly to: Position;
+  readonly limit: number;
+}
+
+/** Steps between two looks at the terminal. */
+const STEPS = 1000;
+
+async function tell(
+  tape: string,
+  reader: JournalReader,
+  { from, to, limit }: Stretch,
+  terminal: Terminal,
+): Promise<number> {
+  const steps: TraceStep[] = [];
+  const tracer = new Tracer(reader, from, to, (step) => steps.push(step));
+  let left = limit;
+  const print = async (): Promise<void> => {
+    for (const step of steps.splice(0).slice(0, left)) {
+      await terminal.line(terminal.json ? stepJson(step) : stepLine(step, terminal.colors));
+      left--;
+    }
+  };
+  try {
+    tracer.seek({
+      tick: ({ icount }) => {
+        terminal.status(`on the way: ${shortCount(Number(icount))} instructions`);
+        return false;
+      },
+    });
+    terminal.clearStatus();
+    for (let goesOn = true; goesOn && left > 0; ) {
+      goesOn = tracer.advance(Math.min(STEPS, left));
+      await print();
+    }
+    await terminal.flush();
+    return Status.DONE;
+  } catch (error) {
+    if (!(error instanceof FollowingError)) throw error;
+    terminal.clearStatus();
+    await print();
+    await terminal.flush();
+    process.stderr.write(`vmtape: ${tape}: ${error.message}.\n`);
+    return Status.NO;
+  } finally {
+    tracer.close();
   }
 }
 
