@@ -1,7 +1,7 @@
 /**
  * What a query asks of one view, as far as it can be read off its text: ranges of seq and icount, kinds, level, exit codes.
  * It is used to read less of the tape, and for nothing else: SQLite still evaluates the whole WHERE on what is read.
- * better-sqlite3 hands a virtual table nothing but equalities on hidden parameters (docs/adr/0026).
+ * better-sqlite3 hands a virtual table nothing but equalities on hidden parameters (docs/adr/0028).
  *
  * Invariant: no row that the query gives lies outside the bounds. So whatever is not understood bounds nothing: more than one
  * SELECT or table, OR beside the condition, CASE, expressions other than `column operator literal`.

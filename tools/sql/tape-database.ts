@@ -4,7 +4,7 @@
  * Each view stands twice. `exits_in` is the virtual table, with hidden parameters for what is to be read; `exits` is a view
  * on it behind a LIMIT, which SQLite does not look through: so it materialises the view and makes an index of its own where
  * a join needs one, instead of reading the tape again for every row, and leaves columns out that nobody asks for
- * (docs/adr/0026). Nothing here writes to the tape.
+ * (docs/adr/0028). Nothing here writes to the tape.
  */
 import Database from 'better-sqlite3';
 import {
