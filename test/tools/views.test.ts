@@ -31,7 +31,7 @@ describe('vmtape sql', () => {
     const query = "SELECT 1 AS one, 'a,\"b' AS two, NULL AS three, 9223372036854775807 AS four, x'00ff' AS five";
     expect(sql(query).stdout).toBe(
       [
-        'one  two   three  four                 five',
+        'one  two   three                 four  five',
         '---  ----  -----  -------------------  ----',
         '  1  a,"b   NULL  9223372036854775807  00ff',
         '',

@@ -8,7 +8,7 @@ export const laneLabel = ({ name, vcpu }: EventLane, vcpus: number): string =>
   vcpu === undefined || vcpus === 1 ? name.replace(/^device /, '') : `vCPU ${vcpu} ${name}`;
 
 /** Apart from each other also for most eyes that confuse some colours; the first ones the most. */
-export const PALETTE: readonly string[] = [
+const PALETTE: readonly string[] = [
   ...['#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#ee7733', '#009988'],
   ...['#bbbb77', '#332288', '#882255', '#44aa99', '#999933', '#ddaa33', '#6699cc', '#997700'],
 ];
