@@ -5,6 +5,7 @@ export type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.
 export { type Chunk, ChunkEncoder } from './chunk.js';
 export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
+export { DerivedDataFile } from './derived-data-file.js';
 export { containsBytes, sameBytes } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';
@@ -36,3 +37,4 @@ export {
   type TapeState,
 } from './store.js';
 export { verifyTape } from './verify.js';
+export type { WriteStretch } from './write-table.js';

@@ -161,6 +161,11 @@ class MemoryReader extends ChunkedReader {
     return this.pages.page(content);
   }
 
+  /** There is no disk to keep one on. */
+  writeIndex(): undefined {
+    return undefined;
+  }
+
   private readonly pages = new PageCache((group) => {
     const row = this.tape.pages.get(group);
     if (row === undefined) throw new TapeDamagedError(NAME, 'the pages are missing', { row: String(group) });

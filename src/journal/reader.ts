@@ -7,6 +7,7 @@ import { ChunkScan } from './chunk-scan.js';
 import type { EncodingError } from './codec.js';
 import type { JournalRecord, Position } from './record.js';
 import type { JournalReader, StateDigest, TapeHeader, TapeState } from './store.js';
+import type { WriteStretch } from './write-table.js';
 
 export abstract class ChunkedReader implements JournalReader {
   abstract readonly header: TapeHeader;
@@ -20,6 +21,7 @@ export abstract class ChunkedReader implements JournalReader {
   abstract checkpoints(): readonly CheckpointEntry[];
   abstract checkpoint(id: number): Checkpoint | undefined;
   abstract page(content: number): Uint8Array;
+  abstract writeIndex(): readonly WriteStretch[] | undefined;
   abstract close(): void;
 
   /** A chunk by its number, 0 … chunkCount - 1. */

@@ -34,6 +34,7 @@ import {
   type ProgressRow,
   stateDigestDigest,
 } from './tape-schema.js';
+import { type WriteStretch, WriteTable } from './write-table.js';
 import { isBeingWritten } from './writer-lock.js';
 
 /** A writer may hold up a reader for this long while it turns the tape into a single file. */
@@ -169,6 +170,13 @@ export class SqliteReader extends ChunkedReader {
 
   page(content: number): Uint8Array {
     return this.pages.page(content);
+  }
+
+  writeIndex(): readonly WriteStretch[] | undefined {
+    const place = { table: 'writes', readableTo: this.end };
+    return reading(this.file, place, () =>
+      WriteTable.open(this.database)?.read(this.file, this.identity.genesis, this.end),
+    );
   }
 
   /** Numbers of the groups of pages. */

@@ -11,6 +11,7 @@ import type { Chunk } from './chunk.js';
 import type { ChunkScan } from './chunk-scan.js';
 import type { EventTable } from './codec.js';
 import type { JournalRecord, Position } from './record.js';
+import type { WriteStretch } from './write-table.js';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
@@ -82,6 +83,8 @@ export interface JournalReader {
   checkpoint(id: number): Checkpoint | undefined;
   /** The content of a page of RAM by the number that checkpoints have for it. Not to be changed. */
   page(content: number): Uint8Array;
+  /** The index of writes, from the start of the tape on; undefined when there is none. */
+  writeIndex(): readonly WriteStretch[] | undefined;
   close(): void;
 }
 

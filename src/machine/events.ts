@@ -106,7 +106,19 @@ export type SvmEvent =
    * Ahead of a VMRUN: software changed fields whose clean bits are set, and the processor goes on with what it has cached.
    * `ignored`: what memory says instead.
    */
-  | { readonly type: 'svm.stale'; readonly vmcb: number; readonly clean: number; readonly ignored: VmcbDelta };
+  | { readonly type: 'svm.stale'; readonly vmcb: number; readonly clean: number; readonly ignored: VmcbDelta }
+  /** The guest wrote to TPR, EOI or the low ICR of its virtual APIC, and AVIC acted on it. */
+  | {
+      readonly type: 'avic.written';
+      /** Of the register within the page, and what the page holds there now. */
+      readonly offset: number;
+      readonly value: number;
+      readonly registers: RegisterDelta;
+    }
+  /** A doorbell rang where a guest with a virtual APIC runs, which was evaluated. */
+  | { readonly type: 'avic.doorbell'; readonly registers: RegisterDelta }
+  /** The virtual APIC gave its highest interrupt, whose delivery follows; null when that was withdrawn. */
+  | { readonly type: 'avic.acknowledged'; readonly vector: number | null; readonly registers: RegisterDelta };
 
 export type MachineWideEvent =
   /** The image was loaded; registers are those that the boot protocol prescribes. */
@@ -179,6 +191,9 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'svm.vmsave': ['vmcb', 'words', 'registers'],
   'svm.invlpga': ['linear', 'asid', 'registers'],
   'svm.stale': ['vmcb', 'clean', 'ignored'],
+  'avic.written': ['offset', 'value', 'registers'],
+  'avic.doorbell': ['registers'],
+  'avic.acknowledged': ['vector', 'registers'],
   'input.boot': ['imageDigest', 'commandLine', 'registers'],
   'input.serial': ['data'],
   'input.clock': ['unixSeconds'],

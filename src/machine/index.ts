@@ -5,6 +5,7 @@
 export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
 export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
+export { slotOfMsr } from './cpu/msr.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
@@ -53,7 +54,8 @@ export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } fro
 export { type AdvanceStop, type ChaosInput, Machine } from './machine.js';
 export type { MachinePoint } from './machine-point.js';
 export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
-export { peekLinear } from './mmu/peek.js';
+export { type PagingFeatures, pagingFeatures } from './mmu/page-walk.js';
+export { peekLinear, physicalOf } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';

@@ -56,7 +56,7 @@ import {
 } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
-import { PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
+import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
@@ -127,10 +127,7 @@ export class Machine implements ProcessorHost {
   private ending: Decision['end'] = null;
   /** Events since an instruction retired. */
   private barrenEvents = 0;
-  /**
-   * Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. Only within
-   * one instruction or deadline.
-   */
+  /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
   private interrupted: number | undefined;
   private pausing = false;
   private stopWatch: StopWatch | undefined;
@@ -182,16 +179,10 @@ export class Machine implements ProcessorHost {
     return this.engine.registers;
   }
 
-  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
-  watch(watcher: ExecutionWatcher): void {
+  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. @param tier from now on. */
+  watch(watcher: ExecutionWatcher, tier: Tier = this.tier): void {
     this.processor.watcher = watcher;
-  }
-
-  /** From now on the evaluator executes everything, and tells the watcher of each instruction and each write. */
-  watchClosely(watcher: ExecutionWatcher & StoreWatcher): void {
-    this.tier = 'evaluator';
-    this.memory.watcher = watcher;
-    this.watch(watcher);
+    this.tier = tier;
   }
 
   get vcpu(): number {
@@ -311,7 +302,8 @@ export class Machine implements ProcessorHost {
 
   /** Takes what runs, RAM apart. The machine must be between two calls of `run` or `advance`. */
   capture(): MachinePoint {
-    return capturePoint(this.state, this.engine.shadow, { retired: this.instructions, unstated: this.unstated });
+    const { instructions: retired, unstated, interrupted } = this;
+    return capturePoint(this.state, this.engine.shadow, { retired, unstated, interrupted });
   }
 
   /**
@@ -327,7 +319,7 @@ export class Machine implements ProcessorHost {
     this.deadline = undefined;
     this.release = undefined;
     this.ending = null;
-    this.interrupted = undefined;
+    this.interrupted = point.interrupted;
     this.paravirt?.restored();
   }
 
@@ -414,7 +406,6 @@ export class Machine implements ProcessorHost {
       this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
       if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
-      this.interrupted = undefined;
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
@@ -468,7 +459,6 @@ export class Machine implements ProcessorHost {
       return;
     }
     this.setsOut = false;
-    this.interrupted = undefined;
     this.processor.step(known);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();
@@ -587,6 +577,13 @@ export class Machine implements ProcessorHost {
   }
   driveFerr(asserted: boolean): void {
     if (this.vcpu === 0) this.apply(decideNumericError(this.state.devices, asserted));
+  }
+
+  ringDoorbell(apicId: number): void {
+    for (const { vcpu, registers } of this.vcpus.answerDoorbell(apicId)) {
+      this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
+      this.favour(vcpu);
+    }
   }
 
   resetDevicesOfVcpu(): void {

@@ -100,6 +100,9 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':
+    case 'avic.written':
+    case 'avic.doorbell':
+    case 'avic.acknowledged':
     case 'paravirt.hypercall':
     case 'input.boot':
       applyDelta(registersOf(state, vcpu), event.registers);

@@ -110,6 +110,7 @@ export class Workbench implements ProcessorHost {
   }
   driveFerr(): void {}
   resetDevicesOfVcpu(): void {}
+  ringDoorbell(): void {}
   readDevice(_address: number, size: number): bigint {
     return (1n << BigInt(8 * size)) - 1n;
   }

@@ -59,6 +59,10 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'svm.invlpga': ({ linear, asid }) => `INVLPGA ${hex(linear)} asid=${asid}`,
   'svm.stale': ({ vmcb, clean, ignored }) =>
     `clean bits ${hex(clean)} of vmcb=${hex(vmcb)} are wrong:${vmcbText('ignored', ignored)}`,
+  'avic.written': ({ offset, value }) => `virtual APIC ${hex(offset)} := ${hex(value)}`,
+  'avic.doorbell': () => 'doorbell',
+  'avic.acknowledged': ({ vector }) =>
+    vector === null ? 'virtual APIC: the interrupt is gone' : `virtual APIC gave interrupt ${hex(vector)}`,
   'input.boot': ({ imageDigest, commandLine }) =>
     `input: boot of image ${imageDigest.slice(0, 12)}, command line ${JSON.stringify(commandLine)}`,
   'input.serial': ({ data }) => `input: serial ${bytesText(data)}`,

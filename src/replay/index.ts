@@ -3,7 +3,8 @@
  */
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
-export { disassemble } from './disassemble.js';
+export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
+export { type CodePlace, disassemble } from './disassemble.js';
 
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
@@ -11,7 +12,11 @@ export { LiveSession, type ScheduledInput, type SessionOptions } from './live-se
 export { resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
+export { runCost } from './run-cost.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
-export { Cancelled, type Control, type Stop, Timeline } from './timeline.js';
+export { thinned } from './thinning.js';
+export { Cancelled, type Control, type HitPlace, type Stop, Timeline } from './timeline.js';
 export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';
+export { lastChange, lastWriter, type WriteStep } from './who-wrote.js';
+export { covers, indexWrites } from './write-index.js';

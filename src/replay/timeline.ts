@@ -7,7 +7,7 @@
  * It stands between two steps of the machine. A position amid a step (between a #VMEXIT and what the same instruction states
  * after it) is none of its places: whoever asks for one gets the last place before it.
  */
-import { comparePositions, type JournalReader, type Position, START } from '../journal/index.js';
+import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../journal/index.js';
 import {
   type EventSink,
   FIRST_EPOCH,
@@ -38,6 +38,11 @@ export interface Control {
 /** Thrown when `Control.tick` gives up; the timeline stands where it was before. */
 export class Cancelled extends Error {
   override name = 'Cancelled';
+}
+
+export interface HitPlace {
+  readonly position: Position;
+  readonly hit: Hit;
 }
 
 export type Stop =
@@ -180,19 +185,23 @@ export class Timeline {
     });
   }
 
-  /** The last hit in a stretch, its end excluded. */
-  private lastHit(from: Position, to: Position, control: Control): { position: Position; hit: Hit } | undefined {
-    const stretch = `${from.icount}:${from.seq}-${to.icount}:${to.seq}`;
+  /**
+   * The last stop point in a stretch, of which `from` is a place; its end is included when `inclusive`. The timeline stands
+   * somewhere in it then.
+   */
+  lastHit(from: Position, to: Position, control: Control = {}, inclusive = false): HitPlace | undefined {
+    const stretch = `${formatPosition(from)}-${formatPosition(to)}${inclusive}`;
     if (this.searched.has(stretch)) return undefined;
     this.disarm();
-    this.enter(this.load(from));
+    this.approach(from, control);
     this.arm();
-    let last: { position: Position; hit: Hit } | undefined;
+    let last: HitPlace | undefined;
     while (comparePositions(this.position, to) < 0) {
       this.check(control);
       const hit = this.follower.run(to);
       this.keepOnTheWay();
-      if (hit !== undefined && comparePositions(this.position, to) < 0) last = { position: this.position, hit };
+      const order = comparePositions(this.position, to);
+      if (hit !== undefined && (order < 0 || (inclusive && order === 0))) last = { position: this.position, hit };
     }
     if (last === undefined) this.searched.add(stretch);
     return last;

@@ -95,7 +95,8 @@ export class Tracer implements ExecutionWatcher, StoreWatcher {
   seek(control: Control = {}): void {
     this.timeline.seek(this.from, control);
     this.timeline.observe((stated) => this.observed(stated));
-    this.machine.watchClosely(this);
+    this.machine.watch(this, 'evaluator');
+    this.machine.memory.watcher = this;
   }
 
   /**

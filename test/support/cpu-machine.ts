@@ -387,6 +387,7 @@ export class CpuMachine {
       writeTaskPriority: (value) => {
         this.taskPriority = value;
       },
+      ringDoorbell: () => {},
       storedMsr: (msr) => this.msrs.get(msr) ?? 0n,
       drawEntropy: () => 0x0123_4567_89ab_cdefn,
       readTsc: () => this.tsc,

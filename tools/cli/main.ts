@@ -2,6 +2,7 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { checkpointCommand } from './commands/checkpoint.js';
 import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
@@ -16,6 +17,7 @@ import { sqlCommand } from './commands/sql.js';
 import { timelineCommand } from './commands/timeline.js';
 import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
+import { whoWroteCommand } from './commands/who-wrote.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
@@ -35,7 +37,8 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[timelineCommand, traceCommand, sqlCommand, exportCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
+    ...[profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

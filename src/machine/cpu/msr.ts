@@ -58,6 +58,9 @@ export function guestTsc(context: SystemContext): bigint {
 /** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */
 const VM_CR_BITS = 0x1fn;
 
+/** Of the doorbell register: a physical APIC ID. */
+const DOORBELL_ID = 0xffn;
+
 /** The key that takes VM_CR.LOCK back; reads as zero (APM vol.2 §15.31.1 SVM_KEY MSR). */
 const SVM_KEY: MsrRow = {
   msr: 0xc001_0118,
@@ -294,6 +297,20 @@ const ROWS: readonly MsrRow[] = [
     }),
     exists: hasSvm,
   },
+  {
+    msr: 0xc001_011b,
+    name: 'AVIC doorbell',
+    source: 'APM vol.2 §15.29.8.2 Doorbell Mechanism, Doorbell Register (C001_011Bh)',
+    exists: ({ svm }) => svm.has('avic'),
+    read: () => {
+      throw gp();
+    },
+    write(context, value) {
+      if (value > DOORBELL_ID) throw gp();
+      context.ringDoorbell(Number(value));
+      return true;
+    },
+  },
   ...SMM_ROWS,
   ...PLATFORM_ROWS,
   ...KVM_MSR_ROWS,
@@ -305,6 +322,9 @@ const BY_NUMBER: ReadonlyMap<number, MsrRow> = new Map(
 
 /** All rows, for documentation and coverage. */
 export const MSR_ROWS = ROWS;
+
+/** The register slot that holds an MSR, where one does. */
+export const slotOfMsr = (msr: number): Slot | undefined => BY_NUMBER.get(msr)?.slot;
 
 const find = (profile: CpuProfile, msr: number): MsrRow | undefined => {
   const row = BY_NUMBER.get(msr);

@@ -49,6 +49,8 @@ export interface ProcessorHost extends VmcbShadow {
   acknowledge(): number;
   driveFerr(asserted: boolean): void;
   resetDevicesOfVcpu(): void;
+  /** AVIC's signal to the processor with a physical APIC ID, if there is one. */
+  ringDoorbell(apicId: number): void;
   readDevice(address: SPA, size: number): bigint;
   writeDevice(address: SPA, size: number, value: bigint): void;
   readPort(port: number, size: number): bigint;

@@ -19,6 +19,7 @@ import type { TlbFlush } from '../mmu/tlb.js';
 import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
 import { missContext } from '../paravirt/miss-context.js';
 import { stagesUnder } from '../policy/catalogue.js';
+import { acknowledgeVirtualApic, hasVirtualApic } from '../svm/avic.js';
 import { ExitCode, exceptionExit } from '../svm/exit-code.js';
 import {
   hasVirtualNmis,
@@ -92,7 +93,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private readonly flushes: TlbFlush[] = [];
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
-  /** The exit that follows the instruction: a write trap. */
+  /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
   private trap: VmExit | undefined;
   /** The last instruction was PAUSE: whoever spins lets others run. */
   paused = false;
@@ -176,6 +177,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.current = undefined;
     this.fetching = false;
     this.take(due);
+    this.exitWhenTrapped();
     return true;
   }
 
@@ -204,6 +206,10 @@ export class Processor extends MachineAccess implements SystemContext {
         this.deliver({ type: 'nmi', vector: Vector.NMI, unblocking: true }, 0, 'virtual', [R.intControl]);
         return;
       case 'virtual': {
+        if (hasVirtualApic(this.tx)) {
+          this.takeFromVirtualApic();
+          return;
+        }
         const vector = virtualInterruptVector(this.tx);
         this.tx.set(R.intControl, withoutVirtualInterrupt(this.tx.get(R.intControl)));
         this.deliver({ type: 'external', vector }, 0, 'virtual', [R.intControl]);
@@ -236,6 +242,12 @@ export class Processor extends MachineAccess implements SystemContext {
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SMI', registers }), 0);
         return;
     }
+  }
+
+  /** AVIC's interrupt is acknowledged before its delivery, as a local APIC's is. */
+  private takeFromVirtualApic(): void {
+    const vector = acknowledgeVirtualApic(this.virtualApic);
+    if (vector !== undefined) this.deliver({ type: 'external', vector }, 0, 'virtual');
   }
 
   /** Delivers what VMRUN took from EVENTINJ, past every intercept of the event itself. */
@@ -291,10 +303,22 @@ export class Processor extends MachineAccess implements SystemContext {
       trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
-      if (this.trap !== undefined) this.exit(this.trap);
     } catch (reason) {
       this.interrupted(reason);
     }
+    this.exitWhenTrapped();
+  }
+
+  protected exitAfter(exit: VmExit | undefined): void {
+    this.trap = exit ?? this.trap;
+  }
+
+  private exitWhenTrapped(): void {
+    const { trap } = this;
+    if (trap === undefined) return;
+    this.trap = undefined;
+    this.tx.abort();
+    this.exit(trap);
   }
 
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
@@ -377,6 +401,7 @@ export class Processor extends MachineAccess implements SystemContext {
   /** An instruction did not complete: a fault, a software interrupt, an intercept. */
   private interrupted(reason: unknown): void {
     const { tx } = this;
+    this.trap = undefined;
     if (reason instanceof GuestFault) {
       tx.abort();
       this.deliver(eventOfFault(reason), 0);

@@ -67,6 +67,8 @@ export interface SystemContext extends SwitchContext {
   /** Task priority as CR8 sees it, 0..15. */
   readTaskPriority(): bigint;
   writeTaskPriority(value: bigint): void;
+  /** AVIC's signal to the processor with a physical APIC ID, if there is one. */
+  ringDoorbell(apicId: number): void;
   /** What was written to an MSR that only stores (`stored-msrs.ts`). */
   storedMsr(msr: number): bigint;
   /** The next value of the machine's random numbers. */

@@ -6,7 +6,7 @@
 
 import { Access } from '../cpu/transaction.js';
 import { R, type Registers, type Slot } from '../layout/cpu-state.js';
-import { offsetIn, PAGE_BYTES } from '../units.js';
+import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import type { PhysicalMemory } from './memory.js';
 import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from './page-walk.js';
 
@@ -24,11 +24,7 @@ export function peekLinear(
   linear: bigint,
   length: number,
 ): Uint8Array {
-  const context = pagingContext((slot) => {
-    const value = registers[slot] as bigint;
-    return OBSERVER.get(slot)?.(value) ?? value;
-  }, features);
-  return peekThrough(memory, context, linear, length, Access.READ);
+  return peekThrough(memory, observerContext(registers, features), linear, length, Access.READ);
 }
 
 /** The same through known tables, as far as `access` is allowed. */
@@ -60,3 +56,26 @@ export function peekThrough(
 function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
   return Object.create(memory, { markEntry: { value: () => {} }, noteTable: { value: () => {} } }) as PhysicalMemory;
 }
+
+/** Where a linear address lies in RAM, as an observer finds it; undefined when it is not mapped to RAM. */
+export function physicalOf(
+  memory: PhysicalMemory,
+  registers: Registers,
+  features: PagingFeatures,
+  linear: bigint,
+): SPA | undefined {
+  const context = observerContext(registers, features);
+  const address = BigInt.asUintN(64, linear);
+  const low = Number(address & 0xffff_ffffn) | 0;
+  const high = Number(address >> 32n) | 0;
+  const frame = new PageWalker(withoutWrites(memory)).walk(context, low, high, Access.READ);
+  if (frame < 0) return undefined;
+  const found = frame - (frame % PAGE_BYTES) + (low & 0xfff);
+  return memory.isRam(found, 1) ? sPA(found) : undefined;
+}
+
+const observerContext = (registers: Registers, features: PagingFeatures): PagingContext =>
+  pagingContext((slot) => {
+    const value = registers[slot] as bigint;
+    return OBSERVER.get(slot)?.(value) ?? value;
+  }, features);
