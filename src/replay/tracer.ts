@@ -105,10 +105,16 @@ export class Tracer implements ExecutionWatcher, StoreWatcher {
    */
   advance(steps: number): boolean {
     for (let left = steps; left > 0; left--) {
-      const { icount, seq } = this.timeline.position;
-      if ((icount >= this.to.icount && seq >= this.to.seq) || !this.timeline.step()) return false;
+      if (this.isThere || !this.timeline.step()) return false;
     }
     return true;
+  }
+
+  /** A run that ends at `to` may not have been stated yet; the tape may end with it, so nothing may be executed for that. */
+  private get isThere(): boolean {
+    const { to, machine } = this;
+    const { icount, seq } = this.timeline.position;
+    return icount >= to.icount && seq + (machine.hasPendingRun ? 1n : 0n) >= to.seq;
   }
 
   close(): void {

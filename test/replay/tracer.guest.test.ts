@@ -101,6 +101,10 @@ describe.each([
     );
   });
 
+  it('goes to the end of a tape and no further', () => {
+    checkWindow(reader, resolvePosition(reader, String(last - 50)), reader.end, vcpus);
+  });
+
   it('begins and ends between the events of one instruction, too', () => {
     const busy = [...reader.records()].filter(({ position: { seq }, retired }) => seq > 3n && retired === 0);
     fc.assert(
