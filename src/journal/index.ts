@@ -3,6 +3,7 @@
  */
 export type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
 export { type Chunk, ChunkEncoder } from './chunk.js';
+export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { DerivedDataFile } from './derived-data-file.js';
 export { containsBytes, sameBytes } from './digest.js';
@@ -12,6 +13,7 @@ export { PageTree, pageDigest } from './page-tree.js';
 export {
   payloadJson,
   type RecordFilter,
+  RecordSource,
   selectRecords,
 } from './query.js';
 export {

@@ -248,9 +248,13 @@ export class SqliteReader extends ChunkedReader {
       yield* super.recordsOfChunk(chunk);
     } catch (cause) {
       if (!(cause instanceof EncodingError)) throw cause;
-      const place = { table: 'chunks', row: String(chunk.index), readableTo: chunk.start };
-      throw new TapeDamagedError(this.file, cause.message, place, { cause });
+      this.refuseContent(chunk, cause);
     }
+  }
+
+  protected refuseContent(chunk: Chunk, cause: EncodingError): never {
+    const place = { table: 'chunks', row: String(chunk.index), readableTo: chunk.start };
+    throw new TapeDamagedError(this.file, cause.message, place, { cause });
   }
 
   protected refuseMisplaced(): never {

@@ -59,9 +59,9 @@ export {
 export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
 export { Machine } from './machine.js';
-export type { AdvanceStop, ChaosInput } from './machine-input.js';
+export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
-export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
+export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear, physicalOf } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';

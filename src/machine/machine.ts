@@ -105,7 +105,7 @@ export class Machine implements ProcessorHost, RestartHost {
   constructor(
     readonly config: MachineConfig,
     private readonly sink: EventSink,
-    private readonly tier: Tier = 'engine',
+    private tier: Tier = 'engine',
   ) {
     checkConfig(config);
     const profile = machineProfile(config);
@@ -147,9 +147,10 @@ export class Machine implements ProcessorHost, RestartHost {
     return this.engine.registers;
   }
 
-  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
-  watch(watcher: ExecutionWatcher): void {
+  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. @param tier from now on. */
+  watch(watcher: ExecutionWatcher, tier: Tier = this.tier): void {
     this.processor.watcher = watcher;
+    this.tier = tier;
   }
 
   get vcpu(): number {

@@ -102,7 +102,8 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'paravirt.page-ready': ({ vcpu, token }) => `vCPU ${vcpu}: page ready, token ${hex(token)}`,
 };
 
-const INJECTED_KINDS: Readonly<Record<number, string>> = {
+/** EVENTINJ.TYPE in words (APM vol.2 §15.20 Event Injection). */
+export const INJECTED_KINDS: Readonly<Record<number, string>> = {
   0: 'interrupt',
   2: 'NMI',
   3: 'exception',

@@ -6,7 +6,7 @@ export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } f
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 export { type CodePlace, disassemble } from './disassemble.js';
 
-export { eventText, recordText } from './event-text.js';
+export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
 export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
 export { resolvePosition } from './position-pattern.js';
@@ -17,5 +17,6 @@ export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
 export { Cancelled, type Control, Timeline } from './timeline.js';
+export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';
 export { lastChange, lastWriter, type WriteStep } from './who-wrote.js';
 export { covers, indexWrites } from './write-index.js';

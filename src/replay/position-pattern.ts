@@ -42,7 +42,7 @@ function requireBoundary(reader: JournalReader, text: string, { icount, seq }: P
     const problem = `the boundary after ${seq} events is ${formatPosition(boundary)}`;
     throw new InputError(`position ${text}`, problem, `Write that, or #${seq}.`);
   }
-  return boundary;
+  return { icount, seq };
 }
 
 function isAmidRun(reader: JournalReader, { icount, seq }: Position, boundary: Position): boolean {

@@ -3,7 +3,14 @@
  * the replayer it may stop and go on anywhere between two steps of the machine; where it stops shows in no event.
  */
 import { formatPosition, type JournalReader, type Position } from '../journal/index.js';
-import { type Hit, instructionCount, Machine, type MachinePoint, type StatedEvent } from '../machine/index.js';
+import {
+  type EventSink,
+  type Hit,
+  instructionCount,
+  Machine,
+  type MachinePoint,
+  type StatedEvent,
+} from '../machine/index.js';
 import { EventComparer } from './event-comparer.js';
 import { feedInput, giveImage } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
@@ -33,6 +40,8 @@ export interface Target {
 
 export class TapeFollower {
   readonly machine: Machine;
+  /** Sees every event that was found the same. */
+  observe: EventSink | undefined;
   private readonly session: SessionConfig;
   private cursor: TapeCursor;
   private comparer: EventComparer;
@@ -138,6 +147,7 @@ export class TapeFollower {
     const { comparer } = this;
     if (BigInt(comparer.compared) >= this.reader.end.seq) throw new PastEnd('the tape ends amid a step');
     if (!comparer.accept(stated)) this.refuse(`the machine states ${stated.event.type}, and the tape something else`);
+    this.observe?.(stated);
     if (this.stepping || comparer.compared >= this.pauseSeq) this.machine.pause();
   }
 

@@ -9,6 +9,7 @@
  */
 import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../journal/index.js';
 import {
+  type EventSink,
   FIRST_EPOCH,
   type Hit,
   type Machine,
@@ -86,6 +87,11 @@ export class Timeline {
 
   close(): void {
     this.follower.close();
+  }
+
+  /** Tells of every event of the way from now on, also of those that were told before. */
+  observe(sink: EventSink): void {
+    this.follower.observe = sink;
   }
 
   // Going somewhere

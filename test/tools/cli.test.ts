@@ -15,8 +15,11 @@ beforeAll(() => {
   expect(vmtape(['record', image('nested.elf'), '-o', nested, ...FIXED, '-q', '--append', 'rounds=4']).status).toBe(0);
 });
 
-const COMMANDS = ['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'profiles', 'policies'];
-const LATER = ['trace', 'sql', 'debug', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
+const COMMANDS = [
+  ...['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'trace', 'sql', 'timeline', 'export'],
+  ...['profiles', 'policies'],
+];
+const LATER = ['debug', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
 
 describe('help', () => {
   it.each(COMMANDS)('of %s tells its flags and gives an example', (command) => {

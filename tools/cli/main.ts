@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
 import { checkpointCommand } from './commands/checkpoint.js';
+import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
 import { logCommand } from './commands/log.js';
@@ -12,6 +13,9 @@ import { recordCommand } from './commands/record.js';
 import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
+import { sqlCommand } from './commands/sql.js';
+import { timelineCommand } from './commands/timeline.js';
+import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { whoWroteCommand } from './commands/who-wrote.js';
 import { failureOf, Status } from './failure.js';
@@ -32,17 +36,9 @@ function program(): Command {
       '\nExit status: 0 as asked, 1 the answer is no, 2 wrong usage or bad input, 3 the tape is damaged, 4 an operating error.',
     );
   for (const add of [
-    ...[
-      runCommand,
-      recordCommand,
-      replayCommand,
-      verifyCommand,
-      infoCommand,
-      logCommand,
-      showCommand,
-      checkpointCommand,
-    ],
-    ...[whoWroteCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
+    ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
+    ...[profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -17,8 +17,10 @@ export type Tier = 'evaluator' | 'engine';
 export interface ExecutionWatcher {
   /** It was fetched and decoded, and no intercept came first. */
   begins(insn: DecodedInstruction): void;
-  /** It retired. */
+  /** It is about to retire: nothing can stop it any more. */
   completes(insn: DecodedInstruction): void;
+  /** It has retired as part of a run, and its effects are there. What is no part of a run retires with its event. */
+  retired?(insn: DecodedInstruction): void;
 }
 
 export interface ProcessorHost extends VmcbShadow {

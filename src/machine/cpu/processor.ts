@@ -381,6 +381,7 @@ export class Processor extends MachineAccess implements SystemContext {
       tx.commitRegisters();
       if (((rflags ^ this.get(R.rflags)) & (Flag.AC | Flag.VM)) !== 0n) machine.engine.stateChanged();
       machine.countPlain();
+      this.watcher?.retired?.(insn);
     } else {
       this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
     }
