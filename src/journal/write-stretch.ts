@@ -1,3 +1,4 @@
+/** The unit of the index of writes. */
 import type { Position } from './record.js';
 
 /** A stretch of a tape, and what of RAM may have been written to in it. */

@@ -25,7 +25,7 @@ import { runCost } from './run-cost.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
 
 /** Nanoseconds of running below which moments are not worth their place. */
-const DENSEST = 2_000_000;
+const DENSEST = 100_000;
 /** Moments on a long way, where the tape has no checkpoints. */
 const SPARSEST = 200_000_000;
 
@@ -112,7 +112,8 @@ export class Timeline {
   /** @returns the place that it stands at: the first one at which so many instructions have retired, or the end. */
   seekInstruction(icount: bigint, control: Control = {}): Position {
     this.disarm();
-    const target = { icount, seq: 0n };
+    // No more than a lower bound for the number of events.
+    const target = { icount, seq: this.reader.chunkAtIcount(icount)?.start.seq ?? 0n };
     return this.orBack(() => {
       this.approach(comparePositions(target, this.end) > 0 ? this.end : target, control);
       return this.position;
@@ -219,16 +220,19 @@ export class Timeline {
 
   // The way
 
-  /** Goes to the first place at or after `target`, and keeps moments on the way. */
-  private approach(target: Position, control: Control = {}): void {
+  /**
+   * Goes to the first place at or after `target`, and keeps moments on the way.
+   * @param estimate about the same place, where its number of events is better known.
+   */
+  private approach(target: Position, control: Control = {}, estimate = target): void {
     const nearest = this.moments.atOrBefore(target);
     const here = this.position;
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
     if (!ahead) this.enter(this.load(nearest));
     const start = this.position;
-    const cost = runCost(start, target);
+    const cost = runCost(start, estimate);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
-      const stop = partOfWay(start, target, 1 - left / cost);
+      const stop = partOfWay(start, estimate, 1 - left / cost);
       this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop, control);
       this.keep();
     }
@@ -249,7 +253,8 @@ export class Timeline {
     // An instruction back and then step by step; a place where much happened without an instruction has many steps.
     const base = this.moments.before(position);
     const from = comparePositions(base, earlier) > 0 ? base : { icount: earlier.icount, seq: base.seq };
-    this.approach(from, control);
+    this.approach(from, control, position);
+    this.keep();
     let before = this.position;
     while (comparePositions(this.position, position) < 0) {
       this.check(control);

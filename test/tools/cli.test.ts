@@ -17,6 +17,7 @@ beforeAll(() => {
 
 const COMMANDS = [
   ...['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'trace', 'sql', 'timeline', 'export'],
+  ...['checkpoint', 'who-wrote'],
   ...['profiles', 'policies'],
 ];
 const LATER = ['debug', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];

@@ -18,7 +18,7 @@ import type { Guest } from './subjects.js';
 
 const GUESTS: readonly Guest[] = [
   { name: 'compute', image: 'compute.elf', options: 'scale=46' },
-  { name: 'nested', image: 'nested-timer.elf', options: 'ticks=200 period=20000000' },
+  { name: 'nested', image: 'nested.elf', options: 'rounds=4000' },
 ];
 const RAM_BYTES = 128 * 1024 * 1024;
 /** Steps back, one after the other, at each place. */
