@@ -2,7 +2,7 @@
 import type Database from 'better-sqlite3';
 import type { CheckpointEntry, CheckpointRow, PageGroupRow } from './checkpoint.js';
 import type { KnownPages } from './checkpoint-builder.js';
-import { createTable, DERIVED_TABLES } from './tape-schema.js';
+import { CHECKPOINT_TABLES, createTable } from './tape-schema.js';
 
 export class CheckpointTables {
   private readonly statements;
@@ -22,14 +22,14 @@ export class CheckpointTables {
 
   /** Those of a tape; undefined when it has none yet. */
   static open(database: Database.Database): CheckpointTables | undefined {
-    const sql = `SELECT count(*) FROM sqlite_schema WHERE name IN (${DERIVED_TABLES.map((name) => `'${name}'`).join()})`;
+    const sql = `SELECT count(*) FROM sqlite_schema WHERE name IN (${CHECKPOINT_TABLES.map((name) => `'${name}'`).join()})`;
     const found = database.prepare(sql).pluck().get();
-    return found === DERIVED_TABLES.length ? new CheckpointTables(database) : undefined;
+    return found === CHECKPOINT_TABLES.length ? new CheckpointTables(database) : undefined;
   }
 
   /** Makes them if need be. */
   static ensure(database: Database.Database): CheckpointTables {
-    for (const name of DERIVED_TABLES) {
+    for (const name of CHECKPOINT_TABLES) {
       database.exec(createTable(name).replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS'));
     }
     return new CheckpointTables(database);

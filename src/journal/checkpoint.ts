@@ -94,7 +94,7 @@ const zigzag = (value: number): number => (value < 0 ? -2 * value - 1 : 2 * valu
 const unzigzag = (value: number): number => (value % 2 === 1 ? -(value + 1) / 2 : value / 2);
 
 /** Seven bits a byte, the lowest first; all but the last have bit 7 set. */
-function encodeIntegers(values: readonly number[]): Uint8Array {
+export function encodeIntegers(values: readonly number[]): Uint8Array {
   const bytes: number[] = [];
   for (let value of values) {
     for (; value >= 0x80; value = Math.floor(value / 0x80)) bytes.push((value % 0x80) | 0x80);
@@ -103,21 +103,22 @@ function encodeIntegers(values: readonly number[]): Uint8Array {
   return Uint8Array.from(bytes);
 }
 
-function decodeIntegers(bytes: Uint8Array): readonly number[] {
+/** @throws RangeError when the bytes are none. */
+export function decodeIntegers(bytes: Uint8Array): readonly number[] {
   const values: number[] = [];
   let value = 0;
   let unit = 1;
   for (const byte of bytes) {
     value += (byte & 0x7f) * unit;
     unit *= 0x80;
-    if (!Number.isSafeInteger(value)) throw new RangeError('the page map has a number that is too large');
+    if (!Number.isSafeInteger(value)) throw new RangeError('an integer is too large');
     if (byte < 0x80) {
       values.push(value);
       value = 0;
       unit = 1;
     }
   }
-  if (unit !== 1) throw new RangeError('the page map ends amid a number');
+  if (unit !== 1) throw new RangeError('the bytes end amid an integer');
   return values;
 }
 

@@ -3,7 +3,9 @@
  */
 export type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
 export { type Chunk, ChunkEncoder } from './chunk.js';
+export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
+export { DerivedDataFile } from './derived-data-file.js';
 export { containsBytes, sameBytes } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';
@@ -11,6 +13,7 @@ export { PageTree, pageDigest } from './page-tree.js';
 export {
   payloadJson,
   type RecordFilter,
+  RecordSource,
   selectRecords,
 } from './query.js';
 export {
@@ -34,3 +37,4 @@ export {
   type TapeState,
 } from './store.js';
 export { verifyTape } from './verify.js';
+export type { WriteStretch } from './write-stretch.js';

@@ -4,6 +4,7 @@ import type { Checkpoint, CheckpointEntry, CheckpointInput, CheckpointRow, PageG
 import { CheckpointBuilder } from './checkpoint-builder.js';
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
 import { type Chunk, ChunkEncoder, type ChunkHeader } from './chunk.js';
+import type { EncodingError } from './codec.js';
 import { contentDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
 import { PageCache } from './page-cache.js';
@@ -160,6 +161,11 @@ class MemoryReader extends ChunkedReader {
     return this.pages.page(content);
   }
 
+  /** There is no disk to keep one on. */
+  writeIndex(): undefined {
+    return undefined;
+  }
+
   private readonly pages = new PageCache((group) => {
     const row = this.tape.pages.get(group);
     if (row === undefined) throw new TapeDamagedError(NAME, 'the pages are missing', { row: String(group) });
@@ -184,6 +190,10 @@ class MemoryReader extends ChunkedReader {
 
   protected refuseMisplaced(chunk: Chunk): never {
     throw new TapeDamagedError(NAME, 'the chunks are not in order', { table: 'chunks', row: String(chunk.index) });
+  }
+
+  protected refuseContent(chunk: Chunk, cause: EncodingError): never {
+    throw new TapeDamagedError(NAME, cause.message, { table: 'chunks', row: String(chunk.index) }, { cause });
   }
 }
 

@@ -1,35 +1,107 @@
 /**
- * Typed questions to a tape: records by kind, level and range; and the same as SQL, over virtual tables that decode
- * chunks as they are read.
- *
- * In SQL, 64-bit values are signed integers, for SQLite has no other: VMEXIT_INVALID is -1. Payloads are JSON objects in
- * which such values are strings (`"0x7b"`), for JSON has no exact ones, and bytes are hex.
+ * Typed questions to a tape: records by kind, level and range. Only what passes is decoded; chunks outside the range are
+ * not read at all.
  */
-import Database from 'better-sqlite3';
-import type { MachineEvent } from '../machine/events.js';
-import { isInput } from '../machine/events.js';
+import type { Level, MachineEvent } from '../machine/events.js';
+import type { Chunk } from './chunk.js';
+import type { ChunkScan } from './chunk-scan.js';
 import type { JournalRecord } from './record.js';
-import { isRecordOf, type JournalReader } from './store.js';
+import type { JournalReader } from './store.js';
 
 export interface RecordFilter {
   /** Event type with `*` and `?`: `svm.*`. */
   readonly kind?: string | undefined;
-  readonly level?: 1 | 2 | undefined;
+  /** Event types, one of which it must be. */
+  readonly kinds?: readonly string[] | undefined;
+  readonly level?: Level | undefined;
   /** First event number. */
   readonly fromSeq?: bigint | undefined;
   /** Event number to stop before. */
   readonly toSeq?: bigint | undefined;
+  /** Least instruction count after the event. */
+  readonly fromIcount?: bigint | undefined;
+  /** Instruction count after the event to stay below. */
+  readonly toIcount?: bigint | undefined;
 }
 
 /** The records that a filter lets through, in order. */
-export function* selectRecords(
-  reader: JournalReader,
-  { kind, level, fromSeq = 0n, toSeq }: RecordFilter = {},
-): Generator<JournalRecord, void, void> {
-  const matches = kind === undefined ? () => true : globMatcher(kind);
-  for (const record of reader.records(fromSeq)) {
-    if (toSeq !== undefined && record.position.seq >= toSeq) return;
-    if ((level === undefined || record.level === level) && matches(record.event.type)) yield record;
+export function selectRecords(reader: JournalReader, filter: RecordFilter = {}): Generator<JournalRecord, void, void> {
+  return new RecordSource(reader).select(filter);
+}
+
+/** Chunks that stay decompressed, for questions that come back to the same places. */
+const HELD_CHUNKS = 8;
+
+/** Answers many questions to one tape. */
+export class RecordSource {
+  private readonly types: readonly string[];
+  /** Chunks of late, the oldest first. */
+  private held: readonly Chunk[] = [];
+
+  constructor(private readonly reader: JournalReader) {
+    this.types = Object.keys(reader.header.events);
+  }
+
+  *select(filter: RecordFilter): Generator<JournalRecord, void, void> {
+    for (const scan of this.scan(filter)) yield scan.record;
+  }
+
+  /** The same, not decoded. What is yielded goes on to the next event with the next step. */
+  *scan(filter: RecordFilter): Generator<ChunkScan, void, void> {
+    const { level, fromSeq = 0n, toSeq = this.reader.end.seq, fromIcount = 0n, toIcount } = filter;
+    const wanted = this.wantedKinds(filter);
+    if (!wanted.includes(true)) return;
+    // A tape that grows may already have more than when it was opened.
+    const endSeq = toSeq < this.reader.end.seq ? toSeq : this.reader.end.seq;
+    for (const chunk of this.chunks(fromSeq, fromIcount)) {
+      const { start, end } = chunk;
+      if (start.seq >= endSeq || (toIcount !== undefined && start.icount >= toIcount)) return;
+      const inside =
+        start.seq >= fromSeq &&
+        end.seq <= endSeq &&
+        start.icount >= fromIcount &&
+        (toIcount === undefined || end.icount < toIcount);
+      const scan = this.reader.scanChunk(chunk);
+      while (scan.next()) {
+        if (wanted[scan.kind] !== true || (level !== undefined && scan.level !== level)) continue;
+        if (!inside) {
+          const { seq, icount } = scan;
+          if (seq >= endSeq || (toIcount !== undefined && icount >= toIcount)) return;
+          if (seq < fromSeq || icount < fromIcount) continue;
+        }
+        yield scan;
+      }
+    }
+  }
+
+  /** Whether each kind of the tape's event table is asked for. */
+  private wantedKinds({ kind, kinds }: RecordFilter): readonly boolean[] {
+    const matches = kind === undefined ? () => true : globMatcher(kind);
+    return this.types.map((type) => matches(type) && (kinds === undefined || kinds.includes(type)));
+  }
+
+  /** Chunks from the one on that holds the later of the two places. */
+  private *chunks(fromSeq: bigint, fromIcount: bigint): Generator<Chunk, void, void> {
+    const { reader } = this;
+    let seq = fromSeq;
+    if (fromIcount > 0n) {
+      const first = reader.chunkAtIcount(fromIcount);
+      if (first === undefined) return;
+      if (first.start.seq > seq) seq = first.start.seq;
+    }
+    const known = this.held.find(({ start, end }) => start.seq <= seq && seq < end.seq);
+    if (known !== undefined) {
+      yield known;
+      seq = known.end.seq;
+    }
+    for (const chunk of reader.chunks(seq)) {
+      this.hold(chunk);
+      yield chunk;
+    }
+  }
+
+  private hold(chunk: Chunk): void {
+    this.held = [...this.held.filter(({ index }) => index !== chunk.index), chunk].slice(-HELD_CHUNKS);
   }
 }
 
@@ -40,111 +112,10 @@ export function globMatcher(glob: string): (text: string) => boolean {
   return (text) => pattern.test(text);
 }
 
-/** A VMCB word that changed. */
-export interface VmcbWrite {
-  /** Byte offset within the VMCB. */
-  readonly offset: number;
-  readonly value: bigint;
-}
-
-const VMCB_WORD_BYTES = 8;
-const VMCB_DELTA_ENTRY_BYTES = 2 + VMCB_WORD_BYTES;
-
-export function* vmcbWrites(words: Uint8Array): Generator<VmcbWrite, void, void> {
-  const view = new DataView(words.buffer, words.byteOffset, words.byteLength);
-  for (let at = 0; at < words.length; at += VMCB_DELTA_ENTRY_BYTES) {
-    yield { offset: view.getUint16(at, true) * VMCB_WORD_BYTES, value: view.getBigUint64(at + 2, true) };
-  }
-}
-
-/** The fields of an event as JSON. */
+/** The fields of an event as JSON. Bytes are hexadecimal, and so are 64-bit values, for JSON's own would be rounded. */
 export function payloadJson({ type: _, ...fields }: MachineEvent): string {
   return JSON.stringify(fields, (_key, value: unknown) => {
     if (typeof value === 'bigint') return `0x${value.toString(16)}`;
     return value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value;
   });
 }
-
-type SqlValue = null | number | bigint | string;
-type SqlRow = readonly SqlValue[];
-
-interface View {
-  readonly columns: readonly string[];
-  /** The rows that a record gives. */
-  readonly rows: (record: JournalRecord) => Iterable<SqlRow>;
-}
-
-const signed = (value: bigint): bigint => BigInt.asIntN(64, value);
-const place = ({ position, vcpu }: JournalRecord): SqlRow => [position.seq, position.icount, vcpu];
-const PLACE_COLUMNS = ['seq', 'icount', 'vcpu'] as const;
-
-const VIEWS: Readonly<Record<string, View>> = {
-  events: {
-    columns: [...PLACE_COLUMNS, 'level', 'retired', 'kind', 'payload'],
-    *rows(record) {
-      const { level, retired, event } = record;
-      yield [...place(record), level, retired, event.type, payloadJson(event)];
-    },
-  },
-  exits: {
-    columns: [...PLACE_COLUMNS, 'vmcb', 'code', 'info1', 'info2', 'int_info'],
-    *rows(record) {
-      if (!isRecordOf(record, 'svm.vmexit')) return;
-      const { vmcb, code, info1, info2, intInfo } = record.event;
-      yield [...place(record), vmcb, ...[code, info1, info2, intInfo].map(signed)];
-    },
-  },
-  injections: {
-    columns: [...PLACE_COLUMNS, 'kind', 'vector', 'error_code'],
-    *rows(record) {
-      if (!isRecordOf(record, 'svm.injected')) return;
-      const { kind, vector, errorCode } = record.event;
-      yield [...place(record), kind, vector, errorCode];
-    },
-  },
-  inputs: {
-    columns: [...PLACE_COLUMNS, 'kind', 'payload'],
-    *rows(record) {
-      if (isInput(record.event)) yield [...place(record), record.event.type, payloadJson(record.event)];
-    },
-  },
-  vmcb_writes: {
-    columns: [...PLACE_COLUMNS, 'kind', 'vmcb', 'offset', 'value'],
-    *rows(record) {
-      const { event } = record;
-      if (!('words' in event)) return;
-      for (const { offset, value } of vmcbWrites(event.words)) {
-        yield [...place(record), event.type, event.vmcb, offset, signed(value)];
-      }
-    },
-  },
-};
-
-/**
- * A database that holds nothing but the views of a tape: `events`, `exits`, `injections`, `inputs`, `vmcb_writes`.
- * `SELECT … FROM events(100, 200)` reads only the events from number 100 to 199. Close it when done.
- */
-export function openViews(reader: JournalReader): Database.Database {
-  const database = new Database(':memory:');
-  for (const [name, { columns, rows }] of Object.entries(VIEWS)) {
-    database.table(name, {
-      columns: [...columns],
-      parameters: ['from_seq', 'to_seq'],
-      *rows(from: unknown, to: unknown) {
-        const filter = { fromSeq: sequence(from), toSeq: sequence(to) };
-        for (const record of selectRecords(reader, filter)) {
-          for (const row of rows(record)) yield [...row];
-        }
-      },
-    });
-  }
-  return database;
-}
-
-/** Names and columns of the views, for whoever lists them. */
-export const VIEW_COLUMNS: Readonly<Record<string, readonly string[]>> = Object.fromEntries(
-  Object.entries(VIEWS).map(([name, { columns }]) => [name, columns]),
-);
-
-const sequence = (value: unknown): bigint | undefined =>
-  typeof value === 'number' || typeof value === 'bigint' ? BigInt(value) : undefined;

@@ -3,8 +3,11 @@
  */
 import type { Checkpoint, CheckpointEntry } from './checkpoint.js';
 import { type Chunk, type ChunkHeader, recordsOf } from './chunk.js';
+import { ChunkScan } from './chunk-scan.js';
+import type { EncodingError } from './codec.js';
 import type { JournalRecord, Position } from './record.js';
 import type { JournalReader, StateDigest, TapeHeader, TapeState } from './store.js';
+import type { WriteStretch } from './write-stretch.js';
 
 export abstract class ChunkedReader implements JournalReader {
   abstract readonly header: TapeHeader;
@@ -18,6 +21,7 @@ export abstract class ChunkedReader implements JournalReader {
   abstract checkpoints(): readonly CheckpointEntry[];
   abstract checkpoint(id: number): Checkpoint | undefined;
   abstract page(content: number): Uint8Array;
+  abstract writeIndex(): readonly WriteStretch[] | undefined;
   abstract close(): void;
 
   /** A chunk by its number, 0 … chunkCount - 1. */
@@ -25,9 +29,15 @@ export abstract class ChunkedReader implements JournalReader {
   protected abstract chunkHeader(index: number): ChunkHeader;
   /** Reports that the chunks' boundaries led to a chunk that does not hold the place looked for. */
   protected abstract refuseMisplaced(chunk: Chunk): never;
+  /** Reports that a chunk's bytes are no events. */
+  protected abstract refuseContent(chunk: Chunk, cause: EncodingError): never;
 
   recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void> {
     return recordsOf(chunk, this.header.events);
+  }
+
+  scanChunk(chunk: Chunk): ChunkScan {
+    return new ChunkScan(chunk, this.header.events, (cause) => this.refuseContent(chunk, cause));
   }
 
   *records(fromSeq = 0n): Generator<JournalRecord, void, void> {

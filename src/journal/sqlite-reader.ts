@@ -34,6 +34,8 @@ import {
   type ProgressRow,
   stateDigestDigest,
 } from './tape-schema.js';
+import type { WriteStretch } from './write-stretch.js';
+import { WriteTable } from './write-table.js';
 import { isBeingWritten } from './writer-lock.js';
 
 /** A writer may hold up a reader for this long while it turns the tape into a single file. */
@@ -171,6 +173,13 @@ export class SqliteReader extends ChunkedReader {
     return this.pages.page(content);
   }
 
+  writeIndex(): readonly WriteStretch[] | undefined {
+    const place = { table: 'writes', readableTo: this.end };
+    return reading(this.file, place, () =>
+      WriteTable.open(this.database)?.read(this.file, this.identity.genesis, this.end),
+    );
+  }
+
   /** Numbers of the groups of pages. */
   pageGroups(): readonly number[] {
     const place = { table: 'pages', readableTo: this.end };
@@ -239,9 +248,13 @@ export class SqliteReader extends ChunkedReader {
       yield* super.recordsOfChunk(chunk);
     } catch (cause) {
       if (!(cause instanceof EncodingError)) throw cause;
-      const place = { table: 'chunks', row: String(chunk.index), readableTo: chunk.start };
-      throw new TapeDamagedError(this.file, cause.message, place, { cause });
+      this.refuseContent(chunk, cause);
     }
+  }
+
+  protected refuseContent(chunk: Chunk, cause: EncodingError): never {
+    const place = { table: 'chunks', row: String(chunk.index), readableTo: chunk.start };
+    throw new TapeDamagedError(this.file, cause.message, place, { cause });
   }
 
   protected refuseMisplaced(): never {

@@ -8,8 +8,10 @@
 import type { EventType, StatedEvent } from '../machine/events.js';
 import type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
 import type { Chunk } from './chunk.js';
+import type { ChunkScan } from './chunk-scan.js';
 import type { EventTable } from './codec.js';
 import type { JournalRecord, Position } from './record.js';
+import type { WriteStretch } from './write-stretch.js';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
@@ -64,6 +66,8 @@ export interface JournalReader {
   chunksAhead(): Generator<Chunk, void, void>;
   /** The records of a chunk; a replayer asks when its own chunk is not the same. */
   recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void>;
+  /** Steps over the events of a chunk, before the first at first; decodes those that are asked for. */
+  scanChunk(chunk: Chunk): ChunkScan;
   /** The chunk that holds event number `seq`, or undefined past the end. */
   chunkAt(seq: bigint): Chunk | undefined;
   /** The first chunk that ends at or after `icount`, or undefined past the end. */
@@ -79,6 +83,8 @@ export interface JournalReader {
   checkpoint(id: number): Checkpoint | undefined;
   /** The content of a page of RAM by the number that checkpoints have for it. Not to be changed. */
   page(content: number): Uint8Array;
+  /** The index of writes, from the start of the tape on; undefined when there is none. */
+  writeIndex(): readonly WriteStretch[] | undefined;
   close(): void;
 }
 

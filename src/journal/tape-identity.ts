@@ -11,9 +11,9 @@ import { reading, readingRow } from './sqlite-errors.js';
 import type { TapeHeader } from './store.js';
 import {
   APPLICATION_ID,
+  CHECKPOINT_TABLES,
   type ChunkRow,
   createTable,
-  DERIVED_TABLES,
   FORMAT_VERSION,
   type HeaderRow,
   headerDigest,
@@ -21,6 +21,8 @@ import {
   type ProgressRow,
   progressSeal,
   TABLE_NAMES,
+  type TableName,
+  WRITE_TABLES,
 } from './tape-schema.js';
 import { CODEC_VERSION } from './upcast.js';
 
@@ -144,7 +146,9 @@ function requireTables(file: string, database: Database.Database): void {
     database.prepare('SELECT name, sql FROM sqlite_schema').all(),
   ) as { readonly name: string; readonly sql: string }[];
   const found = new Map(rows.map(({ name, sql }) => [name, sql]));
-  const derived = DERIVED_TABLES.some((name) => found.has(name)) ? DERIVED_TABLES : [];
+  const derived = [CHECKPOINT_TABLES, WRITE_TABLES].flatMap((names: readonly TableName[]) =>
+    names.some((name) => found.has(name)) ? names : [],
+  );
   for (const name of [...TABLE_NAMES, ...derived]) {
     if (found.get(name) !== createTable(name)) {
       throw new TapeDamagedError(file, `the definition of table ${name} is not as written`, {

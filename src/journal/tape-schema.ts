@@ -76,12 +76,22 @@ const COLUMNS = {
     state: 'BLOB NOT NULL',
     map: 'BLOB NOT NULL',
   },
+  writes: {
+    id: 'INTEGER PRIMARY KEY',
+    first_seq: 'INTEGER NOT NULL',
+    first_icount: 'INTEGER NOT NULL',
+    end_seq: 'INTEGER NOT NULL',
+    end_icount: 'INTEGER NOT NULL',
+    seal: 'BLOB NOT NULL',
+    pages: 'BLOB NOT NULL',
+  },
 } as const;
 export type TableName = keyof typeof COLUMNS;
 /** Tables that every tape has. */
 export const TABLE_NAMES = ['tape', 'progress', 'chunks', 'digests', 'blobs'] as const satisfies readonly TableName[];
-/** Tables of derived data: made when they are first needed. */
-export const DERIVED_TABLES = ['pages', 'checkpoints'] as const satisfies readonly TableName[];
+/** Tables of derived data, made when they are first needed: the two of checkpoints only together. */
+export const CHECKPOINT_TABLES = ['pages', 'checkpoints'] as const satisfies readonly TableName[];
+export const WRITE_TABLES = ['writes'] as const satisfies readonly TableName[];
 
 /** Tables that are not kept by row number. */
 const TABLE_OPTIONS: Partial<Record<TableName, string>> = { blobs: 'STRICT, WITHOUT ROWID' };

@@ -61,6 +61,7 @@ class Verification {
     for (const digest of blobs) this.attempt(() => this.reader.blob(digest));
     this.checkReferences(blobs);
     this.checkCheckpoints();
+    this.attempt(() => this.reader.writeIndex());
     // A tape that grows has more rows than when it was opened.
     if (state !== 'recording') this.attempt(() => this.checkCounts(blobs.length));
     const { damage, digests, checkpoints, readableTo } = this;

@@ -9,6 +9,10 @@ import { MAX_RAM_BYTES, WASM_PAGE_BYTES } from './layout/linear-memory.js';
 import { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 import { DEVIATION_NAMES, type DeviationName } from './policy/catalogue.js';
 
+/** What becomes of a session that the guest resets, or that shuts down: it ends, or the machine boots its image again. */
+export const RESET_NAMES = ['end', 'boot'] as const;
+export type ResetName = (typeof RESET_NAMES)[number];
+
 export interface MachineConfig {
   /** Guest RAM from sPA 0. */
   readonly ramBytes: number;
@@ -23,6 +27,8 @@ export interface MachineConfig {
   readonly nanosecondsPerInstruction: number;
   /** What L0 offers its guest beyond hardware (docs/paravirt.md). */
   readonly paravirt: ParavirtName;
+  /** See docs/devices.md, Resets. */
+  readonly reset: ResetName;
 }
 
 export const DEFAULT_CONFIG: MachineConfig = {
@@ -33,10 +39,11 @@ export const DEFAULT_CONFIG: MachineConfig = {
   deviations: [],
   nanosecondsPerInstruction: 10,
   paravirt: 'none',
+  reset: 'end',
 };
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 7;
+export const MACHINE_MODEL_VERSION = 9;
 
 /** APIC ids are a byte wide, and the highest is the broadcast. */
 const MAX_VCPUS = 255;
@@ -50,7 +57,7 @@ export function machineProfile({ cpu, deviations }: MachineConfig): CpuProfile |
 
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
-  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt } = config;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt, reset } = config;
   if (!Number.isSafeInteger(ramBytes) || ramBytes < MIN_RAM_BYTES || ramBytes > MAX_RAM_BYTES) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be between 1M and 3584M', 'Choose another --memory.');
   }
@@ -92,6 +99,13 @@ export function checkConfig(config: MachineConfig): void {
       `paravirtual interface ${JSON.stringify(paravirt)}`,
       'there is none of that name',
       `Choose one of ${PARAVIRT_NAMES.join(', ')} for --paravirt.`,
+    );
+  }
+  if (!RESET_NAMES.includes(reset)) {
+    throw new InputError(
+      `reset ${JSON.stringify(reset)}`,
+      'there is no such way to take one',
+      `Choose one of ${RESET_NAMES.join(', ')} for --reset.`,
     );
   }
 }

@@ -65,7 +65,9 @@ export type CpuEvent =
   /** A pending condition was noted for the next boundary: an NMI, INIT, SMI or start-up interrupt arrived. */
   | { readonly type: 'cpu.pended'; readonly what: 'nmi' | 'init' | 'smi' | 'sipi'; readonly registers: RegisterDelta }
   /** A third fault while delivering a double fault (APM vol.2 §8.2.9). */
-  | { readonly type: 'cpu.shutdown'; readonly registers: RegisterDelta };
+  | { readonly type: 'cpu.shutdown'; readonly registers: RegisterDelta }
+  /** RESET: registers are as at power-on, and MSRs without a slot are as if never written. */
+  | { readonly type: 'cpu.reset'; readonly registers: RegisterDelta };
 
 /** Changed 8-byte words of a VMCB: 10 bytes each, ascending: word index (u16), value (u64), little-endian. */
 export type VmcbDelta = Uint8Array;
@@ -106,7 +108,19 @@ export type SvmEvent =
    * Ahead of a VMRUN: software changed fields whose clean bits are set, and the processor goes on with what it has cached.
    * `ignored`: what memory says instead.
    */
-  | { readonly type: 'svm.stale'; readonly vmcb: number; readonly clean: number; readonly ignored: VmcbDelta };
+  | { readonly type: 'svm.stale'; readonly vmcb: number; readonly clean: number; readonly ignored: VmcbDelta }
+  /** The guest wrote to TPR, EOI or the low ICR of its virtual APIC, and AVIC acted on it. */
+  | {
+      readonly type: 'avic.written';
+      /** Of the register within the page, and what the page holds there now. */
+      readonly offset: number;
+      readonly value: number;
+      readonly registers: RegisterDelta;
+    }
+  /** A doorbell rang where a guest with a virtual APIC runs, which was evaluated. */
+  | { readonly type: 'avic.doorbell'; readonly registers: RegisterDelta }
+  /** The virtual APIC gave its highest interrupt, whose delivery follows; null when that was withdrawn. */
+  | { readonly type: 'avic.acknowledged'; readonly vector: number | null; readonly registers: RegisterDelta };
 
 export type MachineWideEvent =
   /** The image was loaded; registers are those that the boot protocol prescribes. */
@@ -145,6 +159,14 @@ export type MachineWideEvent =
       readonly write: boolean;
       readonly value: bigint;
     }
+  /** RESET reached the devices, at a virtual time: they are as at power-on, but for the clock, which has a battery. */
+  | { readonly type: 'machine.reset'; readonly at: number }
+  /** The firmware found a shutdown code in CMOS: the bootstrap processor goes on where the pointer at 40:67h says. */
+  | { readonly type: 'firmware.resumed'; readonly code: number; readonly registers: RegisterDelta }
+  /** The firmware set up the devices, as ahead of the first boot. */
+  | { readonly type: 'firmware.initialized'; readonly at: number }
+  /** The firmware loaded the boot image again; registers are those that the boot protocol prescribes. */
+  | { readonly type: 'firmware.booted'; readonly registers: RegisterDelta }
   /** The session is over: the guest's own status, a reset, a shutdown, a halt that nothing can end. */
   | { readonly type: 'machine.ended'; readonly reason: EndReason; readonly status: number };
 
@@ -179,6 +201,9 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'svm.vmsave': ['vmcb', 'words', 'registers'],
   'svm.invlpga': ['linear', 'asid', 'registers'],
   'svm.stale': ['vmcb', 'clean', 'ignored'],
+  'avic.written': ['offset', 'value', 'registers'],
+  'avic.doorbell': ['registers'],
+  'avic.acknowledged': ['vector', 'registers'],
   'input.boot': ['imageDigest', 'commandLine', 'registers'],
   'input.serial': ['data'],
   'input.clock': ['unixSeconds'],
@@ -192,6 +217,11 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'bus.unclaimed': ['space', 'address', 'size', 'write', 'value'],
   'machine.ended': ['reason', 'status'],
   'input.nmi': [],
+  'cpu.reset': ['registers'],
+  'machine.reset': ['at'],
+  'firmware.resumed': ['code', 'registers'],
+  'firmware.initialized': ['at'],
+  'firmware.booted': ['registers'],
   ...DEVICE_EVENT_FIELDS,
   ...PARAVIRT_EVENT_FIELDS,
 };

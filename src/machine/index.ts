@@ -2,9 +2,17 @@
  * The machine's front door: all that other rooms may use.
  */
 
-export { checkConfig, DEFAULT_CONFIG, MACHINE_MODEL_VERSION, type MachineConfig } from './config.js';
+export {
+  checkConfig,
+  DEFAULT_CONFIG,
+  MACHINE_MODEL_VERSION,
+  type MachineConfig,
+  RESET_NAMES,
+  type ResetName,
+} from './config.js';
 export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
+export { slotOfMsr } from './cpu/msr.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
@@ -52,12 +60,13 @@ export {
 } from './layout/cpu-state.js';
 export { RAM_BASE } from './layout/linear-memory.js';
 export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
-export { type AdvanceStop, type ChaosInput, Machine } from './machine.js';
+export { Machine } from './machine.js';
+export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
-export { FIRST_EPOCH, type PhysicalMemory } from './mmu/memory.js';
+export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
-export { peekLinear } from './mmu/peek.js';
+export { peekLinear, physicalOf } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';
@@ -70,7 +79,8 @@ export {
   witnessName,
 } from './policy/policies.js';
 export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
-export { initialState, type MachineState, reduce } from './reduce.js';
+export { type BootSource, initialState, type MachineState, reduce } from './reduce.js';
+export type { BootImage } from './restart.js';
 export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';

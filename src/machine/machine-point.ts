@@ -14,20 +14,19 @@ export interface MachinePoint {
   readonly retired: number;
   /** Those of them since the last event. */
   readonly unstated: number;
+  /** The vCPU that the loop favours next, for an interrupt that it has just got. */
+  readonly interrupted: number | undefined;
   /** Registers of the vCPU whose turn it is at the last event; undefined when they have not changed since. */
   readonly shadow: BigUint64Array | undefined;
 }
 
-interface Counts {
-  readonly retired: number;
-  readonly unstated: number;
-}
+type Loop = Pick<MachinePoint, 'retired' | 'unstated' | 'interrupted'>;
 
-export function capturePoint(state: MachineState, shadow: BigUint64Array, { retired, unstated }: Counts): MachinePoint {
+export function capturePoint(state: MachineState, shadow: BigUint64Array, loop: Loop): MachinePoint {
   const copy = copyState(state);
   const current = copy.vcpus[copy.schedule.vcpu]?.registers as unknown as BigUint64Array;
-  const changed = unstated > 0 || shadow.some((value, slot) => value !== current[slot]);
-  return { state: copy, retired, unstated, shadow: changed ? shadow.slice() : undefined };
+  const changed = loop.unstated > 0 || shadow.some((value, slot) => value !== current[slot]);
+  return { state: copy, ...loop, shadow: changed ? shadow.slice() : undefined };
 }
 
 /** Registers may lie in the machine's memory, which `structuredClone` would copy whole. */

@@ -12,7 +12,7 @@ import type { CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
 import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
-import { withStartup } from './cpu/reset.js';
+import { BOOTSTRAP_VCPU, withStartup } from './cpu/reset.js';
 import type { DecodedInstruction } from './decode/decoded.js';
 import {
   type CpuSignal,
@@ -42,7 +42,7 @@ import {
 } from './devices/devices.js';
 import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
-import type { EndReason, EventOf, EventSink, Level, MachineEvent } from './events.js';
+import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
 import {
   Activity,
@@ -55,59 +55,25 @@ import {
   SvmMode,
 } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
+import type { AdvanceStop, MachineInput } from './machine-input.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
-import { checkHostInput, type HostInput, isHostInput } from './paravirt/host-input.js';
+import { checkHostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
 
-/** Why `advance` came back. */
-export type AdvanceStop =
-  /** The limit is reached, exactly. */
-  | 'limit'
-  /** `pause` was called. */
-  | 'paused'
-  /** The session is over; `state.ended` says how. */
-  | 'ended'
-  /**
-   * No instruction has retired for a while: every vCPU waits and time has passed from deadline to deadline, or exceptions
-   * follow each other because their handler cannot be fetched, or not even delivered. Call again, or give up.
-   */
-  | 'waiting'
-  /** Every vCPU waits and no device will ever wake one: only an input can. */
-  | 'idle';
-
-export interface BootImage {
-  readonly bytes: Uint8Array;
-  /** Content digest, as the tape names the image. */
-  readonly digest: string;
-  readonly commandLine: string;
-}
-
-/** What the machine takes from outside; each is on the tape before the machine sees it. */
-export type MachineInput =
-  | { readonly type: 'input.serial'; readonly data: Uint8Array }
-  | { readonly type: 'input.clock'; readonly unixSeconds: number }
-  | { readonly type: 'input.entropy'; readonly seed: bigint }
-  | { readonly type: 'input.nmi' }
-  | HostInput
-  | ChaosInput;
-
-/** What chaos may do: all of it is left open by the architecture. */
-export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf<'input.skew'>;
-
 const NEVER = Number.POSITIVE_INFINITY;
-const BOOTSTRAP_VCPU = 0;
 /** Events without an instruction among them after which `advance` returns, so that its caller can stop. */
 const MOST_BARREN_EVENTS = 250;
 
-export class Machine implements ProcessorHost {
+export class Machine implements ProcessorHost, RestartHost {
   readonly memory: PhysicalMemory;
   readonly state: MachineState;
   readonly profile: CpuProfile;
@@ -116,6 +82,7 @@ export class Machine implements ProcessorHost {
   readonly paravirt: KvmInterface | undefined;
   private readonly processor: Processor;
   private readonly vcpus: Vcpus;
+  private readonly restart: Restart;
   private instructions = 0;
   /** Instructions retired since the last event. */
   private unstated = 0;
@@ -123,14 +90,11 @@ export class Machine implements ProcessorHost {
   private deadline: number | undefined;
   /** Until which no vCPU that chaos holds may take interrupts again; undefined when that may have changed. */
   private release: number | undefined;
-  /** A device has asked for the end: it comes once the instruction that did so is complete. */
-  private ending: Decision['end'] = null;
+  /** A device has asked for the end or for a reset: it comes once the instruction that did so is complete. */
+  private request: Decision['request'] = null;
   /** Events since an instruction retired. */
   private barrenEvents = 0;
-  /**
-   * Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. Only within
-   * one instruction or deadline.
-   */
+  /** Another vCPU that should run next: its local APIC has just changed, and most likely it has an interrupt now. */
   private interrupted: number | undefined;
   private pausing = false;
   private stopWatch: StopWatch | undefined;
@@ -141,7 +105,7 @@ export class Machine implements ProcessorHost {
   constructor(
     readonly config: MachineConfig,
     private readonly sink: EventSink,
-    private readonly tier: Tier = 'engine',
+    private tier: Tier = 'engine',
   ) {
     checkConfig(config);
     const profile = machineProfile(config);
@@ -156,6 +120,7 @@ export class Machine implements ProcessorHost {
     this.vcpus.load(this.state.vcpus);
     this.paravirt = this.state.paravirt === null ? undefined : new KvmInterface(this);
     this.processor = new Processor(this);
+    this.restart = new Restart(this);
   }
 
   /** Instructions retired so far. */
@@ -182,20 +147,25 @@ export class Machine implements ProcessorHost {
     return this.engine.registers;
   }
 
-  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. */
-  watch(watcher: ExecutionWatcher): void {
+  /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. @param tier from now on. */
+  watch(watcher: ExecutionWatcher, tier: Tier = this.tier): void {
     this.processor.watcher = watcher;
+    this.tier = tier;
   }
 
   get vcpu(): number {
     return this.vcpus.current;
   }
 
+  get resetAt(): number {
+    return this.state.resetAt;
+  }
+
   get processors(): number {
     return this.config.vcpus;
   }
 
-  private get board(): Board {
+  get board(): Board {
     return { vcpus: this.processors, timerBits: this.state.devices.acpi.timerBits };
   }
 
@@ -210,6 +180,15 @@ export class Machine implements ProcessorHost {
       commandLine: image.commandLine,
       registers: encodeDelta(entry),
     });
+    this.restart.keepImage(image);
+  }
+
+  /**
+   * Gives a machine whose state came from elsewhere the image that it booted: it loads it again when the guest resets it.
+   * @param image the one that `state.boot` names.
+   */
+  keepImage(image: BootImage): void {
+    this.restart.keepImage(image);
   }
 
   /** @throws InputError for what this machine cannot take. */
@@ -304,7 +283,8 @@ export class Machine implements ProcessorHost {
 
   /** Takes what runs, RAM apart. The machine must be between two calls of `run` or `advance`. */
   capture(): MachinePoint {
-    return capturePoint(this.state, this.engine.shadow, { retired: this.instructions, unstated: this.unstated });
+    const { instructions: retired, unstated, interrupted } = this;
+    return capturePoint(this.state, this.engine.shadow, { retired, unstated, interrupted });
   }
 
   /**
@@ -319,8 +299,8 @@ export class Machine implements ProcessorHost {
     this.engine.flush(undefined);
     this.deadline = undefined;
     this.release = undefined;
-    this.ending = null;
-    this.interrupted = undefined;
+    this.request = null;
+    this.interrupted = point.interrupted;
     this.paravirt?.restored();
   }
 
@@ -328,10 +308,11 @@ export class Machine implements ProcessorHost {
   private loop(limit: InstructionCount, early: boolean): AdvanceStop {
     this.barrenEvents = 0;
     for (;;) {
+      if (this.request !== null) this.grantRequest(this.request);
       if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
-      if (early && this.instructions >= limit && this.ending === null) return 'limit';
+      if (early && this.instructions >= limit && this.state.ended === null) return 'limit';
       const deadline = this.runDeadlines();
-      if (this.ending !== null) this.end(this.ending.reason, this.ending.status);
+      if (this.request !== null) continue;
       if (this.state.ended !== null) return 'ended';
       if (this.pausing) return 'paused';
       this.paravirt?.attend(this.vcpu);
@@ -345,6 +326,11 @@ export class Machine implements ProcessorHost {
       }
       this.runUntil(Math.min(limit, this.instructionAt(deadline), this.turnEnd));
     }
+  }
+
+  private grantRequest(request: NonNullable<Decision['request']>): void {
+    this.request = null;
+    this.restart.grant(request);
   }
 
   /** No vCPU will ever take what a device may raise. */
@@ -382,6 +368,11 @@ export class Machine implements ProcessorHost {
     if (interrupted !== undefined && this.vcpus.canRun(interrupted)) this.passTurn(interrupted);
   }
 
+  /** Lets a vCPU run, whatever it does now. */
+  giveTurn(vcpu: number): void {
+    if (vcpu !== this.vcpu) this.passTurn(vcpu);
+  }
+
   /** @returns false when nobody else can run. */
   private passTurn(next = this.vcpus.next(true)): boolean {
     this.interrupted = undefined;
@@ -403,11 +394,10 @@ export class Machine implements ProcessorHost {
 
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
-    while (this.state.ended === null && this.ending === null) {
+    while (this.state.ended === null && this.request === null) {
       this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
       if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
       this.flushRun();
-      this.interrupted = undefined;
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
@@ -446,11 +436,6 @@ export class Machine implements ProcessorHost {
     }
   }
 
-  /** Whether the instruction that comes next is one to stop before. */
-  private stopsHere(watch: StopWatch): boolean {
-    return watch.stopsBefore(this.nextInstruction);
-  }
-
   /** The linear address of the instruction that comes next. */
   get nextInstruction(): bigint {
     const { codeMode } = this.engine;
@@ -460,12 +445,11 @@ export class Machine implements ProcessorHost {
 
   /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */
   private step(known: DecodedInstruction | undefined): void {
-    if (this.stopWatch?.watchesCode === true && !this.setsOut && this.stopsHere(this.stopWatch)) {
+    if (this.stopWatch?.watchesCode === true && !this.setsOut && this.stopWatch.stopsBefore(this.nextInstruction)) {
       this.pausing = true;
       return;
     }
     this.setsOut = false;
-    this.interrupted = undefined;
     this.processor.step(known);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();
@@ -539,7 +523,7 @@ export class Machine implements ProcessorHost {
         this.signal(signal);
         this.favour(signal.vcpu);
       }
-      this.ending ??= left.end;
+      this.request ??= left.request;
       this.paravirt?.interruptsArrived();
       left = settle(this.state.devices, this.now);
     }
@@ -550,7 +534,9 @@ export class Machine implements ProcessorHost {
     const cpu = this.vcpus.reader(vcpu);
     const boundary = kind === 'sipi' ? withStartup(cpu, vector) : cpu.get(R.boundary) | bits[kind];
     if (boundary === undefined) return;
+    const came = boundary & ~cpu.get(R.boundary);
     this.state1({ type: 'cpu.pended', what: kind, registers: encodeDelta([[R.boundary, boundary]]) }, 0, vcpu);
+    if (vcpu === this.vcpu) this.processor.keepPending(came);
   }
 
   end(reason: EndReason, status: number): void {
@@ -571,7 +557,7 @@ export class Machine implements ProcessorHost {
 
   acknowledge(): number {
     const { vector, events } = decideAcknowledge(this.state.devices, this.vcpu);
-    this.apply({ events, signals: [], end: null });
+    this.apply({ events, signals: [], request: null });
     if (events.some(({ type }) => type === 'lapic.acknowledged')) this.paravirt?.interruptTaken(this.vcpu);
     return vector;
   }
@@ -586,10 +572,23 @@ export class Machine implements ProcessorHost {
     if (this.vcpu === 0) this.apply(decideNumericError(this.state.devices, asserted));
   }
 
+  ringDoorbell(apicId: number): void {
+    for (const { vcpu, registers } of this.vcpus.answerDoorbell(apicId)) {
+      this.stateEvent({ type: 'avic.doorbell', registers }, 0, vcpu);
+      this.favour(vcpu);
+    }
+  }
+
   resetDevicesOfVcpu(): void {
     this.paravirt?.settleEoi(this.vcpu);
     this.paravirt?.reset(this.vcpu);
     this.apply(decideInit(this.state.devices, this.vcpu));
+  }
+  atResetVector(): void {
+    this.restart.atResetVector();
+  }
+  shutDown(): void {
+    this.restart.shutDown();
   }
 
   readDevice(address: SPA, size: number): bigint {
@@ -601,7 +600,7 @@ export class Machine implements ProcessorHost {
       this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: false, value }, 0);
       return value;
     }
-    this.apply({ events: read.events, signals: [], end: null });
+    this.apply({ events: read.events, signals: [], request: null });
     return BigInt(read.value);
   }
 
@@ -634,7 +633,7 @@ export class Machine implements ProcessorHost {
       this.stateEvent({ type: 'bus.unclaimed', space: 'port', address: port, size, write: false, value }, 0);
       return value;
     }
-    this.apply({ events: read.events, signals: [], end: null });
+    this.apply({ events: read.events, signals: [], request: null });
     return BigInt(read.value);
   }
 

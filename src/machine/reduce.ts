@@ -18,17 +18,24 @@ import {
   reduceClock,
   reduceDevices,
 } from './devices/devices.js';
+import { initializeDevices, resetDevices } from './devices/system-reset.js';
 import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
 import { Activity, applyDelta, R, type Registers, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
 import { applyVmcbDelta, emptyVmcbWords, type VmcbWords } from './layout/vmcb.js';
 import { initialParavirt, type ParavirtState, reduceParavirt } from './paravirt/state.js';
-import { u64 } from './units.js';
+import { nanoseconds, u64 } from './units.js';
 
 export interface VcpuState {
   readonly registers: Registers;
   /** Model-specific registers without a slot. */
-  readonly msrs: StoredMsrs;
+  msrs: StoredMsrs;
+}
+
+/** What the machine booted, and boots again: its bytes are the host's to keep. */
+export interface BootSource {
+  readonly imageDigest: string;
+  readonly commandLine: string;
 }
 
 export interface MachineState {
@@ -45,6 +52,10 @@ export interface MachineState {
   /** State of the random numbers: the seed plus the draws. */
   entropy: bigint;
   ended: { readonly reason: EndReason; readonly status: number } | null;
+  /** Virtual time of the last RESET: nanoseconds, 0 for power-on. */
+  resetAt: number;
+  /** Null before the first boot. */
+  boot: BootSource | null;
   /** Null on bare hardware. */
   readonly paravirt: ParavirtState | null;
 }
@@ -62,7 +73,7 @@ export function initialState(config: MachineConfig): MachineState {
       extended: system.has('extapic'),
     },
   });
-  handOver(devices);
+  handOver(devices, nanoseconds(0));
   return {
     vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),
     schedule: { vcpu: 0, until: config.quantumInstructions },
@@ -72,16 +83,25 @@ export function initialState(config: MachineConfig): MachineState {
     skippedNanoseconds: 0,
     entropy: 0n,
     ended: null,
+    resetAt: 0,
+    boot: null,
     paravirt: config.paravirt === 'kvm' ? initialParavirt(config.vcpus) : null,
   };
 }
 
-/** The bootstrap processor runs, the others wait for its start-up interrupts, as a BIOS leaves them. */
-function initialVcpu(profile: CpuProfile, vcpu: number): VcpuState {
+const initialVcpu = (profile: CpuProfile, vcpu: number): VcpuState => ({
+  registers: powerOnRegisters(profile, vcpu) as Registers,
+  msrs: {},
+});
+
+/**
+ * Every register, by slot: the bootstrap processor runs, the others wait for its start-up interrupts, as a BIOS leaves
+ * them.
+ */
+export function powerOnRegisters(profile: CpuProfile, vcpu: number): readonly bigint[] {
   const reset = new Map([...resetRegisters(profile), ...handedOverRegisters(profile)]);
   if (vcpu !== 0) reset.set(R.activity, Activity.WAIT_FOR_SIPI);
-  const registers = Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
-  return { registers: registers as Registers, msrs: {} };
+  return Array.from({ length: SLOT_COUNT }, (_, slot) => reset.get(slot as Slot) ?? 0n);
 }
 
 /** Applies `event` of vCPU `vcpu` in place. */
@@ -100,9 +120,30 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'svm.injected':
     case 'svm.gif':
     case 'svm.invlpga':
+    case 'avic.written':
+    case 'avic.doorbell':
+    case 'avic.acknowledged':
     case 'paravirt.hypercall':
+    case 'firmware.resumed':
+    case 'firmware.booted':
+      applyDelta(registersOf(state, vcpu), event.registers);
+      return;
     case 'input.boot':
       applyDelta(registersOf(state, vcpu), event.registers);
+      state.boot = { imageDigest: event.imageDigest, commandLine: event.commandLine };
+      return;
+    case 'cpu.reset':
+      applyDelta(registersOf(state, vcpu), event.registers);
+      (state.vcpus[vcpu] as VcpuState).msrs = {};
+      return;
+    case 'machine.reset':
+      resetDevices(state.devices, nanoseconds(event.at));
+      state.resetAt = event.at;
+      // No processor has a VMCB cached any more.
+      for (const vmcb of Object.keys(state.vmcbs)) delete state.vmcbs[vmcb];
+      return;
+    case 'firmware.initialized':
+      initializeDevices(state.devices, nanoseconds(event.at));
       return;
     case 'cpu.msr':
       applyDelta(registersOf(state, vcpu), event.registers);

@@ -9,10 +9,11 @@ import { decideBoundary } from './cpu/interrupts.js';
 import type { SlotReader } from './cpu/mode.js';
 import { monitorHit } from './cpu/monitor.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
-import { cpuInterruptPending } from './devices/devices.js';
-import { Activity, R, type RegisterFile, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
+import { cpuInterruptPending, physicalID } from './devices/devices.js';
+import { Activity, R, type RegisterDelta, type RegisterFile, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
 import type { PhysicalMemory } from './mmu/memory.js';
 import type { MachineState, VcpuState } from './reduce.js';
+import { answerDoorbell } from './svm/avic.js';
 import type { Engine } from './wasm/engine.js';
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -87,6 +88,13 @@ export class Vcpus {
       if (this.canRun(vcpu) || (monitors && monitorHit(this.reader(vcpu), this.memory))) return vcpu;
     }
     return undefined;
+  }
+
+  /** What AVIC's signal to a physical APIC ID changes, and where: at most one guest hears it. */
+  answerDoorbell(apicId: number): readonly { readonly vcpu: number; readonly registers: RegisterDelta }[] {
+    const vcpu = this.state.devices.localApics.findIndex((apic) => physicalID(apic) === apicId);
+    const registers = vcpu < 0 ? undefined : answerDoorbell(this.reader(vcpu), this.memory);
+    return registers === undefined ? [] : [{ vcpu, registers }];
   }
 
   /** It runs, or an event of its own is due. */

@@ -30,6 +30,7 @@ export class Workbench implements ProcessorHost {
   readonly profile: CpuProfile;
   readonly nested: NestedVirtualization;
   readonly now: Nanoseconds = nanoseconds(0);
+  readonly resetAt = 0;
   readonly externalPending = false;
   readonly ferr = false;
   readonly ignne = false;
@@ -102,7 +103,7 @@ export class Workbench implements ProcessorHost {
   }
   countPlain(): void {}
   stalls(): void {}
-  end(): void {
+  shutDown(): void {
     this.isShutDown = true;
   }
   acknowledge(): number {
@@ -110,6 +111,8 @@ export class Workbench implements ProcessorHost {
   }
   driveFerr(): void {}
   resetDevicesOfVcpu(): void {}
+  atResetVector(): void {}
+  ringDoorbell(): void {}
   readDevice(_address: number, size: number): bigint {
     return (1n << BigInt(8 * size)) - 1n;
   }

@@ -59,6 +59,10 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'svm.invlpga': ({ linear, asid }) => `INVLPGA ${hex(linear)} asid=${asid}`,
   'svm.stale': ({ vmcb, clean, ignored }) =>
     `clean bits ${hex(clean)} of vmcb=${hex(vmcb)} are wrong:${vmcbText('ignored', ignored)}`,
+  'avic.written': ({ offset, value }) => `virtual APIC ${hex(offset)} := ${hex(value)}`,
+  'avic.doorbell': () => 'doorbell',
+  'avic.acknowledged': ({ vector }) =>
+    vector === null ? 'virtual APIC: the interrupt is gone' : `virtual APIC gave interrupt ${hex(vector)}`,
   'input.boot': ({ imageDigest, commandLine }) =>
     `input: boot of image ${imageDigest.slice(0, 12)}, command line ${JSON.stringify(commandLine)}`,
   'input.serial': ({ data }) => `input: serial ${bytesText(data)}`,
@@ -73,6 +77,11 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'time.skipped': ({ nanoseconds }) => `skipped ${nanoseconds} ns`,
   'bus.unclaimed': ({ space, address, size, write, value }) =>
     `${space} ${hex(address)} is nobody's: ${write ? `write of ${hex(value)}` : 'read'}, ${size} bytes`,
+  'cpu.reset': () => 'RESET',
+  'machine.reset': ({ at }) => `RESET of the devices at ${at} ns`,
+  'firmware.resumed': ({ code }) => `firmware: shutdown code ${hex(code)}, goes on where 40:67h says`,
+  'firmware.initialized': ({ at }) => `firmware: devices set up at ${at} ns`,
+  'firmware.booted': () => 'firmware: boot image loaded again',
   'machine.ended': ({ reason, status }) => `ended: ${reason}, status ${status}`,
   'uart.transmitted': ({ byte }) => `uart transmitted ${bytesText([byte])}`,
   'uart.received': ({ data }) => `uart received ${bytesText(data)}`,
@@ -93,7 +102,8 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'paravirt.page-ready': ({ vcpu, token }) => `vCPU ${vcpu}: page ready, token ${hex(token)}`,
 };
 
-const INJECTED_KINDS: Readonly<Record<number, string>> = {
+/** EVENTINJ.TYPE in words (APM vol.2 §15.20 Event Injection). */
+export const INJECTED_KINDS: Readonly<Record<number, string>> = {
   0: 'interrupt',
   2: 'NMI',
   3: 'exception',

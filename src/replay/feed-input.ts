@@ -1,19 +1,13 @@
-/** Gives a machine an input from a tape. */
+/** Gives a machine an input from a tape, and the image that it booted. */
 import type { JournalReader, JournalRecord } from '../journal/index.js';
-import { InputError, type Machine } from '../machine/index.js';
+import { type BootImage, type BootSource, InputError, type Machine } from '../machine/index.js';
 
 /** @throws InputError when the tape lacks what the input names, or the input is of a newer vmtape. */
 export function feedInput(machine: Machine, reader: JournalReader, { event }: JournalRecord): void {
   switch (event.type) {
-    case 'input.boot': {
-      const { imageDigest, commandLine } = event;
-      const bytes = reader.blob(imageDigest);
-      if (bytes === undefined) {
-        throw new InputError('tape', `it has no image ${imageDigest}, which it boots`, 'Run vmtape verify on it.');
-      }
-      machine.boot({ bytes, digest: imageDigest, commandLine });
+    case 'input.boot':
+      machine.boot(imageOf(reader, event));
       return;
-    }
     case 'input.clock':
     case 'input.entropy':
     case 'input.serial':
@@ -33,4 +27,19 @@ export function feedInput(machine: Machine, reader: JournalReader, { event }: Jo
         'Use a newer one.',
       );
   }
+}
+
+/**
+ * Gives a machine that was put to a place of the tape the image that it booted before: a reset may load it again.
+ * @throws InputError when the tape lacks it.
+ */
+export function giveImage(machine: Machine, reader: JournalReader): void {
+  const { boot } = machine.state;
+  if (boot !== null) machine.keepImage(imageOf(reader, boot));
+}
+
+function imageOf(reader: JournalReader, { imageDigest, commandLine }: BootSource): BootImage {
+  const bytes = reader.blob(imageDigest);
+  if (bytes !== undefined) return { bytes, digest: imageDigest, commandLine };
+  throw new InputError('tape', `it has no image ${imageDigest}, which it boots`, 'Run vmtape verify on it.');
 }

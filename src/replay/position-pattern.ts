@@ -3,7 +3,7 @@
  *
  * - `start`, `end`;
  * - `#seq`: the boundary with so many events before it;
- * - `icount:seq`: the same, and its instruction count is checked;
+ * - `icount:seq`: the same, and its instruction count is checked: that there, or one amid the run that follows;
  * - `icount`: as soon as so many instructions have retired, which may be amid a run;
  * - `vmexit[3]`, `vmexit:cpuid[0]`, `vmrun[-1]`, `cpu.exception:14`: the boundary right before the n-th event of a kind,
  *   counted from 0, from the end when negative; the first one without brackets. A kind is an event's type or the last
@@ -38,11 +38,16 @@ export function resolvePosition(reader: JournalReader, pattern: string): Positio
 
 function requireBoundary(reader: JournalReader, text: string, { icount, seq }: Position): Position {
   const boundary = boundaryAt(reader, text, seq);
-  if (boundary.icount !== icount) {
+  if (boundary.icount !== icount && !isAmidRun(reader, { icount, seq }, boundary)) {
     const problem = `the boundary after ${seq} events is ${formatPosition(boundary)}`;
     throw new InputError(`position ${text}`, problem, `Write that, or #${seq}.`);
   }
-  return boundary;
+  return { icount, seq };
+}
+
+function isAmidRun(reader: JournalReader, { icount, seq }: Position, boundary: Position): boolean {
+  const next = reader.records(seq).next().value ?? undefined;
+  return next?.event.type === 'cpu.ran' && boundary.icount < icount && icount <= next.position.icount;
 }
 
 function boundaryAt(reader: JournalReader, text: string, seq: bigint): Position {

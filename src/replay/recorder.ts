@@ -16,6 +16,9 @@ export interface RecorderOptions extends SessionOptions {
   readonly vmtapeVersion: string;
   /** How often checkpoints are taken, each with digests of the state; when absent, only at the end. */
   readonly checkpointEvery?: CheckpointInterval | undefined;
+  /** Hears when a checkpoint begins, and when it is handed to the writer, with the bytes of the pages in it: a bench. */
+  readonly beforeCheckpoint?: (() => void) | undefined;
+  readonly onCheckpoint?: ((pageBytes: number) => void) | undefined;
   /** Sees every event once it is appended: a console, a counter. */
   readonly observe?: EventSink | undefined;
 }
@@ -39,7 +42,10 @@ export class Recorder {
    * Boots the machine and begins the tape.
    * @throws InputError for an image or configuration, before there is a tape; TapeInputError, TapeWriteError.
    */
-  constructor(store: JournalStore, options: RecorderOptions) {
+  constructor(
+    store: JournalStore,
+    private readonly options: RecorderOptions,
+  ) {
     const { image, vmtapeVersion, checkpointEvery, observe } = options;
     // The image may be refused: until it is not, there is no tape, and what the machine states waits.
     const waiting: StatedEvent[] = [];
@@ -123,7 +129,11 @@ export class Recorder {
   }
 
   private checkpoint(): void {
+    this.options.beforeCheckpoint?.();
     for (const [kind, value] of Object.entries(digestsWithoutRam(this.machine))) this.writer.appendDigest(kind, value);
-    this.writer.putCheckpoint(this.taker.take(this.writer.end));
+    const checkpoint = this.taker.take(this.writer.end);
+    const pageBytes = checkpoint.contents.length;
+    this.writer.putCheckpoint(checkpoint);
+    this.options.onCheckpoint?.(pageBytes);
   }
 }

@@ -24,6 +24,7 @@ import {
   type StatedEvent,
 } from '../machine/index.js';
 import { type DivergenceCause, ReplayDivergence } from './divergence.js';
+import { checkpointBefore, enterCheckpoint } from './enter-checkpoint.js';
 import { EventComparer } from './event-comparer.js';
 import { feedInput } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
@@ -46,6 +47,8 @@ export type ReplayOutcome =
   | { readonly kind: 'diverged'; readonly divergence: ReplayDivergence };
 
 export interface ReplayerOptions {
+  /** Start at the last checkpoint at or before this boundary instead of the start. */
+  readonly from?: Position | undefined;
   /** Stop at this boundary instead of the end. The machine then stands there: see `Replayer.machine`. */
   readonly to?: Position | undefined;
   /** Sees every event that was found the same. */
@@ -62,6 +65,8 @@ class StopReplay extends Error {
 export class Replayer {
   /** The machine. It stands where the replay does, at a boundary; after a divergence, behind the event that differed. */
   readonly machine: Machine;
+  /** Where the replay began. */
+  readonly start: Position;
   private readonly session: SessionConfig;
   private readonly cursor: TapeCursor;
   private readonly comparer: EventComparer;
@@ -83,17 +88,21 @@ export class Replayer {
   ) {
     requireSameModel(reader.header);
     this.session = sessionConfig(reader.header);
-    this.cursor = new TapeCursor(reader);
-    this.comparer = new EventComparer(this.cursor, reader);
+    const checkpoint = options.from && reader.checkpoint(checkpointBefore(reader, options.from)?.id ?? 0);
+    this.start = checkpoint?.position ?? START;
+    this.cursor = new TapeCursor(reader, this.start.seq);
+    this.comparer = new EventComparer(this.cursor, reader, this.start);
     this.end = options.to ?? reader.end;
     this.endIcount = exactNumber(this.end.icount);
     this.endSeq = exactNumber(this.end.seq);
     this.machine = new Machine(this.session.machine, (stated) => this.take(stated));
+    if (checkpoint !== undefined) enterCheckpoint(this.machine, reader, checkpoint);
+    this.ended = this.machine.state.ended !== null;
     this.ram = new RamDigester(this.machine.memory);
     this.keepRegisters();
   }
 
-  /** Number of events found the same so far. */
+  /** The number of the next event: all before it, from the start of the replay on, were found the same. */
   get compared(): number {
     return this.comparer.compared;
   }

@@ -27,7 +27,8 @@ export const sliceEnd = ({ sliceInstructions }: SessionConfig, retired: number):
   (Math.floor(retired / sliceInstructions) + 1) * sliceInstructions;
 
 export function describeSession(config: SessionConfig, vmtapeVersion: string): TapeDescription {
-  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt } = config.machine;
+  const { machine } = config;
+  const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt, reset } = machine;
   return {
     vmtapeVersion,
     machineVersion: String(MACHINE_MODEL_VERSION),
@@ -40,6 +41,7 @@ export function describeSession(config: SessionConfig, vmtapeVersion: string): T
         deviations: [...deviations],
         nanosecondsPerInstruction,
         paravirt,
+        reset,
       },
       sliceInstructions: config.sliceInstructions,
     },

@@ -79,8 +79,8 @@ function vmcbDigest({ vmcbs }: MachineState): Uint8Array {
 }
 
 function machineDigest(state: MachineState, retired: InstructionCount): Uint8Array {
-  const { schedule, holds, skippedNanoseconds, entropy, ended, paravirt } = state;
-  const fields = { schedule, holds, skippedNanoseconds, entropy, ended, retired: Number(retired) };
+  const { schedule, holds, skippedNanoseconds, entropy, ended, resetAt, boot, paravirt } = state;
+  const fields = { schedule, holds, skippedNanoseconds, entropy, ended, resetAt, boot, retired: Number(retired) };
   // Bare hardware has nothing of L0's to digest.
   return sha256(canonicalBytes(paravirt === null ? fields : { ...fields, paravirt }));
 }

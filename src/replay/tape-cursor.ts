@@ -24,11 +24,12 @@ export class TapeCursor {
   private readonly inputs: JournalRecord[] = [];
   private readonly inputStarts: InputStarts;
   private readonly digests: Generator<StateDigest, void, void>;
-  private aheadDigest: StateDigest | undefined;
+  /** Undefined until somebody asks, null past the last. */
+  private aheadDigest: StateDigest | null | undefined;
   /** Everything up to this instruction has been looked through for inputs. */
   private knownTo = 0n;
 
-  /** @param from number of the event to begin with; from elsewhere than the start, state digests are left out. */
+  /** @param from number of the event to begin with. */
   constructor(
     private readonly reader: JournalReader,
     private readonly from = 0n,
@@ -36,8 +37,7 @@ export class TapeCursor {
     this.end = reader.end;
     this.unread = from === 0n ? reader.chunksAhead() : reader.chunks(from);
     this.inputStarts = InputStarts.of(reader.header.events);
-    this.digests = from === 0n ? reader.digests() : noDigests();
-    this.advanceDigest();
+    this.digests = reader.digests();
   }
 
   /** Ends the reading ahead; the replay is over. */
@@ -69,23 +69,25 @@ export class TapeCursor {
 
   /** The next state digest that the replay has not reached. */
   get nextDigest(): StateDigest | undefined {
-    return this.aheadDigest;
+    if (this.aheadDigest === undefined) this.advanceDigest();
+    return this.aheadDigest ?? undefined;
   }
 
   /** Takes all digests of the next boundary that has any. */
   takeDigests(): readonly StateDigest[] {
     const taken: StateDigest[] = [];
-    const seq = this.aheadDigest?.position.seq;
-    while (this.aheadDigest !== undefined && this.aheadDigest.position.seq === seq) {
-      taken.push(this.aheadDigest);
+    const first = this.nextDigest;
+    for (let next = first; next !== undefined && next.position.seq === first?.position.seq; next = this.nextDigest) {
+      taken.push(next);
       this.advanceDigest();
     }
     return taken;
   }
 
   private advanceDigest(): void {
-    const { done, value } = this.digests.next();
-    this.aheadDigest = done === true || value.position.seq > this.end.seq ? undefined : value;
+    let next = this.digests.next();
+    while (next.done !== true && next.value.position.seq < this.from) next = this.digests.next();
+    this.aheadDigest = next.done === true || next.value.position.seq > this.end.seq ? null : next.value;
   }
 
   /** @returns false when there is none left. */
@@ -114,8 +116,6 @@ export class TapeCursor {
 
 /** A reader may hold chunks for a while; then they are not looked through again. */
 const inputsOfChunks = new WeakMap<Chunk, readonly JournalRecord[]>();
-
-function* noDigests(): Generator<StateDigest, void, void> {}
 
 const START_BYTES = 4;
 

@@ -2,10 +2,17 @@
  * Runs a machine along a tape, from any place on it: feeds its inputs where they stood and compares every event. Other than
  * the replayer it may stop and go on anywhere between two steps of the machine; where it stops shows in no event.
  */
-import type { JournalReader, Position } from '../journal/index.js';
-import { type Hit, instructionCount, Machine, type MachinePoint, type StatedEvent } from '../machine/index.js';
+import { formatPosition, type JournalReader, type Position } from '../journal/index.js';
+import {
+  type EventSink,
+  type Hit,
+  instructionCount,
+  Machine,
+  type MachinePoint,
+  type StatedEvent,
+} from '../machine/index.js';
 import { EventComparer } from './event-comparer.js';
-import { feedInput } from './feed-input.js';
+import { feedInput, giveImage } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
 import { TapeCursor } from './tape-cursor.js';
 
@@ -16,7 +23,7 @@ export class FollowingError extends Error {
     readonly position: Position,
     what: string,
   ) {
-    super(`at ${position.icount}:${position.seq} ${what}. Replay the tape to see how they differ`);
+    super(`at ${formatPosition(position)} ${what}. Replay the tape to see how they differ`);
   }
 }
 
@@ -33,9 +40,13 @@ export interface Target {
 
 export class TapeFollower {
   readonly machine: Machine;
+  /** Sees every event that was found the same. */
+  observe: EventSink | undefined;
   private readonly session: SessionConfig;
   private cursor: TapeCursor;
   private comparer: EventComparer;
+  /** Digest of the boot image that the machine was given last. */
+  private imageGiven: string | undefined;
   /** Every event ends a step. */
   private stepping = false;
   /** The number of events at which to stop. */
@@ -58,6 +69,9 @@ export class TapeFollower {
   enter(position: Position, point: MachinePoint): void {
     this.cursor.close();
     this.machine.restore(point);
+    const image = this.machine.state.boot?.imageDigest;
+    if (image !== this.imageGiven) giveImage(this.machine, this.reader);
+    this.imageGiven = image;
     this.cursor = new TapeCursor(this.reader, position.seq);
     this.comparer = new EventComparer(this.cursor, this.reader, position);
   }
@@ -134,6 +148,7 @@ export class TapeFollower {
     const { comparer } = this;
     if (BigInt(comparer.compared) >= this.reader.end.seq) throw new PastEnd('the tape ends amid a step');
     if (!comparer.accept(stated)) this.refuse(`the machine states ${stated.event.type}, and the tape something else`);
+    this.observe?.(stated);
     if (this.stepping || comparer.compared >= this.pauseSeq) this.machine.pause();
   }
 

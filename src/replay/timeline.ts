@@ -7,8 +7,9 @@
  * It stands between two steps of the machine. A position amid a step (between a #VMEXIT and what the same instruction states
  * after it) is none of its places: whoever asks for one gets the last place before it.
  */
-import { comparePositions, type JournalReader, type Position, START } from '../journal/index.js';
+import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../journal/index.js';
 import {
+  type EventSink,
   FIRST_EPOCH,
   type Hit,
   type Machine,
@@ -24,7 +25,7 @@ import { runCost } from './run-cost.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
 
 /** Nanoseconds of running below which moments are not worth their place. */
-const DENSEST = 2_000_000;
+const DENSEST = 100_000;
 /** Moments on a long way, where the tape has no checkpoints. */
 const SPARSEST = 200_000_000;
 
@@ -44,6 +45,11 @@ export type Work<Result> = Generator<Position, Result, void>;
 /** Thrown when `Control.tick` gives up; the timeline stands where it was before. */
 export class Cancelled extends Error {
   override name = 'Cancelled';
+}
+
+export interface HitPlace {
+  readonly position: Position;
+  readonly hit: Hit;
 }
 
 export type Stop =
@@ -91,6 +97,11 @@ export class Timeline {
     this.follower.close();
   }
 
+  /** Tells of every event of the way from now on, also of those that were told before. */
+  observe(sink: EventSink): void {
+    this.follower.observe = sink;
+  }
+
   // Going somewhere
 
   /** @returns the place that it stands at: the last one at or before `to`, which may be where a run to there ends. */
@@ -122,7 +133,8 @@ export class Timeline {
   /** `seekInstruction` as work. */
   *seekingInstruction(icount: bigint): Work<Position> {
     this.disarm();
-    const target = { icount, seq: 0n };
+    // No more than a lower bound for the number of events.
+    const target = { icount, seq: this.reader.chunkAtIcount(icount)?.start.seq ?? 0n };
     yield* this.orBack(this.approach(comparePositions(target, this.end) > 0 ? this.end : target));
     return this.position;
   }
@@ -208,7 +220,7 @@ export class Timeline {
     let to = this.position;
     while (comparePositions(to, first) > 0) {
       const from = this.moments.before(to);
-      const found = yield* this.lastHit(from, to);
+      const found = yield* this.findingLastHit(from, to, false);
       if (found !== undefined && comparePositions(found.position, first) > 0) {
         this.disarm();
         yield* this.approach(found.position);
@@ -221,19 +233,27 @@ export class Timeline {
     return { kind: 'end' };
   }
 
-  /** The last hit in a stretch, its end excluded. */
-  private *lastHit(from: Position, to: Position): Work<{ position: Position; hit: Hit } | undefined> {
-    const stretch = `${from.icount}:${from.seq}-${to.icount}:${to.seq}`;
+  /**
+   * The last stop point in a stretch, of which `from` is a place; its end is included when `inclusive`. The timeline stands
+   * somewhere in it then.
+   */
+  lastHit(from: Position, to: Position, control?: Control, inclusive = false): HitPlace | undefined {
+    return finish(this.findingLastHit(from, to, inclusive), control);
+  }
+
+  private *findingLastHit(from: Position, to: Position, inclusive: boolean): Work<HitPlace | undefined> {
+    const stretch = `${formatPosition(from)}-${formatPosition(to)}${inclusive}`;
     if (this.searched.has(stretch)) return undefined;
     this.disarm();
-    this.enter(this.load(from));
+    yield* this.approach(from);
     this.arm();
-    let last: { position: Position; hit: Hit } | undefined;
+    let last: HitPlace | undefined;
     while (comparePositions(this.position, to) < 0) {
       yield this.position;
       const hit = this.follower.run(to);
       this.keepOnTheWay();
-      if (hit === undefined || comparePositions(this.position, to) >= 0 || !this.accepts(hit)) continue;
+      const order = comparePositions(this.position, to);
+      if (hit === undefined || order > 0 || (order === 0 && !inclusive) || !this.accepts(hit)) continue;
       last = { position: this.position, hit };
     }
     if (last === undefined) this.searched.add(stretch);
@@ -252,28 +272,23 @@ export class Timeline {
 
   // The way
 
-  /** Goes to the first place at or after `target`, and keeps moments on the way. */
-  private *approach(target: Position): Work<void> {
+  /**
+   * Goes to the first place at or after `target`, and keeps moments on the way.
+   * @param estimate about the same place, where its number of events is better known.
+   */
+  private *approach(target: Position, estimate = target): Work<void> {
     const nearest = this.moments.atOrBefore(target);
     const here = this.position;
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
     if (!ahead) this.enter(this.load(nearest));
-    if (comparePositions(this.position, START) === 0) yield* this.leaveStart(target);
     const start = this.position;
-    const cost = runCost(start, target);
+    const cost = runCost(start, estimate);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
-      const stop = partOfWay(start, target, 1 - left / cost);
+      const stop = partOfWay(start, estimate, 1 - left / cost);
       yield* this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop);
       this.keep();
     }
     yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
-  }
-
-  /** Before the image is loaded there is no code; a way that begins after it finds what is decoded still there. */
-  private *leaveStart(target: Position): Work<void> {
-    const first = { icount: 1n, seq: target.seq };
-    yield* this.runWhile((at) => at.icount === 0n && comparePositions(at, target) < 0, first);
-    if (this.position.icount > 0n) this.keep();
   }
 
   private *runWhile(goesOn: (at: Position) => boolean, stop: Position): Work<void> {
@@ -290,7 +305,8 @@ export class Timeline {
     // An instruction back and then step by step; a place where much happened without an instruction has many steps.
     const base = this.moments.before(position);
     const from = comparePositions(base, earlier) > 0 ? base : { icount: earlier.icount, seq: base.seq };
-    yield* this.approach(from);
+    yield* this.approach(from, position);
+    this.keep();
     let before = this.position;
     while (comparePositions(this.position, position) < 0) {
       yield this.position;

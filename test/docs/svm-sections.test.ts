@@ -36,6 +36,7 @@ const SUBSECTIONS: ReadonlyMap<number, number> = new Map([
   [16, 2],
   [21, 10],
   [25, 14],
+  [29, 10],
   [30, 5],
   [33, 2],
 ]);

@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -55,10 +55,10 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                 compile "$name-l2.S" "$work/$name-l2.o"
                 objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
                 ;;
-        lost-wakeup)
+        lost-wakeup | avic)
                 compile smp-start.S "$work/smp-start.o"
-                compile lost-wakeup-l2.S "$work/lost-wakeup-l2.o"
-                objects="$objects $work/smp-start.o $work/lost-wakeup-l2.o $work/svm.o $work/svm-run.o"
+                compile "$name-l2.S" "$work/$name-l2.o"
+                objects="$objects $work/smp-start.o $work/$name-l2.o $work/svm.o $work/svm-run.o"
                 ;;
         smp)
                 compile smp-start.S "$work/smp-start.o"

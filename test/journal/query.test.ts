@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../../src/journal/memory-store.js';
-import { globMatcher, openViews, selectRecords, VIEW_COLUMNS, vmcbWrites } from '../../src/journal/query.js';
+import { globMatcher, RecordSource, selectRecords } from '../../src/journal/query.js';
 import type { JournalReader } from '../../src/journal/store.js';
 import type { StatedEvent } from '../../src/machine/events.js';
 import { DESCRIPTION, delta, nestedEvents } from './support.js';
@@ -47,64 +47,23 @@ describe('selecting records', () => {
     expect(globMatcher('[a-z]*')('cpu.ran')).toBe(false);
   });
 
-  it('reads the words of a VMCB delta', () => {
-    const words = new Uint8Array(20);
-    const view = new DataView(words.buffer);
-    view.setUint16(0, 0xaf, true);
-    view.setBigUint64(2, 2n ** 64n - 1n, true);
-    view.setUint16(10, 0x1ff, true);
-    view.setBigUint64(12, 5n, true);
-    expect([...vmcbWrites(words)]).toEqual([
-      { offset: 0x578, value: 2n ** 64n - 1n },
-      { offset: 0xff8, value: 5n },
-    ]);
-  });
-});
-
-describe('the views of a tape', () => {
-  const query = (sql: string): unknown[] => {
-    const database = openViews(tape());
-    const rows = database.prepare(sql).all();
-    database.close();
-    return rows;
-  };
-
-  it('are what VIEW_COLUMNS lists', () => {
-    for (const [view, columns] of Object.entries(VIEW_COLUMNS)) {
-      const [row] = query(`SELECT * FROM ${view}`);
-      expect(Object.keys(row as object)).toEqual(columns);
-    }
-    expect(Object.keys(VIEW_COLUMNS)).toEqual(['events', 'exits', 'injections', 'inputs', 'vmcb_writes']);
+  it('goes by instruction count, alone and with event numbers', () => {
+    const reader = tape();
+    const all = [...reader.records()];
+    const at = (filter: Parameters<typeof selectRecords>[1]) => [...selectRecords(reader, filter)];
+    const middle = all[200]?.position.icount ?? 0n;
+    expect(at({ fromIcount: middle })).toEqual(all.filter(({ position }) => position.icount >= middle));
+    expect(at({ toIcount: middle })).toEqual(all.filter(({ position }) => position.icount < middle));
+    expect(at({ fromIcount: middle, toIcount: middle + 1n, fromSeq: 200n })).toEqual(
+      all.filter(({ position: { icount, seq } }) => icount === middle && seq >= 200n),
+    );
+    expect(at({ fromIcount: 2n ** 60n })).toEqual([]);
   });
 
-  it('can be counted, grouped and joined', () => {
-    expect(query('SELECT count(*) AS events, sum(retired) > 0 AS ran FROM events')).toEqual([{ events: 403, ran: 1 }]);
-    expect(query('SELECT code, count(*) AS exits FROM exits GROUP BY code ORDER BY code LIMIT 2')).toEqual([
-      { code: 0x70, exits: 14 },
-      { code: 0x71, exits: 15 },
-    ]);
-    expect(
-      query('SELECT count(*) AS n FROM exits JOIN vmcb_writes w USING (seq) WHERE w."offset" = 0x70 AND value = code'),
-    ).toEqual([{ n: 100 }]);
-  });
-
-  it('show events with their place and payload, 64-bit values exact', () => {
-    expect(query("SELECT * FROM inputs WHERE kind = 'input.entropy'")).toEqual([
-      { seq: 1, icount: 0, vcpu: 0, kind: 'input.entropy', payload: '{"seed":"0xffffffffffffffff"}' },
-    ]);
-    expect(query('SELECT vcpu, kind, vector, error_code FROM injections')).toEqual([
-      { vcpu: 1, kind: 3, vector: 14, error_code: null },
-    ]);
-    expect(query('SELECT info2 FROM exits LIMIT 1')).toEqual([{ info2: -(2 ** 47) }]);
-    const [event] = query('SELECT level, retired, payload FROM events WHERE seq = 2') as { payload: string }[];
-    expect(JSON.parse(event?.payload ?? '')).toEqual({ registers: Buffer.from(delta(4, 0)).toString('hex') });
-  });
-
-  it('can be read in part', () => {
-    expect(query('SELECT min(seq) AS first, max(seq) AS last FROM events(100, 200)')).toEqual([
-      { first: 100, last: 199 },
-    ]);
-    expect(query('SELECT count(*) AS n FROM exits(0, 10)')).toEqual([{ n: 2 }]);
-    expect(query('SELECT min(seq) AS first FROM events(400)')).toEqual([{ first: 400 }]);
+  it('comes back to places it has read', () => {
+    const source = new RecordSource(tape());
+    const at = (seq: bigint) =>
+      [...source.select({ fromSeq: seq, toSeq: seq + 2n })].map(({ position }) => position.seq);
+    expect([at(7n), at(399n), at(7n), at(402n), at(403n)]).toEqual([[7n, 8n], [399n, 400n], [7n, 8n], [402n], []]);
   });
 });

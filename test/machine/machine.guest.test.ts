@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import type { Tier } from '../../src/machine/cpu/processor-host.js';
 import {
   DEFAULT_CONFIG,
   instructionCount,
@@ -31,6 +32,7 @@ interface How {
   /** Most instructions that one call of `advance` runs. */
   readonly slice?: number;
   readonly config?: Partial<MachineConfig>;
+  readonly tier?: Tier;
 }
 
 const plain = (_key: string, value: unknown): unknown => {
@@ -40,14 +42,15 @@ const plain = (_key: string, value: unknown): unknown => {
 
 function run(
   file: string,
-  { options = '', unixSeconds = 1_700_000_000, seed = 1n, slice = LIMIT, config }: How = {},
+  { options = '', unixSeconds = 1_700_000_000, seed = 1n, slice = LIMIT, config, tier = 'engine' }: How = {},
 ): Session {
   let output = '';
   const digest = createHash('sha256');
-  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, ...config }, (stated: StatedEvent) => {
+  const sink = (stated: StatedEvent): void => {
     if (stated.event.type === 'uart.transmitted') output += String.fromCharCode(stated.event.byte);
     digest.update(JSON.stringify(stated, plain));
-  });
+  };
+  const machine = new Machine({ ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, ...config }, sink, tier);
   machine.deliver({ type: 'input.clock', unixSeconds });
   machine.deliver({ type: 'input.entropy', seed });
   machine.boot({ bytes: guestImage(file), digest: file, commandLine: `${file} ${options}`.trim() });
@@ -78,6 +81,7 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['realmode.elf', 'strict=1', 'realmode.strict'],
   ['smp.elf', '', 'smp'],
   ['intercepts.elf', '', 'intercepts'],
+  ['avic.elf', '', 'avic'],
 ];
 
 describe('a sample guest', () => {
@@ -110,6 +114,30 @@ describe('a sample guest', () => {
 
   it.each([1, 1000])('smp.elf succeeds with turns of %i instructions', (quantumInstructions) => {
     expect(run('smp.elf', { config: { vcpus: 3, quantumInstructions } }).ended).toMatchObject(SUCCESS);
+  });
+
+  it.each([1, 50, 50_000])(
+    'avic.elf on two processors succeeds with turns of %i instructions',
+    (quantumInstructions) => {
+      const { output, ended } = run('avic.elf', { config: { vcpus: 2, quantumInstructions } });
+      expect(output).toContain('an interrupt for a guest that is not running');
+      expect(output).toContain('guests 2, failed checks 0');
+      expect(ended).toMatchObject(SUCCESS);
+    },
+  );
+
+  it.each([1, 2])('avic.elf on %i processors goes alike in slices of any size, and on the evaluator', (vcpus) => {
+    const config = { vcpus };
+    const { output, ended, retired, digest } = run('avic.elf', { config });
+    for (const slice of [1, 777]) expect(run('avic.elf', { config, slice })).toMatchObject({ output, ended, retired });
+    expect(run('avic.elf', { config, tier: 'evaluator' })).toEqual({ output, ended, retired, digest });
+  });
+
+  it('avic.elf on a processor without AVIC says so', () => {
+    for (const cpu of ['vmtape-base,-avic', 'kvm-nested']) {
+      const { output, ended } = run('avic.elf', { config: { cpu } });
+      expect([output.trim(), ended]).toMatchObject(['no AVIC', SUCCESS]);
+    }
   });
 
   it('whose clock and entropy differ differs only where it asks for them', () => {

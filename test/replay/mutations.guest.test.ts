@@ -15,18 +15,23 @@ import { PIT_8254 } from '../../src/machine/devices/pit-8254.js';
 import { RTC_MC146818 } from '../../src/machine/devices/rtc-mc146818.js';
 import { UART } from '../../src/machine/devices/uart-16550.js';
 import type { EventOf, EventType, MachineEvent } from '../../src/machine/events.js';
+import { DEFAULT_CONFIG } from '../../src/machine/index.js';
 import { EMPTY_DELTA } from '../../src/machine/layout/cpu-state.js';
 import { Machine } from '../../src/machine/machine.js';
 import { NestedWalk } from '../../src/machine/mmu/nested-walk.js';
 import { TableWalk } from '../../src/machine/mmu/table-walk.js';
 import type { reduce } from '../../src/machine/reduce.js';
+import type { answerDoorbell } from '../../src/machine/svm/avic.js';
+import type { routeIpi } from '../../src/machine/svm/avic-ipi.js';
+import type { hasVector } from '../../src/machine/svm/avic-page.js';
+import type { behaviourAt } from '../../src/machine/svm/avic-registers.js';
 import type { InterceptName, interceptRequested } from '../../src/machine/svm/intercepts.js';
 import type { msrIntercepted, portIntercepted } from '../../src/machine/svm/permission-maps.js';
 import type { vmrunRefusal } from '../../src/machine/svm/vmrun-checks.js';
 import { Emitter } from '../../src/machine/wasm/emit.js';
 import { forgetHandlers } from '../../src/machine/wasm/handlers.js';
 import { FoldChecker, FoldMismatch, Replayer, type ReplayOutcome } from '../../src/replay/index.js';
-import { type RecordedSession, recordGuest } from '../support/sessions.js';
+import { MEBIBYTE, type RecordedSession, recordGuest } from '../support/sessions.js';
 
 interface Seams {
   reduce?: ((real: typeof reduce) => typeof reduce) | undefined;
@@ -36,6 +41,10 @@ interface Seams {
   vmrunRefusal?: ((real: typeof vmrunRefusal) => typeof vmrunRefusal) | undefined;
   cpuidLeaf?: ((real: typeof cpuidLeaf) => typeof cpuidLeaf) | undefined;
   deliverEvent?: ((real: typeof deliverEvent) => typeof deliverEvent) | undefined;
+  answerDoorbell?: ((real: typeof answerDoorbell) => typeof answerDoorbell) | undefined;
+  behaviourAt?: ((real: typeof behaviourAt) => typeof behaviourAt) | undefined;
+  hasVector?: ((real: typeof hasVector) => typeof hasVector) | undefined;
+  routeIpi?: ((real: typeof routeIpi) => typeof routeIpi) | undefined;
   decideBoundary?: ((real: typeof decideBoundary) => typeof decideBoundary) | undefined;
 }
 
@@ -85,6 +94,22 @@ vi.mock(import('../../src/machine/cpu/exceptions.js'), async (original) => {
 vi.mock(import('../../src/machine/cpu/interrupts.js'), async (original) => {
   const real = await original();
   return { ...real, decideBoundary: seam('decideBoundary', real.decideBoundary) as typeof real.decideBoundary };
+});
+vi.mock(import('../../src/machine/svm/avic.js'), async (original) => {
+  const real = await original();
+  return { ...real, answerDoorbell: seam('answerDoorbell', real.answerDoorbell) as typeof real.answerDoorbell };
+});
+vi.mock(import('../../src/machine/svm/avic-registers.js'), async (original) => {
+  const real = await original();
+  return { ...real, behaviourAt: seam('behaviourAt', real.behaviourAt) as typeof real.behaviourAt };
+});
+vi.mock(import('../../src/machine/svm/avic-page.js'), async (original) => {
+  const real = await original();
+  return { ...real, hasVector: seam('hasVector', real.hasVector) as typeof real.hasVector };
+});
+vi.mock(import('../../src/machine/svm/avic-ipi.js'), async (original) => {
+  const real = await original();
+  return { ...real, routeIpi: seam('routeIpi', real.routeIpi) as typeof real.routeIpi };
 });
 
 // Machines share what is compiled; what a mutation compiles is its own.
@@ -180,6 +205,53 @@ const REDUCERS: readonly Mutation[] = [
     what: 'the RTC keeps another value than was written',
     guest: 'pic-pit.elf',
     mutate: () => deviceReducer(RTC_MC146818, 'rtc.written', { value: 0 }),
+  },
+];
+
+/** On two processors: see `sessionOf`. */
+const AVIC = 'avic.elf';
+const VIRTUAL_APICS: readonly Mutation[] = [
+  {
+    what: 'a doorbell rings unheard',
+    guest: AVIC,
+    mutate: () => {
+      broken.answerDoorbell = () => () => undefined;
+    },
+  },
+  {
+    what: 'the reducer of a doorbell does not change registers',
+    guest: AVIC,
+    mutate: () => reducerOf('avic.doorbell', (event) => ({ ...event, registers: EMPTY_DELTA })),
+  },
+  {
+    what: 'the reducer of a write does not change registers',
+    guest: AVIC,
+    mutate: () => reducerOf('avic.written', (event) => ({ ...event, registers: EMPTY_DELTA })),
+  },
+  {
+    what: 'a level-triggered interrupt is ended without the hypervisor',
+    guest: AVIC,
+    mutate: () => {
+      broken.hasVector = () => () => false;
+    },
+  },
+  {
+    what: 'every register of the virtual APIC is memory',
+    guest: AVIC,
+    mutate: () => {
+      broken.behaviourAt = () => () => 'allowed';
+    },
+  },
+  {
+    what: 'an IPI to who is not running counts as complete',
+    guest: AVIC,
+    mutate: () => {
+      broken.routeIpi = (real) => (memory, tables, low, high) => {
+        const route = real(memory, tables, low, high);
+        if (!('targets' in route) || route.targets === 'self') return route;
+        return { ...route, targets: route.targets.map((target) => ({ ...target, host: target.host ?? 1 })) };
+      };
+    },
   },
 ];
 
@@ -301,7 +373,8 @@ const OTHERS: readonly Mutation[] = [
 describe('a broken machine', () => {
   const sessions = new Map<string, RecordedSession>();
   const sessionOf = (guest: string): RecordedSession => {
-    const session = sessions.get(guest) ?? recordGuest(guest);
+    const config = { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, vcpus: guest === AVIC ? 2 : 1 };
+    const session = sessions.get(guest) ?? recordGuest(guest, { config });
     sessions.set(guest, session);
     return session;
   };
@@ -309,7 +382,7 @@ describe('a broken machine', () => {
 
   beforeAll(() => {
     for (const guest of ['exits.elf', 'nested.elf', 'nested-timer.elf', 'pic-pit.elf', 'faults.elf']) sessionOf(guest);
-    for (const guest of ['compute.elf', 'hello64.elf']) sessionOf(guest);
+    for (const guest of ['compute.elf', 'hello64.elf', AVIC]) sessionOf(guest);
   });
 
   it('is not what these seams make of a whole one', () => {
@@ -318,6 +391,7 @@ describe('a broken machine', () => {
 
   describe.each([
     ['one reducer', REDUCERS],
+    ['one part of AVIC', VIRTUAL_APICS],
     ['one intercept', INTERCEPTS],
     ['one flag', FLAGS],
     ['one device register', DEVICE_REGISTERS],

@@ -1,7 +1,7 @@
 /** Where replays begin, stop and find inputs; tapes that end early; tapes that were changed. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type JournalReader, type JournalStore, memoryStore } from '../../src/journal/index.js';
-import { type StatedEvent, UnsupportedError } from '../../src/machine/index.js';
+import { type StatedEvent, sPA, UnsupportedError } from '../../src/machine/index.js';
 import { foldTape } from '../../src/replay/fold.js';
 import {
   eventText,
@@ -49,6 +49,30 @@ describe('a replay', () => {
     const { store, recorder } = recordGuest('nested-timer.elf', { limit: 123_457 });
     expect(recorder.machine.retired).toBe(123_457);
     expect(replay(store)).toMatchObject({ kind: 'identical', ending: 'stopped', digests: 5 });
+  });
+
+  it('begins at the last checkpoint before where it is told to', () => {
+    const { store } = recordGuest('compute.elf', { limit: 1_500_000, checkpointEvery: 400_000 });
+    const reader = store.read();
+    const places = reader.checkpoints().map(({ position }) => position);
+    expect(places.map(({ icount }) => icount)).toEqual([400_000n, 800_000n, 1_200_000n, 1_500_000n]);
+    for (const [at, place] of places.entries()) {
+      const replayer = new Replayer(reader, { from: { icount: place.icount + 100n, seq: place.seq } });
+      expect(replayer.start).toEqual(place);
+      expect(replayer.run()).toMatchObject({ kind: 'identical', digests: 5 * (places.length - at) });
+    }
+    const early = new Replayer(reader, { from: { icount: 7n, seq: 1n } });
+    expect(early.start.seq).toBe(0n);
+  });
+
+  it('from a checkpoint whose RAM is another finds that out', () => {
+    const { store } = recordGuest('compute.elf', { limit: 900_000, checkpointEvery: 400_000 });
+    const reader = store.read();
+    const replayer = new Replayer(reader, { from: { icount: 400_000n, seq: 1000n } });
+    const { memory } = replayer.machine;
+    memory.write(sPA(0x50_0000), 1, ~memory.read(sPA(0x50_0000), 1) & 0xffn);
+    const outcome = replayer.run();
+    expect(divergenceOf(outcome).report()).toContain('ram');
   });
 
   it('of a tape that was cut anywhere is identical up to there', () => {

@@ -21,6 +21,8 @@ const GUESTS = [
 const SESSIONS: readonly (readonly [file: string, vcpus: number])[] = [
   ...GUESTS.map((file) => [file, 1] as const),
   ['smp.elf', 4],
+  ['avic.elf', 1],
+  ['avic.elf', 2],
 ];
 
 const contentOf = (reader: JournalReader): unknown => [

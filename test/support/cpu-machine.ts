@@ -387,8 +387,10 @@ export class CpuMachine {
       writeTaskPriority: (value) => {
         this.taskPriority = value;
       },
+      ringDoorbell: () => {},
       storedMsr: (msr) => this.msrs.get(msr) ?? 0n,
       drawEntropy: () => 0x0123_4567_89ab_cdefn,
+      resetTime: 0n,
       readTsc: () => this.tsc,
       writeTsc: (value) => {
         this.tsc = value;

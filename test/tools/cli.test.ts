@@ -15,8 +15,12 @@ beforeAll(() => {
   expect(vmtape(['record', image('nested.elf'), '-o', nested, ...FIXED, '-q', '--append', 'rounds=4']).status).toBe(0);
 });
 
-const COMMANDS = ['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'profiles', 'policies'];
-const LATER = ['trace', 'sql', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
+const COMMANDS = [
+  ...['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'trace', 'sql', 'timeline', 'export'],
+  ...['checkpoint', 'who-wrote'],
+  ...['debug', 'profiles', 'policies'],
+];
+const LATER = ['snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
 
 describe('help', () => {
   it.each(COMMANDS)('of %s tells its flags and gives an example', (command) => {
@@ -58,6 +62,11 @@ describe('wrong usage', () => {
     ],
     ['a seed that is too wide', ['run', image('hello64.elf'), '--seed', '0x10000000000000000'], /no 64-bit number/],
     ['a time that is none', ['run', image('hello64.elf'), '--clock', 'noon'], /--clock "noon" is no time/],
+    [
+      'a reset that leads nowhere',
+      ['run', image('hello64.elf'), '--reset', 'halt'],
+      /--reset "halt" is none\. Use end or boot/,
+    ],
     [
       'another interface',
       ['run', image('hello64.elf'), '--paravirt', 'xen'],

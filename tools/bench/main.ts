@@ -13,6 +13,7 @@ import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { type Guest, type QemuMode, qemuVersion, runQemu, runVmtape, type VmtapeRun } from './subjects.js';
+import { TIME_TRAVEL_USAGE, timeTravelBench } from './time-travel.js';
 
 const COMPUTE: Guest = { name: 'compute', image: 'compute.elf', options: 'scale=10' };
 const EXITS: Guest = { name: 'exits', image: 'exits.elf', options: 'n=200000' };
@@ -50,9 +51,12 @@ interface QemuResult extends Measured {
 const USAGE = `usage: npm run bench -- [options]
   --rounds N   the best of N (3)
   --no-qemu    vmtape alone
-  --json       one document to stdout`;
+  --json       one document to stdout
+
+${TIME_TRAVEL_USAGE}`;
 
 function main(args: string[]): number {
+  if (args[0] === 'time-travel') return timeTravelBench(args.slice(1));
   const { values } = parseWords({
     args,
     options: {

@@ -84,7 +84,8 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
  * The first SIGINT or SIGTERM asks for a clean end. Then the listeners are gone, so that the second one has its default
  * effect: the process dies at once, and the tape is left as a kill leaves it.
  */
-class StopSignals {
+/** The first SIGINT or SIGTERM is noted, and the next one kills. */
+export class StopSignals {
   cause: 'SIGINT' | 'SIGTERM' | undefined;
   private readonly onSignal = (signal: NodeJS.Signals): void => {
     this.cause = signal === 'SIGTERM' ? 'SIGTERM' : 'SIGINT';
@@ -92,7 +93,7 @@ class StopSignals {
     this.interrupt();
   };
 
-  constructor(private readonly interrupt: () => void) {
+  constructor(private readonly interrupt: () => void = () => {}) {
     process.on('SIGINT', this.onSignal);
     process.on('SIGTERM', this.onSignal);
   }

@@ -4,6 +4,7 @@
  */
 import { JournalError } from '../../src/journal/index.js';
 import { InputError, InvariantError, UnsupportedError } from '../../src/machine/index.js';
+import { FollowingError } from '../../src/replay/index.js';
 
 export const Status = {
   /** As asked. */
@@ -47,6 +48,7 @@ export function failureOf(error: unknown): Failure {
       message: `this machine cannot go on: ${error.message}. Nothing was made up instead.`,
     };
   }
+  if (error instanceof FollowingError) return { status: Status.NO, message: `${error.message}.` };
   if (error instanceof InvariantError) return { status: Status.OPERATING, message: bug(error) };
   if (isSystemError(error)) {
     return { status: BAD_PATH.has(error.code) ? Status.USAGE : Status.OPERATING, message: error.message };

@@ -11,6 +11,8 @@ import {
   type Policy,
   parsePolicy,
   policyNamed,
+  RESET_NAMES,
+  type ResetName,
 } from '../../src/machine/index.js';
 import { type Plan, randomPlan, type ScheduledInput, type SessionOptions } from '../../src/replay/index.js';
 import { parseClock, parseCount, parseSeeds, parseSize, parseU64, quote, type SeedRange } from './arguments.js';
@@ -28,6 +30,7 @@ export interface MachineOptions {
   readonly cpu?: string;
   readonly policy?: Policy;
   readonly paravirt?: ParavirtName;
+  readonly reset?: ResetName;
   readonly hostEvents?: string;
   readonly smp?: number;
   readonly quantum?: number;
@@ -61,6 +64,7 @@ export function addMachineFlags(command: Command): Command {
       "whose interface L0 offers the guest: kvm, or none's (default: none)",
       checkParavirt,
     )
+    .option('--reset <what>', 'what a reset or a triple fault does: end the session or boot (default: end)', checkReset)
     .option('--host-events <file>', 'what the host does to the guest: absent pages, stolen time, pauses')
     .option('--append <text>', "the image's command line")
     .addOption(
@@ -143,9 +147,16 @@ function checkParavirt(text: string): ParavirtName {
   throw new UsageError(`--paravirt ${quote(text)} is none. Use ${PARAVIRT_NAMES.join(' or ')}.`);
 }
 
+function checkReset(text: string): ResetName {
+  const known = RESET_NAMES.find((name) => name === text);
+  if (known !== undefined) return known;
+  throw new UsageError(`--reset ${quote(text)} is none. Use ${RESET_NAMES.join(' or ')}.`);
+}
+
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
-  const { memory, smp, quantum, cpu, policy, paravirt, hostEvents, append, seed, clock, timePerInstruction } = options;
+  const { memory, smp, quantum, cpu, policy, paravirt, reset, hostEvents, append, seed, clock } = options;
+  const { timePerInstruction } = options;
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
     ...(memory === undefined ? {} : { ramBytes: memory }),
@@ -154,6 +165,7 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
     ...(cpu === undefined ? {} : { cpu }),
     ...(policy === undefined ? {} : { deviations: policy.deviations }),
     ...(paravirt === undefined ? {} : { paravirt }),
+    ...(reset === undefined ? {} : { reset }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
   };
   // The name without its folder: where an image lies is no part of a session.

@@ -6,7 +6,9 @@
  * does not switch belongs to whoever runs.
  */
 import {
+  type Machine,
   type MachineState,
+  pagingFeatures,
   R,
   REGISTER_NAMES,
   type Registers,
@@ -14,6 +16,7 @@ import {
   VMCB,
   type VmcbWords,
 } from '../../src/machine/index.js';
+import type { CodePlace } from '../../src/replay/index.js';
 import { hex, table } from './format.js';
 import type { Colors } from './terminal.js';
 
@@ -46,6 +49,17 @@ export const registersOf = (state: MachineState): Registers => {
   if (vcpu === undefined) throw new RangeError('the machine has no vCPU');
   return vcpu.registers;
 };
+
+/** How a machine's page tables are to be read. */
+export const pagingOf = ({ profile }: Machine) => pagingFeatures(profile);
+
+/** Where the code of the vCPU is read whose turn it is. */
+export const codePlace = (machine: Machine): CodePlace => ({
+  memory: machine.memory,
+  registers: registersOf(machine.state),
+  decoder: machine.engine.decoder,
+  features: pagingOf(machine),
+});
 
 const isGuestRunning = (registers: Registers): boolean => ((registers[R.svmMode] ?? 0n) & 1n) !== 0n;
 

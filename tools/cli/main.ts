@@ -2,8 +2,10 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { checkpointCommand } from './commands/checkpoint.js';
 import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
+import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
 import { logCommand } from './commands/log.js';
@@ -13,7 +15,11 @@ import { recordCommand } from './commands/record.js';
 import { replayCommand } from './commands/replay.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
+import { sqlCommand } from './commands/sql.js';
+import { timelineCommand } from './commands/timeline.js';
+import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
+import { whoWroteCommand } from './commands/who-wrote.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
@@ -33,6 +39,7 @@ function program(): Command {
     );
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
+    ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
     ...[debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);

@@ -52,6 +52,8 @@ export class Debuggee {
   readonly timeline: Timeline;
   /** Told where long work is, now and then. */
   onProgress: ((at: Position) => void) | undefined;
+  /** Asked between pieces of long work, for whoever has a way of his own to give up. */
+  givesUp: (() => boolean) | undefined;
   private interrupting = false;
   private breakpoints: readonly Breakpoint[] = [];
   private watchpoints: readonly Watchpoint[] = [];
@@ -94,7 +96,7 @@ export class Debuggee {
   }
 
   private get patience(): Patience {
-    return { givesUp: () => this.interrupting, progress: this.onProgress };
+    return { givesUp: () => this.interrupting || this.givesUp?.() === true, progress: this.onProgress };
   }
 
   /** Long work that an interrupt takes back. @throws Cancelled */

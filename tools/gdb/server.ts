@@ -102,6 +102,8 @@ class Client {
   private readonly waiting: Uint8Array[] = [];
   private wake: (() => void) | undefined;
   private open = true;
+  /** Since the last packet. */
+  private interrupted = false;
   private acknowledges = true;
   private last: Uint8Array | undefined;
   private told = performance.now();
@@ -124,6 +126,7 @@ class Client {
   /** Returns when the session is over. */
   async serve(): Promise<void> {
     const { debuggee, session } = this;
+    debuggee.givesUp = () => this.interrupted || !this.open;
     while (this.open) {
       const packet = this.waiting.shift();
       if (packet === undefined) {
@@ -144,6 +147,7 @@ class Client {
       if (ends === true) this.finish();
     }
     debuggee.onProgress = undefined;
+    debuggee.givesUp = undefined;
     session.end();
   }
 
@@ -162,7 +166,6 @@ class Client {
   private over(): void {
     if (!this.open) return;
     this.open = false;
-    this.debuggee.interrupt();
     this.wake?.();
   }
 
@@ -181,7 +184,7 @@ class Client {
           if (this.last !== undefined) this.write(this.last);
           break;
         case 'interrupt':
-          this.debuggee.interrupt();
+          this.interrupted = true;
           break;
         case 'nonsense':
           this.say('the client does not speak the remote protocol');
@@ -199,6 +202,7 @@ class Client {
       return;
     }
     this.waiting.push(packet);
+    this.interrupted = false;
     this.wake?.();
   }
 

@@ -88,7 +88,6 @@ export class GdbSession {
 
   /** The client is gone. */
   end(): void {
-    this.debuggee.interrupt();
     this.debuggee.stopAt([], []);
     this.debuggee.releaseEvents();
   }

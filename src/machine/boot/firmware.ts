@@ -2,8 +2,9 @@
  * What a BIOS leaves behind. In every processor: caches on, and memory types in the MTRRs. In memory, for a guest that
  * goes back to real mode: an interrupt vector table whose handlers return, and acknowledge where the 8259 pair wants it;
  * there is no firmware behind it, INT n does nothing. IRQ 13 also clears the coprocessor's latch, so that its handler's
- * x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. For a guest that
- * looks for its processors and interrupts: ACPI and MP tables.
+ * x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. A jump to the
+ * entry point at FFFF:0 resets the processor, and `restart.ts` does what the firmware would. For a guest that looks for
+ * its processors and interrupts: ACPI and MP tables.
  * Source: IBM PC AT technical reference, ROM BIOS entry points; vectors 08h..0Fh and 70h..77h are the hardware's.
  */
 import type { CpuProfile } from '../cpu/profile.js';
@@ -32,12 +33,22 @@ const SLAVE_CODE = [0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf];
 /** push ax; xor al, al; out f0h, al; mov al, 20h; out a0h, al; out 20h, al; pop ax; int 2; iret */
 const NUMERIC_CODE = [0x50, 0x30, 0xc0, 0xe6, 0xf0, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcd, 0x02, 0xcf];
 
+/** Where the processor begins, and a program that jumps to FFFF:0 for a reset: a far jump to the traditional entry. */
+const RESET_ENTRY = 0xfff0;
+const POST_ENTRY = 0xe05b;
+/** jmp f000:e05b */
+const RESET_CODE = [0xea, 0x5b, 0xe0, 0x00, 0xf0];
+/** mov al, feh; out 64h, al; hlt; jmp to the hlt: the keyboard controller resets the processor, and the machine boots. */
+const POST_CODE = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+
 /** Where the tables stand: guests look for them on 16-byte boundaries between E0000h and FFFFFh. */
 const ACPI_TABLES = 0xf_0000;
 const MP_TABLES = 0xf_8000;
 
 export function installFirmware(memory: PhysicalMemory, board: Board): void {
   installVectors(memory);
+  memory.copyIn(sPA(ROM_SEGMENT * 16 + RESET_ENTRY), Uint8Array.from(RESET_CODE));
+  memory.copyIn(sPA(ROM_SEGMENT * 16 + POST_ENTRY), Uint8Array.from(POST_CODE));
   for (const { address, bytes } of [...acpiTables(board, ACPI_TABLES), ...mpTables(board, MP_TABLES)]) {
     memory.copyIn(sPA(address), bytes);
   }
@@ -70,6 +81,7 @@ const ROM_RANGES = 8;
 /** E, FE, and write-back. */
 const DEFAULT_WB = 0xc06n;
 const RANGE_VALID = 0x800n;
+const VARIABLE_RANGES = 8;
 
 /**
  * Registers of each processor as a BIOS hands them over, on top of RESET: RAM is write-back, what devices and the ROM at
@@ -88,5 +100,6 @@ export function handedOverRegisters({ physicalAddressBits }: CpuProfile): readon
     ...Array.from({ length: ROM_RANGES }, (_, index) => [(R.mtrrFix4K0 + index) as Slot, ALL_WP] as const),
     [R.mtrrBase0, devices],
     [R.mtrrMask0, mask | RANGE_VALID],
+    ...Array.from({ length: 2 * (VARIABLE_RANGES - 1) }, (_, index) => [(R.mtrrBase1 + index) as Slot, 0n] as const),
   ];
 }

@@ -12,7 +12,7 @@ export interface Segment {
   readonly name: string;
   readonly address: number;
   readonly data: Uint8Array;
-  /** Bytes in memory; those after `data` are zero, as RAM is at power-on. */
+  /** Bytes in memory; those after `data` are zero. */
   readonly memoryBytes: number;
 }
 
@@ -72,9 +72,12 @@ const endOf = ({ address, memoryBytes }: Segment): number => address + memoryByt
 const placeOf = (segment: Segment): string =>
   `the segment at ${hexadecimal(segment.address)}..${hexadecimal(endOf(segment) - 1)}`;
 
-/** Copies the segments into RAM. */
+/** Copies the segments into RAM, whatever it holds: an image may be loaded again. */
 export function loadSegments(memory: PhysicalMemory, segments: readonly Segment[]): void {
-  for (const { address, data } of segments) memory.copyIn(sPA(address), data);
+  for (const { address, data, memoryBytes } of segments) {
+    memory.copyIn(sPA(address), data);
+    if (memoryBytes > data.length) memory.clear(sPA(address + data.length), memoryBytes - data.length);
+  }
 }
 
 /** The first page boundary at or above `address`. */

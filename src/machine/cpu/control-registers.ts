@@ -6,6 +6,7 @@
  */
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
 import { CR0, CR4, EFER, R, type RegisterName, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
+import { hasVirtualApic, writeVirtualTaskPriority } from '../svm/avic.js';
 import { ExitCode } from '../svm/exit-code.js';
 import { inGuest, taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
 import { crWrite, crWriteTrap } from '../svm/intercepts.js';
@@ -129,7 +130,7 @@ export function writeCr4(context: SystemContext, value: bigint, info1: bigint): 
 
 const cr8IsVirtual = ({ profile }: SystemContext): boolean => profile.deviations.has('cr8-always-virtual');
 
-/** CR8 holds the task priority; a guest with V_INTR_MASKING has its own (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
+/** CR8 holds the task priority; a guest with V_INTR_MASKING or AVIC has its own (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
 export function writeCr8(context: SystemContext, value: bigint, info1: bigint): void {
   context.intercept(crWrite(8), { info1 }, 'before-operands');
   if ((value & ~0xfn) !== 0n) throw generalProtection();
@@ -138,6 +139,7 @@ export function writeCr8(context: SystemContext, value: bigint, info1: bigint): 
   if (physical) context.writeTaskPriority(value);
   if (intControl !== undefined) {
     context.tx.set(R.intControl, intControl);
+    if (hasVirtualApic(context.tx)) writeVirtualTaskPriority(context.tx);
     if (context.profile.deviations.has('virq-mask-latched')) openVirtual(context.tx);
   }
   context.writeTrap(crWriteTrap(8), value);

@@ -439,6 +439,7 @@ export const BASE_PROFILE: CpuProfile = {
     'decode-assists',
     'pause-filter',
     'pause-filter-threshold',
+    'avic',
     'vmload-virtualization',
     'vgif',
     'gmet',

@@ -86,6 +86,12 @@ export function decideBoundary(cpu: SlotReader, inputs: BoundaryInputs): Due | u
   return hits === 0n ? undefined : { kind: 'debug', dr6: hits };
 }
 
+/** Whether an INIT that came now would initialise the processor: nothing holds, intercepts or redirects it. */
+export const takesInit = (cpu: SlotReader, nested: NestedVirtualization): boolean =>
+  nested.interruptBlocked(cpu, 'init') === undefined &&
+  !nested.isIntercepted(lowReader(cpu), 'INIT') &&
+  (cpu.get(R.vmCr) & REDIRECT_INIT) === 0n;
+
 /** Traps of the last instruction, as DR6 bits. They wait in the shadow of MOV SS. */
 function debugTraps(cpu: SlotReader, discard: boolean): bigint {
   const boundary = cpu.get(R.boundary);

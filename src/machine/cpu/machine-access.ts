@@ -6,9 +6,11 @@ import { invariant } from '../errors.js';
 import { GuestFault, Vector } from '../faults.js';
 import { R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { VIRTUAL_APIC_FRAME } from '../mmu/nested-walk.js';
 import { ABSENT_PAGE, NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { admitVirtualApicAccess, readVirtualApic, type VirtualApicSite, writeVirtualApic } from '../svm/avic.js';
 import type { InterceptName } from '../svm/intercepts.js';
-import { NestedPageFault } from '../svm/vmexit-request.js';
+import { NestedPageFault, type VmExit } from '../svm/vmexit-request.js';
 import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
 import type { NestedVirtualization, VmcbShadow } from './nested-virtualization.js';
 import { HWCR_IGNNE_EMULATION } from './numeric-error.js';
@@ -28,6 +30,12 @@ export abstract class MachineAccess implements TransactionHost {
 
   constructor(protected readonly machine: ProcessorHost) {
     this.vmcbShadow = machine;
+    this.virtualApic = {
+      cpu: { get: (slot) => this.get(slot) },
+      memory: machine.memory,
+      state: (event) => machine.stateEvent(event, 0),
+      ringDoorbell: (apicId) => machine.ringDoorbell(apicId),
+    };
   }
 
   get profile(): CpuProfile {
@@ -57,7 +65,10 @@ export abstract class MachineAccess implements TransactionHost {
   translate(tx: Transaction, linear: bigint, access: number): SPA {
     const { engine } = this.machine;
     const address = engine.translate(linear, access, tx);
-    if (address >= 0) return sPA(address);
+    if (address >= 0) {
+      if (address >= VIRTUAL_APIC_FRAME) admitVirtualApicAccess(address - VIRTUAL_APIC_FRAME, access);
+      return sPA(address);
+    }
     const { result } = engine.walker;
     if (address === ABSENT_PAGE) throw new AbsentPage(sPA(result.sPA));
     if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
@@ -78,10 +89,21 @@ export abstract class MachineAccess implements TransactionHost {
   }
 
   readDevice(address: SPA, size: number): bigint {
-    return this.machine.readDevice(address, size);
+    if (address < VIRTUAL_APIC_FRAME) return this.machine.readDevice(address, size);
+    return readVirtualApic(this.virtualApic.cpu, this.memory, address - VIRTUAL_APIC_FRAME, size);
   }
   writeDevice(address: SPA, size: number, value: bigint): void {
-    this.machine.writeDevice(address, size, value);
+    if (address < VIRTUAL_APIC_FRAME) this.machine.writeDevice(address, size, value);
+    else this.exitAfter(writeVirtualApic(this.virtualApic, address - VIRTUAL_APIC_FRAME, size, value));
+  }
+
+  /** What the guest's virtual APIC sees of this processor. */
+  protected readonly virtualApic: VirtualApicSite;
+  /** The exit, if any, follows the instruction or the delivery that is being committed. */
+  protected abstract exitAfter(exit: VmExit | undefined): void;
+
+  ringDoorbell(apicId: number): void {
+    this.machine.ringDoorbell(apicId);
   }
 
   readPort(port: number, size: number): bigint {
@@ -116,6 +138,9 @@ export abstract class MachineAccess implements TransactionHost {
   }
   storedMsr(msr: number): bigint {
     return this.machine.storedMsr(msr);
+  }
+  get resetTime(): bigint {
+    return BigInt(this.machine.resetAt);
   }
   readTsc(): bigint {
     return this.machine.readTsc();

@@ -25,6 +25,7 @@ export function storage(
     msr,
     name,
     source,
+    slot: R[slot],
     read: ({ tx }) => tx.get(R[slot]),
     write(context, value) {
       if (allows !== undefined && !allows(value, context)) throw gp();

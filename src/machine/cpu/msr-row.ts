@@ -1,6 +1,7 @@
 /**
  * One row of the table of model-specific registers (`msr.ts`).
  */
+import type { Slot } from '../layout/cpu-state.js';
 import type { CpuProfile } from './cpuid.js';
 import type { SystemContext } from './system-context.js';
 
@@ -12,6 +13,8 @@ export interface MsrRow {
   readonly source: string;
   /** Which profiles have it, and which of the row's numbers; all, when absent. */
   readonly exists?: ((profile: CpuProfile, index: number) => boolean) | undefined;
+  /** The register slot that holds it, where one does. */
+  readonly slot?: Slot;
   /** @param index place within the row. @returns undefined when there is no such register after all. */
   readonly read: (context: SystemContext, index: number) => bigint | undefined;
   /**

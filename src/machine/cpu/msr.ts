@@ -58,6 +58,9 @@ export function guestTsc(context: SystemContext): bigint {
 /** VM_CR bits: DPD, R_INIT, DIS_A20M, LOCK, SVMDIS. */
 const VM_CR_BITS = 0x1fn;
 
+/** Of the doorbell register: a physical APIC ID. */
+const DOORBELL_ID = 0xffn;
+
 /** The key that takes VM_CR.LOCK back; reads as zero (APM vol.2 §15.31.1 SVM_KEY MSR). */
 const SVM_KEY: MsrRow = {
   msr: 0xc001_0118,
@@ -173,10 +176,11 @@ const ROWS: readonly MsrRow[] = [
     name: 'TSC_ADJUST',
     source: 'Intel SDM vol.3 §18.17.3 Time-Stamp Counter Adjustment; no processor of AMD has it',
     exists: ({ system }) => system.has('tsc-adjust'),
-    // What software has added to the counter since reset: that is all of the base.
-    read: ({ tx }) => tx.get(R.tscBase),
+    // What software has added to the counter since it was reset.
+    read: (context) => u64(context.tx.get(R.tscBase) + context.resetTime),
     write(context, value) {
-      context.writeTsc(u64(context.readTsc() - context.tx.get(R.tscBase) + value));
+      const counted = context.readTsc() - context.tx.get(R.tscBase) - context.resetTime;
+      context.writeTsc(u64(counted + value));
       return true;
     },
   },
@@ -294,6 +298,20 @@ const ROWS: readonly MsrRow[] = [
     }),
     exists: hasSvm,
   },
+  {
+    msr: 0xc001_011b,
+    name: 'AVIC doorbell',
+    source: 'APM vol.2 §15.29.8.2 Doorbell Mechanism, Doorbell Register (C001_011Bh)',
+    exists: ({ svm }) => svm.has('avic'),
+    read: () => {
+      throw gp();
+    },
+    write(context, value) {
+      if (value > DOORBELL_ID) throw gp();
+      context.ringDoorbell(Number(value));
+      return true;
+    },
+  },
   ...SMM_ROWS,
   ...PLATFORM_ROWS,
   ...KVM_MSR_ROWS,
@@ -305,6 +323,9 @@ const BY_NUMBER: ReadonlyMap<number, MsrRow> = new Map(
 
 /** All rows, for documentation and coverage. */
 export const MSR_ROWS = ROWS;
+
+/** The register slot that holds an MSR, where one does. */
+export const slotOfMsr = (msr: number): Slot | undefined => BY_NUMBER.get(msr)?.slot;
 
 const find = (profile: CpuProfile, msr: number): MsrRow | undefined => {
   const row = BY_NUMBER.get(msr);

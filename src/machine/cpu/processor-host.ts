@@ -1,6 +1,6 @@
 /** What the processor needs of the machine around it: the machine itself, or a workbench. */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import type { EndReason, MachineEvent } from '../events.js';
+import type { MachineEvent } from '../events.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
@@ -17,8 +17,10 @@ export type Tier = 'evaluator' | 'engine';
 export interface ExecutionWatcher {
   /** It was fetched and decoded, and no intercept came first. */
   begins(insn: DecodedInstruction): void;
-  /** It retired. */
+  /** It is about to retire: nothing can stop it any more. */
   completes(insn: DecodedInstruction): void;
+  /** It has retired as part of a run, and its effects are there. What is no part of a run retires with its event. */
+  retired?(insn: DecodedInstruction): void;
 }
 
 export interface ProcessorHost extends VmcbShadow {
@@ -28,6 +30,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly nested: NestedVirtualization;
   readonly registers: RegisterFile;
   readonly now: Nanoseconds;
+  /** Virtual time of the last RESET. */
+  readonly resetAt: number;
   readonly externalPending: boolean;
   /** The wires of the coprocessor: what the processor drives, and what it receives. Only the bootstrap processor has them. */
   readonly ferr: boolean;
@@ -42,11 +46,16 @@ export interface ProcessorHost extends VmcbShadow {
   countPlain(): void;
   /** The vCPU hangs: it will do the same for ever, and no time passes on it. */
   stalls(): void;
-  end(reason: EndReason, status: number): void;
+  /** The vCPU has shut down, or its host has. */
+  shutDown(): void;
   /** Acknowledges the pending external interrupt. @returns its vector. */
   acknowledge(): number;
   driveFerr(asserted: boolean): void;
   resetDevicesOfVcpu(): void;
+  /** The bootstrap processor, initialised, is about to fetch its first instruction (APM vol.2 §14.1.5). */
+  atResetVector(): void;
+  /** AVIC's signal to the processor with a physical APIC ID, if there is one. */
+  ringDoorbell(apicId: number): void;
   readDevice(address: SPA, size: number): bigint;
   writeDevice(address: SPA, size: number, value: bigint): void;
   readPort(port: number, size: number): bigint;

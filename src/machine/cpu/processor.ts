@@ -19,6 +19,7 @@ import type { TlbFlush } from '../mmu/tlb.js';
 import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
 import { missContext } from '../paravirt/miss-context.js';
 import { stagesUnder } from '../policy/catalogue.js';
+import { acknowledgeVirtualApic, hasVirtualApic } from '../svm/avic.js';
 import { ExitCode, exceptionExit } from '../svm/exit-code.js';
 import {
   hasVirtualNmis,
@@ -48,7 +49,7 @@ import { MachineAccess } from './machine-access.js';
 import type { MappedAccess } from './nested-virtualization.js';
 import { FerrFreeze } from './numeric-error.js';
 import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
-import { initRegisters, startupRegisters } from './reset.js';
+import { BOOTSTRAP_VCPU, initRegisters, startupRegisters } from './reset.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext } from './system-context.js';
@@ -66,6 +67,7 @@ const TRANSIENT =
   (0xfn << Boundary.BREAKPOINTS_SHIFT);
 const HELD_BREAKPOINTS = 0xfn << Boundary.BREAKPOINTS_SHIFT;
 const TRANSIENT_BITS = Number(TRANSIENT);
+const BOUNDARY: readonly Slot[] = [R.boundary];
 const SHADOWS = Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW;
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
@@ -92,7 +94,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private readonly flushes: TlbFlush[] = [];
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
-  /** The exit that follows the instruction: a write trap. */
+  /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
   private trap: VmExit | undefined;
   /** The last instruction was PAUSE: whoever spins lets others run. */
   paused = false;
@@ -176,6 +178,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.current = undefined;
     this.fetching = false;
     this.take(due);
+    this.exitWhenTrapped();
     return true;
   }
 
@@ -204,6 +207,10 @@ export class Processor extends MachineAccess implements SystemContext {
         this.deliver({ type: 'nmi', vector: Vector.NMI, unblocking: true }, 0, 'virtual', [R.intControl]);
         return;
       case 'virtual': {
+        if (hasVirtualApic(this.tx)) {
+          this.takeFromVirtualApic();
+          return;
+        }
         const vector = virtualInterruptVector(this.tx);
         this.tx.set(R.intControl, withoutVirtualInterrupt(this.tx.get(R.intControl)));
         this.deliver({ type: 'external', vector }, 0, 'virtual', [R.intControl]);
@@ -215,11 +222,12 @@ export class Processor extends MachineAccess implements SystemContext {
         this.deliver({ type: 'exception', vector: Vector.SX, errorCode: 1 }, 0, undefined, [R.boundary]);
         return;
       case 'init': {
-        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, this.vcpu !== 0))
-          this.tx.set(slot, value);
+        const waits = this.vcpu !== BOOTSTRAP_VCPU;
+        for (const [slot, value] of initRegisters(this.tx, this.machine.profile, waits)) this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush(undefined);
+        if (!waits) this.machine.atResetVector();
         return;
       }
       case 'startup':
@@ -238,6 +246,12 @@ export class Processor extends MachineAccess implements SystemContext {
     }
   }
 
+  /** AVIC's interrupt is acknowledged before its delivery, as a local APIC's is. */
+  private takeFromVirtualApic(): void {
+    const vector = acknowledgeVirtualApic(this.virtualApic);
+    if (vector !== undefined) this.deliver({ type: 'external', vector }, 0, 'virtual');
+  }
+
   /** Delivers what VMRUN took from EVENTINJ, past every intercept of the event itself. */
   private inject(): void {
     const injection = pendingInjection(this.tx);
@@ -252,6 +266,11 @@ export class Processor extends MachineAccess implements SystemContext {
       tx.set(R.intControl, tx.get(R.intControl) | IntControl.V_NMI_MASK);
       this.deliver(event, 0, 'injected', [...cleared, R.intControl]);
     }
+  }
+
+  /** A signal came by the instruction under way: where that ends a shadow, it shall not end the signal with it. */
+  keepPending(bits: bigint): void {
+    if (this.tx.changesAny(BOUNDARY)) this.tx.set(R.boundary, this.tx.get(R.boundary) | bits);
   }
 
   // Instructions
@@ -291,10 +310,22 @@ export class Processor extends MachineAccess implements SystemContext {
       trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
-      if (this.trap !== undefined) this.exit(this.trap);
     } catch (reason) {
       this.interrupted(reason);
     }
+    this.exitWhenTrapped();
+  }
+
+  protected exitAfter(exit: VmExit | undefined): void {
+    this.trap = exit ?? this.trap;
+  }
+
+  private exitWhenTrapped(): void {
+    const { trap } = this;
+    if (trap === undefined) return;
+    this.trap = undefined;
+    this.tx.abort();
+    this.exit(trap);
   }
 
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
@@ -350,6 +381,7 @@ export class Processor extends MachineAccess implements SystemContext {
       tx.commitRegisters();
       if (((rflags ^ this.get(R.rflags)) & (Flag.AC | Flag.VM)) !== 0n) machine.engine.stateChanged();
       machine.countPlain();
+      this.watcher?.retired?.(insn);
     } else {
       this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
     }
@@ -376,6 +408,7 @@ export class Processor extends MachineAccess implements SystemContext {
   /** An instruction did not complete: a fault, a software interrupt, an intercept. */
   private interrupted(reason: unknown): void {
     const { tx } = this;
+    this.trap = undefined;
     if (reason instanceof GuestFault) {
       tx.abort();
       this.deliver(eventOfFault(reason), 0);
@@ -523,7 +556,7 @@ export class Processor extends MachineAccess implements SystemContext {
     }
     this.tx.set(R.activity, Activity.SHUTDOWN);
     this.commit((registers) => ({ type: 'cpu.shutdown', registers }), 0);
-    this.machine.end('shutdown', 0);
+    this.machine.shutDown();
   }
 
   /** The world switch to L1. The transaction holds what the guest's state shall be. */
@@ -537,7 +570,7 @@ export class Processor extends MachineAccess implements SystemContext {
     const outcome = this.nested.vmexit(tx, exit, { vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
     this.commit((registers) => vmexitEvent(outcome, registers), 0);
-    if (outcome.hostShutdown) machine.end('shutdown', 0);
+    if (outcome.hostShutdown) machine.shutDown();
   }
 
   /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */

@@ -61,6 +61,7 @@ export type SvmFeature =
   | 'decode-assists'
   | 'pause-filter'
   | 'pause-filter-threshold'
+  | 'avic'
   | 'vmload-virtualization'
   | 'vgif'
   | 'gmet'

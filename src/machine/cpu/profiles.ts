@@ -69,7 +69,8 @@ const K8_F: CpuProfile = {
 
 const ZEN_2_SVM: readonly SvmFeature[] = [
   ...(['np', 'lbr-virtualization', 'svm-lock', 'nrips', 'tsc-ratio', 'vmcb-clean', 'flush-by-asid'] as const),
-  ...(['decode-assists', 'pause-filter', 'pause-filter-threshold', 'vmload-virtualization', 'vgif', 'gmet'] as const),
+  ...(['decode-assists', 'pause-filter', 'pause-filter-threshold', 'avic', 'vmload-virtualization'] as const),
+  ...(['vgif', 'gmet'] as const),
 ];
 
 const ZEN_2_PROFILE: CpuProfile = {

@@ -11,6 +11,9 @@ import { packSegment } from './descriptors.js';
 import type { SlotReader } from './mode.js';
 import { SMBASE_RESET } from './smm.js';
 
+/** The processor that executes the firmware. */
+export const BOOTSTRAP_VCPU = 0;
+
 /** HWCR.TscFreqSel: the time-stamp counter runs at one rate. */
 const HWCR_TSC_FREQUENCY_SELECT = 1n << 24n;
 const MXCSR_RESET = 0x1f80n;

@@ -67,11 +67,15 @@ export interface SystemContext extends SwitchContext {
   /** Task priority as CR8 sees it, 0..15. */
   readTaskPriority(): bigint;
   writeTaskPriority(value: bigint): void;
+  /** AVIC's signal to the processor with a physical APIC ID, if there is one. */
+  ringDoorbell(apicId: number): void;
   /** What was written to an MSR that only stores (`stored-msrs.ts`). */
   storedMsr(msr: number): bigint;
   /** The next value of the machine's random numbers. */
   drawEntropy(): bigint;
   /** Time-stamp counter at this instruction, before any guest offset. */
+  /** Virtual time of the last RESET, where the time-stamp counter began at zero. */
+  readonly resetTime: bigint;
   readTsc(): bigint;
   writeTsc(value: bigint): void;
   /** The local APIC timer's deadline; zero while it is disarmed. */

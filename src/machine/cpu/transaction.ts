@@ -63,6 +63,8 @@ interface PendingWrite {
   readonly address: SPA;
   readonly size: number;
   readonly value: bigint;
+  /** Where it was written through paging. */
+  readonly linear: bigint | undefined;
 }
 
 export class Transaction {
@@ -136,13 +138,13 @@ export class Transaction {
   writeLinear(linear: bigint, size: number, value: bigint, access: number): void {
     const first = Math.min(size, PAGE_BYTES - Number(linear & 0xfffn));
     if (first === size) {
-      this.writePhysical(this.host.translate(this, linear, access | Access.WRITE), size, value);
+      this.writePhysical(this.host.translate(this, linear, access | Access.WRITE), size, value, linear);
       return;
     }
     const low = this.host.translate(this, linear, access | Access.WRITE);
     const high = this.host.translate(this, nextPage(linear), access | Access.WRITE);
-    this.writePhysical(low, first, BigInt.asUintN(8 * first, value));
-    this.writePhysical(high, size - first, value >> BigInt(8 * first));
+    this.writePhysical(low, first, BigInt.asUintN(8 * first, value), linear);
+    this.writePhysical(high, size - first, value >> BigInt(8 * first), nextPage(linear));
   }
 
   /** Faults as a write would, without writing: for read-modify-write operands and for checks ahead of a commit. */
@@ -164,11 +166,13 @@ export class Transaction {
     return this.writes.length === 0 ? value : this.withPendingWrites(address, size, value);
   }
 
-  writePhysical(address: SPA, size: number, value: bigint): void {
+  /** @param linear the address that paging made this of, for whoever watches. */
+  writePhysical(address: SPA, size: number, value: bigint, linear?: bigint): void {
     for (let at = 0; at < size; ) {
       const step = pieceOf(size - at);
       const piece = BigInt.asUintN(8 * step, value >> BigInt(8 * at));
-      this.writes.push({ address: sPA(address + at), size: step, value: piece });
+      const from = linear === undefined || at === 0 ? linear : linear + BigInt(at);
+      this.writes.push({ address: sPA(address + at), size: step, value: piece, linear: from });
       at += step;
     }
   }
@@ -226,9 +230,12 @@ export class Transaction {
   /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */
   commitMemory(): void {
     const { memory } = this.host;
-    for (const { address, size, value } of this.writes) {
-      if (memory.isRam(address, size)) memory.write(address, size, value);
-      else this.host.writeDevice(address, size, value);
+    for (const { address, size, value, linear } of this.writes) {
+      if (memory.isRam(address, size)) memory.write(address, size, value, linear);
+      else {
+        memory.watcher?.sent(address, size, value, linear);
+        this.host.writeDevice(address, size, value);
+      }
     }
     if (this.writes.length > 0) this.writes.length = 0;
     for (let index = 0; index < this.quadCount; index++) {

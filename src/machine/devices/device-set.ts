@@ -4,7 +4,7 @@
  * Source: the machine of IBM AT Technical Reference, with the interrupt controllers of MultiProcessor Specification 1.4.
  */
 import { unreachable } from '../errors.js';
-import { nanoseconds } from '../units.js';
+import type { Nanoseconds } from '../units.js';
 import { ACPI_EVENT_FIELDS, ACPI_PM, type AcpiEvent, type AcpiState } from './acpi-pm-timer.js';
 import { configureMemory } from './cmos-memory.js';
 import {
@@ -153,8 +153,7 @@ const PIT_PROGRAM: readonly (readonly [register: number, value: number])[] = [
 ];
 
 /** Programs the 8259 pair to vectors 08h and 70h and the timer to 18.2 Hz, as a BIOS hands them over. In place. */
-export function handOver(state: DevicesState): void {
-  const start = nanoseconds(0);
+export function handOver(state: DevicesState, start: Nanoseconds): void {
   for (const [register, value] of PIC_PROGRAM) {
     for (const event of PIC_8259.decideWrite(state.pic, register, value, 1, start)) PIC_8259.reduce(state.pic, event);
   }
@@ -252,6 +251,7 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'reset.keyboard-written':
     case 'reset.keyboard-read':
     case 'reset.requested':
+    case 'reset.init-requested':
       RESET_PORT.reduce(state.resetPort, event);
       return;
     case 'debug-exit.requested':
@@ -297,17 +297,20 @@ export interface CpuSignal {
   readonly vector: number;
 }
 
-/** The guest asked for the end of the session. */
-export interface EndRequest {
-  readonly reason: 'debug-exit' | 'reset' | 'shutdown';
-  readonly status: number;
-}
+/** What the guest asked of the machine as a whole. */
+export type MachineRequest =
+  /** The end of the session. */
+  | { readonly kind: 'end'; readonly reason: 'debug-exit' | 'shutdown'; readonly status: number }
+  /** RESET, of processors and devices. */
+  | { readonly kind: 'reset' }
+  /** INIT, of every processor. */
+  | { readonly kind: 'init' };
 
-/** What happens: events to apply in order, then signals to vCPUs, then perhaps the end. */
+/** What happens: events to apply in order, then signals to vCPUs, then perhaps what concerns the whole machine. */
 export interface Decision {
   readonly events: readonly DeviceEvent[];
   readonly signals: readonly CpuSignal[];
-  readonly end: EndRequest | null;
+  readonly request: MachineRequest | null;
 }
 
 export interface AcknowledgeDecision {
@@ -316,27 +319,29 @@ export interface AcknowledgeDecision {
 }
 
 /** Nothing happens; one object, so that the machine may compare. */
-export const NO_DECISION: Decision = { events: NO_EVENTS, signals: [], end: null };
+export const NO_DECISION: Decision = { events: NO_EVENTS, signals: [], request: null };
 
-const endOf = (event: DeviceEvent): EndRequest | null => {
+const requestOf = (event: DeviceEvent): MachineRequest | null => {
   switch (event.type) {
     case 'debug-exit.requested':
-      return { reason: 'debug-exit', status: debugExitStatus(event.value) };
+      return { kind: 'end', reason: 'debug-exit', status: debugExitStatus(event.value) };
     case 'reset.requested':
-      return { reason: 'reset', status: 0 };
+      return { kind: 'reset' };
+    case 'reset.init-requested':
+      return { kind: 'init' };
     case 'port92.written':
-      return event.reset ? { reason: 'reset', status: 0 } : null;
+      return event.reset ? { kind: 'init' } : null;
     case 'acpi.sleep-requested':
-      return { reason: 'shutdown', status: 0 };
+      return { kind: 'end', reason: 'shutdown', status: 0 };
     default:
       return null;
   }
 };
 
-/** Events and signals as a decision; the end follows from the events. */
+/** Events and signals as a decision; what they ask of the machine follows from the events. */
 export function decision(events: readonly DeviceEvent[], signals: readonly CpuSignal[] = []): Decision {
   if (events.length === 0 && signals.length === 0) return NO_DECISION;
-  let end: EndRequest | null = null;
-  for (const event of events) end ??= endOf(event);
-  return { events, signals, end };
+  let request: MachineRequest | null = null;
+  for (const event of events) request ??= requestOf(event);
+  return { events, signals, request };
 }

@@ -4,7 +4,7 @@
  * How the machine uses it:
  *
  * 1. ask a decision (`decidePortWrite`, `decideDeadline`, …), which changes nothing;
- * 2. apply its events in order with `reduceDevices`, act on its signals and its end;
+ * 2. apply its events in order with `reduceDevices`, act on its signals and its request;
  * 3. ask `settle` and apply what it says until it says nothing: interrupt lines have then reached the controllers;
  * 4. look at `cpuInterruptPending` of each vCPU.
  *
@@ -37,6 +37,7 @@ export type {
   Decision,
   DeviceEvent,
   DevicesState,
+  MachineRequest,
 } from './device-set.js';
 export {
   DEVICE_EVENT_FIELDS,

@@ -1,5 +1,5 @@
 /**
- * System control port A, 92h: bit 1 opens the A20 gate, bit 0 resets when it rises. A20 is kept and told, not applied:
+ * System control port A, 92h: bit 1 opens the A20 gate, bit 0 gives INIT to the processors when it rises. A20 is kept and told, not applied:
  * this machine's address line 20 is always open, as after any boot loader.
  *
  * Source: IBM PS/2 Hardware Interface Technical Reference, System Control Port A; 82371AB (PIIX4) data sheet, port 92h.

@@ -1,6 +1,7 @@
 /**
  * The two old ways to reset a PC: the reset control register CF9h, and the keyboard controller at 60h and 64h, whose
- * output port resets too. There is no keyboard: the controller is idle and empty, takes every command, and answers none
+ * output port resets too. The controller's reset line leads to INIT of the processors, as does CF9h when it is told to
+ * reset the processor alone; with the system reset bit it resets everything. There is no keyboard: the controller is idle and empty, takes every command, and answers none
  * but the read of its output port.
  *
  * Source: 82371AB (PIIX4) data sheet, RC Reset Control Register; Intel 8042 as in the IBM AT Technical Reference,
@@ -25,13 +26,17 @@ export type ResetPortEvent =
   /** A command or data byte for the 8042: port 64h or 60h. */
   | { readonly type: 'reset.keyboard-written'; readonly port: number; readonly value: number }
   | { readonly type: 'reset.keyboard-read' }
-  | { readonly type: 'reset.requested'; readonly port: number };
+  /** RESET, of processors and devices. */
+  | { readonly type: 'reset.requested'; readonly port: number }
+  /** INIT, of the processors alone. */
+  | { readonly type: 'reset.init-requested'; readonly port: number };
 
 export const RESET_EVENT_FIELDS = {
   'reset.controlled': ['value'],
   'reset.keyboard-written': ['port', 'value'],
   'reset.keyboard-read': [],
   'reset.requested': ['port'],
+  'reset.init-requested': ['port'],
 } as const satisfies FieldTable<ResetPortEvent>;
 
 /** Registers of the device, as `devices.ts` numbers its ports. */
@@ -41,6 +46,7 @@ const CONTROL_PORT = 0xcf9;
 const DATA_PORT = 0x60;
 const COMMAND_PORT = 0x64;
 
+const CONTROL_SYSTEM_RESET = 0x02;
 const CONTROL_RESET_CPU = 0x04;
 const CONTROL_WRITABLE = 0x0e;
 const READ_OUTPUT_PORT = 0xd0;
@@ -57,7 +63,7 @@ function decideKeyboardWrite(state: ResetPortState, port: number, value: number)
     port === COMMAND_PORT
       ? value >= PULSE_OUTPUT && (value & OUTPUT_NOT_RESET) === 0 // pulses the lines whose bits are clear
       : state.command === WRITE_OUTPUT_PORT && (value & OUTPUT_NOT_RESET) === 0;
-  return resets ? [written, { type: 'reset.requested', port }] : [written];
+  return resets ? [written, { type: 'reset.init-requested', port }] : [written];
 }
 
 export const RESET_PORT: Device<ResetPortState, ResetPortEvent> = {
@@ -81,6 +87,7 @@ export const RESET_PORT: Device<ResetPortState, ResetPortEvent> = {
         state.output = null;
         return;
       case 'reset.requested':
+      case 'reset.init-requested':
         return;
       default:
         unreachable(event);
@@ -104,7 +111,10 @@ export const RESET_PORT: Device<ResetPortState, ResetPortEvent> = {
     const control = byte & CONTROL_WRITABLE;
     const rises = (control & ~state.control & CONTROL_RESET_CPU) !== 0;
     const controlled: ResetPortEvent = { type: 'reset.controlled', value: control };
-    if (rises) return [controlled, { type: 'reset.requested', port: CONTROL_PORT }];
+    if (rises) {
+      const type = (control & CONTROL_SYSTEM_RESET) !== 0 ? 'reset.requested' : 'reset.init-requested';
+      return [controlled, { type, port: CONTROL_PORT }];
+    }
     return control === state.control ? NO_EVENTS : [controlled];
   },
 

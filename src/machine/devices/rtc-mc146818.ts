@@ -88,6 +88,7 @@ const A_DIVIDER_32768 = 0x20;
 const A_RATE = 0x0f;
 const B_SET = 0x80;
 const B_UIE = 0x10;
+const B_SQUARE_WAVE = 0x08;
 const B_BINARY = 0x04;
 const B_24_HOURS = 0x02;
 const B_ENABLES = 0x70; // PIE, AIE, UIE: the same bits as the flags in C
@@ -313,6 +314,17 @@ export const rtcWithClock = (state: RtcState, unixSeconds: number): RtcState => 
   updatedAt: 0,
   weekdayShift: 0,
 });
+
+/** What its RESET pin does (data sheet, RESET): no interrupts and no square wave; the time and the memory stay. */
+export const rtcAfterReset = (state: RtcState, at: number): RtcState => {
+  const memory = [...state.memory];
+  memory[REGISTER_B] = byteAt(state, REGISTER_B) & ~(B_ENABLES | B_SQUARE_WAVE);
+  return { ...state, index: 0, nmiMasked: false, memory, flags: 0, flagsSince: at };
+};
+
+/** The shutdown code, by which software tells the firmware what a reset is for (IBM AT, CMOS RAM, shutdown status). */
+export const SHUTDOWN_CODE = 0x0f;
+export const shutdownCode = (state: RtcState): number => byteAt(state, SHUTDOWN_CODE);
 
 /** Registers of the device: the index port and the data port. */
 export const RTC = { INDEX: 0, DATA: 1 };

@@ -81,6 +81,9 @@ export const REGISTER_NAMES = [
   ...(['monitorDigest'] as const),
   // How many bus locks the guest may still take (APM vol.2 §15.14.5 Bus Lock Threshold)
   ...(['busLocks'] as const),
+  // The guest's virtual APIC: gPA of its page with bit 0 set, and what AVIC was told of it; all zero while AVIC is off
+  // (APM vol.2 §15.29.4.2 AVIC VMCB Fields)
+  ...(['avicApicBar', 'avicBackingPage', 'avicLogicalTable', 'avicPhysicalTable'] as const),
 ] as const;
 
 export type RegisterName = (typeof REGISTER_NAMES)[number];

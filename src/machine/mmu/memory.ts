@@ -20,6 +20,14 @@ const SEVERAL_SPACES = -1;
 /** The epoch in which a machine is made. */
 export const FIRST_EPOCH = 1;
 
+/** Told of each write that is not made by compiled code: of all, while the evaluator executes. */
+export interface StoreWatcher {
+  /** Bytes of RAM have been written. @param linear where, when it was through paging. */
+  stored(address: number, length: number, linear: bigint | undefined): void;
+  /** A value goes to whatever stands at an address that is not RAM. */
+  sent(address: number, size: number, value: bigint, linear: bigint | undefined): void;
+}
+
 export class PhysicalMemory {
   readonly wasm: WebAssembly.Memory;
   readonly bytes: Uint8Array;
@@ -44,6 +52,7 @@ export class PhysicalMemory {
     | undefined;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
+  watcher: StoreWatcher | undefined;
   /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
   onNewTable: (page: number) => void = () => {};
   /** Called after a write to a page table. Set by the engine. @param space undefined for several. */
@@ -118,7 +127,8 @@ export class PhysicalMemory {
     }
   }
 
-  write(address: SPA, size: number, value: bigint): void {
+  /** @param linear the address that paging made this of, for whoever watches. */
+  write(address: SPA, size: number, value: bigint, linear?: bigint): void {
     const at = RAM_BASE + address;
     switch (size) {
       case 1:
@@ -134,6 +144,7 @@ export class PhysicalMemory {
         this.view.setBigUint64(at, value, true);
     }
     this.noteWrite(address, size);
+    this.watcher?.stored(address, size, linear);
   }
 
   /** An aligned 32-bit word, as a number: for page walks. */
@@ -147,6 +158,7 @@ export class PhysicalMemory {
     this.noteWritable(address);
     this.tellObserver(address, 4);
     this.noteCodeWrite(address, 4);
+    this.watcher?.stored(address, 4, undefined);
   }
 
   /** Notes that translations of `tableOwner` depend on the page at `address`. */
@@ -164,11 +176,19 @@ export class PhysicalMemory {
     this.words[word] = low;
     this.words[word + 1] = high;
     this.noteWrite((4 * word - RAM_BASE) as SPA, 8);
+    this.watcher?.stored(4 * word - RAM_BASE, 8, undefined);
   }
 
   copyIn(address: SPA, data: Uint8Array): void {
     this.bytes.set(data, RAM_BASE + address);
     this.noteWrite(address, data.length);
+    this.watcher?.stored(address, data.length, undefined);
+  }
+
+  /** Writes zeros. */
+  clear(address: SPA, length: number): void {
+    this.bytes.fill(0, RAM_BASE + address, RAM_BASE + address + length);
+    this.noteWrite(address, length);
   }
 
   /** A window onto `length` bytes of RAM; not a copy. */

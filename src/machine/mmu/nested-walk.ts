@@ -33,7 +33,18 @@ export interface PagingFeatures {
 export interface NestedContext extends TableRules {
   /** GMET: U/S bits forbid the guest's supervisor to execute, and say nothing else. */
   readonly executeTrap: boolean;
+  /** gPA of the page that AVIC takes for the guest's local APIC; NO_PAGE without. */
+  readonly virtualApicPage: number;
 }
+
+const NO_PAGE = -1;
+/**
+ * What the guest's local APIC page translates to under AVIC, wherever the nested tables lead: a frame above all physical
+ * addresses, so that nothing maps it and each access comes to `svm/avic.ts` (APM vol.2 §15.29.3 AVIC Backing Page).
+ */
+export const VIRTUAL_APIC_FRAME = 2 ** 52;
+const ENABLED = 1n;
+const PAGE = 0x000f_ffff_ffff_f000n;
 
 /** Bit 32 of EXITINFO1, in the high word: the final translation faulted. */
 export const NESTED_FINAL_HIGH = 1;
@@ -58,6 +69,7 @@ export function nestedContext(get: (slot: Slot) => bigint, features: PagingFeatu
     reservedLegacyLarge: reservedLegacyLargeBits(features.physicalAddressBits),
     reportsFetch: noExecute || (cr4 & CR4.SMEP) !== 0n || features.nestedFetchAlways === true,
     executeTrap: (get(R.nestedControl) & NestedControl.GMET_ENABLE) !== 0n,
+    virtualApicPage: (get(R.avicApicBar) & ENABLED) === 0n ? NO_PAGE : Number(get(R.avicApicBar) & PAGE),
   };
 }
 

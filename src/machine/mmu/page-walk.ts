@@ -21,6 +21,7 @@ import {
   type PagingFeatures,
   pagingModeOf,
   rootOf,
+  VIRTUAL_APIC_FRAME,
 } from './nested-walk.js';
 import {
   type EntryResolver,
@@ -231,7 +232,7 @@ export class PageWalker implements EntryResolver {
     const { nested, result } = this;
     if (!nested.translate(context, gPA, access)) return this.nestedFault(gPA, NESTED_FINAL_HIGH);
     result.gPA = gPA;
-    result.sPA = nested.frame;
+    result.sPA = gPA - (gPA % KIB_4) === context.virtualApicPage ? VIRTUAL_APIC_FRAME : nested.frame;
     if (nested.pageBytes < result.pageBytes) result.pageBytes = nested.pageBytes;
     if (!nested.writable) result.writable = false;
     if (!nested.executable) result.executable = false;

@@ -31,7 +31,7 @@ export const UNMODELLED: readonly Unmodelled[] = [
   row('K-37', 'it leaves a stale memory type at most, and nothing is cached here'),
   row('K-38', 'another processor rewrites the instruction while the program handles an exit of its own'),
   row('X-02', 'the host dies: there is nothing that L1 could see'),
-  row('X-08', 'AVIC and its bits: no CPU profile has it'),
+  row('X-08', 'AVIC and its bits: what they do depends on pointers in the control block of the program itself'),
   row('X-09', `EVENTINJ and G_PAT: ${BELOW}`),
   row('X-11', 'bit 10 of DR7 reads as one whatever is loaded, and the host state that comes back was in force before'),
   row('X-12', 'EXITINFO1: the program leaves what its own last exit put there, and not what the row says'),

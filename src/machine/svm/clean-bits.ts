@@ -16,7 +16,7 @@ import {
   W,
 } from '../layout/vmcb.js';
 
-/** Bits of the VMCB clean field. AVIC (11) and CET (12) have no fields here. */
+/** Bits of the VMCB clean field. CET (12) has no fields here. */
 export const CleanBit = {
   INTERCEPTS: 1 << 0,
   PERMISSION_MAPS: 1 << 1,
@@ -29,7 +29,10 @@ export const CleanBit = {
   SEGMENTS: 1 << 8,
   CR2: 1 << 9,
   LAST_BRANCH: 1 << 10,
+  /** Nothing is cached under it where the processor has no AVIC. */
+  AVIC: 1 << 11,
 } as const;
+/** Those that every processor with clean bits has. */
 export const CLEAN_BITS = 0x7ff;
 
 const range = (first: number, last: number): readonly number[] =>
@@ -48,6 +51,7 @@ const GROUPS: readonly (readonly [bit: number, words: readonly number[]])[] = [
   [CleanBit.SEGMENTS, [...range(W.es, W.dsBase), W.cpl]],
   [CleanBit.CR2, [W.cr2]],
   [CleanBit.LAST_BRANCH, range(W.debugCtl, W.lastIntTo)],
+  [CleanBit.AVIC, [W.avicApicBar, W.avicBackingPage, W.avicLogicalTable, W.avicPhysicalTable]],
 ];
 
 /** The clean bit that covers a 64-bit word, 0 for none. */

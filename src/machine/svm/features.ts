@@ -16,6 +16,7 @@ const SVM_EDX: readonly (readonly [number, SvmFeature])[] = [
   [7, 'decode-assists'],
   [10, 'pause-filter'],
   [12, 'pause-filter-threshold'],
+  [13, 'avic'],
   [15, 'vmload-virtualization'],
   [16, 'vgif'],
   [17, 'gmet'],

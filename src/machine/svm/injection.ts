@@ -8,6 +8,7 @@ import type { SlotReader } from '../cpu/mode.js';
 import { Vector } from '../faults.js';
 import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
+import { hasVirtualApic } from './avic.js';
 import { gifSet } from './gif.js';
 import { type InterruptRules, priorityPasses } from './interrupt-rules.js';
 
@@ -156,10 +157,11 @@ export const withoutVirtualInterrupt = (intControl: bigint): bigint => intContro
 
 /**
  * What a guest reads from CR8; undefined when that is the local APIC's TPR (APM vol.2 §15.21.2 Virtualizing APIC.TPR).
+ * With AVIC it is V_TPR in any case (§15.29.4.1 VMCB Virtual Interrupt Control Word).
  * @param always the deviation `cr8-always-virtual`: the VMCB need not ask for it.
  */
 export const virtualTaskPriority = (cpu: SlotReader, always = false): bigint | undefined =>
-  masksVirtually(cpu) || (always && inGuest(cpu)) ? cpu.get(R.intControl) & 0xfn : undefined;
+  masksVirtually(cpu) || hasVirtualApic(cpu) || (always && inGuest(cpu)) ? cpu.get(R.intControl) & 0xfn : undefined;
 
 /**
  * What a write of CR8 does in guest mode: V_TPR always takes the value; `physical` says whether the local APIC's TPR
@@ -173,5 +175,5 @@ export function taskPriorityWrite(
 ): { readonly physical: boolean; readonly intControl: bigint | undefined } {
   if (!inGuest(cpu)) return { physical: true, intControl: undefined };
   const intControl = (cpu.get(R.intControl) & ~IntControl.V_TPR) | (value & 0xfn);
-  return { physical: !masksVirtually(cpu) && !always, intControl };
+  return { physical: !masksVirtually(cpu) && !hasVirtualApic(cpu) && !always, intControl };
 }

@@ -20,6 +20,7 @@ import { invariant } from '../errors.js';
 import type { EventOf, VmcbDelta } from '../events.js';
 import { type LowReader, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { AVIC_SLOTS } from './avic.js';
 import { svmLeaf } from './features.js';
 import { gifSet } from './gif.js';
 import { restoreHost, saveHost } from './host-state.js';
@@ -33,7 +34,7 @@ import { prepareForVmexit } from './vmexit.js';
 import { VmExit } from './vmexit-request.js';
 import { vmload, vmsave } from './vmload.js';
 import { completeVmrun, enterGuest, prepareForVmrun, refuseVmrun } from './vmrun.js';
-import { vmrunRules } from './vmrun-rules.js';
+import { AVIC_ENABLE, vmrunRules } from './vmrun-rules.js';
 
 /** PAT after RESET (APM vol.2 table 7-9): WB, WT, UC-, UC, twice. */
 export const PAT_RESET = 0x0007_0406_0007_0406n;
@@ -82,7 +83,7 @@ class NestedSvm implements NestedVirtualization {
 
   /** GIF is set then, whatever it was. */
   destroy(): RegisterValues {
-    return GUEST_CONTROLS.map((slot) => [slot, slot === R.svmMode ? SvmMode.GIF : 0n] as const);
+    return [...GUEST_CONTROLS, ...AVIC_SLOTS].map((slot) => [slot, slot === R.svmMode ? SvmMode.GIF : 0n] as const);
   }
 
   features(): CpuidLeaf {
@@ -138,6 +139,7 @@ class NestedSvm implements NestedVirtualization {
     for (const slot of GUEST_CONTROLS) image.set(slot, 0);
     const hostShutdown = !this.hostRestore(image, tx.host.memory);
     image.finish(tx);
+    if ((image.low(R.intControl) & AVIC_ENABLE) !== 0) for (const slot of AVIC_SLOTS) tx.setHalves(slot, 0, 0);
     return { vmcb, code: exit.code, info1: exit.info1, info2: exit.info2, intInfo, words, hostShutdown };
   }
 

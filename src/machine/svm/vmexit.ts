@@ -17,10 +17,11 @@ import type { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
 import type { VmExit } from './vmexit-request.js';
 import { BUS_LOCK_COUNT, clearInstructionBytes, NP_ENABLE } from './vmrun.js';
-import { V_NMI_BITS, V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
+import { AVIC_ENABLE, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
 
-/** What the processor always writes back of the word at 060h; the rest is the hypervisor's. */
-const INT_CONTROL_SAVED = Number(IntControl.V_TPR | IntControl.V_IRQ);
+/** What the processor writes back of the word at 060h; the rest is the hypervisor's, with AVIC V_IRQ as well. */
+const V_TPR = Number(IntControl.V_TPR);
+const V_IRQ = Number(IntControl.V_IRQ);
 const VALID = Number(EVENT_VALID);
 const PAGE_FAULT = exceptionExit(14);
 const LBR_CLEAN = CleanBit.LAST_BRANCH;
@@ -67,7 +68,8 @@ function setReason(
   if (rules.clearsTlbControl) image.set(W.guestASID, lowOf(words, at, W.guestASID), tlbControlCleared(words, at));
   const intControl = registers.low(R.intControl);
   const saved =
-    INT_CONTROL_SAVED |
+    V_TPR |
+    ((intControl & AVIC_ENABLE) !== 0 ? 0 : V_IRQ) |
     ((intControl & V_GIF_ENABLE) === 0 ? 0 : V_GIF) |
     ((intControl & V_NMI_ENABLE) === 0 ? 0 : V_NMI_BITS);
   const kept = lowOf(words, at, W.intControl) & ~saved;

@@ -2,19 +2,20 @@
  * The consistency checks that VMRUN makes on a VMCB before the guest may run; any of them ends in #VMEXIT(INVALID).
  * Their order cannot be seen by software.
  *
- * What belongs to features that the profile does not offer (SEV, AVIC, shadow stacks …) is not looked at: the processor
+ * What belongs to features that the profile does not offer (SEV, x2AVIC, shadow stacks …) is not looked at: the processor
  * ignores those bits, as the manual says of GMET. TLB_CONTROL has no illegal values in the manual's list; see `vmrun.ts`
  * for the reserved ones. Which checks a deviation leaves out or adds stands in the rules (`vmrun-rules.ts`).
  * Source: APM vol.2 §15.5.1 Basic Operation, Canonicalization and Consistency Checks; §15.10.1 I/O Permissions Map;
- * §15.11 MSR Intercepts; §15.20 Event Injection; §15.21.10 NMI Virtualization; §15.25.3 Enabling Nested Paging; §15.25.4 Nested Paging and
- * VMRUN/#VMEXIT.
+ * §15.11 MSR Intercepts; §15.20 Event Injection; §15.21.10 NMI Virtualization; §15.25.3 Enabling Nested Paging; §15.25.4
+ * Nested Paging and VMRUN/#VMEXIT; §15.29.4 VMCB Changes for AVIC.
  */
 import { CR0, CR4, EFER } from '../layout/cpu-state.js';
 import { NestedControl, SegmentWord, VMCB } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { PAGE_BYTES } from '../units.js';
 import { eventInjectionValid } from './injection.js';
 import { MSRPM_BYTES, mapBase } from './permission-maps.js';
-import { V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
+import { AVIC_ENABLE, V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
 
 /** Why VMRUN failed; for people, the guest sees #VMEXIT(INVALID) alone. */
 export type VmrunRefusal =
@@ -26,6 +27,9 @@ export type VmrunRefusal =
   | 'TLB_CONTROL is not 0 or 1'
   | 'EVENTINJ is illegal'
   | 'V_NMI_ENABLE is set while the NMI intercept is clear'
+  | 'AVIC is enabled without nested paging'
+  | 'an AVIC pointer leads out of RAM'
+  | 'AVIC_PHYSICAL_MAX_INDEX is above 255'
   | 'NP_ENABLE is set while host paging is off'
   | 'NP_ENABLE is set without nested paging'
   | 'N_CR3 has MBZ bits set'
@@ -64,6 +68,12 @@ const EVENT_AT = word32(fields.eventInj);
 const INTERCEPT3_AT = word32(fields.intercept3);
 const TLB_CONTROL_AT = word32(fields.tlbControl);
 const INT_CONTROL_AT = word32(fields.intControl);
+/** What AVIC is told of by its sPA. */
+const AVIC_POINTERS_AT = [fields.avicBackingPage, fields.avicLogicalTable, fields.avicPhysicalTable].map(word32);
+const AVIC_PHYSICAL_TABLE_AT = word32(fields.avicPhysicalTable);
+const MAX_INDEX = 0xfff;
+/** Of a guest's physical APIC IDs in xAPIC mode. */
+const HIGHEST_INDEX = 255;
 
 const NW = Number(CR0.NW);
 const CD = Number(CR0.CD);
@@ -127,6 +137,10 @@ function refusedControls(
   if ((read(INT_CONTROL_AT) & rules.intControl & V_NMI_ENABLE) !== 0 && (read(INTERCEPT3_AT) & INTERCEPT_NMI) === 0) {
     return 'V_NMI_ENABLE is set while the NMI intercept is clear';
   }
+  if (rules.avic && (read(INT_CONTROL_AT) & AVIC_ENABLE) !== 0) {
+    const refusal = refusedAvic(words, at, memory, rules);
+    if (refusal !== undefined) return refusal;
+  }
   if ((read(NESTED_AT) & NP) === 0) return undefined;
   if (!rules.nestedPaging)
     return rules.refusesAbsentNestedPaging ? 'NP_ENABLE is set without nested paging' : undefined;
@@ -135,6 +149,25 @@ function refusedControls(
   if (!rules.guestPat) return undefined;
   if (!legalTypes(read(GPAT_AT)) || !legalTypes(read(GPAT_AT + 1))) return 'G_PAT has an illegal memory type';
   return undefined;
+}
+
+/**
+ * AVIC is on. Pointers must lead to addresses that the implementation supports: here those of RAM, for nothing else can
+ * hold a page that is written back. Their low 12 bits are not looked at.
+ */
+function refusedAvic(
+  words: Uint32Array,
+  at: number,
+  memory: PhysicalMemory,
+  rules: VmrunRules,
+): VmrunRefusal | undefined {
+  const read = (word: number): number => words[at + word] as number;
+  if (!rules.nestedPaging || (read(NESTED_AT) & NP) === 0) return 'AVIC is enabled without nested paging';
+  for (const word of AVIC_POINTERS_AT) {
+    if (!memory.isRam(pageAt(read(word), read(word + 1)), PAGE_BYTES)) return 'an AVIC pointer leads out of RAM';
+  }
+  const highest = read(AVIC_PHYSICAL_TABLE_AT) & MAX_INDEX;
+  return highest > HIGHEST_INDEX ? 'AVIC_PHYSICAL_MAX_INDEX is above 255' : undefined;
 }
 
 function refusedState(

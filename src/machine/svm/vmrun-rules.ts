@@ -10,7 +10,7 @@ import { DR6 } from '../cpu/debug.js';
 import { EFER } from '../layout/cpu-state.js';
 import { IntControl, NestedControl, VirtExt } from '../layout/vmcb.js';
 import { type DeviationName, interceptMasks } from '../policy/catalogue.js';
-import { CLEAN_BITS } from './clean-bits.js';
+import { CLEAN_BITS, CleanBit } from './clean-bits.js';
 import { ExitCode } from './exit-code.js';
 import { INTERCEPTS, type InterceptName } from './intercepts.js';
 
@@ -41,6 +41,8 @@ interface LoadRules {
   /** The guest has a PAT of its own under nested paging. */
   readonly guestPat: boolean;
   readonly flushByAsid: boolean;
+  /** A guest may have a virtual APIC. */
+  readonly avic: boolean;
   /** What exists of the low word at 060h, of those at 090h and 0B8h, and of the high word at 038h. */
   readonly intControl: number;
   readonly nestedControl: number;
@@ -166,6 +168,7 @@ export const INVLPGB_ENABLE = Number(NestedControl.INVLPGB_ENABLE);
 const INT_CONTROL = Number(
   IntControl.V_TPR | IntControl.V_IRQ | IntControl.V_INTR_PRIO | IntControl.V_IGN_TPR | IntControl.V_INTR_MASKING,
 );
+export const AVIC_ENABLE = Number(IntControl.AVIC_ENABLE);
 export const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
 export const V_NMI_BITS = Number(IntControl.V_NMI | IntControl.V_NMI_MASK);
 const VMLOAD_VMSAVE = Number(VirtExt.VMLOAD_VMSAVE);
@@ -180,8 +183,10 @@ function loadRules(profile: CpuProfile, deviates: Deviates): LoadRules {
     nestedPaging: svm.has('np'),
     guestPat: !deviates('guest-pat-shared'),
     flushByAsid: svm.has('flush-by-asid'),
+    avic: svm.has('avic'),
     intControl:
       INT_CONTROL |
+      (svm.has('avic') ? AVIC_ENABLE : 0) |
       (svm.has('vgif') && virtualEvents ? Number(IntControl.V_GIF | IntControl.V_GIF_ENABLE) : 0) |
       (svm.has('vnmi') && virtualEvents ? V_NMI_BITS | V_NMI_ENABLE : 0),
     nestedControl:
@@ -192,7 +197,7 @@ function loadRules(profile: CpuProfile, deviates: Deviates): LoadRules {
     pauseFilter: pauseFilterBits(profile),
     mostPauses: deviates('pause-filter-merged') ? MERGED_PAUSES : 0xffff,
     virtExtForced: deviates('vmload-virtualized-unasked') ? virtualVmload : 0,
-    cleanBits: svm.has('vmcb-clean') && !deviates('clean-bits-ignored') ? CLEAN_BITS : 0,
+    cleanBits: cleanBits(profile),
     narrowsStaleIntercepts: deviates('stale-intercepts-narrowed'),
     reloadsPauseThreshold: deviates('pause-threshold-uncached'),
     interceptMasks: existingIntercepts(profile),
@@ -206,6 +211,11 @@ function loadRules(profile: CpuProfile, deviates: Deviates): LoadRules {
     clearsExitInfo2: deviates('exit-info-2-cleared-at-vmrun'),
     faultsOnUnbackedMsrpm: deviates('unbacked-msrpm-undefined-opcode'),
   };
+}
+
+function cleanBits({ svm, deviations }: CpuProfile): number {
+  if (!svm.has('vmcb-clean') || deviations.has('clean-bits-ignored')) return 0;
+  return svm.has('avic') ? CLEAN_BITS | CleanBit.AVIC : CLEAN_BITS;
 }
 
 /** Count in bits 31:16, threshold in bits 15:0. */

@@ -5,7 +5,7 @@
  * (vmrun-rules.ts).
  * Source: APM vol.2 §15.5.1 Basic Operation, §15.14.4 Pause Intercept Filtering, §15.16.1 TLB Flush, §15.20 Event
  * Injection, §15.21 Interrupt and Local APIC Support, §15.23.1 Hardware Acceleration for LBR Virtualization, §15.25.4
- * Nested Paging and VMRUN/#VMEXIT.
+ * Nested Paging and VMRUN/#VMEXIT, §15.29.8.3 Additional VMRUN Handling.
  */
 import { DEBUG_CTL_DEFINED } from '../cpu/debug.js';
 import type { GuestBlock, SwitchContext } from '../cpu/nested-virtualization.js';
@@ -25,6 +25,7 @@ import {
   W,
 } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { startVirtualApic } from './avic.js';
 import { changedUnderCleanBit, takeCached } from './clean-bits.js';
 import { BOUNDARY_KEPT, BRANCH_RECORD, DR7_ONES, LBR_VIRTUALIZATION, loadPdptes } from './host-state.js';
 import { EVENT_VALID } from './injection.js';
@@ -32,7 +33,7 @@ import { INTERCEPT_SLOTS, INTERCEPTS } from './intercepts.js';
 import type { RegisterImage } from './register-image.js';
 import { VmcbImage } from './vmcb-image.js';
 import { msrpmInRam, vmrunRefusal } from './vmrun-checks.js';
-import { INVLPGB_ENABLE, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
+import { AVIC_ENABLE, INVLPGB_ENABLE, V_NMI_BITS, V_NMI_ENABLE, type VmrunRules } from './vmrun-rules.js';
 
 // Registers and VMCB are handled as 32-bit halves here: see register-image.ts. Most of what follows fits the low one.
 
@@ -118,7 +119,8 @@ export function completeVmrun(context: SwitchContext, block: GuestBlock, vmcb: n
   const { tx } = context;
   const { words, at, asid } = block;
   let { changes } = block;
-  // Its slot lies behind those of the switch.
+  // Slots behind those of the switch.
+  if (rules.avic && (lowOf(words, at, W.intControl) & AVIC_ENABLE) !== 0) startVirtualApic(tx, words, at);
   if (rules.busLockThreshold) tx.setHalves(R.busLocks, lowOf(words, at, W.busLockCounter) & BUS_LOCK_COUNT, 0);
   flushTlb(context, highOf(words, at, W.guestASID), asid, rules);
   if (rules.clearsExitInfo2) {

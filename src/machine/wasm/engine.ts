@@ -651,7 +651,7 @@ const CONTEXT_SLOTS: readonly Slot[] = [
   // First those that tell most contexts apart.
   ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
   ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
-  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0],
+  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
 ];
 const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
 const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;

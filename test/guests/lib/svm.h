@@ -24,6 +24,7 @@
 #define VMCB_EXITINFO2 0x080
 #define VMCB_EXITINTINFO 0x088
 #define VMCB_NP_ENABLE 0x090
+#define VMCB_V_APIC_BAR 0x098
 #define VMCB_EVENTINJ 0x0a8
 #define VMCB_N_CR3 0x0b0
 #define VMCB_LBR_VIRT_ENABLE 0x0b8
@@ -31,6 +32,9 @@
 #define VMCB_NRIP 0x0c8
 #define VMCB_GUEST_INSN_LEN 0x0d0
 #define VMCB_GUEST_INSN_BYTES 0x0d1
+#define VMCB_AVIC_BACKING_PAGE 0x0e0
+#define VMCB_AVIC_LOGICAL_IDS 0x0f0
+#define VMCB_AVIC_PHYSICAL_IDS 0x0f8
 
 /* state-save area; a segment is selector +0, attributes +2, limit +4, base +8 */
 #define VMCB_ES 0x400

@@ -18,11 +18,11 @@ const SVM_BIT = 1 << 2;
 
 describe('CPUID Fn8000_000A by profile (APM vol.3 §E.4.9 Function 8000_000Ah; APM vol.2 §15.25.12)', () => {
   it.each([
-    ['vmtape-base', 64, 0x6303_94ff],
+    ['vmtape-base', 64, 0x6303_b4ff],
     ['k8-f', 64, 0],
-    ['zen-2', 0x8000, 0x0003_94ff],
-    ['zen-4', 0x8000, 0x0303_94ff],
-    ['zen-5', 0x8000, 0x6303_94ff],
+    ['zen-2', 0x8000, 0x0003_b4ff],
+    ['zen-4', 0x8000, 0x0303_b4ff],
+    ['zen-5', 0x8000, 0x6303_b4ff],
     ['xen-nested', 0x8000, 0xeb],
     ['xen-4.17-nested', 0x8000, 0x4bb],
     ['xen-4.19-nested', 0x8000, 0x4ab],

@@ -106,7 +106,7 @@ describe('the APIC bus: destinations (APM vol.2 §16.6.1)', () => {
       const takers = it.state.localApics.filter((apic) => it.pending(apic.id)?.kind === 'apic').map(({ id }) => id);
       for (const id of takers) it.acknowledge(id);
       for (const apic of takers)
-        it.apply({ events: [{ type: 'lapic.ended', apic, vector: 0x41 }], signals: [], end: null });
+        it.apply({ events: [{ type: 'lapic.ended', apic, vector: 0x41 }], signals: [], request: null });
       return takers;
     };
     expect(send(33, 0x41)).toEqual([33]);

@@ -12,7 +12,7 @@ export class Board {
   readonly state: DevicesState;
   readonly events: DeviceEvent[] = [];
   signals: CpuSignal[] = [];
-  end: Decision['end'] = null;
+  request: Decision['request'] = null;
   now = nanoseconds(0);
 
   constructor(vcpus = 1, more: { readonly hpetMessages?: boolean } = {}) {
@@ -25,7 +25,7 @@ export class Board {
       for (const event of next.events) devices.reduceDevices(this.state, event);
       this.events.push(...next.events);
       this.signals.push(...next.signals);
-      this.end ??= next.end;
+      this.request ??= next.request;
       if (next === devices.NO_DECISION && next !== decision) return true;
       if (next === devices.NO_DECISION && devices.settle(this.state, this.now) === devices.NO_DECISION) return true;
     }
@@ -35,7 +35,7 @@ export class Board {
   }
   in(port: number, size = 1): number | undefined {
     const read = devices.decidePortRead(this.state, port, size, this.now);
-    if (read !== undefined) this.apply({ events: read.events, signals: [], end: null });
+    if (read !== undefined) this.apply({ events: read.events, signals: [], request: null });
     return read?.value;
   }
   store(vcpu: number, address: number, value: number): boolean {
@@ -94,7 +94,7 @@ export class Board {
   }
   acknowledge(vcpu = 0): number {
     const { vector, events } = devices.decideAcknowledge(this.state, vcpu);
-    this.apply({ events, signals: [], end: null });
+    this.apply({ events, signals: [], request: null });
     return vector;
   }
 }

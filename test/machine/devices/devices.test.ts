@@ -147,18 +147,21 @@ describe('device wiring', () => {
     expect([it.in(0x600, 2), it.acknowledge()]).toEqual([0x0400, 0x39]);
   });
 
-  it('tells requests for the end as data', () => {
-    const ended = (use: (it: Board) => void) => {
+  it('tells as data what concerns the whole machine: its end, RESET, INIT', () => {
+    const request = (...writes: readonly (readonly [port: number, value: number, size?: number])[]) => {
       const it = new Board();
-      use(it);
-      return it.end;
+      for (const [port, value, size] of writes) it.out(port, value, size);
+      return it.request;
     };
-    expect(ended((it) => it.out(0xf4, 0x10, 4))).toEqual({ reason: 'debug-exit', status: 0x21 });
-    expect(ended((it) => it.out(0xcf9, 0x06))).toEqual({ reason: 'reset', status: 0 });
-    expect(ended((it) => it.out(0x64, 0xfe))).toEqual({ reason: 'reset', status: 0 });
-    expect(ended((it) => it.out(0x92, 0x03))).toEqual({ reason: 'reset', status: 0 });
-    expect(ended((it) => it.out(0x604, 0x2000, 2))).toEqual({ reason: 'shutdown', status: 0 });
-    expect(ended((it) => it.out(0x3f8, 0x41))).toBeNull();
+    expect(request([0xf4, 0x10, 4])).toEqual({ kind: 'end', reason: 'debug-exit', status: 0x21 });
+    expect(request([0x604, 0x2000, 2])).toEqual({ kind: 'end', reason: 'shutdown', status: 0 });
+    for (const value of [0x06, 0x0e]) expect(request([0xcf9, value])).toEqual({ kind: 'reset' });
+    expect(request([0xcf9, 0x04])).toEqual({ kind: 'init' });
+    expect(request([0x64, 0xfe])).toEqual({ kind: 'init' });
+    expect(request([0x64, 0xd1], [0x60, 0x02])).toEqual({ kind: 'init' });
+    expect(request([0x92, 0x03])).toEqual({ kind: 'init' });
+    expect(request([0x3f8, 0x41])).toBeNull();
+    expect(request([0xcf9, 0x02])).toBeNull();
   });
 
   it('splits wide accesses to 8-bit devices into bytes', () => {

@@ -16,14 +16,23 @@ describe('reset ports', () => {
       .then({ type: 'reset.controlled', value: 0x06 }, { type: 'reset.requested', port: 0xcf9 });
   });
 
+  it('asks for INIT alone while CF9h bit 1 is clear (82371AB, Reset Control Register)', () => {
+    given(RESET_PORT)
+      .when(write(RESET.CONTROL, 0x04))
+      .then({ type: 'reset.controlled', value: 0x04 }, { type: 'reset.init-requested', port: 0xcf9 });
+    given(RESET_PORT, [{ type: 'reset.controlled', value: 0x04 }])
+      .when(write(RESET.CONTROL, 0x04))
+      .then();
+  });
+
   it('resets by 8042 commands FEh and D1h, and is idle otherwise (IBM AT Technical Reference, Keyboard)', () => {
     const it = new Bench(RESET_PORT);
     expect(it.read(RESET.KEYBOARD_COMMAND)).toBe(0);
-    expect(it.write(RESET.KEYBOARD_COMMAND, 0xfe).at(-1)).toEqual({ type: 'reset.requested', port: 0x64 });
+    expect(it.write(RESET.KEYBOARD_COMMAND, 0xfe).at(-1)).toEqual({ type: 'reset.init-requested', port: 0x64 });
     it.write(RESET.KEYBOARD_COMMAND, 0xd1);
     expect(it.write(RESET.KEYBOARD_DATA, 0xdf)).toHaveLength(1); // A20 on, no reset
     it.write(RESET.KEYBOARD_COMMAND, 0xd1);
-    expect(it.write(RESET.KEYBOARD_DATA, 0xde).at(-1)).toEqual({ type: 'reset.requested', port: 0x60 });
+    expect(it.write(RESET.KEYBOARD_DATA, 0xde).at(-1)).toEqual({ type: 'reset.init-requested', port: 0x60 });
   });
 
   it('answers the read of its output port (IBM AT Technical Reference, command D0h)', () => {

@@ -98,7 +98,7 @@ describe('the end of an interrupt by memory (Linux, kvm/x86/msr.rst, MSR_KVM_EOI
     live.put(CODE, '90 90 f4').set({ rip: BigInt(CODE), rflags: IF, activity: 0n });
     live.run(1); // in the handler of 40h
     live.machine.apply({
-      ...{ signals: [], end: null },
+      ...{ signals: [], request: null },
       events: [{ type: 'lapic.accepted', apic: 0, vector: 0x50, level: false }],
     });
     live.run();

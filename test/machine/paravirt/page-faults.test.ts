@@ -186,7 +186,7 @@ describe('a page that the host has taken away', () => {
     // The handler's stack is absent.
     const live = machine('90 90', { rsp: BigInt(DATA + 0x100) }).handle(0x40, 'f4');
     live.machine.apply({
-      ...{ signals: [], end: null },
+      ...{ signals: [], request: null },
       events: [{ type: 'lapic.accepted', apic: 0, vector: 0x40, level: false }],
     });
     live.run();

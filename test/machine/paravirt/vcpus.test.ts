@@ -44,7 +44,7 @@ class TwoVcpus extends KvmMachine {
     this.machine.apply({
       events: [],
       signals: [{ vcpu: 1, kind: 'sipi', vector: STARTUP >> 12 }],
-      end: null,
+      request: null,
     });
     this.stated.length = 0;
   }
@@ -65,7 +65,11 @@ class TwoVcpus extends KvmMachine {
     return this.stated.flatMap(({ vcpu, event }) => (event.type === 'vcpu.scheduled' ? [vcpu] : []));
   }
   accept(apic: number, vector: number): void {
-    this.machine.apply({ events: [{ type: 'lapic.accepted', apic, vector, level: false }], signals: [], end: null });
+    this.machine.apply({
+      events: [{ type: 'lapic.accepted', apic, vector, level: false }],
+      signals: [],
+      request: null,
+    });
   }
 }
 
@@ -187,7 +191,7 @@ describe('hypercalls between vCPUs', () => {
     const live = new TwoVcpus('', HALT);
     live.run();
     live.machine.apply({
-      ...{ signals: [], end: null },
+      ...{ signals: [], request: null },
       events: [
         { type: 'lapic.written', apic: 1, register: 0x20, value: 9 * 2 ** 24 },
         { type: 'lapic.written', apic: 1, register: 0xf0, value: 0x1ff },
@@ -205,7 +209,7 @@ describe('hypercalls between vCPUs', () => {
     live.run();
     expect(live.hypercall(10, 3n, 0n, 0n, 0x40n)).toBe(1n); // vCPU 1's APIC is disabled by software
     live.machine.apply({
-      ...{ signals: [], end: null },
+      ...{ signals: [], request: null },
       events: [{ type: 'lapic.written', apic: 1, register: 0xf0, value: 0x1ff }],
     });
     expect(live.hypercall(10, 3n, 0n, 0n, 0x41n)).toBe(2n);

@@ -175,7 +175,7 @@ describe('consistency checks (APM vol.2 §15.5.1, Canonicalization and Consisten
     ['RFLAGS reserved bits', undefined, (v) => (v.rflags = ~0n & ((1n << 64n) - 1n))],
     ['a RIP that is not canonical', undefined, (v) => (v.rip = 1n << 60n)],
     ['bits of absent features', undefined, (v) => (v.nestedControl = 0xffn)],
-    ['AVIC and virtual GIF bits', undefined, (v) => (v.intControl = 0xc200_0a00n)],
+    ['x2AVIC and virtual GIF bits', undefined, (v) => (v.intControl = 0x4200_0a00n)],
     [
       'virtual NMIs without the NMI intercept (§15.21.10 NMI Virtualization)',
       'V_NMI_ENABLE is set while the NMI intercept is clear',
@@ -371,7 +371,7 @@ describe('the world switch into the guest (APM vol.2 §15.5.1, Loading Guest Sta
     vmcb.iopmBasePA = 0xa000n;
     vmcb.msrpmBasePA = 0xe000n;
     vmcb.tscOffset = 0xffff_ffff_0000_0000n;
-    vmcb.intControl = 0xee_fb1f_ffffn;
+    vmcb.intControl = 0xee_7b1f_ffffn;
     vmrun();
     expect(machine.get('interceptCr')).toBe(0x0001_0008n);
     expect(machine.get('interceptDr')).toBe(0x0002_0004n);

@@ -245,7 +245,7 @@ describe('a server', () => {
 describe('an interrupt', () => {
   let long: Served;
   beforeAll(async () => {
-    long = await serve(recordGuest('compute.elf', { limit: 4_000_000, checkpointEvery: 1_000_000 }));
+    long = await serve(recordGuest('compute.elf', { limit: 40_000_000, checkpointEvery: 10_000_000 }));
   });
   afterAll(() => long.close());
 
@@ -255,7 +255,7 @@ describe('an interrupt', () => {
     remote.sendPacket('vCont;c');
     remote.send('\u0003');
     expect(await remote.answer()).toMatch(/^T02/);
-    expect(Number(long.debuggee.position.icount)).toBeLessThan(4_000_000);
+    expect(Number(long.debuggee.position.icount)).toBeLessThan(40_000_000);
     await remote.monitor('goto end');
     const end = long.debuggee.position;
     remote.sendPacket('bc');

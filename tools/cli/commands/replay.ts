@@ -1,6 +1,12 @@
 /** `vmtape replay TAPE`: re-executes, compares every event and digest, reports the first difference. */
 import type { Command } from 'commander';
-import { formatPosition, sqliteStore, type TapeState } from '../../../src/journal/index.js';
+import {
+  comparePositions,
+  formatPosition,
+  type Position,
+  sqliteStore,
+  type TapeState,
+} from '../../../src/journal/index.js';
 import { Replayer, type ReplayOutcome, resolvePosition } from '../../../src/replay/index.js';
 import { command, terminalOf } from '../command.js';
 import { Stopwatch } from '../drive.js';
@@ -29,7 +35,7 @@ export function replayCommand(program: Command): void {
   )
     .argument('<tape>')
     .option('--to <pos>', 'stop there')
-    .option('--from <pos>', 'start there: only start, for this version has no checkpoints')
+    .option('--from <pos>', 'start at the last checkpoint at or before it')
     .option('--serial', 'what the guest sends goes to stdout, as it did when it was recorded')
     .option('--stats', 'at the end one JSON line of figures on stderr')
     .action(async (tape: string, options: ReplayOptions, self: Command) => {
@@ -39,17 +45,17 @@ export function replayCommand(program: Command): void {
 
 async function replay(tape: string, options: ReplayOptions, self: Command): Promise<number> {
   const terminal = terminalOf(self);
-  if (options.from !== undefined && options.from !== 'start') {
-    throw new UsageError(
-      '--from: this version does not have checkpoints yet, so a replay begins at the start. Leave it out.',
-    );
-  }
   const reader = sqliteStore(tape).read();
   try {
     const to = options.to === undefined ? undefined : resolvePosition(reader, options.to);
+    const from = options.from === undefined ? undefined : resolvePosition(reader, options.from);
+    if (from !== undefined && to !== undefined && comparePositions(from, to) > 0) {
+      throw new UsageError(`--from ${options.from} lies behind --to ${options.to}. Swap them.`);
+    }
     const output = new SerialOutput({ kind: options.serial === true ? 'stdio' : 'null' }, terminal);
     const watch = new Stopwatch();
     const replayer = new Replayer(reader, {
+      from,
       to,
       observe: ({ event }) => {
         if (event.type === 'uart.transmitted') output.push(event.byte);
@@ -58,9 +64,11 @@ async function replay(tape: string, options: ReplayOptions, self: Command): Prom
     const outcome = await runToOutcome(replayer, output, terminal, watch);
     output.close();
     const { seconds } = watch;
-    const instructions = replayer.machine.retired;
-    const sums = { instructions, events: replayer.compared, seconds, mips: instructions / seconds / 1e6 };
-    if (options.stats === true) process.stderr.write(`${jsonText(sums)}\n`);
+    const { start } = replayer;
+    const instructions = replayer.machine.retired - Number(start.icount);
+    const events = replayer.compared - Number(start.seq);
+    const sums = { start, instructions, events, seconds, mips: instructions / seconds / 1e6 };
+    if (options.stats === true) process.stderr.write(`${jsonText({ ...sums, start: formatPosition(start) })}\n`);
     await report(tape, outcome, sums, options.serial === true, terminal);
     return outcome.kind === 'diverged' ? Status.NO : Status.DONE;
   } finally {
@@ -93,6 +101,8 @@ async function runToOutcome(
 }
 
 interface Sums {
+  /** Where the replay began. */
+  readonly start: Position;
   readonly instructions: number;
   readonly events: number;
   readonly seconds: number;
@@ -106,7 +116,7 @@ async function report(
   terminal: Terminal,
 ): Promise<void> {
   if (terminal.json) {
-    await terminal.document({ tape, ...outcomeJson(outcome), ...sums });
+    await terminal.document({ tape, ...outcomeJson(outcome), ...sums, start: formatPosition(sums.start) });
     return;
   }
   const text = outcomeText(tape, outcome, sums);
@@ -122,13 +132,14 @@ const ENDINGS: Readonly<Record<TapeState, string>> = {
   cut: ' The tape was cut there: its recording was killed or failed.',
 };
 
-function outcomeText(tape: string, outcome: ReplayOutcome, { instructions, events, seconds }: Sums): string {
+function outcomeText(tape: string, outcome: ReplayOutcome, { start, instructions, events, seconds }: Sums): string {
   const rate = `${shortCount(instructions)} instructions in ${seconds.toFixed(2)} s`;
+  const from = start.seq === 0n ? '' : ` from ${formatPosition(start)} on`;
   switch (outcome.kind) {
     case 'identical':
-      return `${tape}: identical: ${plural(events, 'event')} and ${plural(outcome.digests, 'state digest')}, ${rate}.${ENDINGS[outcome.tape]}`;
+      return `${tape}: identical${from}: ${plural(events, 'event')} and ${plural(outcome.digests, 'state digest')}, ${rate}.${ENDINGS[outcome.tape]}`;
     case 'reached':
-      return `${tape}: identical up to ${formatPosition(outcome.at)}: ${plural(events, 'event')}, ${rate}.`;
+      return `${tape}: identical${from} up to ${formatPosition(outcome.at)}: ${plural(events, 'event')}, ${rate}.`;
     case 'diverged':
       return outcome.divergence.report();
   }

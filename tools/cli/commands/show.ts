@@ -13,7 +13,16 @@ import { type MemoryRange, parseCount, parseMemoryRange } from '../arguments.js'
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { hex, table } from '../format.js';
-import { currentVmcb, dumpLines, registersOf, stateDocument, statePage, vmcbPage } from '../machine-view.js';
+import {
+  codePlace,
+  currentVmcb,
+  dumpLines,
+  pagingOf,
+  registersOf,
+  stateDocument,
+  statePage,
+  vmcbPage,
+} from '../machine-view.js';
 import type { Colors, Terminal } from '../terminal.js';
 
 interface ShowOptions {
@@ -83,7 +92,7 @@ function placeAt(reader: JournalReader, position: Position, options: ShowOptions
     const folded = foldTape(reader, position.seq);
     if (folded.position.icount === position.icount) return { ...folded, machine: undefined };
   }
-  const replayer = new Replayer(reader, { to: position });
+  const replayer = new Replayer(reader, { from: position, to: position });
   const outcome = replayer.run();
   if (outcome.kind === 'diverged') return outcome.divergence.report();
   const { machine } = replayer;
@@ -159,22 +168,13 @@ const codeLines = (machine: Machine, count: number): readonly string[] =>
     '  ',
   );
 
-function codeAt(machine: Machine, count: number) {
-  const registers = registersOf(machine.state);
-  const { memory, engine } = machine;
-  const place = { memory, registers, decoder: engine.decoder, features: pagingFeatures(machine) };
-  return disassemble(place, registers[R.rip] ?? 0n, count);
-}
-
-const pagingFeatures = ({ profile }: Machine) => ({
-  physicalAddressBits: profile.physicalAddressBits,
-  gigabytePages: profile.system.has('page1gb'),
-});
+const codeAt = (machine: Machine, count: number) =>
+  disassemble(codePlace(machine), registersOf(machine.state)[R.rip] ?? 0n, count);
 
 /** As many bytes as are there. */
 function memoryAt(machine: Machine, { space, address, length }: MemoryRange): Uint8Array {
   const { memory, state } = machine;
-  if (space === 'linear') return peekLinear(memory, registersOf(state), pagingFeatures(machine), address, length);
+  if (space === 'linear') return peekLinear(memory, registersOf(state), pagingOf(machine), address, length);
   if (address >= BigInt(memory.ramBytes)) return new Uint8Array(0);
   const start = Number(address);
   return memory.window(sPA(start), Math.min(length, memory.ramBytes - start));

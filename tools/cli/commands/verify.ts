@@ -20,7 +20,7 @@ export function verifyCommand(program: Command): void {
 
 async function verify(tape: string, self: Command): Promise<number> {
   const terminal = terminalOf(self);
-  const { damage, state, end, chunks, digests, blobs, readableTo } = verifyTape(tape);
+  const { damage, state, end, chunks, digests, blobs, checkpoints, readableTo } = verifyTape(tape);
   const whole = damage.length === 0;
   if (terminal.json) {
     await terminal.document({
@@ -32,6 +32,7 @@ async function verify(tape: string, self: Command): Promise<number> {
         chunks,
         digests,
         blobs,
+        checkpoints,
         readableTo: formatPosition(readableTo),
       },
       damage: damage.map(({ message, place: { readableTo: to, ...place } }) => ({
@@ -42,7 +43,7 @@ async function verify(tape: string, self: Command): Promise<number> {
     });
   } else {
     for (const { message } of damage) process.stderr.write(`vmtape: ${message}\n`);
-    const sum = `${plural(end.seq, 'event')} in ${plural(chunks, 'chunk')}, ${plural(digests, 'digest')}, ${plural(blobs, 'blob')}`;
+    const sum = `${plural(end.seq, 'event')} in ${plural(chunks, 'chunk')}, ${plural(digests, 'digest')}, ${plural(blobs, 'blob')}, ${plural(checkpoints, 'checkpoint')}`;
     if (whole && !terminal.quiet) await terminal.print([`${tape}: whole, ${STATES[state]}; ${sum}`]);
     if (!whole) terminal.say(`vmtape: ${tape}: ${plural(damage.length, 'damaged place')}; ${sum}`);
   }

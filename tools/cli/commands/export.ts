@@ -1,0 +1,136 @@
+/** `vmtape export TAPE`: a tape for other programs. */
+import { closeSync, openSync, writeSync } from 'node:fs';
+import Database from 'better-sqlite3';
+import type { Command } from 'commander';
+import { type JournalReader, sqliteStore } from '../../../src/journal/index.js';
+import { NewFile } from '../../export/new-file.js';
+import { exportPerfetto } from '../../export/perfetto.js';
+import { EXPORTED_VIEWS, exportSqlite } from '../../export/sqlite.js';
+import { command, terminalOf } from '../command.js';
+import { StopSignals } from '../drive.js';
+import { OperatingError, UsageError } from '../failure.js';
+import { byteSize, plural, shortCount } from '../format.js';
+import type { Terminal } from '../terminal.js';
+
+interface ExportOptions {
+  readonly sqlite?: string;
+  readonly perfetto?: string;
+  readonly views?: readonly string[];
+}
+
+export function exportCommand(program: Command): void {
+  command(
+    program,
+    'export',
+    'the tape for other programs: plain SQLite tables, or a trace for the Perfetto UI',
+    'vmtape export guest.vmtape --sqlite guest.db',
+    'vmtape export guest.vmtape --sqlite exits.db --views exits,injections',
+    'vmtape export guest.vmtape --perfetto guest.json',
+  )
+    .argument('<tape>')
+    .option('--sqlite <file>', 'the views of vmtape sql as tables with indexes')
+    .option('--views <names>', 'with --sqlite: only these, with commas between them', parseViews)
+    .option('--perfetto <file>', 'a JSON trace for ui.perfetto.dev and chrome://tracing, in virtual time')
+    .action(async (tape: string, options: ExportOptions, self: Command) => {
+      const { sqlite, perfetto, views } = options;
+      if ((sqlite === undefined) === (perfetto === undefined)) {
+        throw new UsageError('Give one of --sqlite FILE and --perfetto FILE.');
+      }
+      if (views !== undefined && sqlite === undefined) throw new UsageError('--views goes with --sqlite.');
+      const reader = sqliteStore(tape).read();
+      try {
+        await exportTape(tape, reader, options, terminalOf(self));
+      } finally {
+        reader.close();
+      }
+    });
+}
+
+function parseViews(text: string): readonly string[] {
+  const names = text.split(',');
+  const unknown = names.find((name) => !EXPORTED_VIEWS.includes(name));
+  if (unknown === undefined) return names;
+  throw new UsageError(`--views ${JSON.stringify(unknown)} is none. There are ${EXPORTED_VIEWS.join(', ')}.`);
+}
+
+async function exportTape(
+  tape: string,
+  reader: JournalReader,
+  options: ExportOptions,
+  terminal: Terminal,
+): Promise<void> {
+  const { sqlite, perfetto = '', views = EXPORTED_VIEWS } = options;
+  const file = new NewFile(sqlite ?? perfetto);
+  let bytes = 0;
+  try {
+    if (sqlite !== undefined) await watched(exportSqlite(tape, reader, { file: file.path, views }), reader, terminal);
+    else {
+      const output = new BufferedFile(file.path);
+      try {
+        await watched(
+          exportPerfetto(reader, (text) => output.write(text)),
+          reader,
+          terminal,
+        );
+      } finally {
+        output.close();
+      }
+    }
+    bytes = file.finish();
+  } catch (error) {
+    file.abandon();
+    throw error instanceof Database.SqliteError ? new OperatingError(`${file.target}: ${error.message}.`) : error;
+  }
+  const { seq } = reader.end;
+  if (terminal.json) await terminal.document({ tape, file: file.target, events: seq, bytes });
+  else terminal.say(`vmtape: ${plural(seq, 'event')} in ${file.target}, ${byteSize(bytes)}`);
+}
+
+/** Goes through with it, unless a signal comes. */
+async function watched(work: Generator<bigint, void, void>, { end }: JournalReader, terminal: Terminal): Promise<void> {
+  const signals = new StopSignals();
+  try {
+    for (const done of work) {
+      terminal.status(`exported ${shortCount(Number(done))} of ${shortCount(Number(end.seq))} events`);
+      await new Promise((resolve) => setImmediate(resolve));
+      if (signals.cause !== undefined) throw new OperatingError(`stopped by ${signals.cause}: nothing was written.`);
+    }
+  } finally {
+    signals.release();
+    terminal.clearStatus();
+  }
+}
+
+const BUFFERED_CHARACTERS = 1 << 20;
+
+/** Text that goes to a file in large pieces. */
+class BufferedFile {
+  private readonly descriptor: number;
+  private pieces: string[] = [];
+  private length = 0;
+
+  constructor(path: string) {
+    this.descriptor = openSync(path, 'wx');
+  }
+
+  write(text: string): void {
+    this.pieces.push(text);
+    this.length += text.length;
+    if (this.length >= BUFFERED_CHARACTERS) this.flush();
+  }
+
+  close(): void {
+    try {
+      this.flush();
+    } finally {
+      closeSync(this.descriptor);
+    }
+  }
+
+  private flush(): void {
+    const bytes = Buffer.from(this.pieces.join(''), 'utf8');
+    this.pieces = [];
+    this.length = 0;
+    for (let at = 0; at < bytes.length; ) at += writeSync(this.descriptor, bytes, at);
+  }
+}
