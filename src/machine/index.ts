@@ -18,6 +18,7 @@ export { CPU_PROFILES } from './cpu/profiles.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
+export { readCR8 } from './devices/devices.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,
@@ -47,6 +48,7 @@ export {
   R,
   REGISTER_NAMES,
   type RegisterDelta,
+  type RegisterName,
   type Registers,
   SEGMENT_NAMES,
   Segment,
@@ -61,6 +63,7 @@ export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } fro
 export { Machine } from './machine.js';
 export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
+export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
 export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear, physicalOf } from './mmu/peek.js';

@@ -438,10 +438,14 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** Whether the instruction that comes next is one to stop before. */
   private stopsHere(watch: StopWatch): boolean {
+    return watch.stopsBefore(this.nextInstruction);
+  }
+
+  /** The linear address of the instruction that comes next. */
+  get nextInstruction(): bigint {
     const { codeMode } = this.engine;
     const rip = this.registers[R.rip] as bigint;
-    const linear = codeMode.bits === 64 ? rip : (rip + (this.registers[R.csBase] as bigint)) & 0xffff_ffffn;
-    return watch.stopsBefore(linear);
+    return codeMode.bits === 64 ? rip : (rip + (this.registers[R.csBase] as bigint)) & 0xffff_ffffn;
   }
 
   /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */

@@ -4,19 +4,21 @@
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
-export { type CodePlace, disassemble } from './disassemble.js';
+export { type CodePlace, type DisassembledInstruction, disassemble } from './disassemble.js';
 
+export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
+export { type RecordedGuest, recordedGuests } from './guests.js';
 export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
-export { resolvePosition } from './position-pattern.js';
+export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { runCost } from './run-cost.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
-export { Cancelled, type Control, Timeline } from './timeline.js';
+export { Cancelled, type Control, Timeline, type Work } from './timeline.js';
 export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';
 export { lastChange, lastWriter, type WriteStep } from './who-wrote.js';
 export { covers, indexWrites } from './write-index.js';

@@ -88,6 +88,19 @@ function positionOfEvent(reader: JournalReader, text: string): Position {
 
 type Matcher = (event: MachineEvent) => boolean;
 
+/**
+ * A test of events by a pattern without an index: `vmexit`, `vmexit:npf`, `cpu.exception:14`.
+ * @throws InputError when the pattern has no sense.
+ */
+export function eventPattern(reader: JournalReader, pattern: string): Matcher {
+  const text = pattern.trim();
+  const match = /^(?<kind>[a-z][a-z0-9.-]*)(:(?<detail>[^[\]]+))?$/i.exec(text)?.groups;
+  if (match === undefined) {
+    throw new InputError(`event ${JSON.stringify(text)}`, 'it is none', 'Write a kind, such as vmexit or vmexit:npf.');
+  }
+  return eventMatcher(reader, text, (match.kind ?? '').toLowerCase(), match.detail);
+}
+
 function eventMatcher(reader: JournalReader, text: string, kind: string, detail: string | undefined): Matcher {
   const types = Object.keys(reader.header.events);
   const wanted = new Set(types.filter((type) => type === kind || type.endsWith(`.${kind}`)));
@@ -119,7 +132,8 @@ function detailsOf(event: MachineEvent): readonly string[] {
   return details;
 }
 
-const boundaryBefore = ({ position: { icount, seq }, retired }: JournalRecord): Position => ({
+/** The boundary at which an event begins. */
+export const boundaryBefore = ({ position: { icount, seq }, retired }: JournalRecord): Position => ({
   icount: icount - BigInt(retired),
   seq,
 });

@@ -92,7 +92,8 @@ export class TapeFollower {
     const places = [icount, this.reader.end.icount, this.cursor.inputUpTo(BigInt(slice))?.position.icount];
     // Where the tape has more to say of this very instruction, it is said step by step.
     if (places.some((place) => place !== undefined && place <= BigInt(retired))) return this.step();
-    this.pauseSeq = Number(seq);
+    // An instruction count alone is a place with no event before it.
+    this.pauseSeq = seq > BigInt(this.comparer.compared) ? Number(seq) : Number.POSITIVE_INFINITY;
     return this.advance(places.reduce((stop, place) => Math.min(stop, Number(place ?? stop)), slice));
   }
 

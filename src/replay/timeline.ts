@@ -35,6 +35,13 @@ export interface Control {
   readonly tick?: (at: Position) => boolean;
 }
 
+/**
+ * Long work, in pieces of a few milliseconds: after each it says how far it is. Whoever drives it may throw `Cancelled` into
+ * it, and drive it on to the end, which is where it began; or leave a run forwards where it is, by `return`. Nothing else may
+ * be done with the timeline in between.
+ */
+export type Work<Result> = Generator<Position, Result, void>;
+
 /** Thrown when `Control.tick` gives up; the timeline stands where it was before. */
 export class Cancelled extends Error {
   override name = 'Cancelled';
@@ -58,6 +65,7 @@ export class Timeline {
   private epoch = FIRST_EPOCH;
   private last: Position | undefined;
   private points: StopPoints = NO_STOP_POINTS;
+  private accepts: (hit: Hit) => boolean = () => true;
   private armed = false;
   /** Stretches of the tape without a hit of `points`, between moments. */
   private readonly searched = new Set<string>();
@@ -97,27 +105,38 @@ export class Timeline {
   // Going somewhere
 
   /** @returns the place that it stands at: the last one at or before `to`, which may be where a run to there ends. */
-  seek(to: Position, control: Control = {}): Position {
+  seek(to: Position, control?: Control): Position {
+    return finish(this.seeking(to), control);
+  }
+
+  /** `seek` as work. */
+  *seeking(to: Position): Work<Position> {
     this.disarm();
     const target = comparePositions(to, this.end) > 0 ? this.end : to;
-    return this.orBack(() => {
-      this.approach(target, control);
-      if (comparePositions(this.position, target) > 0 && !this.endsRunAt(target)) {
-        this.approach(this.placeBefore(this.position, control), control);
-      }
-      return this.position;
-    });
+    return yield* this.orBack(this.settleAt(target));
+  }
+
+  private *settleAt(target: Position): Work<Position> {
+    yield* this.approach(target);
+    if (comparePositions(this.position, target) > 0 && !this.endsRunAt(target)) {
+      const before = yield* this.placeBefore(this.position);
+      yield* this.approach(before);
+    }
+    return this.position;
   }
 
   /** @returns the place that it stands at: the first one at which so many instructions have retired, or the end. */
-  seekInstruction(icount: bigint, control: Control = {}): Position {
+  seekInstruction(icount: bigint, control?: Control): Position {
+    return finish(this.seekingInstruction(icount), control);
+  }
+
+  /** `seekInstruction` as work. */
+  *seekingInstruction(icount: bigint): Work<Position> {
     this.disarm();
     // No more than a lower bound for the number of events.
     const target = { icount, seq: this.reader.chunkAtIcount(icount)?.start.seq ?? 0n };
-    return this.orBack(() => {
-      this.approach(comparePositions(target, this.end) > 0 ? this.end : target, control);
-      return this.position;
-    });
+    yield* this.orBack(this.approach(comparePositions(target, this.end) > 0 ? this.end : target));
+    return this.position;
   }
 
   /** Whether nothing has happened since `target` but that a run was stated. */
@@ -136,73 +155,102 @@ export class Timeline {
   }
 
   /** One step backwards. @returns false at the start. */
-  stepBack(control: Control = {}): boolean {
-    const { position } = this;
-    if (comparePositions(position, START) <= 0) return false;
+  stepBack(control?: Control): boolean {
+    return finish(this.steppingBack(), control);
+  }
+
+  /** `stepBack` as work. */
+  *steppingBack(): Work<boolean> {
+    if (comparePositions(this.position, START) <= 0) return false;
     this.disarm();
-    this.orBack(() => this.approach(this.placeBefore(position, control)));
+    yield* this.orBack(this.goBack());
     return true;
+  }
+
+  private *goBack(): Work<void> {
+    const before = yield* this.placeBefore(this.position);
+    yield* this.approach(before);
   }
 
   // Going on until something happens
 
-  /** What `runForward` and `runBackward` stop at. */
-  stopAt(points: StopPoints): void {
+  /**
+   * What `runForward` and `runBackward` stop at.
+   * @param accepts says of each hit, with the machine where it is, whether it is one.
+   */
+  stopAt(points: StopPoints, accepts: (hit: Hit) => boolean = () => true): void {
     this.points = points;
+    this.accepts = accepts;
     this.disarm();
     this.searched.clear();
   }
 
   /** Runs to the next stop point after this place, or to `to`. */
-  runForward(control: Control = {}, to: Position = this.end): Stop {
-    return this.orBack(() => {
-      this.arm();
-      while (comparePositions(this.position, to) < 0) {
-        this.check(control);
-        const hit = this.follower.run(to);
-        this.keepOnTheWay();
-        if (hit !== undefined) return { kind: 'hit', hit };
-      }
-      return { kind: 'end' };
-    });
+  runForward(control?: Control, to?: Position): Stop {
+    return finish(this.runningForward(to), control);
+  }
+
+  /** `runForward` as work. */
+  *runningForward(to: Position = this.end): Work<Stop> {
+    return yield* this.orBack(this.findForward(to));
+  }
+
+  private *findForward(to: Position): Work<Stop> {
+    this.arm();
+    while (comparePositions(this.position, to) < 0) {
+      yield this.position;
+      const hit = this.follower.run(to);
+      this.keepOnTheWay();
+      if (hit !== undefined && this.accepts(hit)) return { kind: 'hit', hit };
+    }
+    return { kind: 'end' };
   }
 
   /** Goes back to the last stop point before this place, or to the start. */
-  runBackward(control: Control = {}): Stop {
-    return this.orBack(() => {
-      let to = this.position;
-      while (comparePositions(to, START) > 0) {
-        const from = this.moments.before(to);
-        const found = this.lastHit(from, to, control);
-        if (found !== undefined) {
-          this.disarm();
-          this.approach(found.position, control);
-          return { kind: 'hit', hit: found.hit };
-        }
-        to = from;
+  runBackward(control?: Control): Stop {
+    return finish(this.runningBackward(), control);
+  }
+
+  /** `runBackward` as work. @param from where to stop when there was no stop point after it. */
+  *runningBackward(from: Position = START): Work<Stop> {
+    return yield* this.orBack(this.findBackward(from));
+  }
+
+  private *findBackward(first: Position): Work<Stop> {
+    let to = this.position;
+    while (comparePositions(to, first) > 0) {
+      const from = this.moments.before(to);
+      const found = yield* this.lastHit(from, to);
+      if (found !== undefined && comparePositions(found.position, first) > 0) {
+        this.disarm();
+        yield* this.approach(found.position);
+        return { kind: 'hit', hit: found.hit };
       }
-      this.approach(START, control);
-      return { kind: 'end' };
-    });
+      to = from;
+    }
+    this.disarm();
+    yield* this.settleAt(first);
+    return { kind: 'end' };
   }
 
   /**
    * The last stop point in a stretch, of which `from` is a place; its end is included when `inclusive`. The timeline stands
    * somewhere in it then.
    */
-  lastHit(from: Position, to: Position, control: Control = {}, inclusive = false): HitPlace | undefined {
+  *lastHit(from: Position, to: Position, inclusive = false): Work<HitPlace | undefined> {
     const stretch = `${formatPosition(from)}-${formatPosition(to)}${inclusive}`;
     if (this.searched.has(stretch)) return undefined;
     this.disarm();
-    this.approach(from, control);
+    yield* this.approach(from);
     this.arm();
     let last: HitPlace | undefined;
     while (comparePositions(this.position, to) < 0) {
-      this.check(control);
+      yield this.position;
       const hit = this.follower.run(to);
       this.keepOnTheWay();
       const order = comparePositions(this.position, to);
-      if (hit !== undefined && (order < 0 || (inclusive && order === 0))) last = { position: this.position, hit };
+      const counts = order < 0 || (inclusive && order === 0);
+      if (hit !== undefined && counts && this.accepts(hit)) last = { position: this.position, hit };
     }
     if (last === undefined) this.searched.add(stretch);
     return last;
@@ -224,40 +272,48 @@ export class Timeline {
    * Goes to the first place at or after `target`, and keeps moments on the way.
    * @param estimate about the same place, where its number of events is better known.
    */
-  private approach(target: Position, control: Control = {}, estimate = target): void {
+  private *approach(target: Position, estimate = target): Work<void> {
     const nearest = this.moments.atOrBefore(target);
     const here = this.position;
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
     if (!ahead) this.enter(this.load(nearest));
+    if (comparePositions(this.position, START) === 0) yield* this.leaveStart(target);
     const start = this.position;
     const cost = runCost(start, estimate);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
       const stop = partOfWay(start, estimate, 1 - left / cost);
-      this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop, control);
+      yield* this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop);
       this.keep();
     }
-    this.runWhile((at) => comparePositions(at, target) < 0, target, control);
+    yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
   }
 
-  private runWhile(goesOn: (at: Position) => boolean, stop: Position, control: Control): void {
+  /** Before the image is loaded there is no code; a way that begins after it finds what is decoded still there. */
+  private *leaveStart(target: Position): Work<void> {
+    const first = { icount: 1n, seq: target.seq };
+    yield* this.runWhile((at) => at.icount === 0n && comparePositions(at, target) < 0, first);
+    if (this.position.icount > 0n) this.keep();
+  }
+
+  private *runWhile(goesOn: (at: Position) => boolean, stop: Position): Work<void> {
     while (goesOn(this.position)) {
-      this.check(control);
+      yield this.position;
       this.follower.run(stop);
       this.keepOnTheWay();
     }
   }
 
   /** The last place before `position`, which is one. */
-  private placeBefore(position: Position, control: Control): Position {
+  private *placeBefore(position: Position): Work<Position> {
     const earlier = { icount: position.icount > 0n ? position.icount - 1n : 0n, seq: 0n };
     // An instruction back and then step by step; a place where much happened without an instruction has many steps.
     const base = this.moments.before(position);
     const from = comparePositions(base, earlier) > 0 ? base : { icount: earlier.icount, seq: base.seq };
-    this.approach(from, control, position);
+    yield* this.approach(from, position);
     this.keep();
     let before = this.position;
     while (comparePositions(this.position, position) < 0) {
-      this.check(control);
+      yield this.position;
       before = this.position;
       this.keepOnTheWay();
       this.follower.step();
@@ -283,14 +339,14 @@ export class Timeline {
       before = this.lastStepFrom(before);
     }
     this.enter(this.load(this.moments.atOrBefore(here)));
-    this.approach(here);
+    finish(this.approach(here));
     return before;
   }
 
   /** Steps from a place until the tape ends. @returns the place before the step that it ends in. */
   private lastStepFrom(place: Position): Position {
     this.enter(this.load(this.moments.atOrBefore(place)));
-    this.approach(place);
+    finish(this.approach(place));
     let before = place;
     try {
       while (comparePositions(this.position, this.reader.end) < 0) {
@@ -322,10 +378,21 @@ export class Timeline {
     const { memory } = this.machine;
     const changed = new Set<number>(memory.pagesWrittenSince(this.epoch));
     for (const page of this.image.differences(image)) changed.add(page);
-    for (const page of changed) memory.copyIn(sPA(page * PAGE_BYTES), this.contentOf(image.at(page)));
+    for (const page of changed) this.put(page * PAGE_BYTES, this.contentOf(image.at(page)));
     this.image = image;
     this.epoch = memory.newEpoch();
     this.follower.enter(position, point);
+  }
+
+  /** Writes a page, but only where it differs: code beside data stays decoded. */
+  private put(address: number, content: Uint8Array): void {
+    const { memory } = this.machine;
+    const now = memory.window(address, PAGE_BYTES);
+    for (let line = 0; line < PAGE_BYTES; line += LINE_BYTES) {
+      let at = line;
+      while (at < line + LINE_BYTES && now[at] === content[at]) at++;
+      if (at < line + LINE_BYTES) memory.copyIn(sPA(address + line), content.subarray(line, line + LINE_BYTES));
+    }
   }
 
   private contentOf(ref: PageRef): Uint8Array {
@@ -355,25 +422,35 @@ export class Timeline {
 
   // Giving up
 
-  private check({ tick }: Control): void {
-    if (tick?.(this.position) === true) throw new Cancelled('the search was given up');
-  }
-
   /** Does long work; when it is given up, all is as before. */
-  private orBack<Result>(work: () => Result): Result {
+  private *orBack<Result>(work: Work<Result>): Work<Result> {
     const { position } = this;
     try {
-      return work();
+      return yield* work;
     } catch (error) {
       if (!(error instanceof Cancelled)) throw error;
       this.disarm();
-      this.approach(position);
+      yield* this.approach(position);
       throw error;
     }
   }
 }
 
+/** Does work in one go. @throws Cancelled when `tick` gives up, once all is as before. */
+export function finish<Result>(work: Work<Result>, { tick }: Control = {}): Result {
+  let next = work.next();
+  let asks = tick !== undefined;
+  while (next.done !== true) {
+    const givesUp = asks && tick?.(next.value) === true;
+    if (givesUp) asks = false;
+    next = givesUp ? work.throw(new Cancelled('the search was given up')) : work.next();
+  }
+  return next.value;
+}
+
 const ZEROS = new Uint8Array(PAGE_BYTES);
+/** As finely as memory marks where decoded instructions stand. */
+const LINE_BYTES = 64;
 
 /** The place that far between two, as far as one can tell from outside. */
 function partOfWay(from: Position, to: Position, part: number): Position {

@@ -17,10 +17,10 @@ beforeAll(() => {
 
 const COMMANDS = [
   ...['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'trace', 'sql', 'timeline', 'export'],
-  ...['checkpoint', 'who-wrote'],
+  ...['checkpoint', 'who-wrote', 'debug'],
   ...['profiles', 'policies'],
 ];
-const LATER = ['debug', 'snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
+const LATER = ['snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
 
 describe('help', () => {
   it.each(COMMANDS)('of %s tells its flags and gives an example', (command) => {

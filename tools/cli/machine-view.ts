@@ -20,10 +20,10 @@ import type { CodePlace } from '../../src/replay/index.js';
 import { hex, table } from './format.js';
 import type { Colors } from './terminal.js';
 
-type VmcbFields = ReadonlyMap<string, bigint | Uint8Array>;
+export type VmcbFields = ReadonlyMap<string, bigint | Uint8Array>;
 
 /** A VMCB as the processor last saw it, by field. */
-function vmcbFields(words: VmcbWords): VmcbFields {
+export function vmcbFields(words: VmcbWords): VmcbFields {
   const view = VMCB.at(new DataView(words.buffer, words.byteOffset, words.byteLength), 0);
   return new Map(
     Object.keys(VMCB.fields).map((name) => {

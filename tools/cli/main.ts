@@ -3,6 +3,8 @@
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
 import { checkpointCommand } from './commands/checkpoint.js';
+import { dapCommand } from './commands/dap.js';
+import { debugCommand } from './commands/debug.js';
 import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
@@ -38,7 +40,7 @@ function program(): Command {
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[profilesCommand, policiesCommand, laterCommands],
+    ...[debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -13,6 +13,14 @@ import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } fr
 /** Supervisors may read what execute-only or SMAP would refuse: an observer is nobody's access. */
 const OBSERVER = new Map<Slot, (value: bigint) => bigint>([[R.cr4, (value) => value & ~(1n << 21n)]]);
 
+/** How an observer sees the address space of a vCPU with these registers. */
+export function observerContext(registers: Registers, features: PagingFeatures): PagingContext {
+  return pagingContext((slot) => {
+    const value = registers[slot] as bigint;
+    return OBSERVER.get(slot)?.(value) ?? value;
+  }, features);
+}
+
 /**
  * @param registers of the vCPU whose address space is meant. @param linear the first byte's address.
  * @returns as many of `length` bytes as are mapped to RAM from there on without a gap.
@@ -73,9 +81,3 @@ export function physicalOf(
   const found = frame - (frame % PAGE_BYTES) + (low & 0xfff);
   return memory.isRam(found, 1) ? sPA(found) : undefined;
 }
-
-const observerContext = (registers: Registers, features: PagingFeatures): PagingContext =>
-  pagingContext((slot) => {
-    const value = registers[slot] as bigint;
-    return OBSERVER.get(slot)?.(value) ?? value;
-  }, features);

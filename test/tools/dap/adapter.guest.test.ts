@@ -1,0 +1,204 @@
+/** The debug adapter under a small client, as an editor drives it. */
+
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { sqliteStore } from '../../../src/journal/index.js';
+import { VmtapeDebugSession } from '../../../tools/dap/adapter.js';
+import { recordGuest } from '../../support/sessions.js';
+import { temporaryFolder } from '../vmtape.js';
+
+const tape = join(temporaryFolder(), 'nested.vmtape');
+beforeAll(() => {
+  recordGuest('nested.elf', { store: sqliteStore(tape), limit: 100_000, checkpointEvery: 20_000 });
+});
+
+const L2_VMMCALL = '0x101d51';
+
+interface Message {
+  readonly type: string;
+  readonly command?: string;
+  readonly event?: string;
+  readonly success?: boolean;
+  readonly message?: string;
+  // biome-ignore lint/suspicious/noExplicitAny: bodies differ by message, and a wrong one fails the test
+  readonly body?: any;
+  readonly request_seq?: number;
+}
+
+class Editor {
+  private readonly input = new PassThrough();
+  private readonly output = new PassThrough();
+  private buffer = Buffer.alloc(0);
+  private readonly messages: Message[] = [];
+  private wake: (() => void) | undefined;
+  private seq = 0;
+
+  constructor() {
+    const session = new VmtapeDebugSession();
+    session.setRunAsServer(true);
+    session.start(this.input, this.output);
+    this.output.on('data', (data: Buffer) => this.take(data));
+  }
+
+  async ask(command: string, args: object = {}): Promise<Message['body']> {
+    const answer = await this.request(command, args);
+    if (answer.success !== true) throw new Error(answer.message);
+    return answer.body;
+  }
+
+  async request(command: string, args: object): Promise<Message> {
+    const seq = ++this.seq;
+    const text = JSON.stringify({ seq, type: 'request', command, arguments: args });
+    this.input.write(`Content-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+    return await this.first(({ type, request_seq }) => type === 'response' && request_seq === seq);
+  }
+
+  async event(name: string): Promise<Message['body']> {
+    return (await this.first(({ type, event }) => type === 'event' && event === name)).body;
+  }
+
+  /** Asks to go, and waits until it has stopped. */
+  async go(command: string): Promise<Message['body']> {
+    await this.ask(command, { threadId: 1 });
+    return await this.event('stopped');
+  }
+
+  private async first(fits: (message: Message) => boolean): Promise<Message> {
+    for (;;) {
+      const at = this.messages.findIndex(fits);
+      if (at >= 0) return this.messages.splice(at, 1)[0] as Message;
+      await new Promise<void>((resolve) => {
+        this.wake = resolve;
+      });
+    }
+  }
+
+  private take(data: Buffer): void {
+    this.buffer = Buffer.concat([this.buffer, data]);
+    for (;;) {
+      const head = /^Content-Length: (\d+)\r\n\r\n/.exec(this.buffer.toString('latin1'));
+      if (head === null) return;
+      const end = head[0].length + Number(head[1]);
+      if (this.buffer.length < end) return;
+      this.messages.push(JSON.parse(this.buffer.subarray(head[0].length, end).toString('utf8')) as Message);
+      this.buffer = this.buffer.subarray(end);
+      this.wake?.();
+    }
+  }
+}
+
+async function launched(at = 'start'): Promise<Editor> {
+  const editor = new Editor();
+  expect(await editor.ask('initialize', { adapterID: 'vmtape' })).toMatchObject({ supportsStepBack: true });
+  await editor.ask('launch', { tape, at });
+  await editor.event('initialized');
+  await editor.ask('configurationDone');
+  expect(await editor.event('stopped')).toMatchObject({ reason: 'entry' });
+  return editor;
+}
+
+async function shown(editor: Editor, expression: string): Promise<string> {
+  return (await editor.ask('evaluate', { expression, context: 'watch' })).result;
+}
+
+describe('an editor', () => {
+  it('breaks at an instruction of L2, sees both levels, and steps both ways', async () => {
+    const editor = await launched();
+    const { breakpoints } = await editor.ask('setInstructionBreakpoints', {
+      breakpoints: [{ instructionReference: L2_VMMCALL }],
+    });
+    expect(breakpoints).toEqual([{ verified: true, instructionReference: L2_VMMCALL }]);
+    expect(await editor.go('continue')).toMatchObject({ reason: 'instruction breakpoint', threadId: 2 });
+    const { threads } = await editor.ask('threads');
+    expect(threads).toEqual([
+      { id: 1, name: 'vCPU 0: L1, waits' },
+      { id: 2, name: 'vCPU 0: L2, VMCB 0x126000' },
+    ]);
+    const [frame] = (await editor.ask('stackTrace', { threadId: 2 })).stackFrames;
+    expect(frame).toMatchObject({ instructionPointerReference: L2_VMMCALL, name: expect.stringContaining('vmmcall') });
+    const [host] = (await editor.ask('stackTrace', { threadId: 1 })).stackFrames;
+    expect(host.instructionPointerReference).toBe('0x102383');
+    const { scopes } = await editor.ask('scopes', { frameId: 2 });
+    const vmcb = scopes.find(({ name }: { name: string }) => name === 'VMCB');
+    const { variables } = await editor.ask('variables', { variablesReference: vmcb.variablesReference });
+    expect(variables).toContainEqual(expect.objectContaining({ name: 'guestASID', value: '0x1' }));
+    await editor.go('stepBack');
+    expect(await shown(editor, '$rip')).toBe('0x101d4e');
+    await editor.ask('next', { threadId: 2 });
+    await editor.event('stopped');
+    expect(await shown(editor, 'rip')).toBe(L2_VMMCALL);
+    // The guest comes there in each of its rounds.
+    let rounds = 1;
+    while ((await editor.go('continue')).reason === 'instruction breakpoint') rounds++;
+    expect(await editor.go('continue')).toMatchObject({ reason: 'end of the recording' });
+    for (let round = 0; round < rounds; round++) {
+      expect(await editor.go('reverseContinue')).toMatchObject({ reason: 'instruction breakpoint' });
+    }
+    expect(await editor.go('reverseContinue')).toMatchObject({ reason: 'start of the recording' });
+    await editor.ask('disconnect');
+  });
+
+  it('stops before exits by their code, and writes to fields of the VMCB', async () => {
+    const editor = await launched();
+    await editor.ask('setExceptionBreakpoints', {
+      filters: [],
+      filterOptions: [{ filterId: 'vmexit', condition: 'npf, hlt' }],
+    });
+    expect(await editor.go('continue')).toMatchObject({
+      reason: 'exception',
+      description: 'vmexit:hlt is about to happen',
+    });
+    expect(await editor.go('continue')).toMatchObject({ description: 'vmexit:npf is about to happen' });
+    expect(await editor.ask('setExceptionBreakpoints', { filters: ['nonsense'] })).toMatchObject({
+      breakpoints: [{ verified: false }],
+    });
+    const { scopes } = await editor.ask('scopes', { frameId: 2 });
+    const { variablesReference } = scopes.find(({ name }: { name: string }) => name === 'VMCB');
+    const info = await editor.ask('dataBreakpointInfo', { variablesReference, name: 'exitCode' });
+    expect(info).toMatchObject({ accessTypes: ['write'] });
+    await editor.ask('setDataBreakpoints', { breakpoints: [{ dataId: info.dataId, accessType: 'write' }] });
+    const before = await shown(editor, 'vmcb_exitCode');
+    expect(await editor.go('continue')).toMatchObject({ reason: 'data breakpoint' });
+    expect(await shown(editor, 'vmcb.exitCode')).toBe('0x400');
+    await editor.go('reverseContinue');
+    expect(await shown(editor, 'vmcb.exitCode')).toBe(before);
+    await editor.ask('disconnect');
+  });
+
+  it('reads memory and code, and types commands', async () => {
+    const editor = await launched('vmexit:vmmcall');
+    const { data, unreadableBytes } = await editor.ask('readMemory', { memoryReference: L2_VMMCALL, count: 3 });
+    expect([Buffer.from(data, 'base64').toString('hex'), unreadableBytes]).toEqual(['0f01d9', 0]);
+    const { instructions } = await editor.ask('disassemble', {
+      ...{ memoryReference: L2_VMMCALL, instructionOffset: -3, instructionCount: 6 },
+    });
+    expect(instructions).toHaveLength(6);
+    expect(instructions[3]).toMatchObject({ address: L2_VMMCALL, instruction: expect.stringContaining('vmmcall') });
+    expect(instructions[2]).toMatchObject({ address: '0x101d4e' });
+    const answer = await editor.ask('evaluate', { expression: 'goto vmexit:cpuid', context: 'repl' });
+    expect(answer.result).toContain('runs L2');
+    expect(await editor.event('stopped')).toMatchObject({ reason: 'goto' });
+    expect(await editor.request('writeMemory', {})).toMatchObject({
+      success: false,
+      message: 'a recording cannot do writeMemory',
+    });
+    expect(await editor.request('evaluate', { expression: 'nonsense', context: 'watch' })).toMatchObject({
+      success: false,
+    });
+    await editor.ask('disconnect');
+  });
+
+  it('hears what is wrong with a launch', async () => {
+    const editor = new Editor();
+    expect(await editor.request('launch', {})).toMatchObject({
+      success: false,
+      message: expect.stringContaining('"tape"'),
+    });
+    expect(await editor.request('launch', { tape: '/nowhere.vmtape' })).toMatchObject({ success: false });
+    expect(await editor.request('threads', {})).toMatchObject({
+      success: false,
+      message: expect.stringContaining('launch'),
+    });
+  });
+});

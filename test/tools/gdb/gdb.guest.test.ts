@@ -1,0 +1,149 @@
+/** Scripted sessions of the real gdb, where there is one. */
+import { spawn, spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { recordGuest } from '../../support/sessions.js';
+import { temporaryFolder } from '../vmtape.js';
+import { type Served, serve } from './client.js';
+
+const version = spawnSync('gdb', ['--version'], { encoding: 'utf8' }).stdout?.split('\n')[0];
+if (version === undefined) console.warn('there is no gdb here: its sessions are skipped. apt-get install gdb');
+
+const folder = temporaryFolder();
+let served: Served;
+beforeAll(async () => {
+  if (version === undefined) return;
+  served = await serve(recordGuest('nested.elf', { commandLine: 'nested.elf rounds=3', checkpointEvery: 20_000 }));
+});
+afterAll(() => served?.close());
+
+/** Runs gdb with commands, connected. @returns what it printed. */
+async function gdb(commands: readonly string[], target = 'remote'): Promise<string> {
+  const { host, port } = served.address;
+  // From a file, so that it ends with the first error: without a connection it would go on with its own host's processes.
+  const script = join(folder, 'script.gdb');
+  writeFileSync(
+    script,
+    [
+      ...[
+        'set pagination off',
+        'set confirm off',
+        'set auto-connect-native-target off',
+        'set architecture i386:x86-64',
+      ],
+      ...[
+        `target ${target} ${host}:${port}`,
+        'monitor goto start',
+        'maintenance flush register-cache',
+        ...commands,
+        '',
+      ],
+    ].join('\n'),
+  );
+  const child = spawn('gdb', ['-q', '-batch', '-nx', '-x', script]);
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (data: string) => {
+      output += data;
+    });
+  }
+  await new Promise((resolve) => child.once('close', resolve));
+  return output;
+}
+
+/** The value of `p/x …` number `index`. */
+const printed = (output: string): string[] => [...output.matchAll(/^\$\d+ = (.*)$/gm)].map(([, value]) => value ?? '');
+
+const L2_VMMCALL = '0x101d51';
+
+describe.skipIf(version === undefined)(`a session of ${version ?? 'gdb, which is not here'}`, () => {
+  it('breaks in L2 and reads registers of the VMCB', async () => {
+    const output = await gdb([
+      ...[`break *${L2_VMMCALL}`, 'continue', 'p/x $pc', 'p $guest_mode', 'p $asid', 'p $vmcb_guestASID', 'x/i $pc'],
+      ...['p $efer', 'stepi', 'p/x $vmcb_exitCode', 'p $guest_mode', 'info threads'],
+    ]);
+    expect(output).toContain(`Breakpoint 1, 0x0000000000101d51`);
+    expect(printed(output)).toEqual(
+      [L2_VMMCALL, '1', '1', '1', '[ SCE LME LMA NXE SVME ]', '0x81', '0'].map((each) =>
+        each.startsWith('[') ? expect.stringContaining('SVME') : each,
+      ),
+    );
+    expect(output).toContain('vmmcall');
+    expect(output).toContain('L1 vCPU 0, runs');
+  });
+
+  it('steps back 1,000 times and forwards again to the same state', async () => {
+    const output = await gdb([
+      ...['monitor goto vmexit:npf[1]', 'maintenance flush register-cache', 'monitor digest', 'reverse-stepi 1000'],
+      ...['monitor where', 'stepi 1000', 'monitor digest'],
+    ]);
+    const digests = [...output.matchAll(/^(cpu|vmcb|devices|machine|ram) +([0-9a-f]{64})$/gm)].map(([line]) => line);
+    expect(digests).toHaveLength(10);
+    expect(digests.slice(5)).toEqual(digests.slice(0, 5));
+  }, 180_000);
+
+  it('goes back from a variable to its last writer', async () => {
+    // L1's VMCB: the processor's own write at the #VMEXIT is the last one.
+    const output = await gdb([
+      ...['monitor goto vmexit:cpuid[1]', 'maintenance flush register-cache', 'set $code = $vmcb + 0x70'],
+      ...[
+        'watch *(unsigned long *) $code',
+        'reverse-continue',
+        'p/x *(unsigned long *) $code',
+        'p $guest_mode',
+        'stepi',
+      ],
+      ...['p/x *(unsigned long *) $code', 'p $guest_mode'],
+    ]);
+    expect(output).toContain('Hardware watchpoint 1');
+    const [before, guestBefore, after, guestAfter] = printed(output);
+    expect(before).not.toBe(after);
+    expect([guestBefore, guestAfter]).toEqual(['1', '0']);
+  });
+
+  it('stops at the last #VMEXIT before the end', async () => {
+    const output = await gdb([
+      'continue',
+      'monitor catch vmexit',
+      'reverse-continue',
+      'monitor where',
+      'p $guest_mode',
+    ]);
+    expect(output).toContain('No more reverse-execution history');
+    expect(output).toContain('vmexit is about to happen');
+    expect(printed(output)).toEqual(['1']);
+    const place = /^(\S+) {2}vCPU 0 runs L2/m.exec(output)?.[1];
+    expect(place).toBeDefined();
+    const direct = await gdb(['monitor goto vmexit[-1]', 'maintenance flush register-cache', 'p $guest_mode']);
+    expect(direct).toContain(`${place}  vCPU 0 runs L2`);
+  });
+
+  it('shows a guest that it attaches to as an inferior of its own, and steps both', async () => {
+    const output = await gdb(
+      [
+        ...['set schedule-multiple on', 'info os processes', 'add-inferior', 'inferior 2', 'attach 2'],
+        ...[
+          `break *${L2_VMMCALL}`,
+          'continue',
+          'info inferiors',
+          'info threads',
+          'stepi',
+          'p/x $pc',
+          'reverse-continue',
+        ],
+        ...['p/x $pc', 'inferior 1', 'p/x $pc', 'p $guest_mode'],
+      ],
+      'extended-remote',
+    );
+    expect(output).toMatch(/2 +L2 asid 1 nCR3 0x[0-9a-f]+/);
+    expect(output).toMatch(/1 +process 1 .*\n\* 2 +process 2 /);
+    expect(output).toContain('waits behind its guest');
+    expect(printed(output)).toEqual(['0x101d54', L2_VMMCALL, '0x102383', '0']);
+  });
+
+  it('is told that a recording cannot be changed', async () => {
+    const output = await gdb(['monitor goto 50000', 'maintenance flush register-cache', 'set var $rax = 1']);
+    expect(output).toContain('a recording cannot be changed');
+  });
+});

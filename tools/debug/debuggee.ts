@@ -1,0 +1,375 @@
+/**
+ * A recording under a debugger, whichever protocol it speaks: where it stands, what it stops at, and how it gets there. Long
+ * ways can be interrupted and say how far they are. Nothing here changes the tape or the machine.
+ */
+import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../../src/journal/index.js';
+import type { Hit, Machine, MachineEvent, WatchedRange } from '../../src/machine/index.js';
+import {
+  boundaryBefore,
+  Cancelled,
+  eventPattern,
+  nextEvent,
+  previousEvent,
+  resolvePosition,
+  Timeline,
+  type Work,
+} from '../../src/replay/index.js';
+import { drive, driveInPlace, type Patience } from './driver.js';
+import { runningOn, type Subject, sameSubject } from './views.js';
+
+/** Where code stops. */
+export interface Breakpoint {
+  /** Linear address. */
+  readonly address: bigint;
+  /** For whom it is meant. */
+  readonly stops: (subject: Subject) => boolean;
+}
+
+/** What writes stop. */
+export interface Watchpoint {
+  /** As whoever set it calls the place. */
+  readonly name: string;
+  readonly ranges: readonly WatchedRange[];
+}
+
+/** Events of a kind that stop, right before they happen. */
+export interface Catch {
+  readonly pattern: string;
+  readonly matches: (event: MachineEvent) => boolean;
+}
+
+export type Halt =
+  | { readonly why: 'step' }
+  | { readonly why: 'breakpoint'; readonly address: bigint }
+  /** Forwards it stands after the write, backwards before it: in both cases the write has been gone through. */
+  | { readonly why: 'watchpoint'; readonly watchpoint: Watchpoint }
+  | { readonly why: 'catch'; readonly pattern: string }
+  /** The tape ends here, or begins. */
+  | { readonly why: 'end' | 'start' }
+  | { readonly why: 'interrupted' };
+
+export class Debuggee {
+  readonly timeline: Timeline;
+  /** Told where long work is, now and then. */
+  onProgress: ((at: Position) => void) | undefined;
+  private interrupting = false;
+  private breakpoints: readonly Breakpoint[] = [];
+  private watchpoints: readonly Watchpoint[] = [];
+  private catches: readonly Catch[] = [];
+
+  /** @throws InputError when this vmtape cannot make the machine of the tape. */
+  constructor(readonly reader: JournalReader) {
+    this.timeline = new Timeline(reader);
+  }
+
+  close(): void {
+    this.timeline.close();
+  }
+
+  get machine(): Machine {
+    return this.timeline.machine;
+  }
+
+  get position(): Position {
+    return this.timeline.position;
+  }
+
+  /** What runs: the level of the vCPU whose turn it is. */
+  get subject(): Subject {
+    return runningOn(this.machine, this.machine.vcpu);
+  }
+
+  subjectOn(vcpu: number): Subject {
+    return runningOn(this.machine, vcpu);
+  }
+
+  /** The position as any command takes it: amid a run it is an instruction count. */
+  get where(): string {
+    return this.machine.hasPendingRun ? String(this.position.icount) : formatPosition(this.position);
+  }
+
+  /** What is under way ends soon. */
+  interrupt(): void {
+    this.interrupting = true;
+  }
+
+  private get patience(): Patience {
+    return { givesUp: () => this.interrupting, progress: this.onProgress };
+  }
+
+  /** Long work that an interrupt takes back. @throws Cancelled */
+  async work<Result>(work: Work<Result>): Promise<Result> {
+    this.interrupting = false;
+    return await drive(work, this.patience);
+  }
+
+  // What stops
+
+  stopAt(breakpoints: readonly Breakpoint[], watchpoints: readonly Watchpoint[]): void {
+    this.breakpoints = breakpoints;
+    this.watchpoints = watchpoints;
+    this.timeline.stopAt(
+      { code: new Set(breakpoints.map(({ address }) => address)), writes: watchpoints.flatMap(({ ranges }) => ranges) },
+      (hit) => hit.kind === 'write' || this.stopsAt(hit.address),
+    );
+  }
+
+  private stopsAt(address: bigint): boolean {
+    const { subject } = this;
+    return this.breakpoints.some((each) => each.address === address && each.stops(subject));
+  }
+
+  get caught(): readonly Catch[] {
+    return this.catches;
+  }
+
+  /** @throws InputError when the pattern has no sense. */
+  catchEvents(pattern: string): void {
+    this.catches = [...this.catches, { pattern, matches: eventPattern(this.reader, pattern) }];
+  }
+
+  /** @returns false when there was none such; without a pattern all go. */
+  releaseEvents(pattern?: string): boolean {
+    const before = this.catches.length;
+    this.catches = pattern === undefined ? [] : this.catches.filter((each) => each.pattern !== pattern);
+    return this.catches.length < before;
+  }
+
+  // Going
+
+  /** To a position as a user writes it. @throws InputError when there is none such. @throws Cancelled */
+  async goto(pattern: string): Promise<Position> {
+    return await this.seek(resolvePosition(this.reader, pattern));
+  }
+
+  async seek(position: Position): Promise<Position> {
+    return await this.work(this.timeline.seeking(position));
+  }
+
+  /** One step: an instruction, or what stands between two. */
+  step(): Halt {
+    return this.timeline.step() ? { why: 'step' } : { why: 'end' };
+  }
+
+  async stepBack(): Promise<Halt> {
+    return (await this.work(this.timeline.steppingBack())) ? { why: 'step' } : { why: 'start' };
+  }
+
+  /** One step of a subject, which may have to wait for its turn; who runs meanwhile may stop. */
+  async stepOf(subject: Subject): Promise<Halt> {
+    if (!this.runs(subject)) {
+      const halt = await this.untilRuns(subject);
+      if (halt.why !== 'step') return halt;
+    }
+    return this.step();
+  }
+
+  /** As `stepOf`, but what others do in between is part of the step: an intercepted instruction ends where its guest goes on. */
+  async stepThrough(subject: Subject): Promise<Halt> {
+    const halt = await this.stepOf(subject);
+    return halt.why !== 'step' || this.runs(subject) ? halt : await this.untilRuns(subject);
+  }
+
+  /** The same backwards: to where the subject last ran. */
+  async stepBackThrough(subject: Subject): Promise<Halt> {
+    if (this.runs(subject)) {
+      const halt = await this.stepBack();
+      if (halt.why !== 'step' || this.runs(subject)) return halt;
+    }
+    const ends = (event: MachineEvent, vcpu: number): boolean => {
+      if (subject.level === 2) return event.type === 'svm.vmexit' && event.vmcb === subject.vmcb;
+      return event.type === 'svm.vmrun' && vcpu === subject.vcpu;
+    };
+    const { reader, position } = this;
+    const last = await this.work(previousEvent(reader, position.seq, (event, { vcpu }) => ends(event, vcpu)));
+    if (last === undefined) return { why: 'start' };
+    await this.seek(boundaryBefore(last));
+    return { why: 'step' };
+  }
+
+  /** Whether a subject is what its vCPU runs. */
+  private runs(subject: Subject): boolean {
+    return sameSubject(subject, this.subject);
+  }
+
+  private async untilRuns(subject: Subject): Promise<Halt> {
+    const turn = await this.turnOf(subject);
+    const halt = await this.forward(turn);
+    return halt.why === 'end' && turn !== undefined ? { why: 'step' } : halt;
+  }
+
+  /** Steps while the same subject runs and `goesOn` says so, to the next breakpoint at most. */
+  async stepWhile(goesOn: () => boolean): Promise<Halt> {
+    const { subject } = this;
+    this.interrupting = false;
+    const { reader: _, timeline } = this;
+    const stops = (): boolean => !goesOn() || !sameSubject(subject, this.subject);
+    function* steps(): Work<boolean> {
+      while (timeline.step()) {
+        if (stops()) return true;
+        yield timeline.position;
+      }
+      return false;
+    }
+    const done = await driveInPlace(steps(), this.patience);
+    if (done === undefined) return { why: 'interrupted' };
+    return done ? { why: 'step' } : { why: 'end' };
+  }
+
+  /** Where a subject runs next; undefined when it never does. */
+  private async turnOf(subject: Subject): Promise<Position | undefined> {
+    const { reader, position } = this;
+    const begins = (event: MachineEvent, vcpu: number): boolean => {
+      if (subject.level === 2) return event.type === 'svm.vmrun' && event.vmcb === subject.vmcb;
+      if (event.type === 'input.turn') return event.to === subject.vcpu;
+      return (event.type === 'vcpu.scheduled' || event.type === 'svm.vmexit') && vcpu === subject.vcpu;
+    };
+    const record = await this.work(nextEvent(reader, position.seq, (event, { vcpu }) => begins(event, vcpu)));
+    return record && { icount: record.position.icount, seq: record.position.seq + 1n };
+  }
+
+  /** Runs to the next stop, or to a position. */
+  async forward(to?: Position): Promise<Halt> {
+    const here = this.position;
+    const end = to ?? this.timeline.end;
+    try {
+      const caught = await this.nextCaught(here, end);
+      const target = caught === undefined ? end : { icount: caught.place.icount, seq: 0n };
+      this.interrupting = false;
+      const stop = await driveInPlace(this.timeline.runningForward(target), this.patience);
+      if (stop === undefined) return { why: 'interrupted' };
+      if (stop.kind === 'hit') return this.haltOf(stop.hit);
+      if (caught === undefined) return { why: 'end' };
+      await this.seek(caught.place);
+      return { why: 'catch', pattern: caught.pattern };
+    } catch (error) {
+      if (error instanceof Cancelled) return { why: 'interrupted' };
+      throw error;
+    }
+  }
+
+  /** Goes back to the last stop. When it is interrupted, it stays where it was. */
+  async backward(): Promise<Halt> {
+    try {
+      const here = this.position;
+      if (comparePositions(here, START) <= 0) return { why: 'start' };
+      const undone = await this.undoesWrite();
+      if (undone !== undefined) return undone;
+      const caught = await this.lastCaught(here);
+      const stop = await this.work(this.timeline.runningBackward(caught?.place));
+      if (stop.kind === 'end') {
+        return caught === undefined ? { why: 'start' } : { why: 'catch', pattern: caught.pattern };
+      }
+      const halt = this.haltOf(stop.hit);
+      if (halt.why !== 'watchpoint') return halt;
+      // The machine stands after the write. A breakpoint there comes first on the way back.
+      const address = this.breakpointHere;
+      if (address !== undefined) return { why: 'breakpoint', address };
+      await this.stepBack();
+      return halt;
+    } catch (error) {
+      if (error instanceof Cancelled) return { why: 'interrupted' };
+      throw error;
+    }
+  }
+
+  /** The step before this place wrote to what is watched: then that is undone. */
+  private async undoesWrite(): Promise<Halt | undefined> {
+    if (this.watchpoints.length === 0) return undefined;
+    const here = this.position;
+    await this.stepBack();
+    const before = this.position;
+    const stop = await this.work(this.timeline.runningForward(here));
+    if (stop.kind !== 'hit' || stop.hit.kind !== 'write') {
+      if (comparePositions(this.position, here) !== 0) await this.seek(here);
+      return undefined;
+    }
+    const halt = this.haltOf(stop.hit);
+    await this.seek(before);
+    return halt;
+  }
+
+  private haltOf(hit: Hit): Halt {
+    if (hit.kind === 'code') return { why: 'breakpoint', address: hit.address };
+    const { range } = hit;
+    const watchpoint = this.watchpoints.find(({ ranges }) => ranges.includes(range));
+    if (watchpoint === undefined) throw new RangeError('a write was seen that nobody watches');
+    return { why: 'watchpoint', watchpoint };
+  }
+
+  /** The breakpoint at the instruction that comes next. */
+  get breakpointHere(): bigint | undefined {
+    const address = this.machine.nextInstruction;
+    return this.stopsAt(address) ? address : undefined;
+  }
+
+  /** Goes to before the last write to a range, whatever else there is to stop at. @returns false when there is none; it has not moved then. */
+  async backToWrite(watchpoint: Watchpoint): Promise<boolean> {
+    const { breakpoints, watchpoints, catches } = this;
+    const here = this.position;
+    this.stopAt([], [watchpoint]);
+    this.catches = [];
+    try {
+      const halt = await this.backward();
+      if (halt.why === 'watchpoint') return true;
+      await this.seek(here);
+      if (halt.why === 'interrupted') throw new Cancelled('the search was given up');
+      return false;
+    } finally {
+      this.catches = catches;
+      this.stopAt(breakpoints, watchpoints);
+    }
+  }
+
+  // Events
+
+  /** The place right before the next event that is caught, after here. */
+  private async nextCaught(here: Position, end: Position): Promise<{ place: Position; pattern: string } | undefined> {
+    if (this.catches.length === 0) return undefined;
+    for (let { seq } = here; ; ) {
+      const found = await this.work(nextEvent(this.reader, seq, (event) => this.patternOf(event) !== undefined));
+      if (found === undefined) return undefined;
+      const place = boundaryBefore(found);
+      if (comparePositions(place, end) >= 0) return undefined;
+      // The one that is about to happen has been stopped at already; a run may be stated before it.
+      const about = here.seq + (this.machine.hasPendingRun ? 1n : 0n);
+      const pattern = this.patternOf(found.event) as string;
+      if (place.icount > here.icount || place.seq > about) return { place, pattern };
+      seq = found.position.seq + 1n;
+    }
+  }
+
+  private async lastCaught(here: Position): Promise<{ place: Position; pattern: string } | undefined> {
+    if (this.catches.length === 0) return undefined;
+    const found = await this.work(previousEvent(this.reader, here.seq, (event) => this.patternOf(event) !== undefined));
+    return found && { place: boundaryBefore(found), pattern: this.patternOf(found.event) as string };
+  }
+
+  private patternOf(event: MachineEvent): string | undefined {
+    return this.catches.find(({ matches }) => matches(event))?.pattern;
+  }
+
+  /**
+   * Goes to right before the next event that matches, or the one before.
+   * @returns false when there is none; it has not moved then.
+   */
+  async gotoEvent(pattern: string, direction: 'next' | 'prev'): Promise<boolean> {
+    const matches = eventPattern(this.reader, pattern);
+    const here = this.position;
+    if (direction === 'prev') {
+      const found = await this.work(previousEvent(this.reader, here.seq, matches));
+      if (found !== undefined) await this.seek(boundaryBefore(found));
+      return found !== undefined;
+    }
+    for (let { seq } = here; ; ) {
+      const found = await this.work(nextEvent(this.reader, seq, matches));
+      if (found === undefined) {
+        if (comparePositions(this.position, here) !== 0) await this.seek(here);
+        return false;
+      }
+      await this.seek(boundaryBefore(found));
+      if (comparePositions(this.position, here) > 0) return true;
+      seq = found.position.seq + 1n;
+    }
+  }
+}

@@ -1,0 +1,375 @@
+/**
+ * The commands that a debugger's user types to vmtape itself: `monitor …` in gdb, the debug console of an editor. Each answers
+ * with lines of text; positions in them can be given to every command.
+ */
+import pc from 'picocolors';
+import { formatPosition, type JournalRecord } from '../../src/journal/index.js';
+import {
+  explainWalk,
+  InputError,
+  pagingFeatures,
+  R,
+  REGISTER_NAMES,
+  type Slot,
+  SvmMode,
+  VMCB,
+  type WalkStep,
+} from '../../src/machine/index.js';
+import { disassemble, eventText, previousEvent, stateDigests } from '../../src/replay/index.js';
+import { hex, table } from '../cli/format.js';
+import { vmcbPage } from '../cli/machine-view.js';
+import type { Debuggee } from './debuggee.js';
+import { backToChange } from './last-change.js';
+import { knownVmcbFields, runningOn, type View, viewOf, vmcbFieldsAt, watchedRanges } from './views.js';
+
+export interface MonitorContext {
+  readonly debuggee: Debuggee;
+  /** What the user looks at. */
+  readonly view: View;
+}
+
+interface MonitorCommand {
+  readonly usage: string;
+  readonly help: string;
+  readonly run: (args: readonly string[], context: MonitorContext) => Promise<readonly string[]> | readonly string[];
+}
+
+const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
+  where: { usage: 'where', help: 'the position, what runs, the code there and the next event', run: where },
+  goto: {
+    usage: 'goto POS',
+    help: 'goes to a position: icount, icount:seq, #seq, start, end, vmexit:cpuid[3]',
+    run: goto,
+  },
+  next: { usage: 'next EVENT', help: 'goes to right before the next event of a kind', run: toEvent('next') },
+  prev: {
+    usage: 'prev EVENT',
+    help: 'the same backwards: vmrun, vmexit[:CODE], injection, exception[:VECTOR], interrupt, or any kind of event',
+    run: toEvent('prev'),
+  },
+  catch: {
+    usage: 'catch [EVENT]',
+    help: 'stops right before events of a kind, in both directions; alone it lists them',
+    run: catchEvents,
+  },
+  release: { usage: 'release [EVENT]', help: 'no longer; alone all of them', run: release },
+  events: { usage: 'events [N]', help: 'the next N events of the tape, or with -N the last ones; 10', run: events },
+  code: { usage: 'code [N]', help: 'N instructions from here on, in the mode that the vCPU is in; 5', run: code },
+  level: { usage: 'level', help: 'which level each vCPU runs, and how it is', run: level },
+  vmcb: { usage: 'vmcb [ADDR]', help: 'the VMCB by field, and what memory says otherwise', run: vmcb },
+  translate: {
+    usage: 'translate VA [w] [x] [u]',
+    help: 'the walk for a linear address at every level: a read by the supervisor, or a write, a fetch, by user code',
+    run: translate,
+  },
+  'who-wrote': {
+    usage: 'who-wrote ADDR[,LEN] | phys:ADDR[,LEN] | vmcb.FIELD | msr.N | REGISTER | gif',
+    help: 'who wrote there last before this place; it stays here',
+    run: whoWrote,
+  },
+  checkpoints: { usage: 'checkpoints', help: 'the checkpoints of the tape', run: checkpoints },
+  digest: { usage: 'digest', help: 'digests of the state here, RAM included', run: digest },
+  help: { usage: 'help', help: 'this list', run: help },
+};
+
+/** @returns the answer in lines. Wrong usage is an answer, too. @throws Cancelled when it was interrupted. */
+export async function monitor(line: string, context: MonitorContext): Promise<readonly string[]> {
+  const [name = '', ...args] = line.trim().split(/\s+/);
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (command === undefined) return [`there is no command ${JSON.stringify(name)}; see help`];
+  try {
+    return await command.run(args, context);
+  } catch (error) {
+    if (error instanceof InputError) return [error.message];
+    if (error instanceof WrongUsage) return [`usage: ${command.usage}`];
+    throw error;
+  }
+}
+
+class WrongUsage extends Error {}
+
+function only(args: readonly string[], least: number, most = least): void {
+  if (args.length < least || args.length > most) throw new WrongUsage();
+}
+
+function help(): readonly string[] {
+  return Object.values(COMMANDS).flatMap(({ usage, help: text }) => [usage, `    ${text}`]);
+}
+
+// Where it is
+
+function where(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0);
+  const { machine } = debuggee;
+  return [
+    `${debuggee.where}  ${runningText(debuggee, machine.vcpu)}`,
+    ...codeLines(debuggee, viewOf(machine, debuggee.subject), 1),
+    nextEventLine(debuggee),
+  ];
+}
+
+function nextEventLine({ reader, position }: Debuggee): string {
+  const next: JournalRecord | undefined = reader.records(position.seq).next().value ?? undefined;
+  return next === undefined ? 'the tape ends here' : `next: ${recordLine(next)}`;
+}
+
+const recordLine = (record: JournalRecord): string => `#${record.position.seq} ${eventText(record)}`;
+
+function runningText({ machine }: Debuggee, vcpu: number): string {
+  const subject = runningOn(machine, vcpu);
+  const { registers } = viewOf(machine, subject);
+  const what = subject.level === 1 ? 'L1' : `L2 asid ${registers[R.guestAsid]} VMCB 0x${hex(subject.vmcb)}`;
+  const gif = ((registers[R.svmMode] as bigint) & SvmMode.GIF) === 0n ? ', GIF clear' : '';
+  return `vCPU ${vcpu} runs ${what}${gif}`;
+}
+
+/** After a move: what gdb cannot know. */
+const moved = (debuggee: Debuggee): readonly string[] => where([], { debuggee } as MonitorContext);
+
+function level(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0);
+  const { machine } = debuggee;
+  return machine.state.vcpus.map(({ registers }, vcpu) => {
+    const activity = ACTIVITIES[Number(registers[R.activity])] ?? 'stands still';
+    const turn = vcpu === machine.vcpu ? ', has the turn' : '';
+    return `${runningText(debuggee, vcpu)}, ${activity}${turn}, rip 0x${hex(registers[R.rip] as bigint)} cpl ${registers[R.cpl]}`;
+  });
+}
+const ACTIVITIES = ['executes', 'halted', 'shut down', 'waits for a start-up interrupt', 'in MWAIT', 'FERR# freeze'];
+
+async function goto(args: readonly string[], { debuggee }: MonitorContext): Promise<readonly string[]> {
+  only(args, 1);
+  await debuggee.goto(args[0] as string);
+  return moved(debuggee);
+}
+
+/** What people say for a kind of event. */
+const KINDS: Readonly<Record<string, string>> = { injection: 'injected' };
+const kindOf = (text: string): string => text.replace(/^[^:]+/, (kind) => KINDS[kind] ?? kind);
+
+function toEvent(direction: 'next' | 'prev'): MonitorCommand['run'] {
+  return async (args, { debuggee }) => {
+    only(args, 1);
+    const found = await debuggee.gotoEvent(kindOf(args[0] as string), direction);
+    return found ? moved(debuggee) : [`there is no such event ${direction === 'next' ? 'after' : 'before'} this place`];
+  };
+}
+
+function catchEvents(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  if (args[0] !== undefined) debuggee.catchEvents(kindOf(args[0]));
+  return debuggee.caught.length === 0
+    ? ['nothing is caught']
+    : debuggee.caught.map(({ pattern }) => `catches ${pattern}`);
+}
+
+function release(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const done = debuggee.releaseEvents(args[0] === undefined ? undefined : kindOf(args[0]));
+  return done ? catchEvents([], { debuggee } as MonitorContext) : ['that was not caught'];
+}
+
+const MOST_EVENTS = 1000;
+
+function events(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const text = args[0] ?? '10';
+  if (!/^-?\d{1,4}$/.test(text)) throw new WrongUsage();
+  const count = Math.min(Math.abs(Number(text)), MOST_EVENTS);
+  const { reader, position } = debuggee;
+  const first = text.startsWith('-') ? maximum(0n, position.seq - BigInt(count)) : position.seq;
+  const lines: string[] = [];
+  for (const record of reader.records(first)) {
+    if (lines.length === count || (text.startsWith('-') && record.position.seq >= position.seq)) break;
+    lines.push(recordLine(record));
+  }
+  return lines.length === 0 ? ['there are none'] : lines;
+}
+
+const maximum = (a: bigint, b: bigint): bigint => (a > b ? a : b);
+
+// Code and memory
+
+function code(args: readonly string[], { debuggee, view }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const text = args[0] ?? '5';
+  if (!/^\d{1,3}$/.test(text)) throw new WrongUsage();
+  return codeLines(debuggee, view, Number(text));
+}
+
+function codeLines({ machine }: Debuggee, view: View, count: number): readonly string[] {
+  const place = {
+    memory: machine.memory,
+    registers: view.registers,
+    decoder: machine.engine.decoder,
+    features: pagingFeatures(machine.profile),
+  };
+  if (!view.knows(R.rip)) return ['nobody knows where it is'];
+  return table(
+    disassemble(place, view.registers[R.rip] as bigint, count).map(({ rip, bytes, text }) => [
+      hex(rip, 16),
+      [...bytes].map((byte) => hex(byte, 2)).join(' '),
+      text,
+    ]),
+    [],
+    '  ',
+  );
+}
+
+function vmcb(args: readonly string[], { debuggee: { machine }, view }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const address = args[0] === undefined ? view.vmcb : Number(addressOf(args[0]));
+  const known = address === undefined ? undefined : knownVmcbFields(machine, address);
+  if (address === undefined || known === undefined) return ['the processor has not used such a VMCB until here'];
+  const now = vmcbFieldsAt(machine, address) ?? known;
+  const text = (value: bigint | Uint8Array | undefined): string =>
+    value instanceof Uint8Array ? Buffer.from(value).toString('hex') : `0x${hex(value ?? 0n)}`;
+  const edited = [...now].filter(([name, value]) => text(value) !== text(known.get(name)));
+  return [
+    ...vmcbPage(BigInt(address), known, pc.createColors(false)),
+    ...(edited.length === 0 ? [] : ['written by software since:']),
+    ...table(
+      edited.map(([name, value]) => [name, text(value)]),
+      [],
+      '  ',
+    ),
+  ];
+}
+
+function addressOf(text: string): bigint {
+  if (!/^(0x[0-9a-f]{1,16}|\d{1,20})$/i.test(text)) throw new WrongUsage();
+  return BigInt.asUintN(64, BigInt(text));
+}
+
+function translate(args: readonly string[], { debuggee: { machine }, view }: MonitorContext): readonly string[] {
+  const [address, ...flags] = args;
+  if (address === undefined || flags.some((flag) => !['r', 'w', 'x', 'u'].includes(flag))) throw new WrongUsage();
+  if (view.state === 'absent') return ['it has not run until here'];
+  const [write, fetch, user] = ['w', 'x', 'u'].map((flag) => flags.includes(flag)) as [boolean, boolean, boolean];
+  const linear = addressOf(address);
+  const walk = explainWalk(machine.memory, view.registers, pagingFeatures(machine.profile), linear, {
+    ...{ write, fetch, user },
+  });
+  const { result, sPA } = walk;
+  const outcome =
+    sPA !== undefined
+      ? `sPA 0x${hex(sPA)}, page of 0x${hex(result.pageBytes)} bytes:` +
+        `${result.writable ? ' writable' : ' read-only'}${result.user ? ' user' : ' supervisor'}${result.executable ? '' : ' no-execute'}`
+      : result.fault === 'page'
+        ? `#PF, error code 0x${hex(result.errorCode)}`
+        : `#VMEXIT npf, EXITINFO1 0x${hex((BigInt(result.nestedErrorHigh) << 32n) | BigInt(result.nestedErrorLow))}, gPA 0x${hex(result.gPA)}`;
+  return [...table(walk.steps.map(stepCells)), `0x${hex(linear)} → ${outcome}`];
+}
+
+function stepCells({ table: whose, entry, address, sPA, value, gPA }: WalkStep): readonly string[] {
+  const place = address === sPA ? `0x${hex(sPA)}` : `gPA 0x${hex(address)} sPA 0x${hex(sPA)}`;
+  return [
+    whose === 'nested' ? `    nested ${entry} for gPA 0x${hex(gPA ?? 0)}` : entry,
+    `at ${place}`,
+    hex(value, 16),
+    entryBits(value, entry),
+  ];
+}
+
+/** Bits of a table entry (APM vol.2 §5.4.1 Page-Translation-Table Fields). */
+const ENTRY_BITS: readonly (readonly [bit: number, name: string])[] = [
+  ...([
+    [0, 'P'],
+    [1, 'W'],
+    [2, 'U'],
+    [3, 'PWT'],
+    [4, 'PCD'],
+    [5, 'A'],
+    [6, 'D'],
+    [8, 'G'],
+    [63, 'NX'],
+  ] as const),
+];
+
+function entryBits(value: bigint, entry: string): string {
+  const set = (bit: number): boolean => ((value >> BigInt(bit)) & 1n) === 1n;
+  if (!set(0)) return 'not present';
+  const names = ENTRY_BITS.filter(([bit]) => set(bit)).map(([, name]) => name);
+  if (set(7)) names.push(entry === 'PTE' ? 'PAT' : 'PS');
+  return names.join(' ');
+}
+
+// Who wrote
+
+async function whoWrote(args: readonly string[], context: MonitorContext): Promise<readonly string[]> {
+  only(args, 1);
+  const { debuggee } = context;
+  const here = debuggee.position;
+  const found = await goToWriter(args[0] as string, context);
+  const answer = typeof found === 'string' ? [found] : found ? moved(debuggee) : ['nobody did before this place'];
+  await debuggee.seek(here);
+  return answer;
+}
+
+/** Goes to before the last write. @returns false when there was none, or why there is nothing to look for. */
+async function goToWriter(text: string, { debuggee, view }: MonitorContext): Promise<boolean | string> {
+  const { machine } = debuggee;
+  const memory = /^(phys:)?(0x[0-9a-f]{1,16}|\d{1,20})(,(0x[0-9a-f]{1,8}|\d{1,8}))?$/i.exec(text);
+  if (memory !== null) {
+    const [address, length] = [BigInt(memory[2] as string), Number(memory[4] ?? '1')];
+    if (length < 1 || length > MOST_WATCHED) return `at most ${MOST_WATCHED} bytes can be watched`;
+    if (memory[1] === undefined) {
+      const ranges = watchedRanges(machine, view, address, length);
+      return ranges === undefined ? 'that is not mapped to RAM' : await debuggee.backToWrite({ name: text, ranges });
+    }
+    return await backToPhysical(debuggee, Number(address), length);
+  }
+  if (text.startsWith('vmcb.')) return await backToVmcbField(text.slice('vmcb.'.length), debuggee, view);
+  if (text.startsWith('msr.')) return await backToMsr(addressOf(text.slice('msr.'.length)), debuggee, view.vcpu);
+  const name = text.toLowerCase();
+  const register = REGISTER_NAMES.find((each) => each.toLowerCase() === name);
+  const slot: Slot | undefined = name === 'gif' ? R.svmMode : register && R[register];
+  if (slot === undefined) return `${JSON.stringify(text)} is no address, VMCB field, MSR or register`;
+  const mask = name === 'gif' ? SvmMode.GIF : (1n << 64n) - 1n;
+  return await backToChange(debuggee, { vcpu: view.vcpu, slot, mask });
+}
+
+const MOST_WATCHED = 0x1000;
+
+async function backToPhysical(debuggee: Debuggee, address: number, length: number): Promise<boolean | string> {
+  const { memory } = debuggee.machine;
+  if (!memory.isRam(address, length)) return 'that is not RAM';
+  return await debuggee.backToWrite({ name: `phys:0x${hex(address)}`, ranges: [{ address, length }] });
+}
+
+async function backToVmcbField(name: string, debuggee: Debuggee, view: View): Promise<boolean | string> {
+  const field = Object.entries(VMCB.fields).find(([each]) => each.toLowerCase() === name.toLowerCase())?.[1];
+  if (field === undefined) return `the VMCB has no field ${JSON.stringify(name)}`;
+  if (view.vmcb === undefined) return 'no VMCB was used until here';
+  return await backToPhysical(debuggee, view.vmcb + field.offset, field.bytes);
+}
+
+async function backToMsr(msr: bigint, debuggee: Debuggee, vcpu: number): Promise<boolean> {
+  const { reader, position } = debuggee;
+  const found = await debuggee.work(
+    previousEvent(
+      reader,
+      position.seq,
+      (event, record) => event.type === 'cpu.msr' && BigInt(event.msr) === msr && record.vcpu === vcpu,
+    ),
+  );
+  if (found !== undefined)
+    await debuggee.seek({ icount: found.position.icount - BigInt(found.retired), seq: found.position.seq });
+  return found !== undefined;
+}
+
+// The tape and the state
+
+function checkpoints(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0);
+  const all = debuggee.reader.checkpoints();
+  if (all.length === 0) return ['the tape has none'];
+  return all.map(({ position }) => formatPosition(position));
+}
+
+function digest(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0);
+  return Object.entries(stateDigests(debuggee.machine)).map(
+    ([part, value]) => `${part.padEnd('devices'.length)} ${Buffer.from(value).toString('hex')}`,
+  );
+}
