@@ -220,7 +220,7 @@ export class Timeline {
     let to = this.position;
     while (comparePositions(to, first) > 0) {
       const from = this.moments.before(to);
-      const found = yield* this.findingLastHit(from, to, false);
+      const found = yield* this.lastHit(from, to);
       if (found !== undefined && comparePositions(found.position, first) > 0) {
         this.disarm();
         yield* this.approach(found.position);
@@ -237,11 +237,7 @@ export class Timeline {
    * The last stop point in a stretch, of which `from` is a place; its end is included when `inclusive`. The timeline stands
    * somewhere in it then.
    */
-  lastHit(from: Position, to: Position, control?: Control, inclusive = false): HitPlace | undefined {
-    return finish(this.findingLastHit(from, to, inclusive), control);
-  }
-
-  private *findingLastHit(from: Position, to: Position, inclusive: boolean): Work<HitPlace | undefined> {
+  *lastHit(from: Position, to: Position, inclusive = false): Work<HitPlace | undefined> {
     const stretch = `${formatPosition(from)}-${formatPosition(to)}${inclusive}`;
     if (this.searched.has(stretch)) return undefined;
     this.disarm();
@@ -253,8 +249,8 @@ export class Timeline {
       const hit = this.follower.run(to);
       this.keepOnTheWay();
       const order = comparePositions(this.position, to);
-      if (hit === undefined || order > 0 || (order === 0 && !inclusive) || !this.accepts(hit)) continue;
-      last = { position: this.position, hit };
+      const counts = order < 0 || (inclusive && order === 0);
+      if (hit !== undefined && counts && this.accepts(hit)) last = { position: this.position, hit };
     }
     if (last === undefined) this.searched.add(stretch);
     return last;
@@ -281,6 +277,7 @@ export class Timeline {
     const here = this.position;
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
     if (!ahead) this.enter(this.load(nearest));
+    if (comparePositions(this.position, START) === 0) yield* this.leaveStart(target);
     const start = this.position;
     const cost = runCost(start, estimate);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
@@ -289,6 +286,13 @@ export class Timeline {
       this.keep();
     }
     yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
+  }
+
+  /** Before the image is loaded there is no code; a way that begins after it finds what is decoded still there. */
+  private *leaveStart(target: Position): Work<void> {
+    const first = { icount: 1n, seq: target.seq };
+    yield* this.runWhile((at) => at.icount === 0n && comparePositions(at, target) < 0, first);
+    if (this.position.icount > 0n) this.keep();
   }
 
   private *runWhile(goesOn: (at: Position) => boolean, stop: Position): Work<void> {
@@ -433,7 +437,7 @@ export class Timeline {
 }
 
 /** Does work in one go. @throws Cancelled when `tick` gives up, once all is as before. */
-function finish<Result>(work: Work<Result>, { tick }: Control = {}): Result {
+export function finish<Result>(work: Work<Result>, { tick }: Control = {}): Result {
   let next = work.next();
   let asks = tick !== undefined;
   while (next.done !== true) {

@@ -20,7 +20,7 @@ import {
   type Slot,
   type WatchedRange,
 } from '../machine/index.js';
-import type { Control, Timeline } from './timeline.js';
+import { type Control, finish, type Timeline } from './timeline.js';
 
 /** A step, by the places before and after it. */
 export interface WriteStep {
@@ -47,7 +47,7 @@ export function lastWriter(
       const { start, end, pages } = index[at] as WriteStretch;
       if (comparePositions(start, limit) >= 0 || !namesAny(pages, first, last)) continue;
       const to = comparePositions(end, limit) < 0 ? end : limit;
-      const found = timeline.lastHit(start, to, control, true);
+      const found = finish(timeline.lastHit(start, to, true), control);
       if (found === undefined) continue;
       timeline.seek(found.position, control);
       timeline.stepBack(control);

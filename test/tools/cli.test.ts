@@ -17,8 +17,8 @@ beforeAll(() => {
 
 const COMMANDS = [
   ...['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'trace', 'sql', 'timeline', 'export'],
-  ...['checkpoint', 'who-wrote'],
-  ...['debug', 'profiles', 'policies'],
+  ...['checkpoint', 'who-wrote', 'debug'],
+  ...['profiles', 'policies'],
 ];
 const LATER = ['snapshot', 'resume', 'receive', 'migrate', 'torture', 'diff', 'bisect'];
 
