@@ -2,7 +2,7 @@
 import type { Position } from '../journal/index.js';
 
 const INSTRUCTION = 3;
-const EVENT = 2500;
+const EVENT = 5000;
 
 /** In nanoseconds. */
 export const runCost = (from: Position, to: Position): number =>
