@@ -282,7 +282,12 @@ export class Timeline {
     const cost = runCost(start, estimate);
     for (let left = cost / 2; left > DENSEST; left /= 2) {
       const stop = partOfWay(start, estimate, 1 - left / cost);
-      yield* this.runWhile(({ icount, seq }) => icount < stop.icount && seq < stop.seq, stop);
+      // Where few events are expected, or none is known of, instructions alone tell how far it is.
+      const knowsEvents = stop.seq > start.seq;
+      yield* this.runWhile(
+        ({ icount, seq }) => icount < stop.icount && (seq < stop.seq || !knowsEvents),
+        knowsEvents ? stop : { icount: stop.icount, seq: target.seq },
+      );
       this.keep();
     }
     yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
