@@ -66,7 +66,7 @@ export type { MachinePoint } from './machine-point.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
 export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
-export { peekLinear, physicalOf } from './mmu/peek.js';
+export { peekLinear } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';
 export { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
 export { DEVIATION_NAMES, DEVIATIONS, type DeviationName } from './policy/catalogue.js';

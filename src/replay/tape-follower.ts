@@ -87,7 +87,7 @@ export class TapeFollower {
    */
   run({ icount, seq }: Target): Hit | undefined {
     const retired: number = this.machine.retired;
-    if (this.feedDueInput()) return undefined;
+    if (this.feedDueInput()) return this.machine.takeHit();
     const slice = sliceEnd(this.session, retired);
     const places = [icount, this.reader.end.icount, this.cursor.inputUpTo(BigInt(slice))?.position.icount];
     // Where the tape has more to say of this very instruction, it is said step by step.
@@ -99,7 +99,7 @@ export class TapeFollower {
 
   /** Does one step: an instruction, or what stands between two: an input, an exception, an interrupt, a deadline. */
   step(): Hit | undefined {
-    if (this.feedDueInput()) return undefined;
+    if (this.feedDueInput()) return this.machine.takeHit();
     this.stepping = true;
     try {
       return this.advance(this.machine.retired + 1);

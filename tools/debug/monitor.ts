@@ -15,11 +15,10 @@ import {
   VMCB,
   type WalkStep,
 } from '../../src/machine/index.js';
-import { disassemble, eventText, previousEvent, stateDigests } from '../../src/replay/index.js';
+import { disassemble, eventText, goingBackToChange, previousEvent, stateDigests } from '../../src/replay/index.js';
 import { hex, table } from '../cli/format.js';
 import { vmcbPage } from '../cli/machine-view.js';
 import type { Debuggee } from './debuggee.js';
-import { backToChange } from './last-change.js';
 import { knownVmcbFields, runningOn, type View, viewOf, vmcbFieldsAt, watchedRanges } from './views.js';
 
 export interface MonitorContext {
@@ -325,8 +324,9 @@ async function goToWriter(text: string, { debuggee, view }: MonitorContext): Pro
   const register = REGISTER_NAMES.find((each) => each.toLowerCase() === name);
   const slot: Slot | undefined = name === 'gif' ? R.svmMode : register && R[register];
   if (slot === undefined) return `${JSON.stringify(text)} is no address, VMCB field, MSR or register`;
-  const mask = name === 'gif' ? SvmMode.GIF : (1n << 64n) - 1n;
-  return await backToChange(debuggee, { vcpu: view.vcpu, slot, mask });
+  const watched = { vcpu: view.vcpu, slot, ...(name === 'gif' ? { mask: SvmMode.GIF } : {}) };
+  const step = await debuggee.work(goingBackToChange(debuggee.timeline, debuggee.reader, watched));
+  return step !== undefined;
 }
 
 const MOST_WATCHED = 0x1000;

@@ -6,7 +6,7 @@
 
 import { Access } from '../cpu/transaction.js';
 import { R, type Registers, type Slot } from '../layout/cpu-state.js';
-import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
+import { offsetIn, PAGE_BYTES } from '../units.js';
 import type { PhysicalMemory } from './memory.js';
 import { PageWalker, type PagingContext, type PagingFeatures, pagingContext } from './page-walk.js';
 
@@ -63,21 +63,4 @@ export function peekThrough(
 /** The same RAM, deaf to what a walk writes and notes. */
 function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
   return Object.create(memory, { markEntry: { value: () => {} }, noteTable: { value: () => {} } }) as PhysicalMemory;
-}
-
-/** Where a linear address lies in RAM, as an observer finds it; undefined when it is not mapped to RAM. */
-export function physicalOf(
-  memory: PhysicalMemory,
-  registers: Registers,
-  features: PagingFeatures,
-  linear: bigint,
-): SPA | undefined {
-  const context = observerContext(registers, features);
-  const address = BigInt.asUintN(64, linear);
-  const low = Number(address & 0xffff_ffffn) | 0;
-  const high = Number(address >> 32n) | 0;
-  const frame = new PageWalker(withoutWrites(memory)).walk(context, low, high, Access.READ);
-  if (frame < 0) return undefined;
-  const found = frame - (frame % PAGE_BYTES) + (low & 0xfff);
-  return memory.isRam(found, 1) ? sPA(found) : undefined;
 }

@@ -2,9 +2,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { comparePositions, type Position, selectRecords } from '../../../src/journal/index.js';
 import { explainWalk, pagingFeatures, peekLinear, R, type Slot } from '../../../src/machine/index.js';
-import { foldTape, nextEvent, previousEvent, recordedGuests } from '../../../src/replay/index.js';
+import { foldTape, goingBackToChange, nextEvent, previousEvent, recordedGuests } from '../../../src/replay/index.js';
 import { Debuggee } from '../../../tools/debug/debuggee.js';
-import { backToChange } from '../../../tools/debug/last-change.js';
 import { monitor } from '../../../tools/debug/monitor.js';
 import { runningOn, viewOf } from '../../../tools/debug/views.js';
 import { type RecordedSession, recordGuest } from '../../support/sessions.js';
@@ -98,9 +97,10 @@ describe('the last change of a register', () => {
       const here = await debuggee.goto(place);
       const expected = bySteps(debuggee, R[name], from, here);
       await debuggee.seek(here);
-      const found = await backToChange(debuggee, { vcpu: 0, slot: R[name], mask: (1n << 64n) - 1n });
+      const watched = { vcpu: 0, slot: R[name] };
+      const found = await debuggee.work(goingBackToChange(debuggee.timeline, debuggee.reader, watched));
       if (expected !== undefined) expect([place, debuggee.where]).toEqual([place, expected]);
-      else if (found) expect(comparePositions(debuggee.position, from)).toBeLessThan(0);
+      else if (found !== undefined) expect(comparePositions(debuggee.position, from)).toBeLessThan(0);
     }
   });
 });

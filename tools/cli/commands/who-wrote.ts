@@ -9,32 +9,26 @@ import {
   sqliteStore,
   type WriteStretch,
 } from '../../../src/journal/index.js';
-import {
-  physicalOf,
-  R,
-  REGISTER_NAMES,
-  type Slot,
-  slotOfMsr,
-  VMCB,
-  type WatchedRange,
-} from '../../../src/machine/index.js';
+import { R, REGISTER_NAMES, type Slot, slotOfMsr, VMCB, type WatchedRange } from '../../../src/machine/index.js';
 import {
   type Control,
   covers,
   disassemble,
   eventText,
+  finish,
+  goingBackToChange,
   indexWrites,
-  lastChange,
   lastWriter,
   resolvePosition,
   Timeline,
   type WriteStep,
 } from '../../../src/replay/index.js';
+import { runningOn, viewOf, watchedRanges } from '../../debug/views.js';
 import { parseCount, parseU64, quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { hex, shortCount } from '../format.js';
-import { codePlace, currentVmcb, pagingOf, registersOf } from '../machine-view.js';
+import { codePlace, currentVmcb, registersOf } from '../machine-view.js';
 import type { Terminal } from '../terminal.js';
 
 interface WhoWroteOptions {
@@ -45,7 +39,7 @@ interface WhoWroteOptions {
 
 /** What is asked for: RAM, or a register of a vCPU. */
 type Subject =
-  | { readonly kind: 'ram'; readonly range: WatchedRange; readonly name: string }
+  | { readonly kind: 'ram'; readonly ranges: readonly WatchedRange[]; readonly name: string }
   | { readonly kind: 'register'; readonly slot: Slot; readonly vcpu: number; readonly name: string };
 
 const PROGRESS_MILLISECONDS = 250;
@@ -92,8 +86,8 @@ async function whoWrote(
   const subject = subjectOf(timeline, what, options);
   const step =
     subject.kind === 'ram'
-      ? lastWriter(timeline, writeIndex(tape, reader, terminal), subject.range, place, control)
-      : lastChange(timeline, reader, subject, place, control);
+      ? lastWriter(timeline, writeIndex(tape, reader, terminal), subject.ranges, place, control)
+      : finish(goingBackToChange(timeline, reader, subject), control);
   terminal.clearStatus();
   if (step === undefined) {
     const nobody = `nothing wrote to ${subject.name} before ${formatPosition(place)}`;
@@ -127,15 +121,21 @@ function subjectOf({ machine }: Timeline, what: string, { length, vcpu }: WhoWro
   }
   const physical = /^phys:(.+)$/.exec(what)?.[1];
   const address = parseU64(physical ?? what, 'the address');
-  const found =
+  const ranges =
     physical === undefined
-      ? physicalOf(machine.memory, registersOf(machine.state), pagingOf(machine), address)
-      : Number(address);
-  if (found === undefined || !machine.memory.isRam(found, length)) {
+      ? watchedRanges(machine, viewOf(machine, runningOn(machine, at)), address, length)
+      : machine.memory.isRam(Number(address), length)
+        ? [{ address: Number(address), length }]
+        : undefined;
+  if (ranges === undefined) {
     throw new UsageError(`${quote(what)} is not RAM${physical === undefined ? ', or not mapped there' : ''}.`);
   }
-  const name = physical === undefined ? `${hex(address)}h (physical ${hex(found)}h)` : `physical ${hex(found)}h`;
-  return { kind: 'ram', range: { address: found, length }, name };
+  const places = ranges.map((range) => `${hex(range.address)}h`).join(', ');
+  return {
+    kind: 'ram',
+    ranges,
+    name: physical === undefined ? `${hex(address)}h (physical ${places})` : `physical ${places}`,
+  };
 }
 
 function vmcbSubject({ state }: Timeline['machine'], field: string): Subject {
@@ -147,7 +147,7 @@ function vmcbSubject({ state }: Timeline['machine'], field: string): Subject {
   const address = Number(vmcb.address);
   return {
     kind: 'ram',
-    range: { address: address + offset, length: bytes },
+    ranges: [{ address: address + offset, length: bytes }],
     name: `${name} of the VMCB at ${hex(address)}h`,
   };
 }
@@ -197,8 +197,8 @@ async function report(
   const { machine } = timeline;
   const value = (): string => {
     if (subject.kind === 'ram') {
-      const { address, length } = subject.range;
-      return [...machine.memory.window(address, length)].map((byte) => hex(byte, 2)).join(' ');
+      const bytes = subject.ranges.flatMap(({ address, length }) => [...machine.memory.window(address, length)]);
+      return bytes.map((byte) => hex(byte, 2)).join(' ');
     }
     return `${hex(machine.state.vcpus[subject.vcpu]?.registers[subject.slot] ?? 0n)}h`;
   };
