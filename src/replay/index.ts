@@ -16,6 +16,8 @@ export { boundaryBefore, eventPattern, resolvePosition } from './position-patter
 export { Recorder, type RecorderOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { runCost } from './run-cost.js';
+export { enterSnapshot, type Snapshot, takeSnapshot } from './snapshot/snapshot.js';
+export { decodeSnapshot, decodeSnapshotHeader, encodeSnapshot } from './snapshot/snapshot-file.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';

@@ -46,7 +46,7 @@ async function record(prepared: SessionOptions, options: RecordOptions, self: Co
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
   const output = new SerialOutput(options.serial, terminal);
-  const recorder = new Recorder(sqliteStore(options.output), {
+  const recorder = Recorder.boot(sqliteStore(options.output), {
     ...prepared,
     vmtapeVersion: VMTAPE_VERSION,
     checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),

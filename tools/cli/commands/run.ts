@@ -25,7 +25,7 @@ async function run(image: string, options: MachineOptions, self: Command): Promi
   let events = 0n;
   let exits = 0;
   const chaos = chaosPlan(options, prepared.config.vcpus);
-  const session = new LiveSession({ ...prepared, chaos }, ({ event }: StatedEvent) => {
+  const session = LiveSession.boot({ ...prepared, chaos }, ({ event }: StatedEvent) => {
     events++;
     if (event.type === 'svm.vmexit') exits++;
     else if (event.type === 'uart.transmitted') output.push(event.byte);
