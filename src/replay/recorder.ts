@@ -26,6 +26,7 @@ export interface TapeOptions {
 
 export type RecorderOptions = SessionOptions & TapeOptions;
 
+/** Of what is on this tape. */
 export interface RecorderStats {
   readonly instructions: number;
   readonly events: bigint;
@@ -66,7 +67,7 @@ export class Recorder {
     store: JournalStore,
     begin: Beginning,
     image: Uint8Array | undefined,
-    origin: TapeOrigin | undefined,
+    private readonly origin: TapeOrigin | undefined,
     private readonly options: TapeOptions,
   ) {
     const { vmtapeVersion, checkpointEvery, observe } = options;
@@ -108,8 +109,8 @@ export class Recorder {
 
   get stats(): RecorderStats {
     return {
-      instructions: this.machine.retired,
-      events: this.writer.end.seq,
+      instructions: this.machine.retired - Number(this.origin?.position.icount ?? 0n),
+      events: this.writer.end.seq - (this.origin?.position.seq ?? 0n),
       exits: this.exits,
       tapeBytes: this.writer.tapeBytes,
       checkpoints: this.taker.taken,

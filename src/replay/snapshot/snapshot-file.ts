@@ -159,6 +159,9 @@ export function decodeSnapshotHeader(bytes: Uint8Array, file: string): SnapshotH
   return headerOf(bytes, file).header;
 }
 
+/** Whether a file is a snapshot, by its first bytes. */
+export const isSnapshot = (bytes: Uint8Array): boolean => sameBytes(bytes.subarray(0, MAGIC.length), MAGIC);
+
 function headerOf(bytes: Uint8Array, file: string): { readonly header: SnapshotHeader; readonly end: number } {
   const magic = bytes.subarray(0, MAGIC.length);
   if (magic.length === 0 || !sameBytes(magic, MAGIC.subarray(0, magic.length))) {
