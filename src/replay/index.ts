@@ -16,9 +16,17 @@ export { boundaryBefore, eventPattern, resolvePosition } from './position-patter
 export { Recorder, type RecorderOptions, type TapeOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { runCost } from './run-cost.js';
+export { COMPONENT_FORMATS } from './snapshot/component-formats.js';
+export { componentFields } from './snapshot/components.js';
 export { withProfile } from './snapshot/other-profile.js';
-export { enterSnapshot, type RamContents, type Snapshot, takeSnapshot } from './snapshot/snapshot.js';
-export { decodeSnapshot, decodeSnapshotHeader, encodeSnapshot, isSnapshot } from './snapshot/snapshot-file.js';
+export { type RamContents, type Snapshot, takeSnapshot } from './snapshot/snapshot.js';
+export {
+  decodeSnapshot,
+  decodeSnapshotHeader,
+  encodeSnapshot,
+  isSnapshot,
+  type SnapshotHeader,
+} from './snapshot/snapshot-file.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';

@@ -1,8 +1,9 @@
 /** `vmtape info TAPE`: header, configuration, what is on it and how much room it takes. */
-import { statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { formatPosition, isRecordOf, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
 import { type EventOf, exitName, type Level, policyOfDeviations } from '../../../src/machine/index.js';
+import { decodeSnapshotHeader, isSnapshot, type SnapshotHeader } from '../../../src/replay/index.js';
 import { command, terminalOf } from '../command.js';
 import { byteSize, grouped, plural, table } from '../format.js';
 import type { Colors } from '../terminal.js';
@@ -31,9 +32,15 @@ export function infoCommand(program: Command): void {
     'header, configuration, counts by kind of event, exits by code, sizes',
     'vmtape info guest.vmtape',
   )
-    .argument('<tape>')
+    .argument('<file>', 'a tape, or a snapshot')
     .action(async (tape: string, _options: object, self: Command) => {
       const terminal = terminalOf(self);
+      const snapshot = snapshotHeader(tape);
+      if (snapshot !== undefined) {
+        if (terminal.json) await terminal.document({ snapshot: tape, ...snapshot });
+        else await terminal.print(snapshotPage(tape, snapshot, terminal.colors));
+        return;
+      }
       const reader = sqliteStore(tape).read();
       try {
         const counts = countRecords(reader);
@@ -43,6 +50,37 @@ export function infoCommand(program: Command): void {
         reader.close();
       }
     });
+}
+
+/** That of a snapshot; undefined when the file is none. */
+function snapshotHeader(file: string): SnapshotHeader | undefined {
+  const isFile = statSync(file, { throwIfNoEntry: false })?.isFile() === true;
+  if (!isFile) return undefined;
+  const bytes = readFileSync(file);
+  return isSnapshot(bytes) ? decodeSnapshotHeader(bytes, file) : undefined;
+}
+
+function snapshotPage(file: string, header: SnapshotHeader, { bold }: Colors): readonly string[] {
+  const { position, parent, vmtapeVersion, machineVersion, ram, parts, configuration } = header;
+  return [
+    bold(file),
+    ...table([
+      ['snapshot at', position],
+      ['of the tape', parent === null ? 'none' : `whose history up to there is ${parent}`],
+      ['taken by', `vmtape ${vmtapeVersion}, machine model ${machineVersion}`],
+      ['RAM', `${plural(ram.pages, 'page')}, ${plural(ram.contents, 'content')} but zeros`],
+    ]),
+    '',
+    bold('configuration'),
+    ...table(flat(configuration).filter(([name]) => !name.startsWith('machine.deviations'))),
+    '',
+    bold('parts'),
+    ...table(
+      parts.map(({ name, version, length, mandatory }) => [
+        ...[name, `version ${version}`, byteSize(length), mandatory ? '' : 'optional'],
+      ]),
+    ),
+  ];
 }
 
 function countRecords(reader: JournalReader): Counts {
