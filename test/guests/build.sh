@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -50,6 +50,12 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                                 "-Wno-missing-field-initializers -Wno-override-init"
                 done
                 objects="$objects $work/intercepts-"*.o" $work/svm.o $work/svm-run.o"
+                ;;
+        pointers | strings)
+                for part in "$name"/*.c; do
+                        compile "$part" "$work/$name-$(basename "$part" .c).o"
+                done
+                objects="$objects $work/$name-"*.o
                 ;;
         nested | nested-timer | exits | paravirt)
                 compile "$name-l2.S" "$work/$name-l2.o"

@@ -82,6 +82,14 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['smp.elf', '', 'smp'],
   ['intercepts.elf', '', 'intercepts'],
   ['avic.elf', '', 'avic'],
+  ['pointers.elf', '', 'pointers'],
+  ['strings.elf', '', 'strings'],
+];
+
+/** Guests for benches, with so little to do that the evaluator can do it. */
+const SMALL: readonly (readonly [file: string, options: string])[] = [
+  ['pointers.elf', 'divide=400'],
+  ['strings.elf', 'divide=400'],
 ];
 
 describe('a sample guest', () => {
@@ -101,6 +109,13 @@ describe('a sample guest', () => {
   it.each(['nested-timer.elf', 'realmode.elf'])('%s retires the same instructions in slices of any size', (file) => {
     const { output, ended, retired } = run(file);
     for (const slice of [9_973, 104_729]) expect(run(file, { slice })).toMatchObject({ output, ended, retired });
+  });
+
+  it.each(SMALL)('%s %s goes alike in slices of any size, and on the evaluator', (file, options) => {
+    const { output, ended, retired, digest } = run(file, { options });
+    expect(ended).toMatchObject(SUCCESS);
+    expect(run(file, { options, slice: 7_919 })).toMatchObject({ output, ended, retired });
+    expect(run(file, { options, tier: 'evaluator' })).toEqual({ output, ended, retired, digest });
   });
 
   it.each([2, 5, 16])('smp.elf on %i processors succeeds, and goes alike in slices of any size', (vcpus) => {
