@@ -84,12 +84,14 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['avic.elf', '', 'avic'],
   ['pointers.elf', '', 'pointers'],
   ['strings.elf', '', 'strings'],
+  ['crypto32.elf', '', 'crypto32'],
 ];
 
 /** Guests for benches, with so little to do that the evaluator can do it. */
 const SMALL: readonly (readonly [file: string, options: string])[] = [
   ['pointers.elf', 'divide=400'],
   ['strings.elf', 'divide=400'],
+  ['crypto32.elf', 'divide=400'],
 ];
 
 describe('a sample guest', () => {
