@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 selfmod blocks}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in

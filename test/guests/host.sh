@@ -19,7 +19,9 @@ for name in ${*:-pointers strings crypto32 selfmod blocks}; do
         esac
         # shellcheck disable=SC2086
         gcc $flags -std=gnu17 -DHOST -fno-builtin -fno-pie -no-pie -I. $sources lib/host.c -o "$work/$name"
-        "$work/$name" >"$work/$name.output"
-        diff "$name.expected" "$work/$name.output"
+        "$work/$name" | diff "$name.expected" -
+        if [ -f "$name.small.expected" ]; then
+                "$work/$name" divide=50 scale=2 | diff "$name.small.expected" -
+        fi
         echo "$name: as expected"
 done

@@ -85,6 +85,8 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['pointers.elf', '', 'pointers'],
   ['strings.elf', '', 'strings'],
   ['crypto32.elf', '', 'crypto32'],
+  ['selfmod.elf', 'divide=50 scale=2', 'selfmod.small'],
+  ['blocks.elf', 'divide=50 scale=2', 'blocks.small'],
 ];
 
 /** Guests for benches, with so little to do that the evaluator can do it. */
@@ -92,6 +94,8 @@ const SMALL: readonly (readonly [file: string, options: string])[] = [
   ['pointers.elf', 'divide=400'],
   ['strings.elf', 'divide=400'],
   ['crypto32.elf', 'divide=400'],
+  ['selfmod.elf', 'divide=400'],
+  ['blocks.elf', 'divide=400'],
 ];
 
 describe('a sample guest', () => {
