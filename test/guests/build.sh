@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 selfmod blocks}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 paging selfmod blocks}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -59,7 +59,7 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                 compile crypto32-switch.S "$work/crypto32-switch.o"
                 objects="$objects $work/crypto32-code.o $work/crypto32-switch.o"
                 ;;
-        pointers | strings)
+        pointers | strings | paging)
                 for part in "$name"/*.c; do
                         compile "$part" "$work/$name-$(basename "$part" .c).o"
                 done

@@ -85,6 +85,8 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['pointers.elf', '', 'pointers'],
   ['strings.elf', '', 'strings'],
   ['crypto32.elf', '', 'crypto32'],
+  ['paging.elf', 'divide=50 scale=2', 'paging.small'],
+  ['paging.elf', 'divide=50 scale=2 pcid=0 global=0', 'paging.small'],
   ['selfmod.elf', 'divide=50 scale=2', 'selfmod.small'],
   ['blocks.elf', 'divide=50 scale=2', 'blocks.small'],
 ];
@@ -94,6 +96,7 @@ const SMALL: readonly (readonly [file: string, options: string])[] = [
   ['pointers.elf', 'divide=400'],
   ['strings.elf', 'divide=400'],
   ['crypto32.elf', 'divide=400'],
+  ['paging.elf', 'divide=300 processes=1 frames=100'],
   ['selfmod.elf', 'divide=400'],
   ['blocks.elf', 'divide=400'],
 ];
