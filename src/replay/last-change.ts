@@ -3,7 +3,7 @@
  * What only events change is looked up on the tape; a run of plain instructions may change a general register and change it
  * back, so that for those nothing is left out.
  */
-import { comparePositions, type JournalReader, type JournalRecord, type Position, START } from '../journal/index.js';
+import { comparePositions, type JournalReader, type JournalRecord, type Position } from '../journal/index.js';
 import { decodeDelta, R, type Slot } from '../machine/index.js';
 import { previousEvent } from './event-search.js';
 import { boundaryBefore } from './position-pattern.js';
@@ -29,7 +29,7 @@ export function* goingBackToChange(
   watched: WatchedRegister,
 ): Work<WriteStep | undefined> {
   const here = timeline.position;
-  if (isPlain(watched.slot)) return yield* backThrough(timeline, watched, here, START);
+  if (isPlain(watched.slot)) return yield* backThrough(timeline, watched, here, reader.start);
   // A run that is under way and its event, or the last event before.
   const pending = timeline.machine.hasPendingRun ? reader.records(here.seq).next().value : undefined;
   if (pending && changes(pending, watched)) {

@@ -73,8 +73,10 @@ export class Timeline {
   /** Stands at the start. @throws InputError when this vmtape cannot make the machine of the tape. */
   constructor(private readonly reader: JournalReader) {
     this.follower = new TapeFollower(reader);
-    this.image = RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
-    const start: Moment = { position: START, point: this.machine.capture(), image: this.image };
+    const origin = reader.origin();
+    this.image = origin ? RamImage.of(origin.pages) : RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
+    if (origin !== undefined) this.epoch = this.machine.memory.newEpoch();
+    const start: Moment = { position: this.position, point: this.machine.capture(), image: this.image };
     this.moments = new Moments(start, reader.checkpoints());
   }
 
@@ -161,7 +163,7 @@ export class Timeline {
 
   /** `stepBack` as work. */
   *steppingBack(): Work<boolean> {
-    if (comparePositions(this.position, START) <= 0) return false;
+    if (comparePositions(this.position, this.reader.start) <= 0) return false;
     this.disarm();
     yield* this.orBack(this.goBack());
     return true;
@@ -212,7 +214,7 @@ export class Timeline {
   }
 
   /** `runBackward` as work. @param from where to stop when there was no stop point after it. */
-  *runningBackward(from: Position = START): Work<Stop> {
+  *runningBackward(from: Position = this.reader.start): Work<Stop> {
     return yield* this.orBack(this.findBackward(from));
   }
 

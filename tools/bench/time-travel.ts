@@ -93,7 +93,7 @@ function record({ image, options }: Guest, tape: string): Recording {
   const stalls: number[] = [];
   let dirtiedBytes = 0;
   let from = 0;
-  const recorder = new Recorder(sqliteStore(tape), {
+  const recorder = Recorder.boot(sqliteStore(tape), {
     config: { ...DEFAULT_CONFIG, ramBytes: RAM_BYTES },
     image: readFileSync(join(PACKAGE_FOLDER, 'test/guests/images', image)),
     commandLine: `${image} ${options}`,

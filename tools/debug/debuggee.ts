@@ -2,7 +2,7 @@
  * A recording under a debugger, whichever protocol it speaks: where it stands, what it stops at, and how it gets there. Long
  * ways can be interrupted and say how far they are. Nothing here changes the tape or the machine.
  */
-import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../../src/journal/index.js';
+import { comparePositions, formatPosition, type JournalReader, type Position } from '../../src/journal/index.js';
 import type { Hit, Machine, MachineEvent, WatchedRange } from '../../src/machine/index.js';
 import {
   boundaryBefore,
@@ -254,7 +254,7 @@ export class Debuggee {
   async backward(): Promise<Halt> {
     try {
       const here = this.position;
-      if (comparePositions(here, START) <= 0) return { why: 'start' };
+      if (comparePositions(here, this.reader.start) <= 0) return { why: 'start' };
       const undone = await this.undoesWrite();
       if (undone !== undefined) return undone;
       const caught = await this.lastCaught(here);

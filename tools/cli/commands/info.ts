@@ -69,18 +69,20 @@ const byCount = <Key>(counts: ReadonlyMap<Key, number>): readonly (readonly [Key
   [...counts].sort(([, a], [, b]) => b - a);
 
 function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instructions, ending }: Counts): object {
-  const { header, state, end, chunkCount } = reader;
+  const { header, state, start, end, chunkCount } = reader;
   return {
     ...{
       tape,
       state,
+      start: formatPosition(start),
+      parent: header.origin?.parent ?? null,
       end: formatPosition(end),
       ending: ending === undefined ? null : { reason: ending.reason, status: ending.status },
     },
     ...{ vmtapeVersion: header.vmtapeVersion, machineVersion: header.machineVersion },
     ...{ formatVersion: header.formatVersion, codecVersion: header.codecVersion, configuration: header.configuration },
     policy: policyOfDeviations(deviationsOn(header))?.name ?? null,
-    instructions: { total: end.icount, L1: instructions[1], L2: instructions[2] },
+    instructions: { total: end.icount - start.icount, L1: instructions[1], L2: instructions[2] },
     events: Object.fromEntries(byCount(kinds)),
     exits: Object.fromEntries(byCount(exits).map(([code, count]) => [exitName(code), count])),
     sizes: { tapeBytes: tapeBytes(tape), chunks: chunkCount },
@@ -96,7 +98,7 @@ function infoPage(
   { kinds, exits, instructions, ending }: Counts,
   { bold }: Colors,
 ): string[] {
-  const { header, state, end, chunkCount } = reader;
+  const { header, state, start, end, chunkCount } = reader;
   const deviations = deviationsOn(header);
   const bytes = tapeBytes(tape);
   const exitCount = [...exits.values()].reduce((sum, count) => sum + count, 0);
@@ -106,13 +108,17 @@ function infoPage(
     bold(tape),
     ...table([
       ['state', STATES[state]],
+      ...originRows(reader),
       ['end', formatPosition(end)],
       ['session', ending === undefined ? UNENDED[state] : `${ending.reason}, status ${ending.status}`],
       ['recorded by', `vmtape ${header.vmtapeVersion}, machine model ${header.machineVersion}`],
       ['format', `${header.formatVersion}, codec ${header.codecVersion}`],
       ['policy', policyText(deviations)],
-      ['instructions', `${grouped(end.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`],
-      ['events', `${grouped(end.seq)} in ${plural(chunkCount, 'chunk')}`],
+      [
+        'instructions',
+        `${grouped(end.icount - start.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`,
+      ],
+      ['events', `${grouped(end.seq - start.seq)} in ${plural(chunkCount, 'chunk')}`],
       ['size', `${byteSize(bytes)}${perExit}`],
       ['state digests', grouped([...reader.digests()].length)],
       ['checkpoints', grouped(reader.checkpoints().length)],
@@ -133,6 +139,15 @@ function infoPage(
       byCount(exits).map(([code, count]) => [grouped(count), exitName(code)]),
       ['right'],
     ),
+  ];
+}
+
+function originRows({ header: { origin }, start }: JournalReader): readonly (readonly string[])[] {
+  if (origin === undefined) return [];
+  const { parent } = origin;
+  return [
+    ['start', formatPosition(start)],
+    ['goes on from', parent === undefined ? 'what nobody recorded' : `the tape whose history up to there is ${parent}`],
   ];
 }
 

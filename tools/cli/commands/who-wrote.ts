@@ -155,7 +155,7 @@ function vmcbSubject({ state }: Timeline['machine'], field: string): Subject {
 /** The tape's index; made now, and kept beside the events where the tape may be written to. */
 function writeIndex(tape: string, reader: JournalReader, terminal: Terminal): readonly WriteStretch[] {
   const known = reader.writeIndex();
-  if (known !== undefined && covers(known, reader.end)) return known;
+  if (known !== undefined && covers(known, reader)) return known;
   const { tick } = progress(terminal, 'indexing writes, once for this tape');
   const index = indexWrites(reader, tick) ?? [];
   try {
