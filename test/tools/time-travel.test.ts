@@ -106,7 +106,10 @@ describe('vmtape who-wrote', () => {
     ['phys:0xa0000', /is not RAM/],
     ['0xffff800000000000', /is not RAM, or not mapped/],
     ['msr.0x1234', /is no register that keeps/],
-    ['frobnicate', /the address/],
+    ['frobnicate', /the address of RAM, or a name/],
+    ['r16', /Is it r1\d/],
+    ['device.pot.mode', /Is it pit/],
+    ['device.pit.nothing', /channels, control/],
   ])('refuses %s', (what, message) => {
     const { status, stderr } = vmtape(['who-wrote', tape, what]);
     expect(status).toBe(2);

@@ -294,10 +294,10 @@ export class VmtapeDebugSession extends DebugSession {
     const { machine, subject } = this.debuggee;
     if (match[1] === undefined) {
       const ranges = length < 1 ? undefined : watchedRanges(machine, this.viewOf(subject), address, length);
-      return ranges && { name: dataId, ranges };
+      return ranges && { name: dataId, access: 'write', ranges };
     }
     if (!machine.memory.isRam(Number(address), length)) return undefined;
-    return { name: dataId, ranges: [{ address: Number(address), length }] };
+    return { name: dataId, access: 'write', ranges: [{ address: Number(address), length }] };
   }
 
   // Memory and code
@@ -383,6 +383,7 @@ const REASONS: Readonly<Record<Halt['why'], string>> = {
   step: 'step',
   breakpoint: 'instruction breakpoint',
   watchpoint: 'data breakpoint',
+  change: 'data breakpoint',
   catch: 'exception',
   end: 'end of the recording',
   start: 'start of the recording',

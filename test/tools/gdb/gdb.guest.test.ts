@@ -1,16 +1,9 @@
 /** Scripted sessions of the real gdb, where there is one. */
-import { spawn, spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { recordGuest } from '../../support/sessions.js';
-import { temporaryFolder } from '../vmtape.js';
 import { type Served, serve } from './client.js';
+import { printed, runGdb, GDB_VERSION as version } from './gdb.js';
 
-const version = spawnSync('gdb', ['--version'], { encoding: 'utf8' }).stdout?.split('\n')[0];
-if (version === undefined) console.warn('there is no gdb here: its sessions are skipped. apt-get install gdb');
-
-const folder = temporaryFolder();
 let served: Served;
 beforeAll(async () => {
   if (version === undefined) return;
@@ -18,42 +11,7 @@ beforeAll(async () => {
 });
 afterAll(() => served?.close());
 
-/** Runs gdb with commands, connected. @returns what it printed. */
-async function gdb(commands: readonly string[], target = 'remote'): Promise<string> {
-  const { host, port } = served.address;
-  // From a file, so that it ends with the first error: without a connection it would go on with its own host's processes.
-  const script = join(folder, 'script.gdb');
-  writeFileSync(
-    script,
-    [
-      ...[
-        'set pagination off',
-        'set confirm off',
-        'set auto-connect-native-target off',
-        'set architecture i386:x86-64',
-      ],
-      ...[
-        `target ${target} ${host}:${port}`,
-        'monitor goto start',
-        'maintenance flush register-cache',
-        ...commands,
-        '',
-      ],
-    ].join('\n'),
-  );
-  const child = spawn('gdb', ['-q', '-batch', '-nx', '-x', script]);
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (data: string) => {
-      output += data;
-    });
-  }
-  await new Promise((resolve) => child.once('close', resolve));
-  return output;
-}
-
-/** The value of `p/x …` number `index`. */
-const printed = (output: string): string[] => [...output.matchAll(/^\$\d+ = (.*)$/gm)].map(([, value]) => value ?? '');
+const gdb = (commands: readonly string[], target?: string): Promise<string> => runGdb(served, commands, target);
 
 const L2_VMMCALL = '0x101d51';
 
