@@ -7,13 +7,7 @@
  * It stands between two steps of the machine. A position amid a step (between a #VMEXIT and what the same instruction states
  * after it) is none of its places: whoever asks for one gets the last place before it.
  */
-import {
-  comparePositions,
-  formatPosition,
-  type JournalReader,
-  type Position,
-  START,
-} from '../journal/index.js';
+import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../journal/index.js';
 import {
   type EventSink,
   FIRST_EPOCH,

@@ -2,7 +2,14 @@
  * A recording under a debugger, whichever protocol it speaks: where it stands, what it stops at, and how it gets there. Long
  * ways can be interrupted and say how far they are. Nothing here changes the tape or the machine.
  */
-import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../../src/journal/index.js';
+import {
+  comparePositions,
+  formatPosition,
+  type JournalReader,
+  type JournalRecord,
+  type Position,
+  START,
+} from '../../src/journal/index.js';
 import { type Machine, type MachineEvent, NO_STOP_POINTS, type WatchedRange } from '../../src/machine/index.js';
 import {
   boundaryBefore,
@@ -228,6 +235,24 @@ export class Debuggee {
     return { why: 'step' };
   }
 
+  /** One step back of a vCPU: what others did since its last one is undone as well. */
+  async stepBackOn(vcpu: number): Promise<Halt> {
+    const halt = await this.stepBack();
+    if (halt.why !== 'step' || this.machine.vcpu === vcpu) return halt;
+    // The turn that followed its own.
+    let next: JournalRecord | undefined;
+    for (let { seq } = this.position; ; ) {
+      const turn = await this.work(
+        previousEvent(this.reader, seq, (event, { vcpu: of }) => turnOf(event, of) !== undefined),
+      );
+      if (turn === undefined || turnOf(turn.event, turn.vcpu) === vcpu) break;
+      next = turn;
+      seq = turn.position.seq;
+    }
+    await this.seek(next === undefined ? START : boundaryBefore(next));
+    return { why: comparePositions(this.position, START) > 0 ? 'step' : 'start' };
+  }
+
   /** Whether a subject is what its vCPU runs. */
   private runs(subject: Subject): boolean {
     return sameSubject(subject, this.subject);
@@ -405,4 +430,10 @@ export class Debuggee {
       seq = found.position.seq + 1n;
     }
   }
+}
+
+/** Whose turn begins with an event. */
+function turnOf(event: MachineEvent, vcpu: number): number | undefined {
+  if (event.type === 'input.turn') return event.to;
+  return event.type === 'vcpu.scheduled' ? vcpu : undefined;
 }

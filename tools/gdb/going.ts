@@ -42,9 +42,9 @@ export class Going {
     this.points.arm();
     if (action === 'c') return await this.stopReply(await debuggee.backward());
     if (action !== 's') return UNSUPPORTED;
-    const thread = threads.resumed && threads.withId(threads.resumed);
-    if (thread === undefined || !threads.isApart(thread)) return await this.stopReply(await debuggee.stepBack());
-    return await this.stopReply(await debuggee.stepBackThrough(thread.subject), thread);
+    const thread = (threads.resumed && threads.withId(threads.resumed)) ?? threads.current;
+    if (threads.isApart(thread)) return await this.stopReply(await debuggee.stepBackThrough(thread.subject), thread);
+    return await this.stepReply(await debuggee.stepBackOn(viewOf(debuggee.machine, thread.subject).vcpu), thread);
   }
 
   /** `R`, `vRun`. */
@@ -72,8 +72,14 @@ export class Going {
     const { debuggee, threads } = this;
     const thread = (id && threads.withId(id)) ?? threads.current;
     this.points.arm();
-    if (!alone || !threads.isApart(thread)) return await this.stopReply(await debuggee.stepOf(thread.subject));
+    if (!threads.isApart(thread)) return await this.stepReply(await debuggee.stepOf(thread.subject), thread);
+    if (!alone) return await this.stopReply(await debuggee.stepOf(thread.subject));
     return await this.stopReply(await debuggee.stepThrough(thread.subject), thread);
+  }
+
+  /** The thread that has stepped is told of, though the turn may have passed to another with that. */
+  private async stepReply(halt: Halt, thread: NumberedThread): Promise<string> {
+    return await this.stopReply(halt, halt.why === 'step' ? this.threads.withId(thread) : undefined);
   }
 
   /** Steps while the thread is within a range of addresses. */

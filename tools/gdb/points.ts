@@ -6,7 +6,7 @@
 import type { WatchedRange } from '../../src/machine/index.js';
 import type { AccessKind, Breakpoint, Debuggee, Watchpoint } from '../debug/debuggee.js';
 import { viewOf, watchedRanges } from '../debug/views.js';
-import { EFAULT, EINVAL, OK } from './answers.js';
+import { EFAULT, EINVAL, OK, UNSUPPORTED } from './answers.js';
 import type { Threads } from './threads.js';
 
 /** Software and hardware breakpoints, then watchpoints. */
@@ -35,6 +35,7 @@ export class Points {
 
   /** `Z…` and `z…`. @returns the answer. */
   set(text: string): string {
+    if (/^.[5-9],/.test(text)) return UNSUPPORTED;
     const match = /^([Zz])([0-4]),([0-9a-f]{1,16}),([0-9a-f]{1,8})/i.exec(text);
     if (match === null) return EINVAL;
     const [, action, type, address, length] = match as unknown as [string, string, PointType, string, string];
