@@ -92,6 +92,8 @@ describe('vmtape who-wrote', () => {
   it('knows registers, MSRs and addresses', () => {
     expect(ask(tape, 'rax')).toMatchObject({ found: true });
     expect(ask(tape, 'msr.0xc0010117').events.join()).toContain('MSR 0xc0010117');
+    expect(ask(tape, 'device.uart').events.join()).toMatch(/uart/i);
+    expect(ask(tape, 'walk:0x101d51', '--before', 'vmexit:cpuid')).toMatchObject({ found: true });
     const stack = ask(tape, 'phys:0x0', '--length', '4096');
     expect(stack.found).toBe(true);
   });
