@@ -66,7 +66,7 @@ function demo(tape: string): number {
 function record(tape: string): void {
   const watch = new Stopwatch();
   let text = '';
-  const recorder = new Recorder(sqliteStore(tape), {
+  const recorder = Recorder.boot(sqliteStore(tape), {
     ...{ config: DEFAULT_CONFIG, image: readFileSync(join(PACKAGE_FOLDER, IMAGE)), commandLine: 'nested.elf' },
     ...{
       unixSeconds: Math.floor(Date.now() / 1000),

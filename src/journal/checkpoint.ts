@@ -13,6 +13,8 @@ export const PAGE_BYTES = 4096;
 /** Pages that are compressed together: alone they take a fifth more room and twice the time (docs/adr/0026). */
 export const GROUP_PAGES = 16;
 export const ZERO_PAGE = 0;
+/** The checkpoint at the origin of a tape, if it has one. */
+export const ORIGIN_CHECKPOINT = 1;
 
 /** What a recorder hands over at a boundary. */
 export interface CheckpointInput {

@@ -58,9 +58,14 @@ export class ChunkEncoder {
     this.encoder = new EventEncoder(table, allocate);
   }
 
-  /** Goes on after the last chunk of a tape, or within it when it is not full; at the start without one. */
-  static after(chunk: Chunk | undefined, table: EventTable, allocate?: Allocate): ChunkEncoder {
-    if (chunk === undefined) return new ChunkEncoder(table, 0, START, allocate);
+  /** Goes on after the last chunk of a tape, or within it when it is not full; without one at `start`. */
+  static after(
+    chunk: Chunk | undefined,
+    table: EventTable,
+    start: Position = START,
+    allocate?: Allocate,
+  ): ChunkEncoder {
+    if (chunk === undefined) return new ChunkEncoder(table, 0, start, allocate);
     const encoder = new ChunkEncoder(table, chunk.index, chunk.start, allocate);
     encoder.encoder.restore(chunk.raw);
     encoder.events = Number(chunk.end.seq - chunk.start.seq);
@@ -71,9 +76,7 @@ export class ChunkEncoder {
 
   /** Goes on within a chunk, after the events before a boundary in it. */
   static within(chunk: Chunk, boundary: Position, table: EventTable): ChunkEncoder {
-    const events = Number(boundary.seq - chunk.start.seq);
-    const raw = chunk.raw.subarray(0, events === 0 ? 0 : endsOf(chunk)[events - 1]);
-    return ChunkEncoder.after({ ...chunk, end: boundary, raw }, table);
+    return ChunkEncoder.after(chunkUpTo(chunk, boundary), table);
   }
 
   /** Appends one event. @returns true when the chunk is full: then take `chunk` and call `next`. */
@@ -133,6 +136,12 @@ export class ChunkEncoder {
   }
 }
 
+/** The events of a chunk before a boundary in it. */
+export function chunkUpTo(chunk: Chunk, boundary: Position): Chunk {
+  const events = Number(boundary.seq - chunk.start.seq);
+  return { ...chunk, end: boundary, raw: chunk.raw.subarray(0, events === 0 ? 0 : endsOf(chunk)[events - 1]) };
+}
+
 const ends = new WeakMap<Chunk, readonly number[]>();
 
 function endsOf(chunk: Chunk): readonly number[] {
@@ -160,11 +169,11 @@ export function endOf(start: Position, raw: Uint8Array, table: EventTable): Posi
   return { icount, seq: start.seq + BigInt(events.length) };
 }
 
-/** Brotli, quality 2, window 256 KiB: see docs/adr/0011. */
-export const compress = (raw: Uint8Array): Uint8Array =>
+/** Brotli, window 256 KiB. @param quality 2 is best for events: see docs/adr/0011. */
+export const compress = (raw: Uint8Array, quality = 2): Uint8Array =>
   brotliCompressSync(raw, {
     params: {
-      [constants.BROTLI_PARAM_QUALITY]: 2,
+      [constants.BROTLI_PARAM_QUALITY]: quality,
       [constants.BROTLI_PARAM_LGWIN]: 18,
       [constants.BROTLI_PARAM_SIZE_HINT]: raw.length,
     },

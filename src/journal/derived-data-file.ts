@@ -3,7 +3,7 @@
  * are: a tape that was cut stays cut.
  */
 import Database from 'better-sqlite3';
-import { type CheckpointInput, GROUP_PAGES, ZERO_PAGE } from './checkpoint.js';
+import { type CheckpointInput, GROUP_PAGES, ORIGIN_CHECKPOINT, ZERO_PAGE } from './checkpoint.js';
 import { CheckpointBuilder } from './checkpoint-builder.js';
 import { checkpointFromRow } from './checkpoint-rows.js';
 import { CheckpointTables } from './checkpoint-tables.js';
@@ -28,6 +28,7 @@ export class DerivedDataFile {
     private readonly database: Database.Database,
     private readonly genesis: Uint8Array,
     private readonly end: Position,
+    private readonly origin: number | undefined,
     private readonly tables: CheckpointTables,
   ) {
     this.builder = this.newBuilder();
@@ -40,9 +41,10 @@ export class DerivedDataFile {
     let database: Database.Database | undefined;
     try {
       database = new Database(file, { timeout: PATIENCE_MILLISECONDS, fileMustExist: true });
-      const { genesis, progress } = readIdentity(file, database);
+      const { header, genesis, progress } = readIdentity(file, database);
       const end = { icount: progress.icount, seq: progress.events };
-      return new DerivedDataFile(file, lock, database, genesis, end, CheckpointTables.ensure(database));
+      const origin = header.origin && ORIGIN_CHECKPOINT;
+      return new DerivedDataFile(file, lock, database, genesis, end, origin, CheckpointTables.ensure(database));
     } catch (cause) {
       database?.close();
       lock.release();
@@ -57,11 +59,14 @@ export class DerivedDataFile {
     });
   }
 
-  /** Drops checkpoints by their numbers, and the pages that no other has; then gives their room back to the disk. */
+  /**
+   * Drops checkpoints by their numbers, and the pages that no other has; then gives their room back to the disk. That at the
+   * origin of the tape stays.
+   */
   drop(ids: readonly number[]): void {
     this.write(() => {
       const drop = this.database.prepare('DELETE FROM checkpoints WHERE id = ?');
-      for (const id of ids) drop.run(id);
+      for (const id of ids) if (id !== this.origin) drop.run(id);
       this.dropUnusedPages();
     });
     // The one there was knows contents that are gone.

@@ -40,3 +40,7 @@ function integerBytes(value: bigint | number): Uint8Array {
   bytes.writeBigInt64LE(BigInt(value));
   return bytes;
 }
+
+export const toHex = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
+export const fromHex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'));

@@ -1,14 +1,21 @@
 /**
  * The journal's front door: what other folders may use.
  */
-export type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
-export { type Chunk, ChunkEncoder } from './chunk.js';
+export {
+  type Checkpoint,
+  type CheckpointEntry,
+  type CheckpointInput,
+  decodePageMap,
+  encodePageMap,
+} from './checkpoint.js';
+export { type Chunk, ChunkEncoder, compress, decompress } from './chunk.js';
 export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { DerivedDataFile } from './derived-data-file.js';
-export { containsBytes, sameBytes } from './digest.js';
+export { containsBytes, fromHex, sameBytes, toHex } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';
+export { PageIndex } from './page-index.js';
 export { PageTree, pageDigest } from './page-tree.js';
 export {
   payloadJson,
@@ -34,6 +41,7 @@ export {
   type StateDigest,
   type TapeDescription,
   type TapeHeader,
+  type TapeOrigin,
   type TapeState,
 } from './store.js';
 export { verifyTape } from './verify.js';

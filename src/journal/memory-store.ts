@@ -3,7 +3,7 @@ import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import type { Checkpoint, CheckpointEntry, CheckpointInput, CheckpointRow, PageGroupRow } from './checkpoint.js';
 import { CheckpointBuilder } from './checkpoint-builder.js';
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
-import { type Chunk, ChunkEncoder, type ChunkHeader } from './chunk.js';
+import { type Chunk, ChunkEncoder, type ChunkHeader, chainDigest, chunkDigest } from './chunk.js';
 import type { EncodingError } from './codec.js';
 import { contentDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
@@ -19,7 +19,8 @@ import type {
   TapeHeader,
   TapeState,
 } from './store.js';
-import { FORMAT_VERSION } from './tape-schema.js';
+import { firstBoundary } from './store.js';
+import { formatVersionOf } from './tape-schema.js';
 import { CODEC_VERSION } from './upcast.js';
 
 const NAME = 'memory';
@@ -44,7 +45,7 @@ class MemoryWriter implements JournalWriter {
 
   constructor(private readonly tape: Tape) {
     tape.state = 'recording';
-    this.encoder = ChunkEncoder.after(tape.chunks.at(-1), tape.header.events);
+    this.encoder = ChunkEncoder.after(tape.chunks.at(-1), tape.header.events, firstBoundary(tape.header));
   }
 
   get end(): Position {
@@ -52,7 +53,7 @@ class MemoryWriter implements JournalWriter {
   }
 
   get storedTo(): Position {
-    return this.tape.chunks.at(-1)?.end ?? START;
+    return this.tape.chunks.at(-1)?.end ?? firstBoundary(this.tape.header);
   }
 
   get tapeBytes(): number {
@@ -66,8 +67,8 @@ class MemoryWriter implements JournalWriter {
     }
   }
 
-  appendDigest(kind: string, value: Uint8Array): void {
-    this.tape.digests.push({ position: this.end, kind, value: value.slice() });
+  appendDigest(kind: string, value: Uint8Array, position = this.end): void {
+    this.tape.digests.push({ position, kind, value: value.slice() });
   }
 
   putCheckpoint(checkpoint: CheckpointInput): void {
@@ -111,6 +112,7 @@ class MemoryWriter implements JournalWriter {
 
 class MemoryReader extends ChunkedReader {
   readonly state: TapeState;
+  readonly start: Position;
   readonly end: Position;
   readonly chunkCount: number;
   private readonly digestCount: number;
@@ -118,7 +120,8 @@ class MemoryReader extends ChunkedReader {
   constructor(private readonly tape: Tape) {
     super();
     this.state = tape.state;
-    this.end = tape.chunks.at(-1)?.end ?? START;
+    this.start = tape.header.origin?.position ?? START;
+    this.end = tape.chunks.at(-1)?.end ?? firstBoundary(tape.header);
     this.chunkCount = tape.chunks.length;
     this.digestCount = tape.digests.filter(({ position }) => position.seq <= this.end.seq).length;
   }
@@ -182,6 +185,15 @@ class MemoryReader extends ChunkedReader {
     return this.chunkByIndex(index);
   }
 
+  protected chainBefore(index: number): Uint8Array {
+    const before = this.tape.chunks.slice(0, index);
+    return before.reduce<Uint8Array>((chain, chunk) => chainDigest(chain, chunkDigest(chunk)), GENESIS);
+  }
+
+  protected refuseOrigin(what: string): never {
+    throw new TapeDamagedError(NAME, what, {});
+  }
+
   chunkByIndex(index: number): Chunk {
     const chunk = this.tape.chunks[index];
     if (chunk === undefined) throw new TapeInputError(`there is no chunk ${index}`, NAME);
@@ -208,7 +220,7 @@ export function memoryStore(): JournalStore {
       if (tape !== undefined) throw new TapeInputError('exists already', NAME);
       const header = {
         ...structuredClone(description),
-        formatVersion: FORMAT_VERSION,
+        formatVersion: formatVersionOf(description),
         codecVersion: CODEC_VERSION,
         events: EVENT_FIELDS,
       };

@@ -1,17 +1,19 @@
 /**
  * What every reader does alike, given its chunks by number: records, and the chunk that holds a place.
  */
-import type { Checkpoint, CheckpointEntry } from './checkpoint.js';
-import { type Chunk, type ChunkHeader, recordsOf } from './chunk.js';
+import { type Checkpoint, type CheckpointEntry, ORIGIN_CHECKPOINT } from './checkpoint.js';
+import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, chunkUpTo, recordsOf } from './chunk.js';
 import { ChunkScan } from './chunk-scan.js';
 import type { EncodingError } from './codec.js';
-import type { JournalRecord, Position } from './record.js';
+import { toHex } from './digest.js';
+import { boundaryAfter, comparePositions, type JournalRecord, type Position } from './record.js';
 import type { JournalReader, StateDigest, TapeHeader, TapeState } from './store.js';
 import type { WriteStretch } from './write-stretch.js';
 
 export abstract class ChunkedReader implements JournalReader {
   abstract readonly header: TapeHeader;
   abstract readonly state: TapeState;
+  abstract readonly start: Position;
   abstract readonly end: Position;
   abstract readonly chunkCount: number;
 
@@ -27,6 +29,10 @@ export abstract class ChunkedReader implements JournalReader {
   /** A chunk by its number, 0 … chunkCount - 1. */
   abstract chunkByIndex(index: number): Chunk;
   protected abstract chunkHeader(index: number): ChunkHeader;
+  /** The link of the hash chain before a chunk. */
+  protected abstract chainBefore(index: number): Uint8Array;
+  /** Reports that what the tape begins with is not there. */
+  protected abstract refuseOrigin(what: string): never;
   /** Reports that the chunks' boundaries led to a chunk that does not hold the place looked for. */
   protected abstract refuseMisplaced(chunk: Chunk): never;
   /** Reports that a chunk's bytes are no events. */
@@ -38,6 +44,25 @@ export abstract class ChunkedReader implements JournalReader {
 
   scanChunk(chunk: Chunk): ChunkScan {
     return new ChunkScan(chunk, this.header.events, (cause) => this.refuseContent(chunk, cause));
+  }
+
+  origin(): Checkpoint | undefined {
+    if (this.header.origin === undefined) return undefined;
+    const checkpoint = this.checkpoint(ORIGIN_CHECKPOINT);
+    if (checkpoint !== undefined && comparePositions(checkpoint.position, this.start) === 0) return checkpoint;
+    this.refuseOrigin('the machine that the tape begins with is missing');
+  }
+
+  historyDigest(seq: bigint): string {
+    const chunk = seq > this.start.seq ? this.chunkAt(seq - 1n) : undefined;
+    if (chunk === undefined) return toHex(this.chainBefore(0));
+    let boundary = chunk.start;
+    for (const record of this.recordsOfChunk(chunk)) {
+      boundary = boundaryAfter(record);
+      if (boundary.seq === seq) break;
+    }
+    const digest = chunkDigest(chunkUpTo(chunk, boundary));
+    return toHex(chainDigest(this.chainBefore(chunk.index), digest));
   }
 
   *records(fromSeq = 0n): Generator<JournalRecord, void, void> {

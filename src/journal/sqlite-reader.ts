@@ -5,7 +5,7 @@
  * A tape that is being written is read up to where it was when it was opened. Open it again to see more.
  */
 import Database from 'better-sqlite3';
-import type { Checkpoint, CheckpointEntry, PageGroupRow } from './checkpoint.js';
+import { type Checkpoint, type CheckpointEntry, ORIGIN_CHECKPOINT, type PageGroupRow } from './checkpoint.js';
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
 import { CheckpointTables } from './checkpoint-tables.js';
 import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, decompress } from './chunk.js';
@@ -17,7 +17,7 @@ import { chunksAhead } from './read-ahead.js';
 import { ChunkedReader } from './reader.js';
 import { type JournalRecord, type Position, START } from './record.js';
 import { reading, readingRow, requireFile } from './sqlite-errors.js';
-import type { StateDigest, TapeHeader, TapeState } from './store.js';
+import { firstBoundary, type StateDigest, type TapeHeader, type TapeState } from './store.js';
 import {
   checkLink,
   chunkHeaderOf,
@@ -48,6 +48,7 @@ const LINK_COLUMNS = 'id, first_seq, end_seq, first_icount, end_icount, codec_ve
 export class SqliteReader extends ChunkedReader {
   readonly header: TapeHeader;
   readonly state: TapeState;
+  readonly start: Position;
   readonly end: Position;
   readonly chunkCount: number;
   private readonly selectChunk: Database.Statement<[number], ChunkRow>;
@@ -73,7 +74,8 @@ export class SqliteReader extends ChunkedReader {
     this.state = progress.complete === 1n ? 'complete' : beingWritten ? 'recording' : 'cut';
     this.end = { icount: progress.icount, seq: progress.events };
     this.chunkCount = Number(progress.chunks);
-    this.next = { index: 0, before: { end: START, chain: genesis } };
+    this.start = header.origin?.position ?? START;
+    this.next = { index: 0, before: { end: firstBoundary(header), chain: genesis } };
     [this.selectChunk, this.selectLink, this.selectDigest, this.selectBlob] = reading(
       file,
       { table: 'sqlite_schema' },
@@ -257,6 +259,14 @@ export class SqliteReader extends ChunkedReader {
     throw new TapeDamagedError(this.file, cause.message, place, { cause });
   }
 
+  protected chainBefore(index: number): Uint8Array {
+    return this.before(index).chain;
+  }
+
+  protected refuseOrigin(what: string): never {
+    throw new TapeDamagedError(this.file, what, { table: 'checkpoints', row: String(ORIGIN_CHECKPOINT) });
+  }
+
   protected refuseMisplaced(): never {
     throw new TapeDamagedError(this.file, 'chunks are not where their boundaries say', { table: 'chunks' });
   }
@@ -269,7 +279,7 @@ export class SqliteReader extends ChunkedReader {
   }
 
   private before(index: number): Predecessor {
-    if (index === 0) return { end: START, chain: this.identity.genesis };
+    if (index === 0) return { end: firstBoundary(this.header), chain: this.identity.genesis };
     if (index === this.next.index) return this.next.before;
     const row = this.link(index - 1);
     return { end: chunkHeaderOf(row).end, chain: row.chain };

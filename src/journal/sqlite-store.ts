@@ -9,7 +9,13 @@ import { TapeInputError } from './errors.js';
 import type { Position } from './record.js';
 import { requireFile, requireNoFile } from './sqlite-errors.js';
 import { SqliteReader } from './sqlite-reader.js';
-import type { JournalReader, JournalStore, JournalWriter, TapeDescription } from './store.js';
+import {
+  firstBoundary,
+  type JournalReader,
+  type JournalStore,
+  type JournalWriter,
+  type TapeDescription,
+} from './store.js';
 import { TapeFile } from './tape-file.js';
 import { ThreadedWriter } from './threaded-writer.js';
 import { CODEC_VERSION } from './upcast.js';
@@ -27,19 +33,19 @@ export interface SqliteStoreOptions {
 }
 
 export function sqliteStore(file: string, { thread = true }: SqliteStoreOptions = {}): JournalStore {
-  const writer = (lock: WriterLock, last: Chunk | undefined): JournalWriter =>
-    thread ? new ThreadedWriter(file, lock, last) : new InThreadWriter(file, lock, last);
+  const writer = (lock: WriterLock, start: Position, last?: Chunk): JournalWriter =>
+    thread ? new ThreadedWriter(file, lock, start, last) : new InThreadWriter(file, lock, start, last);
   return {
     create(description: TapeDescription): JournalWriter {
       requireNoFile(file);
       return locked(file, (lock) => {
         TapeFile.create(file, description);
-        return writer(lock, undefined);
+        return writer(lock, firstBoundary(description));
       });
     },
     continue(): JournalWriter {
       requireFile(file);
-      return locked(file, (lock) => writer(lock, lastChunk(file)));
+      return locked(file, (lock) => writer(lock, ...lastChunk(file)));
     },
     read: (): JournalReader => SqliteReader.open(file),
   };
@@ -55,8 +61,11 @@ function locked<Result>(file: string, use: (lock: WriterLock) => Result): Result
   }
 }
 
-/** The chunk in which a continued tape goes on. @throws TapeInputError when this vmtape cannot write its like. */
-function lastChunk(file: string): Chunk | undefined {
+/**
+ * The boundary before a tape's first event, and the chunk in which it goes on when it is continued.
+ * @throws TapeInputError when this vmtape cannot write its like.
+ */
+function lastChunk(file: string): readonly [start: Position, last: Chunk | undefined] {
   const reader = SqliteReader.open(file);
   try {
     const { header, end } = reader;
@@ -67,7 +76,8 @@ function lastChunk(file: string): Chunk | undefined {
         file,
       );
     }
-    return end.seq === 0n ? undefined : reader.chunkAt(end.seq - 1n);
+    const start = firstBoundary(header);
+    return [start, end.seq === start.seq ? undefined : reader.chunkAt(end.seq - 1n)];
   } finally {
     reader.close();
   }
@@ -83,10 +93,11 @@ class InThreadWriter implements JournalWriter {
   constructor(
     file: string,
     private readonly lock: WriterLock,
+    start: Position,
     last: Chunk | undefined,
   ) {
     this.tape = TapeFile.open(file);
-    this.encoder = ChunkEncoder.after(last, EVENT_FIELDS);
+    this.encoder = ChunkEncoder.after(last, EVENT_FIELDS, start);
   }
 
   get end(): Position {
@@ -112,8 +123,8 @@ class InThreadWriter implements JournalWriter {
     }
   }
 
-  appendDigest(kind: string, value: Uint8Array): void {
-    this.tape.putDigest({ position: this.end, kind, value: value.slice() });
+  appendDigest(kind: string, value: Uint8Array, position = this.end): void {
+    this.tape.putDigest({ position, kind, value: value.slice() });
   }
 
   putCheckpoint(checkpoint: CheckpointInput): void {

@@ -10,10 +10,23 @@ import type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.
 import type { Chunk } from './chunk.js';
 import type { ChunkScan } from './chunk-scan.js';
 import type { EventTable } from './codec.js';
-import type { JournalRecord, Position } from './record.js';
+import { type JournalRecord, type Position, START } from './record.js';
 import type { WriteStretch } from './write-stretch.js';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/**
+ * Where a tape goes on with a session that began elsewhere. Its first checkpoint is the machine there, and no derived data:
+ * it stays.
+ */
+export interface TapeOrigin {
+  /** Where the machine stood. */
+  readonly position: Position;
+  /** Instructions of the run that was under way there: they are part of the first event. */
+  readonly unstated: number;
+  /** `historyDigest` of the tape that has what came before; undefined when nobody recorded it. */
+  readonly parent?: string | undefined;
+}
 
 /** What the recorder says about the session when it begins a tape. */
 export interface TapeDescription {
@@ -23,6 +36,8 @@ export interface TapeDescription {
   readonly machineVersion: string;
   /** Everything that the machine is built from, besides inputs: RAM size, CPU profile, policy, devices … */
   readonly configuration: { readonly [key: string]: Json };
+  /** Undefined when the session begins with this tape. */
+  readonly origin?: TapeOrigin | undefined;
 }
 
 /** The header of a tape: readable alone, with any SQLite. */
@@ -51,7 +66,9 @@ export interface StateDigest {
 export interface JournalReader {
   readonly header: TapeHeader;
   readonly state: TapeState;
-  /** The boundary after the last event; its seq is the number of events. */
+  /** The first place of the tape: `START`, or its origin, which may lie amid a run. */
+  readonly start: Position;
+  /** The boundary after the last event; its seq is the number of the session's events. */
   readonly end: Position;
   /** Number of chunks. */
   readonly chunkCount: number;
@@ -74,6 +91,10 @@ export interface JournalReader {
   chunkAtIcount(icount: bigint): Chunk | undefined;
   /** All state digests in order, or those of one kind. */
   digests(kind?: string): Generator<StateDigest, void, void>;
+  /** What the machine was at `start`, when the session began elsewhere. */
+  origin(): Checkpoint | undefined;
+  /** A digest in hex of the header and all events up to boundary `seq`: equal ones stand for equal beginnings. */
+  historyDigest(seq: bigint): string;
   /** Content by its SHA-256 digest, in hex; undefined when the tape has none such. */
   blob(digest: string): Uint8Array | undefined;
   blobDigests(): readonly string[];
@@ -97,8 +118,8 @@ export interface JournalWriter {
   readonly tapeBytes: number;
   /** Appends one event. It is on the tape at the latest when the group commits: after a second, or at `flush`. */
   append(stated: StatedEvent): void;
-  /** Keeps a digest of the state at the boundary reached. */
-  appendDigest(kind: string, value: Uint8Array): void;
+  /** Keeps a digest of the state at the boundary reached, or at the origin amid a run. */
+  appendDigest(kind: string, value: Uint8Array, position?: Position): void;
   /** Keeps content once. @returns its SHA-256 digest in hex. */
   putBlob(content: Uint8Array): string;
   /**
@@ -120,6 +141,13 @@ export interface JournalStore {
   /** Opens the tape for appending after its last event. Refuses while another writer has it. */
   continue(): JournalWriter;
   read(): JournalReader;
+}
+
+/** The boundary before a tape's first event. */
+export function firstBoundary({ origin }: Pick<TapeDescription, 'origin'>): Position {
+  if (origin === undefined) return START;
+  const { position, unstated } = origin;
+  return { icount: position.icount - BigInt(unstated), seq: position.seq };
 }
 
 /** Narrows a record to one event type. */

@@ -15,12 +15,13 @@ import { contentDigest } from './digest.js';
 import { JournalError } from './errors.js';
 import { type Position, START } from './record.js';
 import { requireNoFile, writeError } from './sqlite-errors.js';
-import type { StateDigest, TapeDescription, TapeHeader } from './store.js';
+import { firstBoundary, type StateDigest, type TapeDescription, type TapeHeader } from './store.js';
 import { readIdentity } from './tape-identity.js';
 import {
   APPLICATION_ID,
   createTable,
-  FORMAT_VERSION,
+  describedConfiguration,
+  formatVersionOf,
   headerDigest,
   type ProgressRow,
   progressSeal,
@@ -261,22 +262,24 @@ export class TapeFile {
 
 function writeHeader(database: Database.Database, description: TapeDescription): void {
   database.pragma('journal_mode = WAL');
+  const formatVersion = formatVersionOf(description);
   const row = {
-    format_version: BigInt(FORMAT_VERSION),
+    format_version: BigInt(formatVersion),
     codec_version: BigInt(CODEC_VERSION),
     vmtape_version: description.vmtapeVersion,
     machine_version: description.machineVersion,
-    configuration: JSON.stringify(description.configuration),
+    configuration: describedConfiguration(description),
     events: JSON.stringify(EVENT_FIELDS),
   };
   const genesis = headerDigest(row);
+  const { icount, seq } = firstBoundary(description);
   const progress = {
-    ...{ complete: 0n, events: 0n, icount: 0n, chunks: 0n, chunk_chain: genesis },
+    ...{ complete: 0n, events: seq, icount, chunks: 0n, chunk_chain: genesis },
     ...{ digests: 0n, digest_chain: genesis, blobs: 0n },
   };
   database.transaction(() => {
     database.pragma(`application_id = ${APPLICATION_ID}`);
-    database.pragma(`user_version = ${FORMAT_VERSION}`);
+    database.pragma(`user_version = ${formatVersion}`);
     for (const table of TABLE_NAMES) database.exec(createTable(table));
     database.prepare('INSERT INTO tape VALUES (1, ?, ?, ?, ?, ?, ?, ?)').run(...Object.values(row), genesis);
     database

@@ -42,6 +42,9 @@ export function readIdentity(file: string, database: Database.Database): TapeIde
   if (!sameBytes(headerDigest(row), row.digest)) {
     throw new TapeDamagedError(file, 'the header does not match its digest', place);
   }
+  if (row.format_version !== BigInt(database.pragma('user_version', { simple: true }) as number)) {
+    refuseVersion(file, database, database.pragma('user_version', { simple: true }) as number);
+  }
   const header = headerFromRow(row);
   if (header.codecVersion > CODEC_VERSION) refuseNewer(file, 'event codec', header.codecVersion, CODEC_VERSION);
   return { header, genesis: row.digest, progress: readProgress(file, database, row.digest) };
@@ -106,7 +109,7 @@ function requireTape(file: string, database: Database.Database): void {
   }
   if (applicationId !== APPLICATION_ID) throw new TapeInputError('is an SQLite file, but no tape', file);
   const version = reading(file, {}, () => database.pragma('user_version', { simple: true }) as number);
-  if (version !== FORMAT_VERSION) refuseVersion(file, database, version);
+  if (version < 1 || version > FORMAT_VERSION) refuseVersion(file, database, version);
   requireLength(file, database);
   requireTables(file, database);
 }

@@ -4,10 +4,17 @@
  */
 import type { EventTable } from './codec.js';
 import { type DigestField, digestOf } from './digest.js';
-import type { Json, TapeHeader } from './store.js';
+import type { Json, TapeDescription, TapeHeader, TapeOrigin } from './store.js';
 
-/** Version of the tables. A vmtape reads its own and older formats. */
-export const FORMAT_VERSION = 1;
+/**
+ * Version of the tables. A vmtape reads its own and older formats, and writes the oldest that can say what is to be said.
+ * 2: the session began elsewhere.
+ */
+export const FORMAT_VERSION = 2;
+const FORMAT_VERSION_FROM_START = 1;
+
+export const formatVersionOf = ({ origin }: Pick<TapeDescription, 'origin'>): number =>
+  origin === undefined ? FORMAT_VERSION_FROM_START : FORMAT_VERSION;
 /** `PRAGMA application_id`: "vmtp". */
 export const APPLICATION_ID = 0x766d7470;
 /** Columns of each table, as SQL declares them. */
@@ -198,11 +205,37 @@ export const stateDigestDigest = (row: Omit<DigestRow, 'chain'>): Uint8Array =>
   digestOf('vmtape digest', row.id, row.seq, row.icount, row.kind, row.value);
 
 /** @throws SyntaxError when the row's JSON is none. */
-export const headerFromRow = (row: HeaderRow): TapeHeader => ({
-  formatVersion: Number(row.format_version),
-  codecVersion: Number(row.codec_version),
-  vmtapeVersion: row.vmtape_version,
-  machineVersion: row.machine_version,
-  configuration: JSON.parse(row.configuration) as { readonly [key: string]: Json },
-  events: JSON.parse(row.events) as EventTable,
+export function headerFromRow(row: HeaderRow): TapeHeader {
+  const { origin, ...configuration } = JSON.parse(row.configuration) as DescribedConfiguration;
+  return {
+    formatVersion: Number(row.format_version),
+    codecVersion: Number(row.codec_version),
+    vmtapeVersion: row.vmtape_version,
+    machineVersion: row.machine_version,
+    configuration,
+    origin: origin && originFromJson(origin),
+    events: JSON.parse(row.events) as EventTable,
+  };
+}
+
+/** The configuration as its column has it, with where the tape goes on. */
+export function describedConfiguration({ configuration, origin }: TapeDescription): string {
+  if (origin === undefined) return JSON.stringify(configuration);
+  const { position, unstated, parent = null } = origin;
+  const described: DescribedOrigin = { icount: String(position.icount), seq: String(position.seq), unstated, parent };
+  return JSON.stringify({ ...configuration, origin: described });
+}
+
+type DescribedConfiguration = { readonly [key: string]: Json } & { readonly origin?: DescribedOrigin };
+type DescribedOrigin = {
+  readonly icount: string;
+  readonly seq: string;
+  readonly unstated: number;
+  readonly parent: string | null;
+};
+
+const originFromJson = ({ icount, seq, unstated, parent }: DescribedOrigin): TapeOrigin => ({
+  position: { icount: BigInt(icount), seq: BigInt(seq) },
+  unstated,
+  parent: parent ?? undefined,
 });

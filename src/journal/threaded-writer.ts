@@ -11,7 +11,7 @@ import type { CheckpointInput } from './checkpoint.js';
 import { CHUNK_BYTES, type Chunk, ChunkEncoder } from './chunk.js';
 import { contentDigest } from './digest.js';
 import { TapeWriteError } from './errors.js';
-import { type Position, START } from './record.js';
+import type { Position } from './record.js';
 import type { JournalWriter } from './store.js';
 import { workerFile } from './worker-file.js';
 import type { WriterLock } from './writer-lock.js';
@@ -48,14 +48,15 @@ export class ThreadedWriter implements JournalWriter {
   private failure: TapeWriteError | undefined;
   private closed = false;
 
-  /** @param last the last chunk on the tape, if any. */
+  /** @param start boundary before the tape's first event. @param last the last chunk on the tape, if any. */
   constructor(
     private readonly file: string,
     private readonly lock: WriterLock,
+    start: Position,
     last: Chunk | undefined,
   ) {
-    this.stored = last?.end ?? START;
-    this.encoder = ChunkEncoder.after(last, EVENT_FIELDS, allocate);
+    this.stored = last?.end ?? start;
+    this.encoder = ChunkEncoder.after(last, EVENT_FIELDS, start, allocate);
     const { port1, port2 } = new MessageChannel();
     this.port = port1;
     const workerData: WriterSetup = { file, control: this.control, port: port2 };
@@ -89,9 +90,9 @@ export class ThreadedWriter implements JournalWriter {
     else this.move();
   }
 
-  appendDigest(kind: string, value: Uint8Array): void {
+  appendDigest(kind: string, value: Uint8Array, position = this.end): void {
     this.requireWorking();
-    this.post({ type: 'digest', digest: { position: this.end, kind, value: value.slice() } });
+    this.post({ type: 'digest', digest: { position, kind, value: value.slice() } });
   }
 
   putCheckpoint(checkpoint: CheckpointInput): void {

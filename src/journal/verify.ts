@@ -6,7 +6,7 @@ import type Database from 'better-sqlite3';
 import { GROUP_PAGES, PAGE_BYTES, ZERO_PAGE } from './checkpoint.js';
 import { matchesDigests } from './checkpoint-rows.js';
 import { JournalError, TapeDamagedError } from './errors.js';
-import { boundaryAfter, comparePositions, type Position, START } from './record.js';
+import { boundaryAfter, comparePositions, type Position } from './record.js';
 import { reading } from './sqlite-errors.js';
 import { SqliteReader } from './sqlite-reader.js';
 import { isRecordOf, type TapeState } from './store.js';
@@ -61,6 +61,7 @@ class Verification {
     for (const digest of blobs) this.attempt(() => this.reader.blob(digest));
     this.checkReferences(blobs);
     this.checkCheckpoints();
+    this.attempt(() => this.reader.origin());
     this.attempt(() => this.reader.writeIndex());
     // A tape that grows has more rows than when it was opened.
     if (state !== 'recording') this.attempt(() => this.checkCounts(blobs.length));
@@ -97,7 +98,9 @@ class Verification {
   private checkDigests(): void {
     for (const { position } of this.reader.digests()) {
       this.digests++;
-      if (position.seq > this.reader.end.seq || position.icount > this.reader.end.icount) {
+      const { start, end } = this.reader;
+      // At its origin the machine may stand amid a run that the tape has not ended yet.
+      if (position.seq > end.seq || (position.icount > end.icount && position.seq > start.seq)) {
         const place = { table: 'digests', row: String(this.digests), readableTo: this.reader.end };
         throw new TapeDamagedError(this.file, 'the digest stands after the end of the tape', place);
       }
@@ -176,6 +179,7 @@ class Verification {
     this.damage.push(error);
     const { table, readableTo } = error.place;
     if (table !== 'chunks') return;
-    if (comparePositions(readableTo ?? START, this.readableTo) < 0) this.readableTo = readableTo ?? START;
+    const { start } = this.reader;
+    if (comparePositions(readableTo ?? start, this.readableTo) < 0) this.readableTo = readableTo ?? start;
   }
 }

@@ -63,7 +63,7 @@ import { checkHostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type BootImage, Restart, type RestartHost } from './restart.js';
-import { type Hit, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
+import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
@@ -257,18 +257,12 @@ export class Machine implements ProcessorHost, RestartHost {
     return this.loop(limit, true);
   }
 
-  /** Where `run` comes back with 'paused' from now on; `hit` then says at which. */
+  /** Where `run` comes back from now on; `takeHits` then says at which. */
   stopAt(points: StopPoints): void {
     const kept = this.stopWatch?.watchesCode === true;
     this.stopWatch?.release();
-    const { code, writes, reads } = points;
-    const nothing = code.size + writes.length + reads.length === 0;
-    const stop = (): void => {
-      this.pause();
-      this.engine.leave();
-    };
-    this.stopWatch = nothing ? undefined : new StopWatch(points, this.memory, stop);
-    if (kept || code.size > 0) this.engine.keepFrom(this.stopWatch?.offsets ?? new Set());
+    this.stopWatch = isNothing(points) ? undefined : new StopWatch(points, this.memory, () => this.pause());
+    if (kept || points.code.size > 0) this.engine.keepFrom(this.stopWatch?.offsets ?? new Set());
     this.setsOut = false;
   }
 
@@ -277,7 +271,6 @@ export class Machine implements ProcessorHost, RestartHost {
     this.setsOut = true;
   }
 
-  /** The stop points at which the last `run` came back. */
   takeHits(): readonly Hit[] {
     return this.stopWatch?.takeHits() ?? NO_HITS;
   }
@@ -285,6 +278,7 @@ export class Machine implements ProcessorHost, RestartHost {
   /** From within the sink: `run` comes back as soon as what it is about is done, at a place that `capture` can hold. */
   pause(): void {
     this.pausing = true;
+    this.engine.leave();
   }
 
   /** Takes what runs, RAM apart. The machine must be between two calls of `run` or `advance`. */

@@ -31,6 +31,9 @@ export type Hit =
 export const NO_STOP_POINTS: StopPoints = { code: new Set(), writes: [], reads: [] };
 export const NO_HITS: readonly Hit[] = [];
 
+export const isNothing = ({ code, writes, reads }: StopPoints): boolean =>
+  code.size + writes.length + reads.length === 0;
+
 /** Holds stop points against what the machine does. */
 export class StopWatch implements MemoryWatcher {
   readonly writtenPages: ReadonlySet<number>;

@@ -35,7 +35,7 @@ export function tryPlan(
   plan?: Plan,
 ): { readonly verdict: Verdict; readonly perturbations: readonly Perturbation[]; readonly instructions: number } {
   let said = '';
-  const live = new LiveSession({ ...session, chaos: plan }, ({ event }) => {
+  const live = LiveSession.boot({ ...session, chaos: plan }, ({ event }) => {
     if (pattern !== undefined && event.type === 'uart.transmitted') said += String.fromCharCode(event.byte);
   });
   if (input !== undefined) live.feed(input);

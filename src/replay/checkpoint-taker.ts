@@ -20,7 +20,7 @@ const INTERVAL = 200_000_000;
 
 export class CheckpointTaker {
   private epoch = FIRST_EPOCH;
-  private last = START;
+  private last: Position;
   /** What must have run before it is worth looking at pages. */
   private worth = INTERVAL;
   /** Checkpoints taken. */
@@ -29,7 +29,10 @@ export class CheckpointTaker {
   constructor(
     private readonly machine: Machine,
     private readonly interval: CheckpointInterval | undefined,
-  ) {}
+    start = START,
+  ) {
+    this.last = start;
+  }
 
   /** @param events stated so far. */
   isDue(events: bigint): boolean {

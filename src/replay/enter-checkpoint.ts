@@ -15,6 +15,12 @@ export function checkpointBefore(reader: JournalReader, position: Position): Che
   return reader.checkpoints().findLast((each) => comparePositions(each.position, position) <= 0);
 }
 
+/** Puts a fresh machine to where its tape begins, when the session began elsewhere. */
+export function enterOrigin(machine: Machine, reader: JournalReader): void {
+  const origin = reader.origin();
+  if (origin !== undefined) enterCheckpoint(machine, reader, origin);
+}
+
 /** @param machine a fresh one, whose RAM is all zeros. */
 export function enterCheckpoint(machine: Machine, reader: JournalReader, { pages, state }: Checkpoint): void {
   for (const [page, content] of pages.entries()) {

@@ -9,7 +9,6 @@ import {
   type EventTable,
   type JournalReader,
   type Position,
-  START,
 } from '../journal/index.js';
 import { InputError, type StatedEvent } from '../machine/index.js';
 import type { TapeCursor } from './tape-cursor.js';
@@ -41,8 +40,8 @@ export class EventComparer {
   /** @param from the boundary to begin at, where the cursor does. */
   constructor(
     private readonly cursor: TapeCursor,
-    { header }: JournalReader,
-    from: Position = START,
+    { header, start }: JournalReader,
+    from: Position = start,
   ) {
     const events: EventTable = header.events;
     const { chunk } = cursor;

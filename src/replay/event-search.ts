@@ -27,7 +27,7 @@ export function* previousEvent(
   matches: EventTest,
 ): Work<JournalRecord | undefined> {
   let before = seq;
-  while (before > 0n) {
+  while (before > reader.start.seq) {
     const chunk = reader.chunkAt(before - 1n);
     if (chunk === undefined) return undefined;
     let found: JournalRecord | undefined;

@@ -38,7 +38,8 @@ export function giveImage(machine: Machine, reader: JournalReader): void {
   if (boot !== null) machine.keepImage(imageOf(reader, boot));
 }
 
-function imageOf(reader: JournalReader, { imageDigest, commandLine }: BootSource): BootImage {
+/** @throws InputError when the tape lacks it. */
+export function imageOf(reader: JournalReader, { imageDigest, commandLine }: BootSource): BootImage {
   const bytes = reader.blob(imageDigest);
   if (bytes !== undefined) return { bytes, digest: imageDigest, commandLine };
   throw new InputError('tape', `it has no image ${imageDigest}, which it boots`, 'Run vmtape verify on it.');

@@ -2,7 +2,7 @@
  * Registers, VMCBs and devices at any boundary, folded from a tape without running guest code, by the reducers that the
  * live machine runs (law 5): in place, for a state somewhere, or as immutable values, for a history.
  */
-import { boundaryAfter, type JournalReader, type JournalRecord, type Position, START } from '../journal/index.js';
+import { boundaryAfter, type JournalReader, type JournalRecord, type Position } from '../journal/index.js';
 import {
   type EventSink,
   initialState,
@@ -19,6 +19,7 @@ import {
   vmcbWord,
 } from '../machine/index.js';
 import { hex } from './event-text.js';
+import { decodePoint } from './point-codec.js';
 import { sessionConfig } from './session.js';
 
 /** A state and the boundary where it stands. */
@@ -27,11 +28,23 @@ export interface FoldedState {
   readonly state: MachineState;
 }
 
+/** The state before the first event of a tape: at power-on, or at its origin. Amid a run there, that before the run. */
+function firstState(reader: JournalReader): MachineState {
+  const origin = reader.origin();
+  if (origin === undefined) return initialState(sessionConfig(reader.header).machine);
+  const { state, shadow } = decodePoint(origin.state);
+  const vcpus = state.vcpus.map(({ registers, msrs }, vcpu) => {
+    const stated = vcpu === state.schedule.vcpu && shadow !== undefined ? shadow : registers;
+    return { registers: Array.from(stated as ArrayLike<bigint>) as Registers, msrs };
+  });
+  return { ...state, vcpus };
+}
+
 /** @param seq number of events before the boundary; the end of the tape when absent. */
 export function foldTape(reader: JournalReader, seq: bigint = reader.end.seq): FoldedState {
-  const state = initialState(sessionConfig(reader.header).machine);
-  let position = START;
-  if (seq === 0n) return { position, state };
+  const state = firstState(reader);
+  let position = reader.start;
+  if (seq <= position.seq) return { position, state };
   for (const record of reader.records()) {
     reduce(state, record.event, record.vcpu);
     position = boundaryAfter(record);
@@ -44,8 +57,8 @@ export function foldTape(reader: JournalReader, seq: bigint = reader.end.seq): F
 export function* foldHistory(
   reader: JournalReader,
 ): Generator<FoldedState & { readonly record: JournalRecord | undefined }> {
-  let state = initialState(sessionConfig(reader.header).machine);
-  yield { position: START, state, record: undefined };
+  let state = firstState(reader);
+  yield { position: reader.start, state, record: undefined };
   for (const record of reader.records()) {
     state = stateAfter(state, record.event, record.vcpu);
     yield { position: boundaryAfter(record), state, record };
@@ -151,7 +164,7 @@ export class FoldChecker {
   private live: MachineState | undefined;
 
   constructor(reader: JournalReader) {
-    this.state = initialState(sessionConfig(reader.header).machine);
+    this.state = firstState(reader);
     this.records = reader.records();
   }
 

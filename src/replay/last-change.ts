@@ -3,7 +3,7 @@
  * stretches that grow, and through each of them step by step: a run of plain instructions may change a general register and
  * change it back. The rest is a timeline's search.
  */
-import { comparePositions, type Position, START } from '../journal/index.js';
+import { comparePositions, type Position } from '../journal/index.js';
 import { NO_STOP_POINTS } from '../machine/index.js';
 import type { Timeline } from './timeline.js';
 import type { WatchedValue } from './watched-value.js';
@@ -22,7 +22,7 @@ export function* goingBackToChange(timeline: Timeline, value: WatchedValue): Wor
   if (value.grain === 'instruction') return yield* backThrough(timeline, value);
   timeline.stopAt(NO_STOP_POINTS, [value]);
   try {
-    const stop = yield* timeline.runningBackward(START, true);
+    const stop = yield* timeline.runningBackward(undefined, true);
     if (stop.kind === 'end') return undefined;
     const after = timeline.position;
     yield* timeline.steppingBack();
@@ -34,9 +34,9 @@ export function* goingBackToChange(timeline: Timeline, value: WatchedValue): Wor
 
 function* backThrough(timeline: Timeline, value: WatchedValue): Work<WriteStep | undefined> {
   let to = timeline.position;
-  for (let size = FIRST_STRETCH; comparePositions(to, START) > 0; size = longer(size)) {
-    const isWhole = to.icount <= size;
-    yield* isWhole ? timeline.seeking(START) : timeline.seekingInstruction(to.icount - size);
+  for (let size = FIRST_STRETCH; comparePositions(to, timeline.start) > 0; size = longer(size)) {
+    const isWhole = to.icount <= timeline.start.icount + size;
+    yield* isWhole ? timeline.seeking(timeline.start) : timeline.seekingInstruction(to.icount - size);
     const reached = timeline.position;
     const found = yield* lastChange(timeline, value, to);
     if (found !== undefined) {

@@ -15,10 +15,19 @@ import {
   type MachineConfig,
 } from '../machine/index.js';
 import { Chaos, type Perturbation, type Plan } from './chaos.js';
-import { type SessionConfig, SLICE_INSTRUCTIONS, sliceEnd } from './session.js';
+import { type SessionConfig, SLICE_INSTRUCTIONS, sessionConfig, sliceEnd } from './session.js';
+import { enterSnapshot, type Snapshot } from './snapshot/snapshot.js';
 
-/** All that determines a session, but the bytes that its serial port receives. */
-export interface SessionOptions {
+/** What the host does to a session, but the bytes that its serial port receives. */
+export interface HostOptions {
+  /** What the host does to the guest, each once so many instructions have retired. */
+  readonly hostInputs?: readonly ScheduledInput[];
+  /** What chaos does to it. */
+  readonly chaos?: Plan | undefined;
+}
+
+/** All that determines a session from its beginning, but the bytes that its serial port receives. */
+export interface SessionOptions extends HostOptions {
   readonly config: MachineConfig;
   /** Contents of the boot image. */
   readonly image: Uint8Array;
@@ -28,10 +37,6 @@ export interface SessionOptions {
   readonly unixSeconds: number;
   /** Seed of the machine's random numbers, 64 bits. */
   readonly entropySeed: bigint;
-  /** What the host does to the guest, each once so many instructions have retired. */
-  readonly hostInputs?: readonly ScheduledInput[];
-  /** What chaos does to it. */
-  readonly chaos?: Plan | undefined;
   /** Instructions in a slice; for tests. */
   readonly sliceInstructions?: number;
 }
@@ -52,25 +57,39 @@ export type SessionStatus = 'running' | 'limit' | 'waiting' | 'ended';
 const NO_BYTES = new Uint8Array(0);
 
 export class LiveSession {
-  readonly machine: Machine;
-  readonly session: SessionConfig;
   private readonly chaos: Chaos | undefined;
   private queue: Uint8Array = NO_BYTES;
   private inputEnds = false;
   /** What is still to come, in order. */
   private scheduled: readonly ScheduledInput[];
 
+  private constructor(
+    readonly machine: Machine,
+    readonly session: SessionConfig,
+    { hostInputs = [], chaos }: HostOptions,
+  ) {
+    for (const { input } of hostInputs) checkHostInput(session.machine, input);
+    const later = hostInputs.filter(({ instruction }) => machine.retired === 0 || instruction > machine.retired);
+    this.scheduled = later.sort((a, b) => a.instruction - b.instruction);
+    this.chaos = chaos === undefined ? undefined : new Chaos(chaos, machine);
+  }
+
   /** Makes the machine and boots it; nothing has run yet. @throws InputError for an image or a configuration. */
-  constructor({ config, image, commandLine, unixSeconds, entropySeed, ...options }: SessionOptions, sink: EventSink) {
-    const { sliceInstructions = SLICE_INSTRUCTIONS, hostInputs = [], chaos } = options;
-    this.session = { machine: config, sliceInstructions };
-    for (const { input } of hostInputs) checkHostInput(config, input);
-    this.scheduled = [...hostInputs].sort((a, b) => a.instruction - b.instruction);
-    this.machine = new Machine(config, sink);
-    this.machine.deliver({ type: 'input.clock', unixSeconds });
-    this.machine.deliver({ type: 'input.entropy', seed: BigInt.asUintN(64, entropySeed) });
-    this.machine.boot({ bytes: image, digest: sha256Hex(image), commandLine });
-    this.chaos = chaos === undefined ? undefined : new Chaos(chaos, this.machine);
+  static boot(options: SessionOptions, sink: EventSink): LiveSession {
+    const { config, image, commandLine, unixSeconds, entropySeed, sliceInstructions = SLICE_INSTRUCTIONS } = options;
+    const machine = new Machine(config, sink);
+    machine.deliver({ type: 'input.clock', unixSeconds });
+    machine.deliver({ type: 'input.entropy', seed: BigInt.asUintN(64, entropySeed) });
+    machine.boot({ bytes: image, digest: sha256Hex(image), commandLine });
+    return new LiveSession(machine, { machine: config, sliceInstructions }, options);
+  }
+
+  /** Goes on from a snapshot. @throws InputError when this vmtape does not carry all of its state. */
+  static resume(snapshot: Snapshot, options: HostOptions, sink: EventSink): LiveSession {
+    const session = sessionConfig(snapshot.description);
+    const machine = new Machine(session.machine, sink);
+    enterSnapshot(machine, snapshot);
+    return new LiveSession(machine, session, options);
   }
 
   /** Queues bytes for the serial port. */

@@ -34,8 +34,9 @@ export class Moments {
     private readonly start: Moment,
     checkpoints: readonly CheckpointEntry[],
   ) {
-    this.checkpoints = new Map(checkpoints.map(({ id, position }) => [formatPosition(position), id]));
-    this.places = [start.position, ...checkpoints.map(({ position }) => position)];
+    const later = checkpoints.filter(({ position }) => comparePositions(position, start.position) > 0);
+    this.checkpoints = new Map(later.map(({ id, position }) => [formatPosition(position), id]));
+    this.places = [start.position, ...later.map(({ position }) => position)];
   }
 
   /** The last place at or before a position. */

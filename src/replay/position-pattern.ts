@@ -15,7 +15,6 @@ import {
   type JournalRecord,
   type Position,
   parsePosition,
-  START,
 } from '../journal/index.js';
 import { exitCodeNamed, exitName, InputError, type MachineEvent, VECTOR_NAMES } from '../machine/index.js';
 
@@ -27,7 +26,7 @@ const HELP = 'Write icount, icount:seq, #seq, start, end, or an event such as vm
  */
 export function resolvePosition(reader: JournalReader, pattern: string): Position {
   const text = pattern.trim();
-  if (text === 'start') return START;
+  if (text === 'start') return reader.start;
   if (text === 'end') return reader.end;
   const pair = parsePosition(text);
   if (pair !== undefined) return requireBoundary(reader, text, pair);
@@ -51,7 +50,8 @@ function isAmidRun(reader: JournalReader, { icount, seq }: Position, boundary: P
 }
 
 function boundaryAt(reader: JournalReader, text: string, seq: bigint): Position {
-  if (seq === 0n) return START;
+  if (seq < reader.start.seq) refuseBeforeStart(reader, text);
+  if (seq === reader.start.seq) return reader.start;
   if (seq > reader.end.seq) refusePastEnd(reader, text);
   if (seq === reader.end.seq) return reader.end;
   const { value } = reader.records(seq).next();
@@ -59,7 +59,8 @@ function boundaryAt(reader: JournalReader, text: string, seq: bigint): Position 
 }
 
 function positionAtIcount(reader: JournalReader, text: string, icount: bigint): Position {
-  if (icount === 0n) return START;
+  if (icount < reader.start.icount) refuseBeforeStart(reader, text);
+  if (icount === reader.start.icount) return reader.start;
   const chunk = reader.chunkAtIcount(icount);
   if (chunk === undefined) return refusePastEnd(reader, text);
   for (const { position } of reader.recordsOfChunk(chunk)) {
@@ -67,6 +68,11 @@ function positionAtIcount(reader: JournalReader, text: string, icount: bigint): 
     if (position.icount > icount) return { icount, seq: position.seq };
   }
   return refusePastEnd(reader, text);
+}
+
+function refuseBeforeStart(reader: JournalReader, text: string): never {
+  const problem = `the tape begins at ${formatPosition(reader.start)}`;
+  throw new InputError(`position ${text}`, problem, 'Choose a later one, or ask the tape that it goes on from.');
 }
 
 function refusePastEnd(reader: JournalReader, text: string): never {

@@ -4,15 +4,16 @@
  * Everything is synchronous: the caller's loop calls `step`, and between two steps may look at signals, print progress
  * and feed the serial port. A tape that ends without `machine.ended` was stopped by its host.
  */
-import type { JournalStore, JournalWriter, Position } from '../journal/index.js';
+import type { JournalStore, JournalWriter, Position, TapeOrigin } from '../journal/index.js';
 import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
 import type { Perturbation } from './chaos.js';
 import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
-import { LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
+import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
 import { describeSession } from './session.js';
+import type { Snapshot } from './snapshot/snapshot.js';
 import { digestsWithoutRam } from './state-digest.js';
 
-export interface RecorderOptions extends SessionOptions {
+export interface TapeOptions {
   readonly vmtapeVersion: string;
   /** How often checkpoints are taken, each with digests of the state; when absent, only at the end. */
   readonly checkpointEvery?: CheckpointInterval | undefined;
@@ -23,6 +24,9 @@ export interface RecorderOptions extends SessionOptions {
   readonly observe?: EventSink | undefined;
 }
 
+export type RecorderOptions = SessionOptions & TapeOptions;
+
+/** Of what is on this tape. */
 export interface RecorderStats {
   readonly instructions: number;
   readonly events: bigint;
@@ -31,6 +35,9 @@ export interface RecorderStats {
   readonly tapeBytes: number;
   readonly checkpoints: number;
 }
+
+/** Begins a session, and tells its events to the sink. */
+type Beginning = (sink: EventSink) => LiveSession;
 
 export class Recorder {
   private readonly live: LiveSession;
@@ -42,25 +49,48 @@ export class Recorder {
    * Boots the machine and begins the tape.
    * @throws InputError for an image or configuration, before there is a tape; TapeInputError, TapeWriteError.
    */
-  constructor(
+  static boot(store: JournalStore, options: RecorderOptions): Recorder {
+    return new Recorder(store, (sink) => LiveSession.boot(options, sink), options.image, undefined, options);
+  }
+
+  /**
+   * Goes on from a snapshot, on a tape that begins there.
+   * @throws InputError when the snapshot cannot be resumed, before there is a tape; TapeInputError, TapeWriteError.
+   */
+  static resume(store: JournalStore, snapshot: Snapshot, options: HostOptions & TapeOptions): Recorder {
+    const { position, parent, point, image } = snapshot;
+    const origin = { position, unstated: point.unstated, parent };
+    return new Recorder(store, (sink) => LiveSession.resume(snapshot, options, sink), image?.bytes, origin, options);
+  }
+
+  private constructor(
     store: JournalStore,
-    private readonly options: RecorderOptions,
+    begin: Beginning,
+    image: Uint8Array | undefined,
+    private readonly origin: TapeOrigin | undefined,
+    private readonly options: TapeOptions,
   ) {
-    const { image, vmtapeVersion, checkpointEvery, observe } = options;
+    const { vmtapeVersion, checkpointEvery, observe } = options;
     // The image may be refused: until it is not, there is no tape, and what the machine states waits.
     const waiting: StatedEvent[] = [];
     let append: EventSink = (stated) => waiting.push(stated);
-    this.live = new LiveSession(options, (stated) => append(stated));
-    this.taker = new CheckpointTaker(this.live.machine, checkpointEvery);
-    this.writer = store.create(describeSession(this.live.session, vmtapeVersion));
+    this.live = begin((stated) => append(stated));
+    this.taker = new CheckpointTaker(this.live.machine, checkpointEvery, origin?.position);
+    this.writer = store.create({ ...describeSession(this.live.session, vmtapeVersion), origin });
     append = (stated) => {
       this.writer.append(stated);
       if (stated.event.type === 'svm.vmexit') this.exits++;
       observe?.(stated);
     };
     try {
-      const blob = this.writer.putBlob(image);
-      invariant(blob === sha256Hex(image), 'the journal names content by its SHA-256 digest');
+      if (image !== undefined) {
+        const blob = this.writer.putBlob(image);
+        invariant(blob === sha256Hex(image), 'the journal names content by its SHA-256 digest');
+      }
+      if (origin !== undefined) {
+        this.checkpoint(origin.position);
+        this.writer.flush();
+      }
       for (const stated of waiting) append(stated);
     } catch (error) {
       this.abandon();
@@ -79,8 +109,8 @@ export class Recorder {
 
   get stats(): RecorderStats {
     return {
-      instructions: this.machine.retired,
-      events: this.writer.end.seq,
+      instructions: this.machine.retired - Number(this.origin?.position.icount ?? 0n),
+      events: this.writer.end.seq - (this.origin?.position.seq ?? 0n),
       exits: this.exits,
       tapeBytes: this.writer.tapeBytes,
       checkpoints: this.taker.taken,
@@ -128,10 +158,12 @@ export class Recorder {
     this.writer.close();
   }
 
-  private checkpoint(): void {
+  private checkpoint(position = this.writer.end): void {
     this.options.beforeCheckpoint?.();
-    for (const [kind, value] of Object.entries(digestsWithoutRam(this.machine))) this.writer.appendDigest(kind, value);
-    const checkpoint = this.taker.take(this.writer.end);
+    for (const [kind, value] of Object.entries(digestsWithoutRam(this.machine))) {
+      this.writer.appendDigest(kind, value, position);
+    }
+    const checkpoint = this.taker.take(position);
     const pageBytes = checkpoint.contents.length;
     this.writer.putCheckpoint(checkpoint);
     this.options.onCheckpoint?.(pageBytes);

@@ -88,7 +88,8 @@ export class Replayer {
   ) {
     requireSameModel(reader.header);
     this.session = sessionConfig(reader.header);
-    const checkpoint = options.from && reader.checkpoint(checkpointBefore(reader, options.from)?.id ?? 0);
+    const near = options.from && reader.checkpoint(checkpointBefore(reader, options.from)?.id ?? 0);
+    const checkpoint = near ?? reader.origin();
     this.start = checkpoint?.position ?? START;
     this.cursor = new TapeCursor(reader, this.start.seq);
     this.comparer = new EventComparer(this.cursor, reader, this.start);
@@ -252,7 +253,7 @@ export class Replayer {
       ({ position }) => position.seq < BigInt(compared),
     );
     const last = recent.at(-1);
-    const position = last === undefined ? START : boundaryAfter(last);
+    const position = last === undefined ? reader.start : boundaryAfter(last);
     const divergence = new ReplayDivergence({ position, cause, expected, recent, before: [...before], machine });
     return { kind: 'diverged', divergence };
   }

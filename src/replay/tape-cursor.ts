@@ -32,10 +32,10 @@ export class TapeCursor {
   /** @param from number of the event to begin with. */
   constructor(
     private readonly reader: JournalReader,
-    private readonly from = 0n,
+    private readonly from = reader.start.seq,
   ) {
     this.end = reader.end;
-    this.unread = from === 0n ? reader.chunksAhead() : reader.chunks(from);
+    this.unread = from === reader.start.seq ? reader.chunksAhead() : reader.chunks(from);
     this.inputStarts = InputStarts.of(reader.header.events);
     this.digests = reader.digests();
   }

@@ -11,6 +11,7 @@ import {
   type MachinePoint,
   type StatedEvent,
 } from '../machine/index.js';
+import { enterOrigin } from './enter-checkpoint.js';
 import { EventComparer } from './event-comparer.js';
 import { feedInput, giveImage } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
@@ -56,9 +57,11 @@ export class TapeFollower {
   constructor(private readonly reader: JournalReader) {
     requireSameModel(reader.header);
     this.session = sessionConfig(reader.header);
-    this.cursor = new TapeCursor(reader);
-    this.comparer = new EventComparer(this.cursor, reader);
+    this.cursor = new TapeCursor(reader, reader.start.seq);
+    this.comparer = new EventComparer(this.cursor, reader, reader.start);
     this.machine = new Machine(this.session.machine, (stated) => this.take(stated));
+    enterOrigin(this.machine, reader);
+    this.imageGiven = this.machine.state.boot?.imageDigest;
   }
 
   get position(): Position {

@@ -59,8 +59,10 @@ export class Timeline {
   constructor(private readonly reader: JournalReader) {
     this.follower = new TapeFollower(reader);
     this.search = new ArmedFollower(this.follower, reader);
-    this.image = RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
-    const start: Moment = { position: START, point: this.machine.capture(), image: this.image };
+    const origin = reader.origin();
+    this.image = origin ? RamImage.of(origin.pages) : RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
+    if (origin !== undefined) this.epoch = this.machine.memory.newEpoch();
+    const start: Moment = { position: this.position, point: this.machine.capture(), image: this.image };
     this.moments = new Moments(start, reader.checkpoints());
   }
 
@@ -71,6 +73,11 @@ export class Timeline {
 
   get position(): Position {
     return this.follower.position;
+  }
+
+  /** The first place of the tape. */
+  get start(): Position {
+    return this.reader.start;
   }
 
   /** The last place of the tape. */
@@ -147,7 +154,7 @@ export class Timeline {
 
   /** `stepBack` as work. */
   *steppingBack(): Work<boolean> {
-    if (comparePositions(this.position, START) <= 0) return false;
+    if (comparePositions(this.position, this.reader.start) <= 0) return false;
     this.search.disarm();
     yield* this.orBack(this.goBack());
     return true;
@@ -227,7 +234,7 @@ export class Timeline {
    * `runBackward` as work. @param from where to stop when there was no stop point after it.
    * @param inclusive whether an access or a change counts that the last step before this place made.
    */
-  *runningBackward(from: Position = START, inclusive = false): Work<Stop> {
+  *runningBackward(from: Position = this.reader.start, inclusive = false): Work<Stop> {
     return yield* this.orBack(this.findBackward(from, inclusive));
   }
 

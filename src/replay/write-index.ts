@@ -1,6 +1,5 @@
 /** Makes the index of writes: a tape is run once, and for each stretch of it the pages are noted that were written to. */
 import { comparePositions, type JournalReader, type Position, type WriteStretch } from '../journal/index.js';
-import { FIRST_EPOCH } from '../machine/index.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
 
 /** When a stretch ends: whichever comes first. It takes some milliseconds to run again. */
@@ -18,7 +17,7 @@ export function indexWrites(
   const follower = new TapeFollower(reader);
   const { memory } = follower.machine;
   const stretches: WriteStretch[] = [];
-  let epoch = FIRST_EPOCH;
+  let epoch = memory.newEpoch();
   let start = follower.position;
   const close = (): void => {
     const end = follower.position;
@@ -45,9 +44,12 @@ export function indexWrites(
   return stretches;
 }
 
-/** Whether an index reaches from the start to where a tape ends now. */
-export function covers(stretches: readonly WriteStretch[], end: Position): boolean {
-  let at: Position = { icount: 0n, seq: 0n };
+/** Whether an index reaches from where a tape begins to where it ends now. */
+export function covers(
+  stretches: readonly WriteStretch[],
+  { start, end }: Pick<JournalReader, 'start' | 'end'>,
+): boolean {
+  let at = start;
   for (const stretch of stretches) {
     if (comparePositions(stretch.start, at) !== 0) return false;
     at = stretch.end;

@@ -82,7 +82,7 @@ describe('a tape', () => {
     database.close();
     expect(errorOf(() => sqliteStore(file).read())).toMatchObject({
       exitStatus: 2,
-      message: expect.stringMatching(/version 7.*up to 1.*Use a newer vmtape/),
+      message: expect.stringMatching(/version 7.*up to 2.*Use a newer vmtape/),
     });
   });
 });

@@ -219,7 +219,7 @@ describe('a recorder', () => {
   it('makes no tape of an image that is refused', () => {
     const store = memoryStore();
     const options = { ...sessionOptions('exits.elf'), image: new Uint8Array(10) };
-    expect(() => new Recorder(store, options)).toThrow(/no Multiboot header/);
+    expect(() => Recorder.boot(store, options)).toThrow(/no Multiboot header/);
     expect(() => store.read()).toThrow(/no such tape/);
   });
 
@@ -243,7 +243,7 @@ describe('a recorder', () => {
 
   it('leaves a tape that it gives up readable and cut', () => {
     const store = memoryStore();
-    const recorder = new Recorder(store, sessionOptions('compute.elf'));
+    const recorder = Recorder.boot(store, sessionOptions('compute.elf'));
     recorder.step();
     recorder.abandon();
     expect(store.read().state).toBe('cut');
@@ -254,7 +254,7 @@ describe('a recorder', () => {
 describe('a live session', () => {
   it('runs without a tape, and states what a recorded one does', () => {
     const stated: StatedEvent[] = [];
-    const session = new LiveSession(sessionOptions('exits.elf'), (event) => stated.push(event));
+    const session = LiveSession.boot(sessionOptions('exits.elf'), (event) => stated.push(event));
     session.endInput();
     while (session.step() === 'running');
     expect(stated).toEqual(statedOf(recordGuest('exits.elf').store.read()));

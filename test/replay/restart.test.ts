@@ -26,7 +26,7 @@ import { flatImage } from '../tools/flat-image.js';
 
 function recorded(code: readonly number[], config: Partial<MachineConfig>) {
   const store = memoryStore();
-  const recorder = new Recorder(store, {
+  const recorder = Recorder.boot(store, {
     config: { ...DEFAULT_CONFIG, ramBytes: 16 << 20, ...config },
     image: flatImage(code),
     commandLine: 'flat',

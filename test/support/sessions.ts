@@ -48,7 +48,7 @@ export function recordGuest(file: string, how: RecordedHow = {}): RecordedSessio
     if (stated.event.type === 'uart.transmitted') output += String.fromCharCode(stated.event.byte);
     changes.observe?.(stated);
   };
-  const recorder = new Recorder(store, { ...sessionOptions(file, changes), observe });
+  const recorder = Recorder.boot(store, { ...sessionOptions(file, changes), observe });
   if (input !== undefined) recorder.feed(input);
   recorder.endInput();
   let status = recorder.step(limit);

@@ -141,8 +141,9 @@ class Progress {
   }
 }
 
-export function figures(session: DrivenSession, counters: Counters, seconds: number): Figures {
-  const instructions = session.machine.retired;
+/** @param first instructions that had retired before. */
+export function figures(session: DrivenSession, counters: Counters, seconds: number, first = 0): Figures {
+  const instructions = session.machine.retired - first;
   return {
     instructions,
     seconds: Math.round(seconds * 1e6) / 1e6,

@@ -5,6 +5,7 @@ import { VMTAPE_VERSION } from '../version.js';
 import { checkpointCommand } from './commands/checkpoint.js';
 import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
+import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
@@ -13,8 +14,10 @@ import { policiesCommand } from './commands/policies.js';
 import { profilesCommand } from './commands/profiles.js';
 import { recordCommand } from './commands/record.js';
 import { replayCommand } from './commands/replay.js';
+import { resumeCommand } from './commands/resume.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
+import { snapshotCommand } from './commands/snapshot.js';
 import { sqlCommand } from './commands/sql.js';
 import { timelineCommand } from './commands/timeline.js';
 import { traceCommand } from './commands/trace.js';
@@ -40,7 +43,8 @@ function program(): Command {
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[snapshotCommand, resumeCommand, diffCommand, debugCommand, dapCommand],
+    ...[profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

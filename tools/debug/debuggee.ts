@@ -8,7 +8,6 @@ import {
   type JournalReader,
   type JournalRecord,
   type Position,
-  START,
 } from '../../src/journal/index.js';
 import { type Machine, type MachineEvent, NO_STOP_POINTS, type WatchedRange } from '../../src/machine/index.js';
 import {
@@ -249,8 +248,8 @@ export class Debuggee {
       next = turn;
       seq = turn.position.seq;
     }
-    await this.seek(next === undefined ? START : boundaryBefore(next));
-    return { why: comparePositions(this.position, START) > 0 ? 'step' : 'start' };
+    await this.seek(next === undefined ? this.reader.start : boundaryBefore(next));
+    return { why: comparePositions(this.position, this.reader.start) > 0 ? 'step' : 'start' };
   }
 
   /** Whether a subject is what its vCPU runs. */
@@ -315,7 +314,7 @@ export class Debuggee {
   async backward(): Promise<Halt> {
     try {
       const here = this.position;
-      if (comparePositions(here, START) <= 0) return { why: 'start' };
+      if (comparePositions(here, this.reader.start) <= 0) return { why: 'start' };
       const caught = await this.lastCaught(here);
       const stop = await this.work(this.timeline.runningBackward(caught?.place, true));
       if (stop.kind === 'end') {
@@ -353,7 +352,7 @@ export class Debuggee {
   async backToWrite(ranges: readonly WatchedRange[]): Promise<boolean> {
     return await this.back(function* (timeline): Work<boolean> {
       timeline.stopAt({ ...NO_STOP_POINTS, writes: ranges });
-      const stop = yield* timeline.runningBackward(START, true);
+      const stop = yield* timeline.runningBackward(undefined, true);
       return stop.kind === 'hit' && (yield* timeline.steppingBack());
     });
   }

@@ -94,7 +94,8 @@ async function whoWrote(
       : finish(goingBackToChange(timeline, value), control);
   terminal.clearStatus();
   if (step === undefined) {
-    const nobody = `nothing wrote to ${asked.name} before ${formatPosition(place)}`;
+    const earlier = reader.header.origin === undefined ? '' : ', on this tape: it goes on from another';
+    const nobody = `nothing wrote to ${asked.name} before ${formatPosition(place)}${earlier}`;
     if (terminal.json) await terminal.document({ tape, what: asked.name, before: formatPosition(place), found: false });
     else await terminal.print([`${tape}: ${nobody}`]);
     return Status.NO;
@@ -114,7 +115,7 @@ function askedFor(machine: Machine, what: string, { length, vcpu }: WhoWroteOpti
 /** The tape's index; made now, and kept beside the events where the tape may be written to. */
 function writeIndex(tape: string, reader: JournalReader, terminal: Terminal): readonly WriteStretch[] {
   const known = reader.writeIndex();
-  if (known !== undefined && covers(known, reader.end)) return known;
+  if (known !== undefined && covers(known, reader)) return known;
   const { tick } = progress(terminal, 'indexing writes, once for this tape');
   const index = indexWrites(reader, tick) ?? [];
   try {
