@@ -23,7 +23,7 @@ export {
 export { type Arrival, IncomingMigration, type Terms } from './migration/destination.js';
 export { ProtocolError } from './migration/messages.js';
 export { type Channel, Peer, PeerGone, Refused } from './migration/peer.js';
-export { DEFAULT_SETTINGS, type MigrationSettings, OutgoingMigration } from './migration/source.js';
+export { DEFAULT_SETTINGS, OutgoingMigration } from './migration/source.js';
 export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions, type TapeOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';

@@ -74,6 +74,14 @@ async function runOn(incoming: Incoming, options: ReceiveOptions, self: Command)
   let taking: Promise<void> | undefined;
   let failure: Error | undefined;
   let recorder: Recorder | undefined;
+  const takeOver = async (): Promise<void> => {
+    try {
+      await migration.takeOver();
+      isOurs = true;
+    } catch (error) {
+      failure = error as Error;
+    }
+  };
   try {
     return await recordLive(
       (tape) => {
@@ -88,17 +96,9 @@ async function runOn(incoming: Incoming, options: ReceiveOptions, self: Command)
         holdsOutput: () => !isOurs,
         between: async (status) => {
           if (isOurs) return undefined;
-          if (taking === undefined && recorder?.storesNow() === true) {
-            taking = migration.takeOver().then(
-              () => {
-                isOurs = true;
-              },
-              (error: unknown) => {
-                failure = error as Error;
-              },
-            );
-          }
-          // A session that has come to its end must not end before it is ours.
+          // A session that has come to a stop must not end before it is ours.
+          while (status !== 'running' && recorder?.storesNow() === false) await turn();
+          if (recorder?.storesNow() === true) taking ??= takeOver();
           if (status !== 'running') await taking;
           if (failure !== undefined) throw failure;
           return undefined;
@@ -122,6 +122,8 @@ function migrationFailed(migration: IncomingMigration, error: unknown): void {
     // It has gone.
   }
 }
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** Listens, and lets one peer in at a time. */
 class Waiting {
@@ -147,8 +149,10 @@ class Waiting {
     );
     const address = this.server.address();
     const port = typeof address === 'object' ? address?.port : options.listen.port;
-    if (terminal.json) await terminal.line(JSON.stringify({ listening: { host, port } }));
-    else terminal.say(`vmtape: waits at ${host}:${port}: vmtape migrate IMAGE --to ${host}:${port}`);
+    if (terminal.json) {
+      await terminal.line(JSON.stringify({ listening: { host, port } }));
+      await terminal.flush();
+    } else terminal.say(`vmtape: waits at ${host}:${port}: vmtape migrate IMAGE --to ${host}:${port}`);
   }
 
   /** The next session that has come; undefined when the user has had enough. */
