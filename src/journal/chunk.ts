@@ -169,12 +169,12 @@ export function endOf(start: Position, raw: Uint8Array, table: EventTable): Posi
   return { icount, seq: start.seq + BigInt(events.length) };
 }
 
-/** Brotli, window 256 KiB. @param quality 2 is best for events: see docs/adr/0011. */
-export const compress = (raw: Uint8Array, quality = 2): Uint8Array =>
+/** Brotli. @param quality @param window bits of its size; these are best for events: see docs/adr/0011. */
+export const compress = (raw: Uint8Array, quality = 2, window = 18): Uint8Array =>
   brotliCompressSync(raw, {
     params: {
       [constants.BROTLI_PARAM_QUALITY]: quality,
-      [constants.BROTLI_PARAM_LGWIN]: 18,
+      [constants.BROTLI_PARAM_LGWIN]: window,
       [constants.BROTLI_PARAM_SIZE_HINT]: raw.length,
     },
   });

@@ -38,6 +38,10 @@ export {
   decodeSnapshotHeader,
   encodeSnapshot,
   isSnapshot,
+  MOST_GROUP_BYTES,
+  PAGE_COMPRESSION,
+  packedGroups,
+  pageGroups,
   type SnapshotHeader,
 } from './snapshot/snapshot-file.js';
 export { stateDigests } from './state-digest.js';

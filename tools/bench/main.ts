@@ -12,6 +12,7 @@ import { parseCount } from '../cli/arguments.js';
 import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
+import { MOVING_USAGE, movingBench } from './moving.js';
 import {
   type Guest,
   parseSubjects,
@@ -60,10 +61,13 @@ const USAGE = `usage: npm run bench -- [options]
   --no-qemu    vmtape alone
   --json       one document to stdout
 
-${TIME_TRAVEL_USAGE}`;
+${TIME_TRAVEL_USAGE}
 
-function main(args: string[]): number {
+${MOVING_USAGE}`;
+
+async function main(args: string[]): Promise<number> {
   if (args[0] === 'time-travel') return timeTravelBench(args.slice(1));
+  if (args[0] === 'moving') return await movingBench(args.slice(1));
   const { values } = parseWords({
     args,
     options: {

@@ -3,7 +3,6 @@ import type { Command } from 'commander';
 import { formatPosition, type Position, sqliteStore } from '../../../src/journal/index.js';
 import { type MachineState, PAGE_BYTES } from '../../../src/machine/index.js';
 import {
-  decodeSnapshot,
   isSnapshot,
   type RamContents,
   resolvePosition,
@@ -16,6 +15,7 @@ import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { hex, plural, table } from '../format.js';
 import { readInputFile } from '../machine-flags.js';
+import { unpackSnapshot } from '../snapshot-io.js';
 
 /** A state as the command line names it. */
 interface Named {
@@ -53,8 +53,8 @@ export function diffCommand(program: Command): void {
 
 async function diff(words: readonly string[], all: boolean, self: Command): Promise<number> {
   const terminal = terminalOf(self);
-  const [first, rest] = stateNamed(words);
-  const [second, tooMany] = stateNamed(rest);
+  const [first, rest] = await stateNamed(words);
+  const [second, tooMany] = await stateNamed(rest);
   if (tooMany.length > 0) throw new UsageError(`vmtape diff: two states are compared, and ${tooMany[0]} is left over.`);
   if (first.ram.pages.length !== second.ram.pages.length) {
     throw new UsageError(`${first.name} and ${second.name} have not the same amount of RAM. Compare machines alike.`);
@@ -72,11 +72,11 @@ async function diff(words: readonly string[], all: boolean, self: Command): Prom
 }
 
 /** @returns the state that the words begin with, and the words after it. */
-function stateNamed([file, ...rest]: readonly string[]): readonly [Named, readonly string[]] {
+async function stateNamed([file, ...rest]: readonly string[]): Promise<readonly [Named, readonly string[]]> {
   if (file === undefined) throw new UsageError('vmtape diff: two states are needed: TAPE POS, or a snapshot.');
   const bytes = readInputFile(file, 'the tape or snapshot');
   if (isSnapshot(bytes)) {
-    const { point, position, ram } = decodeSnapshot(bytes, file);
+    const { point, position, ram } = await unpackSnapshot(bytes, file);
     return [{ name: file, position, state: point.state, retired: point.retired, ram }, rest];
   }
   const [place, ...after] = rest;

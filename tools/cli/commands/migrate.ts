@@ -269,7 +269,10 @@ class Mover {
     terminal.say(
       `vmtape: moved at ${at}: ${byteSize(bytes)} in ${plural(round, 'round')}, stood still for ${downtime.toFixed(1)} ms`,
     );
-    if (terminal.json) await terminal.line(JSON.stringify({ moved: { at, bytes, rounds: round, downtime } }));
+    if (terminal.json) {
+      await terminal.line(JSON.stringify({ moved: { at, bytes, rounds: round, downtime } }));
+      await terminal.flush();
+    }
   }
 
   private tellProgress(): void {

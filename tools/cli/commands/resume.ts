@@ -1,10 +1,11 @@
 /** `vmtape resume SNAP`: goes on from a snapshot, on a tape of its own if one is asked for. */
 import type { Command } from 'commander';
 import { sqliteStore } from '../../../src/journal/index.js';
-import { decodeSnapshot, LiveSession, Recorder, withProfile } from '../../../src/replay/index.js';
+import { LiveSession, Recorder, withProfile } from '../../../src/replay/index.js';
 import { command } from '../command.js';
 import { recordLive, runLive } from '../live.js';
-import { addHostFlags, type HostFlags, readInputFile } from '../machine-flags.js';
+import { addHostFlags, type HostFlags } from '../machine-flags.js';
+import { readSnapshot } from '../snapshot-io.js';
 
 interface ResumeOptions extends HostFlags {
   readonly output?: string;
@@ -31,7 +32,7 @@ export function resumeCommand(program: Command): void {
 
 async function resume(file: string, options: ResumeOptions, self: Command): Promise<number> {
   const { output, cpu } = options;
-  const taken = decodeSnapshot(readInputFile(file, 'the snapshot'), file);
+  const taken = await readSnapshot(file);
   const snapshot = cpu === undefined ? taken : withProfile(taken, cpu);
   if (output === undefined) return await runLive((sink) => LiveSession.resume(snapshot, {}, sink), options, self);
   return await recordLive((tape) => Recorder.resume(sqliteStore(output), snapshot, tape), { ...options, output }, self);

@@ -1,13 +1,13 @@
 /** `vmtape snapshot TAPE POS -o SNAP`: the whole state at a position as one file. */
-import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
 import { formatPosition, sqliteStore } from '../../../src/journal/index.js';
-import { encodeSnapshot, resolvePosition, Timeline, takeSnapshot } from '../../../src/replay/index.js';
+import { resolvePosition, Timeline, takeSnapshot } from '../../../src/replay/index.js';
 import { NewFile } from '../../export/new-file.js';
 import { command, terminalOf } from '../command.js';
 import { Stopwatch } from '../drive.js';
-import { OperatingError, Status } from '../failure.js';
+import { Status } from '../failure.js';
 import { byteSize, plural } from '../format.js';
+import { writeSnapshot } from '../snapshot-io.js';
 
 export function snapshotCommand(program: Command): void {
   command(
@@ -34,7 +34,7 @@ async function snapshot(tape: string, place: string, output: string, self: Comma
     const at = timeline.seek(resolvePosition(reader, place));
     const { seconds: onTheWay } = watch;
     const taken = takeSnapshot(timeline.machine, reader, at);
-    writeFile(file.path, encodeSnapshot(taken), output);
+    await writeSnapshot(file.path, output, taken);
     const bytes = file.finish();
     const { pages, contents } = { pages: taken.ram.pages.filter(Boolean).length, contents: taken.ram.contents.length };
     const seconds = watch.seconds - onTheWay;
@@ -54,21 +54,5 @@ async function snapshot(tape: string, place: string, output: string, self: Comma
     throw error;
   } finally {
     reader.close();
-  }
-}
-
-function writeFile(path: string, pieces: readonly Uint8Array[], name: string): void {
-  try {
-    const descriptor = openSync(path, 'wx');
-    try {
-      for (const piece of pieces) {
-        for (let at = 0; at < piece.length; ) at += writeSync(descriptor, piece, at);
-      }
-    } finally {
-      closeSync(descriptor);
-    }
-  } catch (cause) {
-    const problem = `${name}: ${(cause as Error).message}. Nothing was made. Make room, or choose another place.`;
-    throw new OperatingError(problem, { cause });
   }
 }
