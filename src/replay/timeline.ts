@@ -16,11 +16,10 @@ import {
   NO_STOP_POINTS,
   PAGE_BYTES,
   type StopPoints,
-  sPA,
 } from '../machine/index.js';
 import { type Moment, Moments } from './moments.js';
 import { decodePoint } from './point-codec.js';
-import { type PageRef, RamImage } from './ram-image.js';
+import { type PageRef, putPage, RamImage } from './ram-image.js';
 import { runCost } from './run-cost.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
 
@@ -385,21 +384,10 @@ export class Timeline {
     const { memory } = this.machine;
     const changed = new Set<number>(memory.pagesWrittenSince(this.epoch));
     for (const page of this.image.differences(image)) changed.add(page);
-    for (const page of changed) this.put(page * PAGE_BYTES, this.contentOf(image.at(page)));
+    for (const page of changed) putPage(memory, page, this.contentOf(image.at(page)));
     this.image = image;
     this.epoch = memory.newEpoch();
     this.follower.enter(position, point);
-  }
-
-  /** Writes a page, but only where it differs: code beside data stays decoded. */
-  private put(address: number, content: Uint8Array): void {
-    const { memory } = this.machine;
-    const now = memory.window(address, PAGE_BYTES);
-    for (let line = 0; line < PAGE_BYTES; line += LINE_BYTES) {
-      let at = line;
-      while (at < line + LINE_BYTES && now[at] === content[at]) at++;
-      if (at < line + LINE_BYTES) memory.copyIn(sPA(address + line), content.subarray(line, line + LINE_BYTES));
-    }
   }
 
   private contentOf(ref: PageRef): Uint8Array {
@@ -456,8 +444,6 @@ export function finish<Result>(work: Work<Result>, { tick }: Control = {}): Resu
 }
 
 const ZEROS = new Uint8Array(PAGE_BYTES);
-/** As finely as memory marks where decoded instructions stand. */
-const LINE_BYTES = 64;
 
 /** The place that far between two, as far as one can tell from outside. */
 function partOfWay(from: Position, to: Position, part: number): Position {

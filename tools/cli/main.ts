@@ -17,6 +17,7 @@ import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
 import { sqlCommand } from './commands/sql.js';
 import { timelineCommand } from './commands/timeline.js';
+import { tortureCommand } from './commands/torture.js';
 import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { whoWroteCommand } from './commands/who-wrote.js';
@@ -40,7 +41,7 @@ function program(): Command {
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[tortureCommand, debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }
