@@ -62,17 +62,19 @@ export class Subject {
 
   /**
    * Runs to a place, feeding and comparing what the tape has.
-   * @returns what went wrong on the way, as far as it got; undefined when it got there.
+   * @returns what went wrong on the way, and where; undefined when it got there.
    */
-  run(to: Position): string | undefined {
+  run(to: Position): { readonly what: string; readonly at: Position } | undefined {
     try {
       while (comparePositions(this.position, to) < 0) this.follower.run(to);
       return undefined;
     } catch (error) {
       // Whatever stops a machine that was restored wrongly is told as its failure.
       if (!(error instanceof Error)) throw error;
-      if (!(error instanceof FollowingError)) this.replace();
-      return error instanceof FollowingError ? error.what : `the machine stopped: ${error.message}`;
+      const { position: at } = this;
+      if (error instanceof FollowingError) return { what: error.what, at };
+      this.replace();
+      return { what: `the machine stopped: ${error.message}`, at };
     }
   }
 

@@ -7,13 +7,7 @@
  * that is restored. What it is restored to is held at once against what was saved, field by field; the run then shows what
  * no component has. Orders that lead to the same machine are run once: it would do the same again.
  */
-import {
-  comparePositions,
-  formatPosition,
-  type JournalReader,
-  type JournalRecord,
-  type Position,
-} from '../../journal/index.js';
+import { comparePositions, formatPosition, type JournalReader, type Position } from '../../journal/index.js';
 import { type MachinePoint, PAGE_BYTES } from '../../machine/index.js';
 import { recordText } from '../event-text.js';
 import { sameData } from '../fold.js';
@@ -42,7 +36,8 @@ export interface TortureFailure {
   /** Where it was saved, and the events before and after. */
   readonly saved: Position;
   readonly around: readonly string[];
-  readonly order: string;
+  /** Orders that lead to the same machine. */
+  readonly orders: readonly string[];
   /** At once, or only in running on. */
   readonly shown: 'restored' | 'running';
   readonly at: Position;
@@ -50,6 +45,12 @@ export interface TortureFailure {
   readonly differences: readonly FieldDifference[];
   /** Why it did not get to the end of its window. */
   readonly stopped: string | undefined;
+}
+
+/** What orders have led to. */
+interface Restored {
+  readonly point: MachinePoint;
+  readonly orders: string[];
 }
 
 export interface PlaceOutcome {
@@ -70,7 +71,6 @@ export class Torture {
   private readonly config;
   private readonly fresh: Components;
   private last: Position | undefined;
-  private count = 0;
   private readonly orderedNames = new Map<string, readonly string[]>();
 
   /** @throws InputError when this vmtape cannot make the machine of the tape. */
@@ -118,18 +118,15 @@ export class Torture {
     const read = componentsOf(this.throughBytes(point));
     const saved = this.fault?.saved?.(read) ?? read;
     const orders = ordersAt(this.settings.orders, this.settings.seed + 1_000_003n * position.seq + position.icount);
-    const failures: TortureFailure[] = [];
-    const ran: MachinePoint[] = [];
-    // Each order is the first at some places: it is the one that runs.
-    const first = this.count++ % orders.length;
-    for (let index = 0; index < orders.length; index++) {
-      const order = orders[(first + index) % orders.length] as RestoreOrder;
+    const kinds: Restored[] = [];
+    for (const order of orders) {
       const restored = this.putBack(saved, order);
-      if (ran.some((other) => sameData(other, restored))) continue;
-      ran.push(restored);
-      failures.push(...this.restoreAndRun(point, restored, order));
+      const same = kinds.find((kind) => sameData(kind.point, restored));
+      if (same === undefined) kinds.push({ point: restored, orders: [order.name] });
+      else same.orders.push(order.name);
     }
-    return { position, restores: orders.length, windows: ran.length, failures };
+    const failures = kinds.flatMap((restored) => this.restoreAndRun(point, restored));
+    return { position, restores: orders.length, windows: kinds.length, failures };
   }
 
   private goTo(place: Position): boolean {
@@ -176,42 +173,52 @@ export class Torture {
     return names;
   }
 
-  private restoreAndRun(
-    original: MachinePoint,
-    restored: MachinePoint,
-    { name }: RestoreOrder,
-  ): readonly TortureFailure[] {
+  private restoreAndRun(original: MachinePoint, restored: Restored): readonly TortureFailure[] {
     const { subject } = this;
     const { position } = this.here;
     const memory = this.here.machine.memory;
     const pages = subject.takeRam();
-    subject.enter(position, restored);
+    subject.enter(position, restored.point);
     const failures: TortureFailure[] = [];
-    const fail = (shown: 'restored' | 'running', differences: readonly FieldDifference[], stopped?: string): void => {
+    const fail = (
+      how: Pick<TortureFailure, 'shown' | 'at' | 'stopped'>,
+      differences: readonly FieldDifference[],
+    ): void => {
+      const told = differences.slice(0, TOLD_DIFFERENCES);
       failures.push({
-        ...{ saved: position, around: this.around(position), order: name, shown, at: subject.position, stopped },
-        differences: differences.slice(0, TOLD_DIFFERENCES),
+        saved: position,
+        around: this.around(position),
+        orders: restored.orders,
+        ...how,
+        differences: told,
       });
     };
     const found = [
       ...pointDifferences(original, subject.machine.capture()),
       ...pages.flatMap((page) => this.comparePage(page, memory.window(page * PAGE_BYTES, PAGE_BYTES))),
     ];
-    if (found.length > 0) fail('restored', found);
+    if (found.length > 0) fail({ shown: 'restored', at: position, stopped: undefined }, found);
     const window = this.windows.from(position);
-    const stopped = subject.run(window.end);
-    if (stopped !== undefined) fail('running', [], stopped);
-    else if (comparePositions(subject.position, window.end) !== 0) {
-      fail('running', [], `it stands at ${formatPosition(subject.position)}, not at ${formatPosition(window.end)}`);
-    } else {
-      const touched = new Set([...subject.writtenPages, ...window.pages]);
-      const differences = [
-        ...pointDifferences(window.point, subject.machine.capture()),
-        ...[...touched].flatMap((page) => this.comparePage(page, window.page(page))),
-      ];
-      if (differences.length > 0) fail('running', differences);
+    const end = subject.run(window.end) ?? this.standsElsewhere(window.end);
+    if (end !== undefined) {
+      const [, next = 'its end'] = this.around(end.at);
+      fail({ shown: 'running', at: end.at, stopped: `${end.what}: ${next}` }, []);
+      return failures;
     }
+    const touched = new Set([...subject.writtenPages, ...window.pages]);
+    const differences = [
+      ...pointDifferences(window.point, subject.machine.capture()),
+      ...[...touched].flatMap((page) => this.comparePage(page, window.page(page))),
+    ];
+    if (differences.length > 0) fail({ shown: 'running', at: window.end, stopped: undefined }, differences);
     return failures;
+  }
+
+  /** A machine that states the same events at other instruction counts. */
+  private standsElsewhere(end: Position): { readonly what: string; readonly at: Position } | undefined {
+    const { position: at } = this.subject;
+    if (comparePositions(at, end) === 0) return undefined;
+    return { what: `it stands at ${formatPosition(at)} instead of ${formatPosition(end)}`, at };
   }
 
   private comparePage(page: number, expected: Uint8Array): readonly FieldDifference[] {
@@ -220,15 +227,14 @@ export class Torture {
     return difference === undefined ? [] : [difference];
   }
 
-  /** The events on both sides of a place. */
+  /** The events before and after a place. */
   private around({ seq }: Position): readonly string[] {
-    const first = seq > this.reader.start.seq ? seq - 1n : seq;
-    const records: JournalRecord[] = [];
-    for (const record of this.reader.records(first)) {
+    const texts: string[] = seq > this.reader.start.seq ? [] : ['its start'];
+    for (const record of this.reader.records(seq - BigInt(1 - texts.length))) {
       if (record.position.seq > seq) break;
-      records.push(record);
+      texts.push(recordText(record));
     }
-    return records.map(recordText);
+    return texts;
   }
 }
 

@@ -142,10 +142,10 @@ function reportLines(tape: string, sums: Sums, seconds: number): readonly string
   ];
 }
 
-function failureLines({ saved, around, order, shown, at, differences, stopped }: TortureFailure): readonly string[] {
+function failureLines({ saved, around, orders, shown, at, differences, stopped }: TortureFailure): readonly string[] {
   const where = shown === 'restored' ? 'restored wrongly' : `runs on otherwise, as of ${formatPosition(at)}`;
   return [
-    `saved at ${formatPosition(saved)}, order ${order}: ${where}${stopped === undefined ? '' : `: ${stopped}`}`,
+    `saved at ${formatPosition(saved)}, ${orders.length === 1 ? 'order' : 'orders'} ${orders.join(', ')}: ${where}${stopped === undefined ? '' : `: ${stopped}`}`,
     ...around.map((event) => `    ${event}`),
     ...differences.map(
       ({ component, field, expected, found }) => `  ${component} ${field}: ${expected}, found ${found}`,
