@@ -7,14 +7,16 @@ export {
   DEFAULT_CONFIG,
   MACHINE_MODEL_VERSION,
   type MachineConfig,
+  machineProfile,
   RESET_NAMES,
   type ResetName,
 } from './config.js';
-export { type CpuProfile, cr4Mask } from './cpu/cpuid.js';
+export { type CpuProfile, cr4Mask, eferMask } from './cpu/cpuid.js';
 export { codeBits, hasParagraphs } from './cpu/mode.js';
 export { slotOfMsr } from './cpu/msr.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
+export { xcr0Mask } from './cpu/xstate.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
@@ -59,7 +61,16 @@ export {
   xmmSlot,
 } from './layout/cpu-state.js';
 export { RAM_BASE } from './layout/linear-memory.js';
-export { decodeVmcbDelta, VMCB, type VmcbWords, vmcbFieldsOfWord, vmcbWord } from './layout/vmcb.js';
+export {
+  decodeVmcbDelta,
+  IntControl,
+  NestedControl,
+  VirtExt,
+  VMCB,
+  type VmcbWords,
+  vmcbFieldsOfWord,
+  vmcbWord,
+} from './layout/vmcb.js';
 export { Machine } from './machine.js';
 export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
@@ -79,7 +90,7 @@ export {
   witnessName,
 } from './policy/policies.js';
 export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
-export { type BootSource, initialState, type MachineState, reduce } from './reduce.js';
+export { apicFeatures, type BootSource, initialState, type MachineState, reduce } from './reduce.js';
 export type { BootImage } from './restart.js';
 export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';

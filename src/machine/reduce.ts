@@ -18,6 +18,7 @@ import {
   reduceClock,
   reduceDevices,
 } from './devices/devices.js';
+import type { ApicFeatures } from './devices/local-apic-state.js';
 import { initializeDevices, resetDevices } from './devices/system-reset.js';
 import { invariant } from './errors.js';
 import type { EndReason, MachineEvent } from './events.js';
@@ -64,15 +65,7 @@ export interface MachineState {
 export function initialState(config: MachineConfig): MachineState {
   const profile = machineProfile(config);
   invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
-  const { system } = profile;
-  const devices = initialDevices({
-    ...config,
-    apic: {
-      x2apic: system.has('x2apic'),
-      tscDeadline: system.has('tsc-deadline'),
-      extended: system.has('extapic'),
-    },
-  });
+  const devices = initialDevices({ ...config, apic: apicFeatures(profile) });
   handOver(devices, nanoseconds(0));
   return {
     vcpus: Array.from({ length: config.vcpus }, (_, vcpu) => initialVcpu(profile, vcpu)),
@@ -88,6 +81,13 @@ export function initialState(config: MachineConfig): MachineState {
     paravirt: config.paravirt === 'kvm' ? initialParavirt(config.vcpus) : null,
   };
 }
+
+/** What a processor reports of its local APIC. */
+export const apicFeatures = ({ system }: CpuProfile): ApicFeatures => ({
+  x2apic: system.has('x2apic'),
+  tscDeadline: system.has('tsc-deadline'),
+  extended: system.has('extapic'),
+});
 
 const initialVcpu = (profile: CpuProfile, vcpu: number): VcpuState => ({
   registers: powerOnRegisters(profile, vcpu) as Registers,

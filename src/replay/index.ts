@@ -8,16 +8,36 @@ export { type CodePlace, type DisassembledInstruction, disassemble } from './dis
 
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
-export { FoldChecker, FoldMismatch, foldHistory, foldTape, stateDifferences } from './fold.js';
+export { FoldChecker, FoldMismatch, foldHistory, foldTape, type StateDifference, stateDifferences } from './fold.js';
 export { type RecordedGuest, recordedGuests } from './guests.js';
 export { goingBackToChange } from './last-change.js';
-export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
+export {
+  LiveSession,
+  type ScheduledInput,
+  type SessionOptions,
+  type SessionStatus,
+  sha256Hex,
+} from './live-session.js';
+export { type Arrival, IncomingMigration, type Terms } from './migration/destination.js';
+export { ProtocolError } from './migration/messages.js';
+export { type Channel, Peer, PeerGone, Refused } from './migration/peer.js';
+export { DEFAULT_SETTINGS, type MigrationSettings, OutgoingMigration } from './migration/source.js';
 export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
-export { Recorder, type RecorderOptions } from './recorder.js';
+export { Recorder, type RecorderOptions, type TapeOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { runCost } from './run-cost.js';
-export { enterSnapshot, type Snapshot, takeSnapshot } from './snapshot/snapshot.js';
-export { decodeSnapshot, decodeSnapshotHeader, encodeSnapshot } from './snapshot/snapshot-file.js';
+export { describeSession } from './session.js';
+export { COMPONENT_FORMATS } from './snapshot/component-formats.js';
+export { componentFields } from './snapshot/components.js';
+export { withProfile } from './snapshot/other-profile.js';
+export { type RamContents, type Snapshot, snapshotWithoutRam, takeSnapshot } from './snapshot/snapshot.js';
+export {
+  decodeSnapshot,
+  decodeSnapshotHeader,
+  encodeSnapshot,
+  isSnapshot,
+  type SnapshotHeader,
+} from './snapshot/snapshot-file.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';

@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic torture}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 paging selfmod blocks torture}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -50,6 +50,20 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                                 "-Wno-missing-field-initializers -Wno-override-init"
                 done
                 objects="$objects $work/intercepts-"*.o" $work/svm.o $work/svm-run.o"
+                ;;
+        crypto32)       # code for i386, assembled as such amid 64-bit code
+                # shellcheck disable=SC2086
+                gcc $flags -m32 -march=i686 -mcmodel=32 -O2 -S crypto32-code.c -o "$work/crypto32-code.s"
+                { echo .code32; cat "$work/crypto32-code.s"; } >"$work/crypto32-code32.s"
+                gcc -m64 -c "$work/crypto32-code32.s" -o "$work/crypto32-code.o" -Wa,--noexecstack
+                compile crypto32-switch.S "$work/crypto32-switch.o"
+                objects="$objects $work/crypto32-code.o $work/crypto32-switch.o"
+                ;;
+        pointers | strings | paging)
+                for part in "$name"/*.c; do
+                        compile "$part" "$work/$name-$(basename "$part" .c).o"
+                done
+                objects="$objects $work/$name-"*.o
                 ;;
         nested | nested-timer | exits | paravirt | torture)
                 compile "$name-l2.S" "$work/$name-l2.o"

@@ -83,6 +83,23 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['intercepts.elf', '', 'intercepts'],
   ['avic.elf', '', 'avic'],
   ['torture.elf', '', 'torture'],
+  ['pointers.elf', '', 'pointers'],
+  ['strings.elf', '', 'strings'],
+  ['crypto32.elf', '', 'crypto32'],
+  ['paging.elf', 'divide=50 scale=2', 'paging.small'],
+  ['paging.elf', 'divide=50 scale=2 pcid=0 global=0', 'paging.small'],
+  ['selfmod.elf', 'divide=50 scale=2', 'selfmod.small'],
+  ['blocks.elf', 'divide=50 scale=2', 'blocks.small'],
+];
+
+/** Guests for benches, with so little to do that the evaluator can do it. */
+const SMALL: readonly (readonly [file: string, options: string])[] = [
+  ['pointers.elf', 'divide=2000'],
+  ['strings.elf', 'divide=400'],
+  ['crypto32.elf', 'divide=400'],
+  ['paging.elf', 'divide=300 processes=1 frames=100'],
+  ['selfmod.elf', 'divide=400'],
+  ['blocks.elf', 'divide=400'],
 ];
 
 describe('a sample guest', () => {
@@ -102,6 +119,13 @@ describe('a sample guest', () => {
   it.each(['nested-timer.elf', 'realmode.elf'])('%s retires the same instructions in slices of any size', (file) => {
     const { output, ended, retired } = run(file);
     for (const slice of [9_973, 104_729]) expect(run(file, { slice })).toMatchObject({ output, ended, retired });
+  });
+
+  it.each(SMALL)('%s %s goes alike in slices of any size, and on the evaluator', (file, options) => {
+    const { output, ended, retired, digest } = run(file, { options });
+    expect(ended).toMatchObject(SUCCESS);
+    expect(run(file, { options, slice: 7_919 })).toMatchObject({ output, ended, retired });
+    expect(run(file, { options, tier: 'evaluator' })).toEqual({ output, ended, retired, digest });
   });
 
   it.each([2, 5, 16])('smp.elf on %i processors succeeds, and goes alike in slices of any size', (vcpus) => {

@@ -19,11 +19,17 @@ const GUESTS = [
   'realmode.elf',
   'torture.elf',
 ];
-const SESSIONS: readonly (readonly [file: string, vcpus: number])[] = [
-  ...GUESTS.map((file) => [file, 1] as const),
-  ['smp.elf', 4],
-  ['avic.elf', 1],
-  ['avic.elf', 2],
+const SESSIONS: readonly (readonly [file: string, options: string, vcpus: number])[] = [
+  ...GUESTS.map((file) => [file, '', 1] as const),
+  ['pointers.elf', 'divide=20', 1],
+  ['strings.elf', 'divide=20', 1],
+  ['crypto32.elf', 'divide=20', 1],
+  ['paging.elf', 'divide=70 processes=2 frames=130', 1],
+  ['selfmod.elf', 'divide=100 scale=2', 1],
+  ['blocks.elf', 'divide=100 scale=2', 1],
+  ['smp.elf', '', 4],
+  ['avic.elf', '', 1],
+  ['avic.elf', '', 2],
 ];
 
 const contentOf = (reader: JournalReader): unknown => [
@@ -34,11 +40,14 @@ const contentOf = (reader: JournalReader): unknown => [
   reader.blobDigests(),
 ];
 
-describe.each(SESSIONS)('%s on %i vCPUs', (file, vcpus) => {
-  const config = { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, vcpus };
+describe.each(SESSIONS)('%s %s on %i vCPUs', (file, options, vcpus) => {
+  const how = {
+    config: { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, vcpus },
+    commandLine: `${file} ${options}`.trim(),
+  };
   let session: RecordedSession;
   beforeAll(() => {
-    session = recordGuest(file, { config });
+    session = recordGuest(file, how);
   });
 
   it('ends by itself', () => {
@@ -46,7 +55,7 @@ describe.each(SESSIONS)('%s on %i vCPUs', (file, vcpus) => {
   });
 
   it('gives the same tape whenever it is recorded', () => {
-    const again = recordGuest(file, { config });
+    const again = recordGuest(file, how);
     expect(again.output).toBe(session.output);
     expect(isDeepStrictEqual(contentOf(again.store.read()), contentOf(session.store.read()))).toBe(true);
   });

@@ -26,9 +26,19 @@ function* numbers(seed: number, below: number): Generator<number, never, void> {
   }
 }
 
-const GUESTS = ['nested-timer.elf', 'smp.elf', 'exits.elf', 'paravirt.elf', 'compute.elf'] as const;
+const GUESTS = [
+  'nested-timer.elf',
+  'smp.elf',
+  'exits.elf',
+  'paravirt.elf',
+  'compute.elf',
+  'paging.elf',
+  'selfmod.elf',
+] as const;
 const HOW: Readonly<Record<string, RecordedHow>> = {
   'smp.elf': { config: { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, vcpus: 3, quantumInstructions: 700 } },
+  'paging.elf': { commandLine: 'paging.elf divide=140 processes=2 frames=130' },
+  'selfmod.elf': { commandLine: 'selfmod.elf divide=100' },
   'paravirt.elf': { config: { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE, paravirt: 'kvm' } },
 };
 const recordings = new Map<string, RecordedSession>();

@@ -18,6 +18,7 @@ describe('a session', () => {
     ['pic-pit.elf', ''],
     ['realmode.elf', ''],
     ['exits.elf', 'n=2000'],
+    ['paging.elf', 'divide=140'],
   ])(
     'of %s is the same, event for event, in two processes with other time zones, locales and priorities',
     (name, append) => {

@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --json] [--rounds N] [--no-qemu]`: what recording costs, on the sample guests, each in a process of
+ * `npm run bench [-- --json] [--guests a,b] [--rounds N] [--no-qemu]`: what recording costs, on the sample guests, each in a process of
  * its own as a user starts it; and, where QEMU is installed, the same guests there in the same minute.
  *
  * Rounds are interleaved and the best of each counts: what else the host does then spoils all alike. QEMU's own start,
@@ -12,14 +12,20 @@ import { parseCount } from '../cli/arguments.js';
 import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
-import { type Guest, type QemuMode, qemuVersion, runQemu, runVmtape, type VmtapeRun } from './subjects.js';
+import {
+  type Guest,
+  parseSubjects,
+  type QemuMode,
+  qemuVersion,
+  runQemu,
+  runVmtape,
+  SUBJECTS,
+  type Subject,
+  type VmtapeRun,
+} from './subjects.js';
 import { TIME_TRAVEL_USAGE, timeTravelBench } from './time-travel.js';
 
-const COMPUTE: Guest = { name: 'compute', image: 'compute.elf', options: 'scale=10' };
-const EXITS: Guest = { name: 'exits', image: 'exits.elf', options: 'n=200000' };
 const NOTHING: Guest = { name: 'hello64', image: 'hello64.elf', options: '' };
-/** Round trips that `EXITS` makes: the rate of its bench. */
-const ROUND_TRIPS = 200_000;
 const QEMU_MODES: readonly QemuMode[] = ['plain', 'rr=record'];
 
 interface Bench {
@@ -49,6 +55,7 @@ interface QemuResult extends Measured {
 }
 
 const USAGE = `usage: npm run bench -- [options]
+  --guests A,B some of: ${SUBJECTS.map(({ name }) => name).join(', ')} (all)
   --rounds N   the best of N (3)
   --no-qemu    vmtape alone
   --json       one document to stdout
@@ -61,15 +68,17 @@ function main(args: string[]): number {
     args,
     options: {
       json: { type: 'boolean', default: false },
+      guests: { type: 'string' },
       rounds: { type: 'string', default: '3' },
       'no-qemu': { type: 'boolean', default: false },
     },
   });
   const rounds = parseCount(values.rounds, '--rounds', 1);
+  const subjects = values.guests === undefined ? SUBJECTS : parseSubjects(values.guests, '--guests');
   const qemu = values['no-qemu'] ? undefined : qemuVersion();
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
   try {
-    const benches = [COMPUTE, EXITS].map((guest) => bench(guest, rounds, folder, qemu !== undefined));
+    const benches = subjects.map((subject) => bench(subject, rounds, folder, qemu !== undefined));
     const host = { cpu: cpus()[0]?.model ?? 'unknown', node: process.version, qemu: qemu ?? null };
     if (values.json)
       process.stdout.write(`${JSON.stringify({ vmtape: VMTAPE_VERSION, host, rounds, benches }, null, 2)}\n`);
@@ -89,7 +98,9 @@ class Best {
   }
 }
 
-function bench(guest: Guest, rounds: number, folder: string, withQemu: boolean): Bench {
+function bench(subject: Subject, rounds: number, folder: string, withQemu: boolean): Bench {
+  const { name, image, short: options, roundTrips } = subject;
+  const guest: Guest = { name, image, options };
   const times = { run: new Best(), record: new Best(), replay: new Best() };
   const qemuTimes = QEMU_MODES.map((mode) => ({ mode, nothing: new Best(), guest: new Best() }));
   let last: VmtapeRun | undefined;
@@ -111,7 +122,7 @@ function bench(guest: Guest, rounds: number, folder: string, withQemu: boolean):
   const measured = (seconds: number): Measured => ({
     seconds,
     mips: instructions / seconds / 1e6,
-    roundTripsPerSecond: guest === EXITS ? ROUND_TRIPS / seconds : null,
+    roundTripsPerSecond: roundTrips === undefined ? null : roundTrips / seconds,
   });
   return {
     ...{ guest: `${guest.name} ${guest.options}`, instructions, exits },
@@ -161,6 +172,20 @@ function print(benches: readonly Bench[], host: string): void {
     ];
     process.stdout.write(`${lines.join('\n')}\n`);
   }
+  const summary = table(
+    [
+      ['', 'instructions', 'recorded in', 'at', 'tape'],
+      ...benches.map(({ guest, instructions, record, tapeBytes }) => [
+        guest,
+        grouped(instructions),
+        `${record.seconds.toFixed(3)} s`,
+        `${record.mips.toFixed(1)} MIPS`,
+        byteSize(tapeBytes),
+      ]),
+    ],
+    ['left', 'right', 'right', 'right', 'right'],
+  );
+  process.stdout.write(`\n${summary.join('\n')}\n`);
 }
 
 await runTool(USAGE, main);

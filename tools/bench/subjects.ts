@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Stopwatch } from '../cli/drive.js';
+import { UsageError } from '../cli/failure.js';
 import { PACKAGE_FOLDER } from '../version.js';
 
 export interface Guest {
@@ -10,6 +11,43 @@ export interface Guest {
   readonly image: string;
   /** The guest's own command line. */
   readonly options: string;
+}
+
+/** A guest as the benches run it. What it does stands in test/guests/README.md. */
+export interface Subject {
+  readonly name: string;
+  readonly image: string;
+  /** Options that give seconds of work. */
+  readonly short: string;
+  /** Options that give 2 thousand million instructions, or a million events: what time travel is measured on. */
+  readonly long: string;
+  /** World switches and back that `short` makes: the rate of its bench. */
+  readonly roundTrips?: number;
+}
+
+export const SUBJECTS: readonly Subject[] = [
+  { name: 'compute', image: 'compute.elf', short: 'scale=10', long: 'scale=46' },
+  { name: 'pointers', image: 'pointers.elf', short: 'scale=8', long: 'scale=35' },
+  { name: 'strings', image: 'strings.elf', short: 'scale=8', long: 'scale=36' },
+  { name: 'crypto32', image: 'crypto32.elf', short: 'scale=8', long: 'scale=34' },
+  { name: 'paging', image: 'paging.elf', short: 'scale=1', long: 'scale=36' },
+  { name: 'selfmod', image: 'selfmod.elf', short: 'scale=1', long: 'scale=36' },
+  { name: 'blocks', image: 'blocks.elf', short: 'scale=1', long: 'scale=54' },
+  { name: 'exits', image: 'exits.elf', short: 'n=200000', long: 'n=400000', roundTrips: 200_000 },
+  { name: 'nested', image: 'nested.elf', short: 'rounds=2000', long: 'rounds=4000' },
+];
+
+/** Names between commas, as subjects in the order of the table. @throws UsageError naming one that is none. */
+export function parseSubjects(text: string, what: string): readonly Subject[] {
+  const names = text.split(',');
+  const stranger = names.find((name) => SUBJECTS.every((subject) => subject.name !== name));
+  if (stranger !== undefined) {
+    const known = SUBJECTS.map(({ name }) => name).join(', ');
+    throw new UsageError(
+      `${what} names ${JSON.stringify(stranger)}, which is no guest of the benches. There are ${known}.`,
+    );
+  }
+  return SUBJECTS.filter(({ name }) => names.includes(name));
 }
 
 export interface VmtapeRun {

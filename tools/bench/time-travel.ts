@@ -14,17 +14,16 @@ import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords } from '../cli/tool.js';
 import { PACKAGE_FOLDER, VMTAPE_VERSION } from '../version.js';
 import { qemuReverseSteps } from './qemu-reverse.js';
-import type { Guest } from './subjects.js';
+import { type Guest, parseSubjects, SUBJECTS } from './subjects.js';
 
-const GUESTS: readonly Guest[] = [
-  { name: 'compute', image: 'compute.elf', options: 'scale=46' },
-  { name: 'nested', image: 'nested.elf', options: 'rounds=4000' },
-];
+/** Numbers that do not compress, memory of a real program, world switches. */
+const USUAL_GUESTS = 'compute,pointers,nested';
 const RAM_BYTES = 128 * 1024 * 1024;
 /** Steps back, one after the other, at each place. */
 const REPEATED_STEPS = 10;
 
 export const TIME_TRAVEL_USAGE = `usage: npm run bench -- time-travel [options]
+  --guests A,B some of: ${SUBJECTS.map(({ name }) => name).join(', ')} (${USUAL_GUESTS})
   --places N   random places in each recording (40)
   --seed N     of the places (1)
   --no-qemu    vmtape alone
@@ -62,16 +61,20 @@ export function timeTravelBench(args: string[]): number {
     args,
     options: {
       json: { type: 'boolean', default: false },
+      guests: { type: 'string', default: USUAL_GUESTS },
       places: { type: 'string', default: '40' },
       seed: { type: 'string', default: '1' },
       'no-qemu': { type: 'boolean', default: false },
     },
   });
   const places = parseCount(values.places, '--places', 1);
+  const guests = parseSubjects(values.guests, '--guests').map(
+    ({ name, image, long }): Guest => ({ name, image, options: long }),
+  );
   const seed = parseCount(values.seed, '--seed', 0);
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
   try {
-    const results = GUESTS.map((guest) => {
+    const results = guests.map((guest) => {
       const tape = join(folder, `${guest.name}.vmtape`);
       const recording = record(guest, tape);
       const travel = wander(tape, places, seed);

@@ -24,8 +24,18 @@ export type SerialTarget =
   | { readonly kind: 'null' }
   | { readonly kind: 'file'; readonly path: string };
 
-/** What commander collects. */
-export interface MachineOptions {
+/** What commander collects of a session that runs now. */
+export interface HostFlags {
+  readonly serial: SerialTarget;
+  readonly input?: string;
+  readonly maxInstructions?: number;
+  readonly checkpointEvery?: number;
+  readonly stats?: boolean;
+  readonly guestStatus?: boolean;
+}
+
+/** And of one that begins with an image. */
+export interface MachineOptions extends HostFlags {
   readonly memory?: number;
   readonly cpu?: string;
   readonly policy?: Policy;
@@ -35,23 +45,38 @@ export interface MachineOptions {
   readonly smp?: number;
   readonly quantum?: number;
   readonly append?: string;
-  readonly serial: SerialTarget;
-  readonly input?: string;
-  readonly maxInstructions?: number;
   readonly seed?: bigint;
   readonly chaos?: SeedRange;
   readonly clock?: number;
   readonly timePerInstruction?: number;
-  readonly checkpointEvery?: number;
-  readonly stats?: boolean;
-  readonly guestStatus?: boolean;
 }
 
 /** Flags of the command line that this version does not have: named, and refused by name. */
 const LATER: readonly (readonly [flags: string, what: string])[] = [['--initrd <file>', 'an initial RAM disk']];
 
+/** Flags of every session that runs now. */
+export function addHostFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
+        .default({ kind: 'stdio' } satisfies SerialTarget, 'stdio')
+        .argParser(parseSerial),
+    )
+    .option('--input <file>', 'what the serial port receives, instead of stdin')
+    .option('--max-instructions <n>', 'stop when so many have retired', (text) =>
+      parseCount(text, '--max-instructions', 1),
+    )
+    .option(
+      '--checkpoint-every <n>',
+      'instructions between checkpoints; 0: only one at the end (default: as the session goes)',
+      (text) => parseCount(text, '--checkpoint-every', 0),
+    )
+    .option('--stats', 'at the end one JSON line of figures on stderr')
+    .option('--guest-status', "end with the guest's own status from isa-debug-exit");
+}
+
 export function addMachineFlags(command: Command): Command {
-  command
+  addHostFlags(command)
     .option('--memory <size>', 'guest RAM (default: 128M)', (text) => parseSize(text, '--memory'))
     .option('--cpu <profile>', `CPU profile, see vmtape profiles (default: ${DEFAULT_CONFIG.cpu})`)
     .option(
@@ -67,15 +92,6 @@ export function addMachineFlags(command: Command): Command {
     .option('--reset <what>', 'what a reset or a triple fault does: end the session or boot (default: end)', checkReset)
     .option('--host-events <file>', 'what the host does to the guest: absent pages, stolen time, pauses')
     .option('--append <text>', "the image's command line")
-    .addOption(
-      new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
-        .default({ kind: 'stdio' } satisfies SerialTarget, 'stdio')
-        .argParser(parseSerial),
-    )
-    .option('--input <file>', 'what the serial port receives, instead of stdin')
-    .option('--max-instructions <n>', 'stop when so many have retired', (text) =>
-      parseCount(text, '--max-instructions', 1),
-    )
     .option('--seed <n>', 'seed of the random-number instructions (default: from the host)', (text) =>
       parseU64(text, '--seed'),
     )
@@ -90,14 +106,7 @@ export function addMachineFlags(command: Command): Command {
     )
     .option('--chaos <seed>', 'perturb what the architecture leaves open, as this seed says', (text) =>
       parseSeeds(text, '--chaos'),
-    )
-    .option(
-      '--checkpoint-every <n>',
-      'instructions between checkpoints; 0: only one at the end (default: as the session goes)',
-      (text) => parseCount(text, '--checkpoint-every', 0),
-    )
-    .option('--stats', 'at the end one JSON line of figures on stderr')
-    .option('--guest-status', "end with the guest's own status from isa-debug-exit");
+    );
   for (const [flags, what] of LATER) {
     const refuse = (): never => {
       throw new UsageError(`${flags.split(' ')[0]}: this version does not have ${what} yet. Leave it out.`);

@@ -5,16 +5,21 @@ import { VMTAPE_VERSION } from '../version.js';
 import { checkpointCommand } from './commands/checkpoint.js';
 import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
+import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
 import { logCommand } from './commands/log.js';
+import { migrateCommand } from './commands/migrate.js';
 import { policiesCommand } from './commands/policies.js';
 import { profilesCommand } from './commands/profiles.js';
+import { receiveCommand } from './commands/receive.js';
 import { recordCommand } from './commands/record.js';
 import { replayCommand } from './commands/replay.js';
+import { resumeCommand } from './commands/resume.js';
 import { runCommand } from './commands/run.js';
 import { showCommand } from './commands/show.js';
+import { snapshotCommand } from './commands/snapshot.js';
 import { sqlCommand } from './commands/sql.js';
 import { timelineCommand } from './commands/timeline.js';
 import { tortureCommand } from './commands/torture.js';
@@ -41,7 +46,8 @@ function program(): Command {
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[tortureCommand, debugCommand, dapCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
+    ...[tortureCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -17,6 +17,7 @@ import {
   VMCB,
   witnessName,
 } from '../../src/machine/index.js';
+import { COMPONENT_FORMATS, componentFields } from '../../src/replay/index.js';
 
 const FOLDER = 'docs/generated';
 
@@ -30,6 +31,7 @@ export function generatedPages(): ReadonlyMap<string, string> {
     [`${FOLDER}/registers.md`, registers()],
     [`${FOLDER}/instructions.md`, instructions()],
     [`${FOLDER}/policies.md`, policies()],
+    [`${FOLDER}/snapshot-components.md`, snapshotComponents()],
   ]);
 }
 
@@ -57,7 +59,24 @@ const index = (): string =>
       '- [Registers](registers.md): slots of a register delta',
       '- [Instructions](instructions.md): what is described, and how it is executed',
       '- [Policies](policies.md): deviations from the manual, whose they are, and which policy has them',
+      '- [Snapshot components](snapshot-components.md): parts of a snapshot with their versions and fields',
     ].join('\n'),
+  );
+
+const snapshotComponents = (): string =>
+  page(
+    'Snapshot components',
+    'the states of the machine and its devices, and `src/replay/snapshot/component-formats.ts`',
+    'A component whose fields change gets the next version, with a way from the version before and back. In `vcpu` components' +
+      ' a number stands between: `vcpu.0.regs`.',
+    table(
+      ['component', 'version', 'fields'],
+      [...componentFields()].map(([name, fields]) => [
+        code(name),
+        String(COMPONENT_FORMATS[name]?.version ?? 1),
+        fields.map(([field, kind]) => (kind === 'u64' ? code(field) : `${code(field)} ${cell(kind)}`)).join(', '),
+      ]),
+    ),
   );
 
 const vmcb = (): string =>

@@ -3,7 +3,7 @@
  * version here, with the ways to and from the version before; a test holds today's fields against those on record.
  */
 import { InputError } from '../../machine/index.js';
-import type { Fields } from './components.js';
+import { type Fields, familyOf } from './components.js';
 
 export interface ComponentFormat {
   /** What is written, and the newest that is read. */
@@ -23,8 +23,6 @@ export const COMPONENT_FORMATS: ComponentFormats = {};
 
 export const formatOf = (component: string, formats: ComponentFormats): ComponentFormat =>
   formats[familyOf(component)] ?? { version: 1 };
-
-export const familyOf = (component: string): string => component.replace(/\.\d+\./, '.');
 
 /** @throws InputError when there is no way from that version. */
 export function upgraded(name: string, fields: Fields, from: number, formats: ComponentFormats): Fields {

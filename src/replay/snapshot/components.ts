@@ -6,6 +6,7 @@
  * missing then is known by name.
  */
 import {
+  DEFAULT_CONFIG,
   InputError,
   initialState,
   invariant,
@@ -23,6 +24,10 @@ import {
 import { requireShape } from './shape.js';
 
 export type Fields = Readonly<Record<string, unknown>>;
+
+/** What components of different vCPUs have in common: `vcpu.regs` for `vcpu.0.regs`. */
+export const familyOf = (component: string): string => component.replace(/\.\d+\./, '.');
+
 /** By name: `vcpu.0.nested`, `device.pit`. */
 export type Components = ReadonlyMap<string, Fields>;
 
@@ -140,6 +145,24 @@ export function componentsOf(point: MachinePoint): Components {
   for (const [device, state] of Object.entries(devices)) components.set(`device.${device}`, { ...state });
   if (paravirt !== null) components.set('paravirt', { ...paravirt });
   return components;
+}
+
+/** Fields of the components of a machine with one vCPU, by family, and what each holds: for the page of them. */
+export function componentFields(): ReadonlyMap<string, readonly (readonly [field: string, kind: string])[]> {
+  const components = componentsOf(freshPoint({ ...DEFAULT_CONFIG, paravirt: 'kvm' }));
+  return new Map([...components].map(([name, fields]) => [familyOf(name), fieldKinds(fields)]));
+}
+
+const fieldKinds = (fields: Fields): readonly (readonly [string, string])[] =>
+  Object.entries(fields).map(([name, value]) => [name, kindOf(value)]);
+
+function kindOf(value: unknown): string {
+  if (value === null) return 'anything, or nothing';
+  if (typeof value === 'bigint') return 'u64';
+  if (typeof value !== 'object') return typeof value;
+  if (Array.isArray(value)) return value.length === 0 ? 'list' : `${value.length} × ${kindOf(value[0])}`;
+  const fields = fieldKinds(value as Fields);
+  return fields.length === 0 ? 'record' : `{ ${fields.map(([name, kind]) => `${name}: ${kind}`).join(', ')} }`;
 }
 
 /**

@@ -20,19 +20,12 @@ import {
 import { type BootImage, InputError, PAGE_BYTES } from '../../machine/index.js';
 import { sessionConfig } from '../session.js';
 import { STATE_PARTS, type StateDigests } from '../state-digest.js';
-import {
-  COMPONENT_FORMATS,
-  type ComponentFormats,
-  downgraded,
-  familyOf,
-  formatOf,
-  upgraded,
-} from './component-formats.js';
-import { componentsOf, type Fields, Restoration } from './components.js';
+import { COMPONENT_FORMATS, type ComponentFormats, downgraded, formatOf, upgraded } from './component-formats.js';
+import { componentsOf, type Fields, familyOf, Restoration } from './components.js';
 import type { RamContents, Snapshot } from './snapshot.js';
 
 const MAGIC = new TextEncoder().encode('VMTAPESN');
-export const SNAPSHOT_FORMAT = 1;
+const SNAPSHOT_FORMAT = 1;
 /** Magic, format version, header length (little-endian), SHA-256 of the header. */
 const HEAD_BYTES = 8 + 4 + 4 + 32;
 /** What is claimed about lengths is bounded before anything is allocated. */
@@ -65,7 +58,7 @@ export interface SnapshotHeader extends Pick<TapeDescription, 'vmtapeVersion' | 
 }
 
 /** The bytes of a snapshot are not as they were written. */
-export class SnapshotDamagedError extends JournalError {
+class SnapshotDamagedError extends JournalError {
   override name = 'SnapshotDamagedError';
   override readonly exitStatus = 3;
   constructor(file: string, problem: string, options?: ErrorOptions) {
@@ -122,7 +115,7 @@ function* partsOf({ point, image, ram }: Snapshot, formats: SnapshotFormats): Ge
   }
   if (image !== undefined) {
     const { bytes, digest, commandLine } = image;
-    const packed = packr.pack({ bytes, digest, commandLine });
+    const packed = packr.pack({ bytes: new Uint8Array(bytes), digest, commandLine });
     yield { name: 'image', version: 1, mandatory: true, unpacked: packed.length, bytes: [compress(packed)] };
   }
   const map = encodePageMap(ram.pages);
@@ -158,6 +151,9 @@ const u32At = (bytes: Uint8Array, at: number): number =>
 export function decodeSnapshotHeader(bytes: Uint8Array, file: string): SnapshotHeader {
   return headerOf(bytes, file).header;
 }
+
+/** Whether a file is a snapshot, by its first bytes. */
+export const isSnapshot = (bytes: Uint8Array): boolean => sameBytes(bytes.subarray(0, MAGIC.length), MAGIC);
 
 function headerOf(bytes: Uint8Array, file: string): { readonly header: SnapshotHeader; readonly end: number } {
   const magic = bytes.subarray(0, MAGIC.length);

@@ -14,8 +14,8 @@ import {
   Replayer,
   type Snapshot,
   stateDigests,
-  takeSnapshot,
   Timeline,
+  takeSnapshot,
 } from '../../../src/replay/index.js';
 import { recordGuest } from '../../support/sessions.js';
 

@@ -1,8 +1,9 @@
 /** `vmtape info TAPE`: header, configuration, what is on it and how much room it takes. */
-import { statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { formatPosition, isRecordOf, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
 import { type EventOf, exitName, type Level, policyOfDeviations } from '../../../src/machine/index.js';
+import { decodeSnapshotHeader, isSnapshot, type SnapshotHeader } from '../../../src/replay/index.js';
 import { command, terminalOf } from '../command.js';
 import { byteSize, grouped, plural, table } from '../format.js';
 import type { Colors } from '../terminal.js';
@@ -31,9 +32,15 @@ export function infoCommand(program: Command): void {
     'header, configuration, counts by kind of event, exits by code, sizes',
     'vmtape info guest.vmtape',
   )
-    .argument('<tape>')
+    .argument('<file>', 'a tape, or a snapshot')
     .action(async (tape: string, _options: object, self: Command) => {
       const terminal = terminalOf(self);
+      const snapshot = snapshotHeader(tape);
+      if (snapshot !== undefined) {
+        if (terminal.json) await terminal.document({ snapshot: tape, ...snapshot });
+        else await terminal.print(snapshotPage(tape, snapshot, terminal.colors));
+        return;
+      }
       const reader = sqliteStore(tape).read();
       try {
         const counts = countRecords(reader);
@@ -43,6 +50,37 @@ export function infoCommand(program: Command): void {
         reader.close();
       }
     });
+}
+
+/** That of a snapshot; undefined when the file is none. */
+function snapshotHeader(file: string): SnapshotHeader | undefined {
+  const isFile = statSync(file, { throwIfNoEntry: false })?.isFile() === true;
+  if (!isFile) return undefined;
+  const bytes = readFileSync(file);
+  return isSnapshot(bytes) ? decodeSnapshotHeader(bytes, file) : undefined;
+}
+
+function snapshotPage(file: string, header: SnapshotHeader, { bold }: Colors): readonly string[] {
+  const { position, parent, vmtapeVersion, machineVersion, ram, parts, configuration } = header;
+  return [
+    bold(file),
+    ...table([
+      ['snapshot at', position],
+      ['of the tape', parent === null ? 'none' : `whose history up to there is ${parent}`],
+      ['taken by', `vmtape ${vmtapeVersion}, machine model ${machineVersion}`],
+      ['RAM', `${plural(ram.pages, 'page')}, ${plural(ram.contents, 'content')} but zeros`],
+    ]),
+    '',
+    bold('configuration'),
+    ...table(flat(configuration).filter(([name]) => !name.startsWith('machine.deviations'))),
+    '',
+    bold('parts'),
+    ...table(
+      parts.map(({ name, version, length, mandatory }) => [
+        ...[name, `version ${version}`, byteSize(length), mandatory ? '' : 'optional'],
+      ]),
+    ),
+  ];
 }
 
 function countRecords(reader: JournalReader): Counts {
@@ -69,18 +107,20 @@ const byCount = <Key>(counts: ReadonlyMap<Key, number>): readonly (readonly [Key
   [...counts].sort(([, a], [, b]) => b - a);
 
 function infoDocument(tape: string, reader: JournalReader, { kinds, exits, instructions, ending }: Counts): object {
-  const { header, state, end, chunkCount } = reader;
+  const { header, state, start, end, chunkCount } = reader;
   return {
     ...{
       tape,
       state,
+      start: formatPosition(start),
+      parent: header.origin?.parent ?? null,
       end: formatPosition(end),
       ending: ending === undefined ? null : { reason: ending.reason, status: ending.status },
     },
     ...{ vmtapeVersion: header.vmtapeVersion, machineVersion: header.machineVersion },
     ...{ formatVersion: header.formatVersion, codecVersion: header.codecVersion, configuration: header.configuration },
     policy: policyOfDeviations(deviationsOn(header))?.name ?? null,
-    instructions: { total: end.icount, L1: instructions[1], L2: instructions[2] },
+    instructions: { total: end.icount - start.icount, L1: instructions[1], L2: instructions[2] },
     events: Object.fromEntries(byCount(kinds)),
     exits: Object.fromEntries(byCount(exits).map(([code, count]) => [exitName(code), count])),
     sizes: { tapeBytes: tapeBytes(tape), chunks: chunkCount },
@@ -96,7 +136,7 @@ function infoPage(
   { kinds, exits, instructions, ending }: Counts,
   { bold }: Colors,
 ): string[] {
-  const { header, state, end, chunkCount } = reader;
+  const { header, state, start, end, chunkCount } = reader;
   const deviations = deviationsOn(header);
   const bytes = tapeBytes(tape);
   const exitCount = [...exits.values()].reduce((sum, count) => sum + count, 0);
@@ -106,13 +146,17 @@ function infoPage(
     bold(tape),
     ...table([
       ['state', STATES[state]],
+      ...originRows(reader),
       ['end', formatPosition(end)],
       ['session', ending === undefined ? UNENDED[state] : `${ending.reason}, status ${ending.status}`],
       ['recorded by', `vmtape ${header.vmtapeVersion}, machine model ${header.machineVersion}`],
       ['format', `${header.formatVersion}, codec ${header.codecVersion}`],
       ['policy', policyText(deviations)],
-      ['instructions', `${grouped(end.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`],
-      ['events', `${grouped(end.seq)} in ${plural(chunkCount, 'chunk')}`],
+      [
+        'instructions',
+        `${grouped(end.icount - start.icount)}: L1 ${grouped(instructions[1])}, L2 ${grouped(instructions[2])}`,
+      ],
+      ['events', `${grouped(end.seq - start.seq)} in ${plural(chunkCount, 'chunk')}`],
       ['size', `${byteSize(bytes)}${perExit}`],
       ['state digests', grouped([...reader.digests()].length)],
       ['checkpoints', grouped(reader.checkpoints().length)],
@@ -133,6 +177,15 @@ function infoPage(
       byCount(exits).map(([code, count]) => [grouped(count), exitName(code)]),
       ['right'],
     ),
+  ];
+}
+
+function originRows({ header: { origin }, start }: JournalReader): readonly (readonly string[])[] {
+  if (origin === undefined) return [];
+  const { parent } = origin;
+  return [
+    ['start', formatPosition(start)],
+    ['goes on from', parent === undefined ? 'what nobody recorded' : `the tape whose history up to there is ${parent}`],
   ];
 }
 

@@ -1,15 +1,11 @@
 /** `vmtape record IMAGE -o TAPE`: runs and records. */
 import type { Command } from 'commander';
-import { JournalError, sqliteStore } from '../../../src/journal/index.js';
-import { Recorder, type SessionOptions } from '../../../src/replay/index.js';
-import { VMTAPE_VERSION } from '../../version.js';
+import { sqliteStore } from '../../../src/journal/index.js';
+import { Recorder, type SessionOptions, type TapeOptions } from '../../../src/replay/index.js';
 import { findFailure, type SearchOptions } from '../chaos-search.js';
 import { command, terminalOf } from '../command.js';
-import { type Counters, describeOutcome, drive, figures, type Outcome, outcomeStatus, Stopwatch } from '../drive.js';
-import { byteSize, plural, shortCount } from '../format.js';
+import { recordLive } from '../live.js';
 import { addMachineFlags, chaosPlan, sessionOptions } from '../machine-flags.js';
-import { SerialInput, SerialOutput, serialInputFile } from '../serial-line.js';
-import { jsonText } from '../terminal.js';
 
 interface RecordOptions extends SearchOptions {
   readonly output: string;
@@ -43,59 +39,8 @@ async function recordFailure(prepared: SessionOptions, options: RecordOptions, s
 }
 
 async function record(prepared: SessionOptions, options: RecordOptions, self: Command): Promise<number> {
-  const terminal = terminalOf(self);
-  const received = serialInputFile(options);
-  const output = new SerialOutput(options.serial, terminal);
-  const recorder = Recorder.boot(sqliteStore(options.output), {
-    ...prepared,
-    vmtapeVersion: VMTAPE_VERSION,
-    checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),
-    observe: ({ event }) => {
-      if (event.type === 'uart.transmitted') output.push(event.byte);
-    },
-  });
-  const counters: Counters = {
-    events: () => recorder.stats.events,
-    exits: () => recorder.stats.exits,
-    tapeBytes: () => recorder.stats.tapeBytes,
-    checkpoints: () => recorder.stats.checkpoints,
-  };
   // A session that was searched for had no more input than its file.
-  const fromFile = options.untilFail === true ? (options.input ?? 'none') : options.input;
-  const input = new SerialInput(
-    { serial: options.serial, ...(fromFile === undefined ? {} : { input: fromFile }) },
-    recorder,
-    received,
-  );
-  const watch = new Stopwatch();
-  let outcome: Outcome;
-  try {
-    outcome = await drive({
-      ...{ session: recorder, counters, input, output, terminal },
-      maxInstructions: options.maxInstructions,
-    });
-    recorder.finish();
-  } catch (error) {
-    giveUp(recorder);
-    throw error;
-  } finally {
-    output.close();
-  }
-  const sums = figures(recorder, counters, watch.seconds);
-  terminal.say(
-    `vmtape: ${describeOutcome(outcome)}; ${shortCount(sums.instructions)} instructions, ${sums.mips.toFixed(1)} MIPS, ` +
-      `${plural(sums.events, 'event')}, ${plural(sums.exits, 'exit')}, ${options.output}: ${byteSize(sums.tapeBytes)}`,
-  );
-  if (options.stats === true) process.stderr.write(`${jsonText(sums)}\n`);
-  if (terminal.json) await terminal.document({ tape: options.output, outcome, ...sums });
-  return outcomeStatus(outcome, options.guestStatus);
-}
-
-/** After an error: what is stored stays; that closing fails too says nothing new. */
-function giveUp(recorder: Recorder): void {
-  try {
-    recorder.abandon();
-  } catch (error) {
-    if (!(error instanceof JournalError)) throw error;
-  }
+  const input = options.untilFail === true ? (options.input ?? 'none') : options.input;
+  const make = (tape: TapeOptions): Recorder => Recorder.boot(sqliteStore(options.output), { ...prepared, ...tape });
+  return await recordLive(make, { ...options, ...(input === undefined ? {} : { input }) }, self);
 }

@@ -3,16 +3,17 @@ import type { Command } from 'commander';
 import {
   comparePositions,
   formatPosition,
+  type JournalReader,
   type Position,
+  sameBytes,
   sqliteStore,
   type TapeState,
 } from '../../../src/journal/index.js';
-import { Replayer, type ReplayOutcome, resolvePosition } from '../../../src/replay/index.js';
+import { Replayer, type ReplayOutcome, resolvePosition, stateDigests } from '../../../src/replay/index.js';
 import { command, terminalOf } from '../command.js';
 import { Stopwatch } from '../drive.js';
 import { Status, UsageError } from '../failure.js';
 import { plural, shortCount } from '../format.js';
-
 import { SerialOutput } from '../serial-line.js';
 import { jsonText, type Terminal } from '../terminal.js';
 
@@ -33,21 +34,36 @@ export function replayCommand(program: Command): void {
     'vmtape replay guest.vmtape',
     "vmtape replay guest.vmtape --to 'vmexit:cpuid[3]' --serial",
   )
-    .argument('<tape>')
+    .argument('<tapes...>', 'one, or several of one session that each go on from the one before')
     .option('--to <pos>', 'stop there')
     .option('--from <pos>', 'start at the last checkpoint at or before it')
     .option('--serial', 'what the guest sends goes to stdout, as it did when it was recorded')
     .option('--stats', 'at the end one JSON line of figures on stderr')
-    .action(async (tape: string, options: ReplayOptions, self: Command) => {
-      process.exitCode = await replay(tape, options, self);
+    .action(async (tapes: readonly string[], options: ReplayOptions, self: Command) => {
+      if (tapes.length > 1 && (options.to ?? options.from) !== undefined) {
+        throw new UsageError('--from and --to are for one tape. Leave them out, or give one tape.');
+      }
+      process.exitCode = await replayAll(tapes, options, self);
     });
 }
 
-async function replay(tape: string, options: ReplayOptions, self: Command): Promise<number> {
+/** @returns the first status that is not that of a session found the same. */
+async function replayAll(tapes: readonly string[], options: ReplayOptions, self: Command): Promise<number> {
+  for (const [index, tape] of tapes.entries()) {
+    const status = await replay(tape, tapes[index + 1], options, self);
+    if (status !== Status.DONE) return status;
+  }
+  return Status.DONE;
+}
+
+/** @param next the tape that goes on from this one: it is replayed up to there. */
+async function replay(tape: string, next: string | undefined, options: ReplayOptions, self: Command): Promise<number> {
   const terminal = terminalOf(self);
   const reader = sqliteStore(tape).read();
+  const following = next === undefined ? undefined : sqliteStore(next).read();
   try {
-    const to = options.to === undefined ? undefined : resolvePosition(reader, options.to);
+    if (following !== undefined) requireParent(tape, reader, next as string, following);
+    const to = following?.start ?? (options.to === undefined ? undefined : resolvePosition(reader, options.to));
     const from = options.from === undefined ? undefined : resolvePosition(reader, options.from);
     if (from !== undefined && to !== undefined && comparePositions(from, to) > 0) {
       throw new UsageError(`--from ${options.from} lies behind --to ${options.to}. Swap them.`);
@@ -70,10 +86,33 @@ async function replay(tape: string, options: ReplayOptions, self: Command): Prom
     const sums = { start, instructions, events, seconds, mips: instructions / seconds / 1e6 };
     if (options.stats === true) process.stderr.write(`${jsonText({ ...sums, start: formatPosition(start) })}\n`);
     await report(tape, outcome, sums, options.serial === true, terminal);
-    return outcome.kind === 'diverged' ? Status.NO : Status.DONE;
+    if (outcome.kind === 'diverged') return Status.NO;
+    const parts = following === undefined ? [] : differingParts(replayer, following);
+    if (parts.length === 0) return Status.DONE;
+    process.stderr.write(`vmtape: ${next} begins with another state than ${tape} leads to: ${parts.join(', ')}.\n`);
+    return Status.NO;
   } finally {
     reader.close();
+    following?.close();
   }
+}
+
+/** @throws UsageError when a tape does not go on from the other. */
+function requireParent(tape: string, reader: JournalReader, next: string, { header, start }: JournalReader): void {
+  const { end } = reader;
+  const isBehind = start.seq <= end.seq && start.seq >= reader.start.seq;
+  if (header.origin !== undefined && isBehind && reader.historyDigest(start.seq) === header.origin.parent) return;
+  const problem = header.origin === undefined ? 'it begins with a session' : `what it goes on from is another`;
+  throw new UsageError(`${next} does not go on from ${tape}: ${problem}. Give the tapes in their order.`);
+}
+
+/** Parts of the state in which a tape does not begin as the replay ended. */
+function differingParts({ machine }: Replayer, following: JournalReader): readonly string[] {
+  const reached: Readonly<Record<string, Uint8Array>> = stateDigests(machine);
+  return [...following.digests()]
+    .filter(({ position }) => comparePositions(position, following.start) === 0)
+    .filter(({ kind, value }) => !sameBytes(reached[kind] ?? new Uint8Array(), value))
+    .map(({ kind }) => kind);
 }
 
 async function runToOutcome(

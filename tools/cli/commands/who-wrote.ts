@@ -90,7 +90,8 @@ async function whoWrote(
       : finish(goingBackToChange(timeline, reader, subject), control);
   terminal.clearStatus();
   if (step === undefined) {
-    const nobody = `nothing wrote to ${subject.name} before ${formatPosition(place)}`;
+    const earlier = reader.header.origin === undefined ? '' : ', on this tape: it goes on from another';
+    const nobody = `nothing wrote to ${subject.name} before ${formatPosition(place)}${earlier}`;
     if (terminal.json)
       await terminal.document({ tape, what: subject.name, before: formatPosition(place), found: false });
     else await terminal.print([`${tape}: ${nobody}`]);

@@ -1,0 +1,120 @@
+/** Sessions that run now, from wherever they begin: to their end, with the console and the figures that people ask for. */
+import type { Command } from 'commander';
+import { JournalError } from '../../src/journal/index.js';
+import type { EventSink, StatedEvent } from '../../src/machine/index.js';
+import type { LiveSession, Recorder, TapeOptions } from '../../src/replay/index.js';
+import { VMTAPE_VERSION } from '../version.js';
+import { terminalOf } from './command.js';
+import {
+  type Counters,
+  type Drive,
+  describeOutcome,
+  drive,
+  figures,
+  type Outcome,
+  outcomeStatus,
+  Stopwatch,
+} from './drive.js';
+import { byteSize, plural, shortCount } from './format.js';
+import type { HostFlags } from './machine-flags.js';
+import { SerialInput, SerialOutput, serialInputFile } from './serial-line.js';
+import { jsonText } from './terminal.js';
+
+export type LiveHooks = Pick<Drive, 'between' | 'holdsOutput'>;
+
+/** Runs without a tape. @param begin makes the session. @returns the exit status. */
+export async function runLive(
+  begin: (sink: EventSink) => LiveSession,
+  options: HostFlags,
+  self: Command,
+  hooks: LiveHooks = {},
+): Promise<number> {
+  const terminal = terminalOf(self);
+  const received = serialInputFile(options);
+  const output = new SerialOutput(options.serial, terminal);
+  let events = 0n;
+  let exits = 0;
+  const session = begin(({ event }: StatedEvent) => {
+    events++;
+    if (event.type === 'svm.vmexit') exits++;
+    else if (event.type === 'uart.transmitted') output.push(event.byte);
+  });
+  const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined, checkpoints: () => 0 };
+  const input = new SerialInput(options, session, received);
+  const first = session.machine.retired;
+  const watch = new Stopwatch();
+  const outcome = await drive({
+    ...{ session, counters, input, output, terminal, ...hooks },
+    maxInstructions: options.maxInstructions,
+  });
+  const { seconds } = watch;
+  output.close();
+
+  const sums = figures(session, counters, seconds, first);
+  terminal.say(
+    `vmtape: ${describeOutcome(outcome)}; ${shortCount(sums.instructions)} instructions, ` +
+      `${sums.mips.toFixed(1)} MIPS, ${exits} exits`,
+  );
+  if (options.stats === true) process.stderr.write(`${jsonText(sums)}\n`);
+  if (terminal.json) await terminal.document({ outcome, ...sums });
+  return outcomeStatus(outcome, options.guestStatus);
+}
+
+/** Runs and records. @param begin makes the recorder. @returns the exit status. */
+export async function recordLive(
+  begin: (tape: TapeOptions) => Recorder,
+  options: HostFlags & { readonly output: string },
+  self: Command,
+  hooks: LiveHooks = {},
+): Promise<number> {
+  const terminal = terminalOf(self);
+  const received = serialInputFile(options);
+  const output = new SerialOutput(options.serial, terminal);
+  const recorder = begin({
+    vmtapeVersion: VMTAPE_VERSION,
+    checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),
+    observe: ({ event }) => {
+      if (event.type === 'uart.transmitted') output.push(event.byte);
+    },
+  });
+  const counters: Counters = {
+    events: () => recorder.stats.events,
+    exits: () => recorder.stats.exits,
+    tapeBytes: () => recorder.stats.tapeBytes,
+    checkpoints: () => recorder.stats.checkpoints,
+  };
+  const input = new SerialInput(options, recorder, received);
+  const first = recorder.machine.retired;
+  const watch = new Stopwatch();
+  let outcome: Outcome;
+  try {
+    outcome = await drive({
+      ...{ session: recorder, counters, input, output, terminal, ...hooks },
+      maxInstructions: options.maxInstructions,
+    });
+    recorder.finish();
+  } catch (error) {
+    if (hooks.holdsOutput?.() === true) output.discard();
+    giveUp(recorder);
+    throw error;
+  } finally {
+    output.close();
+  }
+  const sums = figures(recorder, counters, watch.seconds, first);
+  terminal.say(
+    `vmtape: ${describeOutcome(outcome)}; ${shortCount(sums.instructions)} instructions, ${sums.mips.toFixed(1)} MIPS, ` +
+      `${plural(sums.events, 'event')}, ${plural(sums.exits, 'exit')}, ${options.output}: ${byteSize(sums.tapeBytes)}`,
+  );
+  if (options.stats === true) process.stderr.write(`${jsonText(sums)}\n`);
+  if (terminal.json) await terminal.document({ tape: options.output, outcome, ...sums });
+  return outcomeStatus(outcome, options.guestStatus);
+}
+
+/** After an error: what is stored stays; that closing fails too says nothing new. */
+function giveUp(recorder: Recorder): void {
+  try {
+    recorder.abandon();
+  } catch (error) {
+    if (!(error instanceof JournalError)) throw error;
+  }
+}
