@@ -8,7 +8,7 @@
  * no component has. Orders that lead to the same machine are run once: it would do the same again.
  */
 import { comparePositions, formatPosition, type JournalReader, type Position } from '../../journal/index.js';
-import { type MachinePoint, PAGE_BYTES } from '../../machine/index.js';
+import { InputError, type MachinePoint, PAGE_BYTES } from '../../machine/index.js';
 import { recordText } from '../event-text.js';
 import { sameData } from '../fold.js';
 import { sessionConfig } from '../session.js';
@@ -38,8 +38,8 @@ export interface TortureFailure {
   readonly around: readonly string[];
   /** Orders that lead to the same machine. */
   readonly orders: readonly string[];
-  /** At once, or only in running on. */
-  readonly shown: 'restored' | 'running';
+  /** What was saved cannot be put back; or it shows at once, or in running on. */
+  readonly shown: 'saved' | 'restored' | 'running';
   readonly at: Position;
   /** The first of them. */
   readonly differences: readonly FieldDifference[];
@@ -115,18 +115,39 @@ export class Torture {
     if (!this.goTo(place)) return undefined;
     const { position } = this.here;
     const point = this.here.machine.capture();
-    const read = componentsOf(this.throughBytes(point));
-    const saved = this.fault?.saved?.(read) ?? read;
     const orders = ordersAt(this.settings.orders, this.settings.seed + 1_000_003n * position.seq + position.icount);
-    const kinds: Restored[] = [];
-    for (const order of orders) {
-      const restored = this.putBack(saved, order);
-      const same = kinds.find((kind) => sameData(kind.point, restored));
-      if (same === undefined) kinds.push({ point: restored, orders: [order.name] });
-      else same.orders.push(order.name);
+    const kinds = this.putBackInOrders(point, orders);
+    if (kinds instanceof InputError) {
+      const how = { shown: 'saved', at: position, stopped: kinds.message, differences: [] } as const;
+      const failure = {
+        saved: position,
+        around: this.around(position),
+        orders: orders.map(({ name }) => name),
+        ...how,
+      };
+      return { position, restores: 0, windows: 0, failures: [failure] };
     }
     const failures = kinds.flatMap((restored) => this.restoreAndRun(point, restored));
     return { position, restores: orders.length, windows: kinds.length, failures };
+  }
+
+  /** @returns each machine that the orders lead to, or why they lead to none. */
+  private putBackInOrders(point: MachinePoint, orders: readonly RestoreOrder[]): readonly Restored[] | InputError {
+    const kinds: Restored[] = [];
+    try {
+      const read = componentsOf(this.throughBytes(point));
+      const saved = this.fault?.saved?.(read) ?? read;
+      for (const order of orders) {
+        const restored = this.putBack(saved, order);
+        const same = kinds.find((kind) => sameData(kind.point, restored));
+        if (same === undefined) kinds.push({ point: restored, orders: [order.name] });
+        else same.orders.push(order.name);
+      }
+      return kinds;
+    } catch (error) {
+      if (error instanceof InputError) return error;
+      throw error;
+    }
   }
 
   private goTo(place: Position): boolean {

@@ -16,6 +16,7 @@ import {
   Torture,
   type TortureFailure,
 } from '../../../src/replay/index.js';
+import type { Components } from '../../../src/replay/snapshot/components.js';
 import type { RestoreFault } from '../../../src/replay/torture/fault.js';
 import { recordGuest, sessionOptions } from '../../support/sessions.js';
 import { ZOO, type ZooBug } from './zoo.js';
@@ -111,6 +112,16 @@ describe('the bug zoo', () => {
   it('has a row for every bug, and no other', () => {
     const rows = page.split('\n').filter((line) => /^\| [a-z0-9]+(-[a-z0-9]+)+ \|/.test(line));
     expect(rows).toHaveLength(ZOO.length);
+  });
+});
+
+describe('a state that cannot be put back', () => {
+  it('is a failure that names the component', () => {
+    const dropped = (components: Components): Components =>
+      new Map([...components].filter(([name]) => name !== 'vcpu.0.nested'));
+    const [failure, ...more] = rackOf('torture.elf').first({ saved: dropped });
+    expect(failure).toMatchObject({ shown: 'saved', stopped: expect.stringContaining('vcpu.0.nested') });
+    expect(more).toEqual([]);
   });
 });
 

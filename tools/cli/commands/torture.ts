@@ -143,7 +143,11 @@ function reportLines(tape: string, sums: Sums, seconds: number): readonly string
 }
 
 function failureLines({ saved, around, orders, shown, at, differences, stopped }: TortureFailure): readonly string[] {
-  const where = shown === 'restored' ? 'restored wrongly' : `runs on otherwise, as of ${formatPosition(at)}`;
+  const where = {
+    saved: 'cannot be restored',
+    restored: 'restored wrongly',
+    running: `runs on otherwise, as of ${formatPosition(at)}`,
+  }[shown];
   return [
     `saved at ${formatPosition(saved)}, ${orders.length === 1 ? 'order' : 'orders'} ${orders.join(', ')}: ${where}${stopped === undefined ? '' : `: ${stopped}`}`,
     ...around.map((event) => `    ${event}`),
