@@ -178,8 +178,10 @@ export class Torture {
 
   private putBack(saved: Components, order: RestoreOrder): MachinePoint {
     const arrived: Arrived = new Map();
-    for (const name of this.namesIn(order, saved)) {
-      arrived.set(name, saved.get(name) ?? {});
+    for (const name of this.namesIn(order)) {
+      const fields = saved.get(name);
+      if (fields === undefined) continue;
+      arrived.set(name, fields);
       this.fault?.put?.(name, arrived, this.fresh);
     }
     const restoration = new Restoration(this.config);
@@ -188,8 +190,8 @@ export class Torture {
   }
 
   /** A machine has the same components everywhere. */
-  private namesIn(order: RestoreOrder, saved: Components): readonly string[] {
-    const names = this.orderedNames.get(order.name) ?? inOrder(saved.keys(), order);
+  private namesIn(order: RestoreOrder): readonly string[] {
+    const names = this.orderedNames.get(order.name) ?? inOrder(this.fresh.keys(), order);
     if (this.settings.orders.known.includes(order)) this.orderedNames.set(order.name, names);
     return names;
   }
