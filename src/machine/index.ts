@@ -16,11 +16,12 @@ export { codeBits, hasParagraphs } from './cpu/mode.js';
 export { slotOfMsr } from './cpu/msr.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
+export { isStoredMsr } from './cpu/stored-msrs.js';
 export { xcr0Mask } from './cpu/xstate.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
-export { readCR8 } from './devices/devices.js';
+export { DEVICE_EVENT_FIELDS, type DevicesState, readCR8 } from './devices/devices.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,
@@ -75,7 +76,7 @@ export { Machine } from './machine.js';
 export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
-export { FIRST_EPOCH, type PhysicalMemory, type StoreWatcher } from './mmu/memory.js';
+export { FIRST_EPOCH, type MemoryWatcher, type PhysicalMemory } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear } from './mmu/peek.js';
 export { checkHostInput, type HostInput } from './paravirt/host-input.js';

@@ -1,6 +1,8 @@
 /**
  * The front door of replay: what other folders may use.
  */
+
+export type { Found } from './armed-follower.js';
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
@@ -41,12 +43,23 @@ export {
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
-export { Cancelled, type Control, finish, Timeline, type Work } from './timeline.js';
+export { Timeline } from './timeline.js';
 export { type ApartCase, resumeApart } from './torture/apart.js';
 export { type OrderChoice, parseOrders } from './torture/orders.js';
 export { parsePlaces, placesIn, sampled } from './torture/places.js';
 export { Torture, type TortureFailure } from './torture/torture.js';
 export type { WindowSize } from './torture/windows.js';
 export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';
+export type { Change } from './value-watch.js';
+export {
+  deviceValue,
+  partOf,
+  ramValue,
+  registerValue,
+  storedMsrValue,
+  WATCHED_DEVICES,
+  type WatchedValue,
+} from './watched-value.js';
 export { lastWriter, type WriteStep } from './who-wrote.js';
+export { Cancelled, type Control, finish, type Work } from './work.js';
 export { covers, indexWrites } from './write-index.js';

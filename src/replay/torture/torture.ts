@@ -152,9 +152,7 @@ export class Torture {
 
   private goTo(place: Position): boolean {
     const { here } = this;
-    const to = comparePositions(place, here.end) > 0 ? here.end : place;
-    if (comparePositions(here.position, to) < 0) here.runForward(undefined, to);
-    const { position } = here;
+    const position = comparePositions(here.position, place) < 0 ? here.reach(place) : here.position;
     if (this.last !== undefined && comparePositions(position, this.last) <= 0) return false;
     this.last = position;
     return true;

@@ -100,7 +100,7 @@ export class Windows {
     const byInstructions = { icount: icount + BigInt(this.size.instructions), seq: 0n };
     const byEvents = this.boundaryAt(seq + BigInt(this.size.events));
     const nearer = comparePositions(byInstructions, byEvents) < 0 ? byInstructions : byEvents;
-    ahead.runForward(undefined, comparePositions(nearer, ahead.end) > 0 ? ahead.end : nearer);
+    ahead.reach(nearer);
     this.point = undefined;
     this.pass();
   }

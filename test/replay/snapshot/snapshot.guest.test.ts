@@ -94,7 +94,7 @@ describe('a snapshot of a machine whose guest programs its timer', () => {
     'is read again, after event %o',
     ({ icount, seq }) => {
       const timeline = new Timeline(picPit);
-      timeline.runForward(undefined, { icount, seq: seq + 1n });
+      timeline.reach({ icount, seq: seq + 1n });
       expect(timeline.machine.state.devices.pit.channels[0]?.load).toBeNull();
       expect(snapshotAt(timeline, picPit).point).toEqual(timeline.machine.capture());
     },

@@ -110,7 +110,8 @@ describe('the bug zoo', () => {
   });
 
   it('has a row for every bug, and no other', () => {
-    const rows = page.split('\n').filter((line) => /^\| [a-z0-9]+(-[a-z0-9]+)+ \|/.test(line));
+    const [zoo = ''] = page.split('## Campaigns');
+    const rows = zoo.split('\n').filter((line) => /^\| [a-z0-9]+(-[a-z0-9]+)+ \|/.test(line));
     expect(rows).toHaveLength(ZOO.length);
   });
 });
