@@ -6,6 +6,7 @@
  * so a tape replays without the plan, and a plan can be cut down and tried again.
  */
 import { type ChaosInput, type Machine, unreachable } from '../machine/index.js';
+import { type Range, SplitMix64 } from './split-mix.js';
 
 /** What happens when `at` instructions have retired in all. */
 export type Perturbation =
@@ -22,10 +23,6 @@ export type Plan = Iterable<Perturbation>;
 /** Most that two time-stamp counters drift apart: what a system bus takes to tell one processor the other's time. */
 const MOST_SKEW_TICKS = 500;
 
-interface Range {
-  readonly least: number;
-  readonly most: number;
-}
 /** Instructions between two perturbations. Each plan has its own most: some crowd one critical section, some a session. */
 const LEAST_GAP = 20;
 const GAP_OCTAVES: Range = { least: 7, most: 16 };
@@ -53,30 +50,6 @@ export function* randomPlan(seed: bigint, vcpus: number): Generator<Perturbation
       default:
         yield { at, kind: 'hold', vcpu, nanoseconds: random.spread(HOLD_NANOSECONDS) };
     }
-  }
-}
-
-/** Steele, Lea and Flood's generator: small, and the same on every host. */
-class SplitMix64 {
-  constructor(private state: bigint) {}
-
-  private next(): bigint {
-    this.state = BigInt.asUintN(64, this.state + 0x9e37_79b9_7f4a_7c15n);
-    let z = this.state;
-    z = BigInt.asUintN(64, (z ^ (z >> 30n)) * 0xbf58_476d_1ce4_e5b9n);
-    z = BigInt.asUintN(64, (z ^ (z >> 27n)) * 0x94d0_49bb_1331_11ebn);
-    return z ^ (z >> 31n);
-  }
-
-  below(count: number): number {
-    return Number(this.next() % BigInt(count));
-  }
-
-  /** Small numbers as likely as large ones: each octave of the range has the same share. */
-  spread({ least, most }: Range): number {
-    const octaves = 32 - Math.clz32(Math.floor(most / least));
-    const low = least * 2 ** this.below(octaves);
-    return Math.min(most, low + this.below(low));
   }
 }
 

@@ -186,7 +186,7 @@ export class FoldChecker {
 }
 
 /** As `stateDifferences`, for states that are expected to be the same: says nothing but yes or no. */
-function sameData(first: unknown, second: unknown): boolean {
+export function sameData(first: unknown, second: unknown): boolean {
   if (first === second) return true;
   if (!isObject(first) || !isObject(second)) return Object.is(first, second);
   if (isList(first)) return isList(second) && sameItems(first, second);

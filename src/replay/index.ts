@@ -48,6 +48,11 @@ export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
 export { Timeline } from './timeline.js';
+export { type ApartCase, resumeApart } from './torture/apart.js';
+export { type OrderChoice, parseOrders } from './torture/orders.js';
+export { parsePlaces, placesIn, sampled } from './torture/places.js';
+export { Torture, type TortureFailure } from './torture/torture.js';
+export type { WindowSize } from './torture/windows.js';
 export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';
 export type { Change } from './value-watch.js';
 export {

@@ -3,6 +3,8 @@
  * of neighbouring moments share all that did not change between them, and so tell quickly how they differ.
  */
 
+import { PAGE_BYTES, type PhysicalMemory, sPA } from '../machine/index.js';
+
 /** A number of a content on the tape, 0 for zeros; or the content. Equal references mean equal contents. */
 export type PageRef = number | Uint8Array;
 
@@ -54,5 +56,19 @@ export class RamImage {
       if (mine === its) continue;
       for (let page = 0; page < mine.length; page++) if (mine[page] !== its[page]) yield index * STRETCH + page;
     }
+  }
+}
+
+/** As finely as memory marks where decoded instructions stand. */
+const LINE_BYTES = 64;
+
+/** Writes a page, but only where it differs: code beside data stays decoded. */
+export function putPage(memory: PhysicalMemory, page: number, content: Uint8Array): void {
+  const address = page * PAGE_BYTES;
+  const now = memory.window(address, PAGE_BYTES);
+  for (let line = 0; line < PAGE_BYTES; line += LINE_BYTES) {
+    let at = line;
+    while (at < line + LINE_BYTES && now[at] === content[at]) at++;
+    if (at < line + LINE_BYTES) memory.copyIn(sPA(address + line), content.subarray(line, line + LINE_BYTES));
   }
 }

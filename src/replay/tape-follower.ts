@@ -22,7 +22,7 @@ export class FollowingError extends Error {
   override name = 'FollowingError';
   constructor(
     readonly position: Position,
-    what: string,
+    readonly what: string,
   ) {
     super(`at ${formatPosition(position)} ${what}. Replay the tape to see how they differ`);
   }

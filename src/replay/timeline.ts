@@ -8,20 +8,12 @@
  * after it) is none of its places: whoever asks for one gets the last place before it.
  */
 import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../journal/index.js';
-import {
-  type EventSink,
-  FIRST_EPOCH,
-  type Hit,
-  type Machine,
-  PAGE_BYTES,
-  type StopPoints,
-  sPA,
-} from '../machine/index.js';
+import { type EventSink, FIRST_EPOCH, type Hit, type Machine, PAGE_BYTES, type StopPoints } from '../machine/index.js';
 import { ArmedFollower, type Found } from './armed-follower.js';
 import { type Moment, Moments } from './moments.js';
 import { decodePoint } from './point-codec.js';
 import { boundaryBefore } from './position-pattern.js';
-import { type PageRef, RamImage } from './ram-image.js';
+import { type PageRef, putPage, RamImage } from './ram-image.js';
 import { runCost } from './run-cost.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
 import type { WatchedValue } from './watched-value.js';
@@ -137,6 +129,13 @@ export class Timeline {
     const { position } = this;
     if (position.icount !== icount || position.seq !== seq + 1n) return false;
     return this.reader.records(seq).next().value?.event.type === 'cpu.ran';
+  }
+
+  /** @returns the place that it stands at: the first one at or after `to`, or the end. */
+  reach(to: Position): Position {
+    this.search.disarm();
+    finish(this.orBack(this.approach(comparePositions(to, this.end) > 0 ? this.end : to)));
+    return this.position;
   }
 
   /** One step forwards. @returns false at the end. */
@@ -409,21 +408,10 @@ export class Timeline {
     const { memory } = this.machine;
     const changed = new Set<number>(memory.pagesWrittenSince(this.epoch));
     for (const page of this.image.differences(image)) changed.add(page);
-    for (const page of changed) this.put(page * PAGE_BYTES, this.contentOf(image.at(page)));
+    for (const page of changed) putPage(memory, page, this.contentOf(image.at(page)));
     this.image = image;
     this.epoch = memory.newEpoch();
     this.follower.enter(position, point);
-  }
-
-  /** Writes a page, but only where it differs: code beside data stays decoded. */
-  private put(address: number, content: Uint8Array): void {
-    const { memory } = this.machine;
-    const now = memory.window(address, PAGE_BYTES);
-    for (let line = 0; line < PAGE_BYTES; line += LINE_BYTES) {
-      let at = line;
-      while (at < line + LINE_BYTES && now[at] === content[at]) at++;
-      if (at < line + LINE_BYTES) memory.copyIn(sPA(address + line), content.subarray(line, line + LINE_BYTES));
-    }
   }
 
   private contentOf(ref: PageRef): Uint8Array {
@@ -468,8 +456,6 @@ export class Timeline {
 }
 
 const ZEROS = new Uint8Array(PAGE_BYTES);
-/** As finely as memory marks where decoded instructions stand. */
-const LINE_BYTES = 64;
 
 /** The place that far between two, as far as one can tell from outside. */
 function partOfWay(from: Position, to: Position, part: number): Position {

@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 paging selfmod blocks}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 paging selfmod blocks torture}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -65,7 +65,7 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
                 done
                 objects="$objects $work/$name-"*.o
                 ;;
-        nested | nested-timer | exits | paravirt)
+        nested | nested-timer | exits | paravirt | torture)
                 compile "$name-l2.S" "$work/$name-l2.o"
                 objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
                 ;;

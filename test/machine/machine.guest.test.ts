@@ -82,6 +82,7 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['smp.elf', '', 'smp'],
   ['intercepts.elf', '', 'intercepts'],
   ['avic.elf', '', 'avic'],
+  ['torture.elf', '', 'torture'],
   ['pointers.elf', '', 'pointers'],
   ['strings.elf', '', 'strings'],
   ['crypto32.elf', '', 'crypto32'],

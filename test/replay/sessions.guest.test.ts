@@ -17,6 +17,7 @@ const GUESTS = [
   'nested-timer.elf',
   'pic-pit.elf',
   'realmode.elf',
+  'torture.elf',
 ];
 const SESSIONS: readonly (readonly [file: string, options: string, vcpus: number])[] = [
   ...GUESTS.map((file) => [file, '', 1] as const),

@@ -34,9 +34,18 @@ export interface Failure {
   readonly message: string;
 }
 
+/** What another process of ours failed with. */
+export class FailedElsewhere extends Error {
+  override name = 'FailedElsewhere';
+  constructor(readonly failure: Failure) {
+    super(failure.message);
+  }
+}
+
 const BAD_PATH = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'ENAMETOOLONG', 'ELOOP']);
 
 export function failureOf(error: unknown): Failure {
+  if (error instanceof FailedElsewhere) return error.failure;
   if (error instanceof UsageError || error instanceof InputError)
     return { status: Status.USAGE, message: error.message };
   if (error instanceof JournalError)

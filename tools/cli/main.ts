@@ -22,6 +22,7 @@ import { showCommand } from './commands/show.js';
 import { snapshotCommand } from './commands/snapshot.js';
 import { sqlCommand } from './commands/sql.js';
 import { timelineCommand } from './commands/timeline.js';
+import { tortureCommand } from './commands/torture.js';
 import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { whoWroteCommand } from './commands/who-wrote.js';
@@ -46,7 +47,7 @@ function program(): Command {
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
     ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
-    ...[profilesCommand, policiesCommand, laterCommands],
+    ...[tortureCommand, profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

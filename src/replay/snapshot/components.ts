@@ -90,7 +90,7 @@ const MACHINE_COMPONENTS: Readonly<Record<string, MachineComponent>> = {
   'machine.session': {
     read: ({ state: { boot, ended, entropy } }) => ({ boot, ended, entropy }),
     write: ({ state }, fields) => {
-      Object.assign(state, fields);
+      Object.assign(state, structuredClone(fields));
     },
   },
   'machine.run': {
@@ -176,7 +176,7 @@ export class Restoration {
 
   constructor(config: MachineConfig) {
     this.draft = freshPoint(config);
-    this.template = componentsOf(freshPoint(config));
+    this.template = freshComponents(config);
     this.missing = new Set(this.template.keys());
   }
 
@@ -189,7 +189,7 @@ export class Restoration {
     const template = this.template.get(name);
     if (template === undefined) throw new InputError(name, 'this machine has no such component', REMEDY);
     requireShape(template, fields, name);
-    this.write(name, structuredClone(fields));
+    this.write(name, fields);
     this.missing.delete(name);
   }
 
@@ -203,8 +203,8 @@ export class Restoration {
     const { draft } = this;
     const { vcpus, devices, paravirt } = draft.state;
     const [family, member] = name.split('.') as [string, string];
-    if (family === 'device') Object.assign(devices[member as keyof typeof devices], fields);
-    else if (family === 'paravirt') Object.assign(paravirt as object, fields);
+    if (family === 'device') Object.assign(devices[member as keyof typeof devices], structuredClone(fields));
+    else if (family === 'paravirt') Object.assign(paravirt as object, structuredClone(fields));
     else if (family === 'vcpu') writeRegisters(vcpus[Number(member)] as MachineState['vcpus'][number], fields);
     else MACHINE_COMPONENTS[name]?.write(draft, fields);
   }
@@ -212,10 +212,21 @@ export class Restoration {
 
 function writeRegisters(vcpu: MachineState['vcpus'][number], { stored, ...values }: Fields): void {
   for (const [name, value] of Object.entries(values)) vcpu.registers[SLOTS.get(name) as Slot] = value as bigint;
-  if (stored !== undefined) vcpu.msrs = stored as typeof vcpu.msrs;
+  if (stored !== undefined) vcpu.msrs = { ...(stored as typeof vcpu.msrs) };
 }
 
-function freshPoint(config: MachineConfig): Draft {
+interface Fresh {
+  readonly point: MachinePoint;
+  readonly components: Components;
+}
+const freshMachines = new WeakMap<MachineConfig, Fresh>();
+
+/** What a machine that has just been made consists of. */
+export const freshComponents = (config: MachineConfig): Components => freshMachine(config).components;
+
+function freshMachine(config: MachineConfig): Fresh {
+  const known = freshMachines.get(config);
+  if (known !== undefined) return known;
   const { vcpus, ...rest } = initialState(config);
   const state: MachineState = {
     ...rest,
@@ -224,5 +235,10 @@ function freshPoint(config: MachineConfig): Draft {
       msrs,
     })),
   };
-  return { state, retired: 0, unstated: 0, interrupted: undefined, shadow: undefined };
+  const point = { state, retired: 0, unstated: 0, interrupted: undefined, shadow: undefined };
+  const fresh = { point, components: componentsOf(point) };
+  freshMachines.set(config, fresh);
+  return fresh;
 }
+
+const freshPoint = (config: MachineConfig): Draft => structuredClone(freshMachine(config).point) as Draft;

@@ -8,7 +8,8 @@ const U64_END = 1n << 64n;
 const REMEDY = 'Use the vmtape that it is from.';
 
 /**
- * What is not there in a fresh machine (null, an empty list or record) may be anything plain; a number may be absent (null).
+ * What is not there in a fresh machine (null, an empty list or record) may be anything plain; a number may be absent (null),
+ * and so may a record within another: the 8254 has no load between a control word and its count.
  * @param path names the place in errors. @throws InputError where `value` is not such data.
  */
 export function requireShape(template: unknown, value: unknown, path: string): void {
@@ -28,11 +29,15 @@ export function requireShape(template: unknown, value: unknown, path: string): v
   }
 }
 
+function requireMember(template: unknown, value: unknown, path: string): void {
+  if (value !== null || !isRecord(template)) requireShape(template, value, path);
+}
+
 function requireList(template: readonly unknown[], value: unknown, path: string): void {
   if (!Array.isArray(value)) refuse(path, 'a list', value);
   if (template.length === 0) requirePlain(value, path);
   else if (value.length !== template.length) refuse(path, `a list of ${template.length}`, value);
-  for (const [index, item] of template.entries()) requireShape(item, value[index], `${path}.${index}`);
+  for (const [index, item] of template.entries()) requireMember(item, value[index], `${path}.${index}`);
 }
 
 function requireRecord(template: Readonly<Record<string, unknown>>, value: unknown, path: string): void {
@@ -40,7 +45,7 @@ function requireRecord(template: Readonly<Record<string, unknown>>, value: unkno
   const names = Object.keys(template);
   for (const name of names) {
     if (!Object.hasOwn(value, name)) throw new InputError(`${path}.${name}`, 'it is missing', REMEDY);
-    requireShape(template[name], value[name], `${path}.${name}`);
+    requireMember(template[name], value[name], `${path}.${name}`);
   }
   const unknown = Object.keys(value).find((name) => !Object.hasOwn(template, name));
   if (names.length === 0) requirePlain(value, path);
@@ -61,6 +66,13 @@ const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 
 function refuse(path: string, expected: string, value: unknown): never {
-  const found = value === undefined ? 'nothing' : Array.isArray(value) ? `a list of ${value.length}` : typeof value;
+  const found =
+    value === undefined
+      ? 'nothing'
+      : value === null
+        ? 'null'
+        : Array.isArray(value)
+          ? `a list of ${value.length}`
+          : typeof value;
   throw new InputError(path, `${expected} is expected there, and ${found} is there`, REMEDY);
 }

@@ -82,3 +82,21 @@ describe('a session that goes on from a snapshot', () => {
     expect(timeline.position).toEqual(from);
   });
 });
+
+describe('a snapshot of a machine whose guest programs its timer', () => {
+  const picPit = recordGuest('pic-pit.elf').store.read();
+  // Between a control word and its count a channel of the 8254 has no load.
+  const programmed = [...picPit.records()].filter(
+    ({ event }) => event.type === 'pit.programmed' && event.channel === 0,
+  );
+
+  it.each(programmed.slice(0, 3).map(({ position }) => position))(
+    'is read again, after event %o',
+    ({ icount, seq }) => {
+      const timeline = new Timeline(picPit);
+      timeline.reach({ icount, seq: seq + 1n });
+      expect(timeline.machine.state.devices.pit.channels[0]?.load).toBeNull();
+      expect(snapshotAt(timeline, picPit).point).toEqual(timeline.machine.capture());
+    },
+  );
+});
