@@ -10,6 +10,7 @@ export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, type StateDifference, stateDifferences } from './fold.js';
 export { type RecordedGuest, recordedGuests } from './guests.js';
+export { type CoreHead, elfCoreHead } from './interchange/elf-core.js';
 export { goingBackToChange } from './last-change.js';
 export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
 export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
