@@ -16,11 +16,16 @@ export { codeBits, hasParagraphs } from './cpu/mode.js';
 export { slotOfMsr } from './cpu/msr.js';
 export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
+export { isStoredMsr } from './cpu/stored-msrs.js';
 export { xcr0Mask } from './cpu/xstate.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
 export { readCR8 } from './devices/devices.js';
+export { readApicBase } from './devices/local-apic-msr.js';
+export { apicPage, apicWithPage } from './devices/local-apic-page.js';
+export type { LocalApicState } from './devices/local-apic-state.js';
+export { tscDeadline } from './devices/local-apic-timer.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,

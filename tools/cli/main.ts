@@ -7,8 +7,10 @@ import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
 import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
+import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
+import { lintNestedStateCommand } from './commands/lint-nested-state.js';
 import { logCommand } from './commands/log.js';
 import { policiesCommand } from './commands/policies.js';
 import { profilesCommand } from './commands/profiles.js';
@@ -43,7 +45,7 @@ function program(): Command {
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[snapshotCommand, resumeCommand, diffCommand, debugCommand, dapCommand],
+    ...[snapshotCommand, resumeCommand, diffCommand, importCommand, lintNestedStateCommand, debugCommand, dapCommand],
     ...[profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);

@@ -5,12 +5,12 @@
  * Not carried: the selectors of the x87 error pointers, for which the 64-bit form has no room.
  * Source: APM vol.2 §11.5 XSAVE/XRSTOR Instructions, figures 11-9 and 11-10; APM vol.3 appendix E.4.13 Function Dh.
  */
-import { fprSlot, InputError, R, type Registers, type Slot, xmmSlot } from '../../machine/index.js';
+import { fprSlot, InputError, R, REGISTER_NAMES, type Registers, type Slot, xmmSlot } from '../../machine/index.js';
 
 /** FXSAVE's part, which is NT_FPREGSET in a core file. */
 export const FXSAVE_BYTES = 512;
 /** With the header and AVX state. */
-export const XSAVE_BYTES = 832;
+const XSAVE_BYTES = 832;
 
 const FIELDS: readonly (readonly [offset: number, bytes: 1 | 2 | 4 | 8, slot: Slot])[] = [
   [0, 2, R.fcw],
@@ -111,6 +111,23 @@ export function registersOfXsave(area: Uint8Array, components: bigint, name: str
     found.set(next(ymmSlot(number)), take(YMM + 16 * number + 8, AVX));
   }
   return found;
+}
+
+/** By name, for people: control words, ST in stack order, XMM, and the upper halves of YMM. */
+export function xsaveFields(area: Uint8Array): Readonly<Record<string, bigint>> {
+  const view = new DataView(area.buffer, area.byteOffset, area.length);
+  const wide = (offset: number): bigint =>
+    view.getBigUint64(offset, true) | (view.getBigUint64(offset + 8, true) << 64n);
+  const names = new Map(
+    FIELDS.map(([offset, width, slot]) => [REGISTER_NAMES[slot] as string, read(view, offset, width)]),
+  );
+  names.set('fip', view.getBigUint64(FIP, true));
+  names.set('fdp', view.getBigUint64(FDP, true));
+  names.set('xstate_bv', view.getBigUint64(XSTATE_BV, true));
+  for (let number = 0; number < 8; number++) names.set(`st${number}`, wide(ST + 16 * number));
+  for (let number = 0; number < 16; number++) names.set(`xmm${number}`, wide(XMM + 16 * number));
+  for (let number = 0; number < 16; number++) names.set(`ymm${number}High`, wide(YMM + 16 * number));
+  return Object.fromEntries(names);
 }
 
 /** The offset of an error pointer; the selector stands above it. */
