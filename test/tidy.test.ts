@@ -63,6 +63,8 @@ describe('determinism', () => {
 
   it('the machine is synchronous', () => {
     expect(lines(within('src/machine'), /\basync\b|\bawait\b|\bPromise\b/, 'without')).toEqual([]);
+    const elsewhere = within('src/replay').filter((file) => !file.startsWith('src/replay/migration/'));
+    expect(lines(elsewhere, /\basync\b|\bawait\b|\bPromise\b/, 'without')).toEqual([]);
   });
 });
 

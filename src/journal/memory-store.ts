@@ -60,6 +60,15 @@ class MemoryWriter implements JournalWriter {
     return this.tape.chunks.reduce((sum, { raw }) => sum + raw.length, 0);
   }
 
+  get checkpointsInFlight(): number {
+    return 0;
+  }
+
+  historyDigest(): string {
+    this.flush();
+    return new MemoryReader(this.tape).historyDigest(this.end.seq);
+  }
+
   append(stated: StatedEvent): void {
     if (this.encoder.append(stated)) {
       this.flush();

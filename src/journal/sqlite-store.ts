@@ -4,7 +4,7 @@
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import type { CheckpointInput } from './checkpoint.js';
 import { type Chunk, ChunkEncoder } from './chunk.js';
-import { contentDigest } from './digest.js';
+import { contentDigest, toHex } from './digest.js';
 import { TapeInputError } from './errors.js';
 import type { Position } from './record.js';
 import { requireFile, requireNoFile } from './sqlite-errors.js';
@@ -110,6 +110,15 @@ class InThreadWriter implements JournalWriter {
 
   get tapeBytes(): number {
     return this.tape.bytes;
+  }
+
+  get checkpointsInFlight(): number {
+    return 0;
+  }
+
+  historyDigest(): string {
+    this.flush();
+    return toHex(this.tape.history);
   }
 
   append(stated: StatedEvent): void {

@@ -116,6 +116,10 @@ export interface JournalWriter {
   readonly storedTo: Position;
   /** Bytes of the tape so far, as far as the caller's thread knows. */
   readonly tapeBytes: number;
+  /** Checkpoints that were put and are not in the writer's hands yet: how long a `flush` would take. */
+  readonly checkpointsInFlight: number;
+  /** Flushes. @returns `JournalReader.historyDigest` of all that is on the tape. */
+  historyDigest(): string;
   /** Appends one event. It is on the tape at the latest when the group commits: after a second, or at `flush`. */
   append(stated: StatedEvent): void;
   /** Keeps a digest of the state at the boundary reached, or at the origin amid a run. */

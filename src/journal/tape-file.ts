@@ -116,6 +116,11 @@ export class TapeFile {
     return this.stored;
   }
 
+  /** The link of the hash chain for the last chunk that was put. */
+  get history(): Uint8Array {
+    return this.progress.chunk_chain;
+  }
+
   get bytes(): number {
     const [count, size] = ['page_count', 'page_size'].map((name) => this.database.pragma(name, { simple: true }));
     return (count as number) * (size as number);

@@ -9,7 +9,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from '
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import type { CheckpointInput } from './checkpoint.js';
 import { CHUNK_BYTES, type Chunk, ChunkEncoder } from './chunk.js';
-import { contentDigest } from './digest.js';
+import { contentDigest, toHex } from './digest.js';
 import { TapeWriteError } from './errors.js';
 import type { Position } from './record.js';
 import type { JournalWriter } from './store.js';
@@ -45,6 +45,7 @@ export class ThreadedWriter implements JournalWriter {
   private checkpoints = 0;
   private stored: Position;
   private bytes = 0;
+  private history: Uint8Array = new Uint8Array(0);
   private failure: TapeWriteError | undefined;
   private closed = false;
 
@@ -82,6 +83,15 @@ export class ThreadedWriter implements JournalWriter {
     return this.bytes;
   }
 
+  get checkpointsInFlight(): number {
+    return this.checkpoints - Atomics.load(this.control, Control.CHECKPOINTS);
+  }
+
+  historyDigest(): string {
+    this.flush();
+    return toHex(this.history);
+  }
+
   append(stated: StatedEvent): void {
     this.requireWorking();
     const full = this.encoder.append(stated);
@@ -104,7 +114,7 @@ export class ThreadedWriter implements JournalWriter {
       contents.buffer as ArrayBuffer,
       state.buffer as ArrayBuffer,
     ]);
-    this.waitUntil(() => this.checkpoints - Atomics.load(this.control, Control.CHECKPOINTS) <= CHECKPOINTS_IN_FLIGHT);
+    this.waitUntil(() => this.checkpointsInFlight <= CHECKPOINTS_IN_FLIGHT);
   }
 
   putBlob(content: Uint8Array): string {
@@ -215,6 +225,7 @@ export class ThreadedWriter implements JournalWriter {
       } else {
         this.stored = message.storedTo;
         this.bytes = message.tapeBytes;
+        this.history = message.history;
       }
     }
   }

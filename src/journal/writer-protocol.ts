@@ -57,5 +57,6 @@ export type ToWriter =
   | { readonly type: 'end'; readonly complete: boolean };
 
 export type FromWriter =
-  | { readonly type: 'stored'; readonly storedTo: Position; readonly tapeBytes: number }
+  /** `history` is that of everything up to there. */
+  | { readonly type: 'stored'; readonly storedTo: Position; readonly tapeBytes: number; readonly history: Uint8Array }
   | { readonly type: 'failed'; readonly problem: string; readonly remedy: string };

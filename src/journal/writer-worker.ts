@@ -52,7 +52,7 @@ class Writer {
         announce();
         break;
       case 'flush':
-        this.commit();
+        this.commit(true);
         answer();
         break;
       case 'end':
@@ -84,12 +84,13 @@ class Writer {
     this.tick();
   }
 
-  private commit(): void {
+  /** @param tells even when nothing is new. */
+  private commit(tells = false): void {
     this.putGrowing();
     const before = this.tape.storedTo.seq;
     this.tape.commit();
-    const { storedTo, bytes } = this.tape;
-    if (storedTo.seq !== before) post({ type: 'stored', storedTo, tapeBytes: bytes });
+    const { storedTo, bytes, history } = this.tape;
+    if (tells || storedTo.seq !== before) post({ type: 'stored', storedTo, tapeBytes: bytes, history });
   }
 
   /** Puts the chunk that grows as it is now. */

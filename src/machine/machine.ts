@@ -63,7 +63,7 @@ import { checkHostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type BootImage, Restart, type RestartHost } from './restart.js';
-import { type Hit, type StopPoints, StopWatch } from './stop-points.js';
+import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
@@ -98,7 +98,7 @@ export class Machine implements ProcessorHost, RestartHost {
   private interrupted: number | undefined;
   private pausing = false;
   private stopWatch: StopWatch | undefined;
-  /** Nothing has happened since `run` was called: it does not stop where it starts. */
+  /** The next instruction is not stopped before: whoever runs has just stopped there. */
   private setsOut = false;
 
   /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
@@ -148,7 +148,7 @@ export class Machine implements ProcessorHost, RestartHost {
   }
 
   /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. @param tier from now on. */
-  watch(watcher: ExecutionWatcher, tier: Tier = this.tier): void {
+  watch(watcher: ExecutionWatcher | undefined, tier: Tier = this.tier): void {
     this.processor.watcher = watcher;
     this.tier = tier;
   }
@@ -248,37 +248,37 @@ export class Machine implements ProcessorHost, RestartHost {
   /** As `advance`, but where it comes back shows in no event: a pending run goes on. */
   run(limit: InstructionCount): AdvanceStop {
     this.pausing = false;
-    this.setsOut = true;
     return this.loop(limit, false);
   }
 
-  /** As `run`, but comes back as soon as `limit` instructions have retired: before what is due there. */
+  /** As `run`, but comes back before what is due where it stops: at the limit, or when it is paused. */
   runUpTo(limit: InstructionCount): AdvanceStop {
     this.pausing = false;
-    this.setsOut = true;
     return this.loop(limit, true);
   }
 
-  /** Where `run` comes back with 'paused' from now on; `hit` then says at which. */
+  /** Where `run` comes back from now on; `takeHits` then says at which. */
   stopAt(points: StopPoints): void {
     const kept = this.stopWatch?.watchesCode === true;
     this.stopWatch?.release();
-    const { code, writes } = points;
-    this.stopWatch =
-      code.size + writes.length === 0 ? undefined : new StopWatch(points, this.memory, () => this.pause());
-    if (kept || code.size > 0) this.engine.keepFrom(this.stopWatch?.offsets ?? new Set());
+    this.stopWatch = isNothing(points) ? undefined : new StopWatch(points, this.memory, () => this.pause());
+    if (kept || points.code.size > 0) this.engine.keepFrom(this.stopWatch?.offsets ?? new Set());
+    this.setsOut = false;
   }
 
-  /** The stop point at which the last `run` came back, if it was one. */
-  takeHit(): Hit | undefined {
-    const hit = this.stopWatch?.hit;
-    if (this.stopWatch !== undefined) this.stopWatch.hit = undefined;
-    return hit;
+  /** The next `run` does not stop before the instruction at which it starts. */
+  setOut(): void {
+    this.setsOut = true;
+  }
+
+  takeHits(): readonly Hit[] {
+    return this.stopWatch?.takeHits() ?? NO_HITS;
   }
 
   /** From within the sink: `run` comes back as soon as what it is about is done, at a place that `capture` can hold. */
   pause(): void {
     this.pausing = true;
+    this.engine.leave();
   }
 
   /** Takes what runs, RAM apart. The machine must be between two calls of `run` or `advance`. */
@@ -300,6 +300,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.deadline = undefined;
     this.release = undefined;
     this.request = null;
+    this.setsOut = false;
     this.interrupted = point.interrupted;
     this.paravirt?.restored();
   }
@@ -310,7 +311,7 @@ export class Machine implements ProcessorHost, RestartHost {
     for (;;) {
       if (this.request !== null) this.grantRequest(this.request);
       if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
-      if (early && this.instructions >= limit && this.state.ended === null) return 'limit';
+      if (early && (this.pausing || this.instructions >= limit) && this.state.ended === null) return 'limit';
       const deadline = this.runDeadlines();
       if (this.request !== null) continue;
       if (this.state.ended !== null) return 'ended';
@@ -447,6 +448,7 @@ export class Machine implements ProcessorHost, RestartHost {
   private step(known: DecodedInstruction | undefined): void {
     if (this.stopWatch?.watchesCode === true && !this.setsOut && this.stopWatch.stopsBefore(this.nextInstruction)) {
       this.pausing = true;
+      this.setsOut = true;
       return;
     }
     this.setsOut = false;

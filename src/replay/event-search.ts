@@ -3,7 +3,7 @@
  */
 import type { JournalReader, JournalRecord } from '../journal/index.js';
 import type { MachineEvent } from '../machine/index.js';
-import type { Work } from './timeline.js';
+import type { Work } from './work.js';
 
 export type EventTest = (event: MachineEvent, record: JournalRecord) => boolean;
 

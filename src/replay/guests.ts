@@ -5,7 +5,7 @@
 import type { JournalReader } from '../journal/index.js';
 import { decodeVmcbDelta, VMCB, vmcbWord } from '../machine/index.js';
 import { decodePoint } from './point-codec.js';
-import type { Work } from './timeline.js';
+import type { Work } from './work.js';
 
 export interface RecordedGuest {
   /** sPA of the VMCB. */

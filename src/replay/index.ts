@@ -1,6 +1,8 @@
 /**
  * The front door of replay: what other folders may use.
  */
+
+export type { Found } from './armed-follower.js';
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
@@ -23,15 +25,26 @@ export {
 } from './interchange/kvm-structs.js';
 export { lintNestedState, type NestedLint } from './interchange/lint-nested-state.js';
 export { goingBackToChange } from './last-change.js';
-export { LiveSession, type ScheduledInput, type SessionOptions } from './live-session.js';
+export {
+  LiveSession,
+  type ScheduledInput,
+  type SessionOptions,
+  type SessionStatus,
+  sha256Hex,
+} from './live-session.js';
+export { type Arrival, IncomingMigration, type Terms } from './migration/destination.js';
+export { ProtocolError } from './migration/messages.js';
+export { type Channel, Peer, PeerGone, Refused } from './migration/peer.js';
+export { DEFAULT_SETTINGS, OutgoingMigration } from './migration/source.js';
 export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions, type TapeOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { runCost } from './run-cost.js';
+export { describeSession } from './session.js';
 export { COMPONENT_FORMATS } from './snapshot/component-formats.js';
 export { componentFields } from './snapshot/components.js';
 export { withProfile } from './snapshot/other-profile.js';
-export { type RamContents, type Snapshot, takeSnapshot } from './snapshot/snapshot.js';
+export { type RamContents, type Snapshot, snapshotWithoutRam, takeSnapshot } from './snapshot/snapshot.js';
 export {
   decodeSnapshot,
   decodeSnapshotHeader,
@@ -42,7 +55,18 @@ export {
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
-export { Cancelled, type Control, finish, Timeline, type Work } from './timeline.js';
+export { Timeline } from './timeline.js';
 export { type MemoryWrite, type TracedInstruction, Tracer, type TraceStep } from './tracer.js';
+export type { Change } from './value-watch.js';
+export {
+  deviceValue,
+  partOf,
+  ramValue,
+  registerValue,
+  storedMsrValue,
+  WATCHED_DEVICES,
+  type WatchedValue,
+} from './watched-value.js';
 export { lastWriter, type WriteStep } from './who-wrote.js';
+export { Cancelled, type Control, finish, type Work } from './work.js';
 export { covers, indexWrites } from './write-index.js';

@@ -92,6 +92,11 @@ export class LiveSession {
     return new LiveSession(machine, session, options);
   }
 
+  /** Goes on with a machine that stands between two steps. */
+  static adopt(machine: Machine, session: SessionConfig, options: HostOptions): LiveSession {
+    return new LiveSession(machine, session, options);
+  }
+
   /** Queues bytes for the serial port. */
   feed(data: Uint8Array): void {
     const queue = new Uint8Array(this.queue.length + data.length);
@@ -111,8 +116,8 @@ export class LiveSession {
   }
 
   /** Bytes that wait for room in the receiver. */
-  get queuedBytes(): number {
-    return this.queue.length;
+  get queuedInput(): Uint8Array {
+    return this.queue;
   }
 
   /** Runs to the end of the slice, or to `limit` instructions in all. */

@@ -9,7 +9,8 @@ import { type EventSink, invariant, type Machine, type StatedEvent } from '../ma
 import type { Perturbation } from './chaos.js';
 import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
-import { describeSession } from './session.js';
+import type { Arrival } from './migration/destination.js';
+import { describeSession, type SessionConfig } from './session.js';
 import type { Snapshot } from './snapshot/snapshot.js';
 import { digestsWithoutRam } from './state-digest.js';
 
@@ -63,12 +64,32 @@ export class Recorder {
     return new Recorder(store, (sink) => LiveSession.resume(snapshot, options, sink), image?.bytes, origin, options);
   }
 
+  /** Goes on with a machine that has come from elsewhere, on a tape that begins there; as `resume`. */
+  static adopt(
+    store: JournalStore,
+    arrival: Arrival,
+    redirect: (sink: EventSink) => void,
+    options: TapeOptions,
+  ): Recorder {
+    const { machine, session, snapshot, input } = arrival;
+    const { position, parent, point, image } = snapshot;
+    const begin: Beginning = (sink) => {
+      redirect(sink);
+      const live = LiveSession.adopt(machine, session, {});
+      live.feed(input);
+      return live;
+    };
+    const origin = { position, unstated: point.unstated, parent };
+    return new Recorder(store, begin, image?.bytes, origin, options, false);
+  }
+
   private constructor(
     store: JournalStore,
     begin: Beginning,
     image: Uint8Array | undefined,
     private readonly origin: TapeOrigin | undefined,
     private readonly options: TapeOptions,
+    waitsForOrigin = true,
   ) {
     const { vmtapeVersion, checkpointEvery, observe } = options;
     // The image may be refused: until it is not, there is no tape, and what the machine states waits.
@@ -89,7 +110,7 @@ export class Recorder {
       }
       if (origin !== undefined) {
         this.checkpoint(origin.position);
-        this.writer.flush();
+        if (waitsForOrigin) this.writer.flush();
       }
       for (const stated of waiting) append(stated);
     } catch (error) {
@@ -132,9 +153,25 @@ export class Recorder {
     return this.live.perturbations;
   }
 
+  get session(): SessionConfig {
+    return this.live.session;
+  }
+
   /** Bytes that wait for room in the receiver. */
-  get queuedBytes(): number {
-    return this.live.queuedBytes;
+  get queuedInput(): Uint8Array {
+    return this.live.queuedInput;
+  }
+
+  /** `historyDigest` of the tape so far, all of which is stored then. */
+  historyDigest(): string {
+    return this.writer.historyDigest();
+  }
+
+  /** Stores all that there is, unless a checkpoint would hold that up. @returns whether it did. */
+  storesNow(): boolean {
+    if (this.writer.checkpointsInFlight > 0) return false;
+    this.writer.flush();
+    return true;
   }
 
   /**

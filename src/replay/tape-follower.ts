@@ -86,11 +86,11 @@ export class TapeFollower {
   /**
    * Runs until so many instructions have retired, before what is due there, or until the step that states so many events is
    * done; or to the end of a slice, or a stop point. Call again to go on.
-   * @returns the stop point.
+   * @returns the stop points that it came to.
    */
-  run({ icount, seq }: Target): Hit | undefined {
+  run({ icount, seq }: Target): readonly Hit[] {
     const retired: number = this.machine.retired;
-    if (this.feedDueInput()) return this.machine.takeHit();
+    if (this.feedDueInput()) return this.machine.takeHits();
     const slice = sliceEnd(this.session, retired);
     const places = [icount, this.reader.end.icount, this.cursor.inputUpTo(BigInt(slice))?.position.icount];
     // Where the tape has more to say of this very instruction, it is said step by step.
@@ -101,8 +101,8 @@ export class TapeFollower {
   }
 
   /** Does one step: an instruction, or what stands between two: an input, an exception, an interrupt, a deadline. */
-  step(): Hit | undefined {
-    if (this.feedDueInput()) return this.machine.takeHit();
+  step(): readonly Hit[] {
+    if (this.feedDueInput()) return this.machine.takeHits();
     this.stepping = true;
     try {
       return this.advance(this.machine.retired + 1);
@@ -111,7 +111,7 @@ export class TapeFollower {
     }
   }
 
-  private advance(target: number): Hit | undefined {
+  private advance(target: number): readonly Hit[] {
     const { machine, session } = this;
     const before = machine.retired;
     const stop = machine.runUpTo(instructionCount(target));
@@ -120,7 +120,7 @@ export class TapeFollower {
     if (stop === 'idle') this.idle();
     if (stop === 'ended' && this.position.seq < this.reader.end.seq)
       this.refuse('the machine has ended, and the tape goes on');
-    return machine.takeHit();
+    return machine.takeHits();
   }
 
   /** Every vCPU waits: for an input, or for good. */

@@ -13,47 +13,34 @@ import {
   FIRST_EPOCH,
   type Hit,
   type Machine,
-  NO_STOP_POINTS,
   PAGE_BYTES,
   type StopPoints,
   sPA,
 } from '../machine/index.js';
+import { ArmedFollower, type Found } from './armed-follower.js';
 import { type Moment, Moments } from './moments.js';
 import { decodePoint } from './point-codec.js';
+import { boundaryBefore } from './position-pattern.js';
 import { type PageRef, RamImage } from './ram-image.js';
 import { runCost } from './run-cost.js';
 import { PastEnd, TapeFollower } from './tape-follower.js';
+import type { WatchedValue } from './watched-value.js';
+import { Cancelled, type Control, finish, type Work } from './work.js';
 
 /** Nanoseconds of running below which moments are not worth their place. */
 const DENSEST = 100_000;
 /** Moments on a long way, where the tape has no checkpoints. */
 const SPARSEST = 200_000_000;
 
-/** What long work says and hears. */
-export interface Control {
-  /** Called every few milliseconds. @returns true to give up. */
-  readonly tick?: (at: Position) => boolean;
-}
+/** Nanoseconds of running that are worth looking for another way. */
+const WORTH_SKIPPING = 5_000_000;
 
-/**
- * Long work, in pieces of a few milliseconds: after each it says how far it is. Whoever drives it may throw `Cancelled` into
- * it, and drive it on to the end, which is where it began; or leave a run forwards where it is, by `return`. Nothing else may
- * be done with the timeline in between.
- */
-export type Work<Result> = Generator<Position, Result, void>;
-
-/** Thrown when `Control.tick` gives up; the timeline stands where it was before. */
-export class Cancelled extends Error {
-  override name = 'Cancelled';
-}
-
-export interface HitPlace {
+export interface HitPlace extends Found {
   readonly position: Position;
-  readonly hit: Hit;
 }
 
 export type Stop =
-  | { readonly kind: 'hit'; readonly hit: Hit }
+  | ({ readonly kind: 'hit' } & Found)
   /** The end of the tape, or backwards its start. */
   | { readonly kind: 'end' };
 
@@ -64,15 +51,14 @@ export class Timeline {
   private image: RamImage;
   private epoch = FIRST_EPOCH;
   private last: Position | undefined;
-  private points: StopPoints = NO_STOP_POINTS;
-  private accepts: (hit: Hit) => boolean = () => true;
-  private armed = false;
-  /** Stretches of the tape without a hit of `points`, between moments. */
+  private readonly search: ArmedFollower;
+  /** Stretches of the tape without a hit of what is looked for, between moments. */
   private readonly searched = new Set<string>();
 
   /** Stands at the start. @throws InputError when this vmtape cannot make the machine of the tape. */
   constructor(private readonly reader: JournalReader) {
     this.follower = new TapeFollower(reader);
+    this.search = new ArmedFollower(this.follower, reader);
     const origin = reader.origin();
     this.image = origin ? RamImage.of(origin.pages) : RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
     if (origin !== undefined) this.epoch = this.machine.memory.newEpoch();
@@ -89,6 +75,11 @@ export class Timeline {
     return this.follower.position;
   }
 
+  /** The first place of the tape. */
+  get start(): Position {
+    return this.reader.start;
+  }
+
   /** The last place of the tape. */
   get end(): Position {
     this.last ??= this.reader.state === 'complete' ? this.reader.end : this.lastPlace();
@@ -101,7 +92,7 @@ export class Timeline {
 
   /** Tells of every event of the way from now on, also of those that were told before. */
   observe(sink: EventSink): void {
-    this.follower.observe = sink;
+    this.search.observe(sink);
   }
 
   // Going somewhere
@@ -113,7 +104,7 @@ export class Timeline {
 
   /** `seek` as work. */
   *seeking(to: Position): Work<Position> {
-    this.disarm();
+    this.search.disarm();
     const target = comparePositions(to, this.end) > 0 ? this.end : to;
     return yield* this.orBack(this.settleAt(target));
   }
@@ -134,7 +125,7 @@ export class Timeline {
 
   /** `seekInstruction` as work. */
   *seekingInstruction(icount: bigint): Work<Position> {
-    this.disarm();
+    this.search.disarm();
     // No more than a lower bound for the number of events.
     const target = { icount, seq: this.reader.chunkAtIcount(icount)?.start.seq ?? 0n };
     yield* this.orBack(this.approach(comparePositions(target, this.end) > 0 ? this.end : target));
@@ -151,7 +142,7 @@ export class Timeline {
   /** One step forwards. @returns false at the end. */
   step(): boolean {
     if (comparePositions(this.position, this.end) >= 0) return false;
-    this.disarm();
+    this.search.disarm();
     this.follower.step();
     return true;
   }
@@ -164,7 +155,7 @@ export class Timeline {
   /** `stepBack` as work. */
   *steppingBack(): Work<boolean> {
     if (comparePositions(this.position, this.reader.start) <= 0) return false;
-    this.disarm();
+    this.search.disarm();
     yield* this.orBack(this.goBack());
     return true;
   }
@@ -176,14 +167,9 @@ export class Timeline {
 
   // Going on until something happens
 
-  /**
-   * What `runForward` and `runBackward` stop at.
-   * @param accepts says of each hit, with the machine where it is, whether it is one.
-   */
-  stopAt(points: StopPoints, accepts: (hit: Hit) => boolean = () => true): void {
-    this.points = points;
-    this.accepts = accepts;
-    this.disarm();
+  /** What `runForward` and `runBackward` stop at (`Stops`). */
+  stopAt(points: StopPoints, values: readonly WatchedValue[] = [], accepts: (hit: Hit) => boolean = () => true): void {
+    this.search.lookFor({ points, values, accepts });
     this.searched.clear();
   }
 
@@ -192,20 +178,51 @@ export class Timeline {
     return finish(this.runningForward(to), control);
   }
 
-  /** `runForward` as work. */
+  /** `runForward` as work. @param to amid a step is the place before that step. */
   *runningForward(to: Position = this.end): Work<Stop> {
     return yield* this.orBack(this.findForward(to));
   }
 
   private *findForward(to: Position): Work<Stop> {
-    this.arm();
-    while (comparePositions(this.position, to) < 0) {
+    let checked = this.position.seq;
+    this.search.arm();
+    this.machine.setOut();
+    while (!this.isAtOrPast(to)) {
       yield this.position;
-      const hit = this.follower.run(to);
+      if (this.search.onlyEventsHit && this.position.seq >= checked) checked = yield* this.skipTowards(to);
+      this.search.arm();
+      const found = this.search.run(to);
       this.keepOnTheWay();
-      if (hit !== undefined && this.accepts(hit)) return { kind: 'hit', hit };
+      if (found !== undefined && !this.isPast(to)) return { kind: 'hit', ...found };
+    }
+    if (this.isPast(to)) {
+      this.search.disarm();
+      yield* this.settleAt(to);
     }
     return { kind: 'end' };
+  }
+
+  private isAtOrPast(to: Position): boolean {
+    const { icount, seq } = this.position;
+    if (comparePositions(this.position, to) >= 0) return true;
+    // What ran until here is stated by the step that follows; at the end of the tape by none.
+    const isAt = icount === to.icount && seq + 1n === to.seq && this.machine.hasPendingRun;
+    return isAt && comparePositions(to, this.end) < 0;
+  }
+
+  private isPast(to: Position): boolean {
+    return comparePositions(this.position, to) > 0 && !this.endsRunAt(to);
+  }
+
+  /** Goes ahead to before the next event that may be a hit, where that is far. @returns the number of that event. */
+  private *skipTowards(to: Position): Work<bigint> {
+    const next = yield* this.search.nextSuspect(this.position, to);
+    const place = next === undefined ? to : boundaryBefore(next);
+    if (runCost(this.position, place) > WORTH_SKIPPING) {
+      this.search.disarm();
+      yield* this.settleAt(place);
+    }
+    return (next?.position.seq ?? to.seq) + 1n;
   }
 
   /** Goes back to the last stop point before this place, or to the start. */
@@ -213,59 +230,66 @@ export class Timeline {
     return finish(this.runningBackward(), control);
   }
 
-  /** `runBackward` as work. @param from where to stop when there was no stop point after it. */
-  *runningBackward(from: Position = this.reader.start): Work<Stop> {
-    return yield* this.orBack(this.findBackward(from));
+  /**
+   * `runBackward` as work. @param from where to stop when there was no stop point after it.
+   * @param inclusive whether an access or a change counts that the last step before this place made.
+   */
+  *runningBackward(from: Position = this.reader.start, inclusive = false): Work<Stop> {
+    return yield* this.orBack(this.findBackward(from, inclusive));
   }
 
-  private *findBackward(first: Position): Work<Stop> {
+  private *findBackward(first: Position, inclusive: boolean): Work<Stop> {
     let to = this.position;
+    let includesEnd = inclusive;
     while (comparePositions(to, first) > 0) {
       const from = this.moments.before(to);
-      const found = yield* this.lastHit(from, to);
+      const found = yield* this.lastHit(from, to, includesEnd);
       if (found !== undefined && comparePositions(found.position, first) > 0) {
-        this.disarm();
+        this.search.disarm();
         yield* this.approach(found.position);
-        return { kind: 'hit', hit: found.hit };
+        return { kind: 'hit', hits: found.hits, changes: found.changes };
       }
       to = from;
+      includesEnd = true;
     }
-    this.disarm();
+    this.search.disarm();
     yield* this.settleAt(first);
     return { kind: 'end' };
   }
 
   /**
-   * The last stop point in a stretch, of which `from` is a place; its end is included when `inclusive`. The timeline stands
-   * somewhere in it then.
+   * The last stop point in a stretch, of which `from` is a place; the timeline stands somewhere in it then.
+   * @param inclusive whether an access or a change counts that ends there.
    */
   *lastHit(from: Position, to: Position, inclusive = false): Work<HitPlace | undefined> {
     const stretch = `${formatPosition(from)}-${formatPosition(to)}${inclusive}`;
     if (this.searched.has(stretch)) return undefined;
-    this.disarm();
-    yield* this.approach(from);
-    this.arm();
+    this.search.disarm();
+    const start = this.search.onlyEventsHit ? yield* this.firstSuspicion(from, to) : from;
+    if (start !== undefined) {
+      yield* this.settleAt(start);
+      this.search.arm();
+    }
     let last: HitPlace | undefined;
-    while (comparePositions(this.position, to) < 0) {
+    while (start !== undefined && comparePositions(this.position, to) < 0) {
       yield this.position;
-      const hit = this.follower.run(to);
+      const found = this.search.run(to);
       this.keepOnTheWay();
       const order = comparePositions(this.position, to);
-      const counts = order < 0 || (inclusive && order === 0);
-      if (hit !== undefined && counts && this.accepts(hit)) last = { position: this.position, hit };
+      const isBreakpoint = found?.hits[0]?.kind === 'code';
+      const counts = order < 0 || (inclusive && order === 0 && !isBreakpoint);
+      if (found !== undefined && counts) last = { position: this.position, ...found };
     }
     if (last === undefined) this.searched.add(stretch);
     return last;
   }
 
-  private arm(): void {
-    if (!this.armed) this.machine.stopAt(this.points);
-    this.armed = true;
-  }
-
-  private disarm(): void {
-    if (this.armed) this.machine.stopAt(NO_STOP_POINTS);
-    this.armed = false;
+  /** Where in a stretch to begin looking; undefined when no event of it may be a hit. */
+  private *firstSuspicion(from: Position, to: Position): Work<Position | undefined> {
+    const suspect = yield* this.search.nextSuspect(from, to);
+    if (suspect === undefined) return undefined;
+    const place = boundaryBefore(suspect);
+    return comparePositions(place, from) > 0 ? place : from;
   }
 
   // The way
@@ -436,23 +460,11 @@ export class Timeline {
       return yield* work;
     } catch (error) {
       if (!(error instanceof Cancelled)) throw error;
-      this.disarm();
+      this.search.disarm();
       yield* this.approach(position);
       throw error;
     }
   }
-}
-
-/** Does work in one go. @throws Cancelled when `tick` gives up, once all is as before. */
-export function finish<Result>(work: Work<Result>, { tick }: Control = {}): Result {
-  let next = work.next();
-  let asks = tick !== undefined;
-  while (next.done !== true) {
-    const givesUp = asks && tick?.(next.value) === true;
-    if (givesUp) asks = false;
-    next = givesUp ? work.throw(new Cancelled('the search was given up')) : work.next();
-  }
-  return next.value;
 }
 
 const ZEROS = new Uint8Array(PAGE_BYTES);

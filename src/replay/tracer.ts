@@ -4,7 +4,7 @@
  * is compared with the tape's.
  *
  * Memory writes are all that happen to RAM, in order: stores, accessed and dirty bits, VMCBs, what L0 tells the guest. Those
- * of an event's delivery stand with the event. The boot image, which an input brings, is not told byte by byte.
+ * of an event's delivery stand with the event, and so does the image with the event that loads it.
  */
 import type { JournalReader, Position } from '../journal/index.js';
 import {
@@ -12,15 +12,16 @@ import {
   type ExecutionWatcher,
   type Level,
   type Machine,
+  type MemoryWatcher,
   R,
   REGISTER_NAMES,
   type Slot,
   type StatedEvent,
-  type StoreWatcher,
   sPA,
 } from '../machine/index.js';
 import { instructionText } from './disassemble.js';
-import { type Control, Timeline } from './timeline.js';
+import { Timeline } from './timeline.js';
+import type { Control } from './work.js';
 
 export interface MemoryWrite {
   /** Undefined for what the processor writes without paging: page tables, VMCBs. */
@@ -71,7 +72,7 @@ interface Begun {
   readonly rip: bigint;
 }
 
-export class Tracer implements ExecutionWatcher, StoreWatcher {
+export class Tracer implements ExecutionWatcher, MemoryWatcher {
   private readonly timeline: Timeline;
   private readonly before = new BigUint64Array(REGISTER_NAMES.length);
   private begun: Begun | undefined;
@@ -96,7 +97,7 @@ export class Tracer implements ExecutionWatcher, StoreWatcher {
     this.timeline.seek(this.from, control);
     this.timeline.observe((stated) => this.observed(stated));
     this.machine.watch(this, 'evaluator');
-    this.machine.memory.watcher = this;
+    this.machine.memory.watch(this);
   }
 
   /**
@@ -136,7 +137,11 @@ export class Tracer implements ExecutionWatcher, StoreWatcher {
     this.instruction(undefined);
   }
 
-  // StoreWatcher
+  // MemoryWatcher: the evaluator executes everything, and tells of all pages
+
+  readonly writtenPages: ReadonlySet<number> = new Set();
+  readonly readPages: ReadonlySet<number> = new Set();
+  loaded(): void {}
 
   stored(address: number, length: number, linear: bigint | undefined): void {
     const bytes = this.machine.memory.window(sPA(address), length).slice();

@@ -3,8 +3,9 @@
  * hold it; the last of them is run with the ranges watched, then the one before, until one has it. Registers: `last-change.ts`.
  */
 import { comparePositions, type Position, type WriteStretch } from '../journal/index.js';
-import { PAGE_BYTES, type WatchedRange } from '../machine/index.js';
-import { type Control, finish, type Timeline } from './timeline.js';
+import { NO_STOP_POINTS, PAGE_BYTES, type WatchedRange } from '../machine/index.js';
+import type { Timeline } from './timeline.js';
+import { type Control, finish } from './work.js';
 
 /** A step, by the places before and after it. */
 export interface WriteStep {
@@ -23,7 +24,7 @@ export function lastWriter(
   limit: Position,
   control: Control = {},
 ): WriteStep | undefined {
-  timeline.stopAt({ code: new Set(), writes: ranges });
+  timeline.stopAt({ ...NO_STOP_POINTS, writes: ranges });
   try {
     for (let at = index.length - 1; at >= 0; at--) {
       const { start, end, pages } = index[at] as WriteStretch;
@@ -37,7 +38,7 @@ export function lastWriter(
     }
     return undefined;
   } finally {
-    timeline.stopAt({ code: new Set(), writes: [] });
+    timeline.stopAt(NO_STOP_POINTS);
   }
 }
 

@@ -1,7 +1,7 @@
 /** A recording entered anywhere and gone through in both directions, held against plain replays and plain searches. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { comparePositions, formatPosition, memoryStore, type Position, START } from '../../src/journal/index.js';
-import { DEFAULT_CONFIG, R, type StopPoints } from '../../src/machine/index.js';
+import { DEFAULT_CONFIG, NO_STOP_POINTS, R, type StopPoints } from '../../src/machine/index.js';
 import { Cancelled, Replayer, stateDigests, Timeline } from '../../src/replay/index.js';
 import { MEBIBYTE, type RecordedHow, type RecordedSession, recordGuest } from '../support/sessions.js';
 
@@ -123,7 +123,7 @@ describe('a search', () => {
     const to = timeline.seekInstruction(401_500n);
     const expected = hitsByStepping(timeline, rip, from, to);
     expect(expected.length).toBeGreaterThan(0);
-    timeline.stopAt({ code: new Set([rip]), writes: [] });
+    timeline.stopAt({ ...NO_STOP_POINTS, code: new Set([rip]) });
     timeline.seek(from);
     const forwards: string[] = [];
     while (timeline.runForward({}, to).kind === 'hit') forwards.push(formatPosition(timeline.position));
@@ -144,10 +144,10 @@ describe('a search', () => {
     const range = { address: stack - 8, length: 8 };
     const read = () => Buffer.from(timeline.machine.memory.window(range.address, range.length)).toString('hex');
     const value = read();
-    const points: StopPoints = { code: new Set(), writes: [range] };
+    const points: StopPoints = { ...NO_STOP_POINTS, writes: [range] };
     timeline.stopAt(points);
     const stop = timeline.runBackward();
-    expect(stop).toEqual({ kind: 'hit', hit: { kind: 'write', range } });
+    expect(stop).toEqual({ kind: 'hit', hits: [{ kind: 'write', range }], changes: [] });
     const found = timeline.position;
     expect(read()).toBe(value);
     // No step from there on writes to it.
@@ -163,7 +163,7 @@ describe('a search', () => {
 
   it('that finds nothing ends at the start, and knows so the next time', () => {
     const timeline = new Timeline(session().store.read());
-    timeline.stopAt({ code: new Set([0xdead_beef_0000n]), writes: [] });
+    timeline.stopAt({ ...NO_STOP_POINTS, code: new Set([0xdead_beef_0000n]) });
     timeline.seek(timeline.end);
     expect(timeline.runBackward()).toEqual({ kind: 'end' });
     expect(timeline.position).toEqual(START);
@@ -177,7 +177,7 @@ describe('a search', () => {
     const timeline = new Timeline(session().store.read());
     const place = timeline.seekInstruction(700_001n);
     const before = hexDigests(timeline.machine);
-    timeline.stopAt({ code: new Set([1n]), writes: [] });
+    timeline.stopAt({ ...NO_STOP_POINTS, code: new Set([1n]) });
     let ticks = 0;
     expect(() => timeline.runBackward({ tick: () => ++ticks > 3 })).toThrow(Cancelled);
     expect(timeline.position).toEqual(place);

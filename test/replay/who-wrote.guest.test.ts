@@ -1,13 +1,14 @@
 /** The last writer, found by the index of writes, held against a search that looks at every step. */
 import { describe, expect, it } from 'vitest';
 import { comparePositions, type Position, START } from '../../src/journal/index.js';
-import { R, type Slot, type WatchedRange } from '../../src/machine/index.js';
+import { NO_STOP_POINTS, R, type Slot, type WatchedRange } from '../../src/machine/index.js';
 import {
   covers,
   finish,
   goingBackToChange,
   indexWrites,
   lastWriter,
+  registerValue,
   Timeline,
   type WriteStep,
 } from '../../src/replay/index.js';
@@ -59,11 +60,11 @@ describe('the last writer', () => {
   function lastHit(timeline: Timeline, ranges: readonly WatchedRange[], limit: Position): Position | undefined {
     let last: Position | undefined;
     timeline.seek(START);
-    timeline.stopAt({ code: new Set(), writes: ranges });
+    timeline.stopAt({ ...NO_STOP_POINTS, writes: ranges });
     while (timeline.runForward({}, limit).kind === 'hit') {
       if (comparePositions(timeline.position, limit) <= 0) last = timeline.position;
     }
-    timeline.stopAt({ code: new Set(), writes: [] });
+    timeline.stopAt(NO_STOP_POINTS);
     return last;
   }
 
@@ -107,12 +108,12 @@ describe('the last writer', () => {
     ['cr3', R.cr3],
     ['efer', R.efer],
     ['guestAsid', R.guestAsid],
-  ])('of a register is the step that changed it: %s', (_name, slot) => {
+  ])('of a register is the step that changed it: %s', (name, slot) => {
     const timeline = new Timeline(reader);
     for (const part of [2n, 5n, 9n]) {
       const limit = timeline.seekInstruction((reader.end.icount * part) / 9n);
       const value = () => String(timeline.machine.state.vcpus[0]?.registers[slot]);
-      const found = finish(goingBackToChange(timeline, reader, { slot, vcpu: 0 }));
+      const found = finish(goingBackToChange(timeline, registerValue({ name, slot, vcpu: 0 })));
       expect(found).toEqual(lastDifference(timeline, limit, value));
     }
   });

@@ -20,7 +20,7 @@ const COMMANDS = [
   ...['checkpoint', 'who-wrote', 'debug'],
   ...['profiles', 'policies'],
 ];
-const LATER = ['receive', 'migrate', 'torture', 'bisect'];
+const LATER = ['torture', 'bisect'];
 
 describe('help', () => {
   it.each(COMMANDS)('of %s tells its flags and gives an example', (command) => {

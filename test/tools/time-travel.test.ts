@@ -92,6 +92,8 @@ describe('vmtape who-wrote', () => {
   it('knows registers, MSRs and addresses', () => {
     expect(ask(tape, 'rax')).toMatchObject({ found: true });
     expect(ask(tape, 'msr.0xc0010117').events.join()).toContain('MSR 0xc0010117');
+    expect(ask(tape, 'device.uart').events.join()).toMatch(/uart/i);
+    expect(ask(tape, 'walk:0x101d51', '--before', 'vmexit:cpuid')).toMatchObject({ found: true });
     const stack = ask(tape, 'phys:0x0', '--length', '4096');
     expect(stack.found).toBe(true);
   });
@@ -106,7 +108,10 @@ describe('vmtape who-wrote', () => {
     ['phys:0xa0000', /is not RAM/],
     ['0xffff800000000000', /is not RAM, or not mapped/],
     ['msr.0x1234', /is no register that keeps/],
-    ['frobnicate', /the address/],
+    ['frobnicate', /the address of RAM, or a name/],
+    ['r16', /Is it r1\d/],
+    ['device.pot.mode', /Is it pit/],
+    ['device.pit.nothing', /channels, control/],
   ])('refuses %s', (what, message) => {
     const { status, stderr } = vmtape(['who-wrote', tape, what]);
     expect(status).toBe(2);

@@ -3,7 +3,7 @@
  * here shows in the session: a slice is a number of instructions, and the host's time only paces the progress line.
  */
 import type { EndReason } from '../../src/machine/index.js';
-import type { LiveSession } from '../../src/replay/index.js';
+import type { LiveSession, SessionStatus } from '../../src/replay/index.js';
 import { shortCount } from './format.js';
 import type { SerialInput, SerialOutput } from './serial-line.js';
 import type { Terminal } from './terminal.js';
@@ -16,7 +16,9 @@ export type Outcome =
   /** `--max-instructions` is reached. */
   | { readonly kind: 'limit' }
   /** The host stopped it: a signal, or a console that nobody reads. */
-  | { readonly kind: 'stopped'; readonly by: StopCause };
+  | { readonly kind: 'stopped'; readonly by: StopCause }
+  /** It goes on elsewhere. */
+  | { readonly kind: 'moved'; readonly to: string };
 
 export type StopCause = 'SIGINT' | 'SIGTERM' | 'closed console';
 
@@ -47,18 +49,25 @@ export interface Drive {
   readonly output: SerialOutput;
   readonly terminal: Terminal;
   readonly maxInstructions: number | undefined;
+  /** Work between two stretches. @returns an outcome that ends the session here. */
+  readonly between?: (status: SessionStatus) => Promise<Outcome | undefined>;
+  /** True while what the guest sends must not leave. */
+  readonly holdsOutput?: () => boolean;
 }
 
 const PROGRESS_SECONDS = 0.25;
 
-export async function drive({ session, counters, input, output, terminal, maxInstructions }: Drive): Promise<Outcome> {
+export async function drive(options: Drive): Promise<Outcome> {
+  const { session, counters, input, output, terminal, maxInstructions, between, holdsOutput } = options;
   const signals = new StopSignals(() => input.interrupt());
   const progress = new Progress(session, counters, terminal);
   try {
     for (;;) {
       if (signals.cause !== undefined) return { kind: 'stopped', by: signals.cause };
       const status = session.step(maxInstructions);
-      if (!output.flush()) return { kind: 'stopped', by: 'closed console' };
+      if (holdsOutput?.() !== true && !output.flush()) return { kind: 'stopped', by: 'closed console' };
+      const elsewhere = await between?.(status);
+      if (elsewhere !== undefined) return elsewhere;
       if (status === 'ended') return ended(session);
       if (status === 'limit') return { kind: 'limit' };
       progress.tell();
@@ -159,6 +168,8 @@ export function figures(session: DrivenSession, counters: Counters, seconds: num
 /** How a session came to its end, in words. */
 export function describeOutcome(outcome: Outcome): string {
   switch (outcome.kind) {
+    case 'moved':
+      return `the session has moved to ${outcome.to}`;
     case 'limit':
       return 'stopped at --max-instructions';
     case 'stopped':

@@ -4,7 +4,7 @@
  */
 import { JournalError } from '../../src/journal/index.js';
 import { InputError, InvariantError, UnsupportedError } from '../../src/machine/index.js';
-import { FollowingError } from '../../src/replay/index.js';
+import { FollowingError, PeerGone, ProtocolError, Refused } from '../../src/replay/index.js';
 
 export const Status = {
   /** As asked. */
@@ -47,6 +47,12 @@ export function failureOf(error: unknown): Failure {
       status: Status.USAGE,
       message: `this machine cannot go on: ${error.message}. Nothing was made up instead.`,
     };
+  }
+  if (error instanceof Refused) {
+    return { status: Status.OPERATING, message: `the other side goes no further: ${error.message}` };
+  }
+  if (error instanceof PeerGone || error instanceof ProtocolError) {
+    return { status: Status.OPERATING, message: `${error.message}. Try again, or look at the other side.` };
   }
   if (error instanceof FollowingError) return { status: Status.NO, message: `${error.message}.` };
   if (error instanceof InvariantError) return { status: Status.OPERATING, message: bug(error) };

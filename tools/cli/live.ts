@@ -5,17 +5,29 @@ import type { EventSink, StatedEvent } from '../../src/machine/index.js';
 import type { LiveSession, Recorder, TapeOptions } from '../../src/replay/index.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { terminalOf } from './command.js';
-import { type Counters, describeOutcome, drive, figures, type Outcome, outcomeStatus, Stopwatch } from './drive.js';
+import {
+  type Counters,
+  type Drive,
+  describeOutcome,
+  drive,
+  figures,
+  type Outcome,
+  outcomeStatus,
+  Stopwatch,
+} from './drive.js';
 import { byteSize, plural, shortCount } from './format.js';
 import type { HostFlags } from './machine-flags.js';
 import { SerialInput, SerialOutput, serialInputFile } from './serial-line.js';
 import { jsonText } from './terminal.js';
+
+export type LiveHooks = Pick<Drive, 'between' | 'holdsOutput'>;
 
 /** Runs without a tape. @param begin makes the session. @returns the exit status. */
 export async function runLive(
   begin: (sink: EventSink) => LiveSession,
   options: HostFlags,
   self: Command,
+  hooks: LiveHooks = {},
 ): Promise<number> {
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
@@ -32,7 +44,7 @@ export async function runLive(
   const first = session.machine.retired;
   const watch = new Stopwatch();
   const outcome = await drive({
-    ...{ session, counters, input, output, terminal },
+    ...{ session, counters, input, output, terminal, ...hooks },
     maxInstructions: options.maxInstructions,
   });
   const { seconds } = watch;
@@ -53,6 +65,7 @@ export async function recordLive(
   begin: (tape: TapeOptions) => Recorder,
   options: HostFlags & { readonly output: string },
   self: Command,
+  hooks: LiveHooks = {},
 ): Promise<number> {
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
@@ -76,11 +89,12 @@ export async function recordLive(
   let outcome: Outcome;
   try {
     outcome = await drive({
-      ...{ session: recorder, counters, input, output, terminal },
+      ...{ session: recorder, counters, input, output, terminal, ...hooks },
       maxInstructions: options.maxInstructions,
     });
     recorder.finish();
   } catch (error) {
+    if (hooks.holdsOutput?.() === true) output.discard();
     giveUp(recorder);
     throw error;
   } finally {

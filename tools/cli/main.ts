@@ -12,8 +12,10 @@ import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
 import { lintNestedStateCommand } from './commands/lint-nested-state.js';
 import { logCommand } from './commands/log.js';
+import { migrateCommand } from './commands/migrate.js';
 import { policiesCommand } from './commands/policies.js';
 import { profilesCommand } from './commands/profiles.js';
+import { receiveCommand } from './commands/receive.js';
 import { recordCommand } from './commands/record.js';
 import { replayCommand } from './commands/replay.js';
 import { resumeCommand } from './commands/resume.js';
@@ -45,7 +47,8 @@ function program(): Command {
   for (const add of [
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[snapshotCommand, resumeCommand, diffCommand, importCommand, lintNestedStateCommand, debugCommand, dapCommand],
+    ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
+    ...[importCommand, lintNestedStateCommand],
     ...[profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);

@@ -47,6 +47,11 @@ export class SerialOutput {
     return this.terminal.raw(bytes, this.terminal.json ? process.stderr : process.stdout);
   }
 
+  /** Forgets what was gathered. */
+  discard(): void {
+    this.length = 0;
+  }
+
   close(): void {
     this.flush();
     if (this.file !== undefined) closeSync(this.file);

@@ -1,4 +1,5 @@
 /** A machine that stands still at a place: of a tape, or where a snapshot was taken. */
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { type JournalReader, type Position, sqliteStore } from '../../src/journal/index.js';
 import type { Machine } from '../../src/machine/index.js';
 import {
@@ -23,10 +24,9 @@ export interface StandingMachine {
 
 /** @param at a position; of a tape it is needed, of a snapshot there is none. @throws UsageError */
 export function standingMachine(file: string, at: string | undefined): StandingMachine {
-  const bytes = readInputFile(file, 'the tape or snapshot');
-  if (isSnapshot(bytes)) {
+  if (beginsAsSnapshot(file)) {
     if (at !== undefined) throw new UsageError(`${file}: a snapshot is at one place. Leave --at out.`);
-    const snapshot = decodeSnapshot(bytes, file);
+    const snapshot = decodeSnapshot(readInputFile(file, 'the snapshot'), file);
     const { machine } = LiveSession.resume(snapshot, {}, () => {});
     return { machine, position: snapshot.position, snapshot: () => snapshot, close: () => {} };
   }
@@ -37,6 +37,19 @@ export function standingMachine(file: string, at: string | undefined): StandingM
   } catch (error) {
     reader.close();
     throw error;
+  }
+}
+
+/** Tapes may be too long to be read whole. */
+function beginsAsSnapshot(file: string): boolean {
+  if (!existsSync(file))
+    throw new UsageError(`${file}: there is no such file. Check the name of the tape or snapshot.`);
+  const descriptor = openSync(file, 'r');
+  try {
+    const first = new Uint8Array(8);
+    return readSync(descriptor, first) === first.length && isSnapshot(first);
+  } finally {
+    closeSync(descriptor);
   }
 }
 

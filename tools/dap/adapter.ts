@@ -14,12 +14,13 @@ import {
 } from '@vscode/debugadapter';
 import type { DebugProtocol } from '@vscode/debugprotocol';
 import { type JournalReader, sqliteStore } from '../../src/journal/index.js';
-import { pagingFeatures, R, VMCB } from '../../src/machine/index.js';
+import { pagingFeatures, R } from '../../src/machine/index.js';
 import { Cancelled, type DisassembledInstruction, disassemble } from '../../src/replay/index.js';
-import { type Breakpoint, Debuggee, type Halt, type Watchpoint } from '../debug/debuggee.js';
-import { monitor } from '../debug/monitor.js';
-import { readMemory, type Subject, sameSubject, type View, viewOf, watchedRanges } from '../debug/views.js';
+import { type Breakpoint, Debuggee, type Halt, type Watched, type Watchpoint } from '../debug/debuggee.js';
+import { changeLines, monitor } from '../debug/monitor.js';
+import { readMemory, type Subject, sameSubject, type View, viewOf } from '../debug/views.js';
 import { featuresOf, type GdbRegister } from '../gdb/registers.js';
+import { dataBreakpointInfo, dataBreakpoints } from './data-breakpoints.js';
 
 interface LaunchArguments {
   readonly tape?: unknown;
@@ -45,6 +46,7 @@ export class VmtapeDebugSession extends DebugSession {
   private open: Debuggee | undefined;
   private breakpoints: readonly Breakpoint[] = [];
   private watchpoints: readonly Watchpoint[] = [];
+  private watched: readonly Watched[] = [];
 
   private readonly handlers: Readonly<Record<string, Handler>> = {
     initialize: () => CAPABILITIES,
@@ -231,7 +233,7 @@ export class VmtapeDebugSession extends DebugSession {
   private halted(halt: Halt, reason = REASONS[halt.why]): undefined {
     const event: DebugProtocol.StoppedEvent = new StoppedEvent(reason, this.currentId);
     event.body.allThreadsStopped = true;
-    event.body.description = halt.why === 'catch' ? `${halt.pattern} is about to happen` : `at ${this.debuggee.where}`;
+    event.body.description = descriptionOf(halt) ?? `at ${this.debuggee.where}`;
     this.sendEvent(event);
   }
 
@@ -265,39 +267,24 @@ export class VmtapeDebugSession extends DebugSession {
     return { breakpoints };
   }
 
-  /** A field of a VMCB, or memory at an address. */
-  private dataBreakpointInfo({ name, variablesReference, bytes }: DebugProtocol.DataBreakpointInfoArguments): object {
-    const refused = { dataId: null, description: `${name} cannot be watched: give a VMCB field or an address` };
-    if (variablesReference === undefined) {
-      if (!/^0x[0-9a-f]{1,16}$/i.test(name)) return refused;
-      return { dataId: `${name},${bytes ?? 8}`, description: `${bytes ?? 8} bytes at ${name}`, accessTypes: ['write'] };
-    }
-    const view = this.viewOf(this.subjectOf(Math.floor((variablesReference - 1) / SCOPES.length)));
-    const field = (VMCB.fields as Readonly<Record<string, { offset: number; bytes: number }>>)[name];
-    if (SCOPES[(variablesReference - 1) % SCOPES.length]?.[0] !== 'VMCB' || field === undefined) return refused;
-    if (view.vmcb === undefined) return refused;
-    const address = hex(BigInt(view.vmcb + field.offset));
-    return { dataId: `phys:${address},${field.bytes}`, description: `VMCB field ${name}`, accessTypes: ['write'] };
+  private dataBreakpointInfo(args: DebugProtocol.DataBreakpointInfoArguments): object {
+    const { variablesReference } = args;
+    const thread =
+      variablesReference === undefined ? this.currentId : Math.floor((variablesReference - 1) / SCOPES.length);
+    const scope = variablesReference === undefined ? undefined : SCOPES[(variablesReference - 1) % SCOPES.length]?.[0];
+    return dataBreakpointInfo(this.debuggee, this.viewOf(this.subjectOf(thread)), thread, args, scope === 'VMCB');
   }
 
   private setDataBreakpoints({ breakpoints }: DebugProtocol.SetDataBreakpointsArguments): object {
-    const found = breakpoints.map(({ dataId }) => this.watchpointOf(dataId));
-    this.watchpoints = found.filter((each) => each !== undefined);
+    const { debuggee } = this;
+    const set = dataBreakpoints(debuggee, (thread) => this.viewOf(this.subjectOf(thread)), breakpoints);
+    // What was typed into the debug console stays.
+    const others = debuggee.watched.filter((each) => !this.watched.includes(each));
+    this.watchpoints = set.watchpoints;
+    this.watched = set.watched;
     this.arm();
-    return { breakpoints: found.map((each) => ({ verified: each !== undefined })) };
-  }
-
-  private watchpointOf(dataId: string): Watchpoint | undefined {
-    const match = /^(phys:)?(0x[0-9a-f]{1,16}),(\d{1,4})$/i.exec(dataId);
-    if (match === null) return undefined;
-    const [address, length] = [BigInt(match[2] as string), Number(match[3])];
-    const { machine, subject } = this.debuggee;
-    if (match[1] === undefined) {
-      const ranges = length < 1 ? undefined : watchedRanges(machine, this.viewOf(subject), address, length);
-      return ranges && { name: dataId, ranges };
-    }
-    if (!machine.memory.isRam(Number(address), length)) return undefined;
-    return { name: dataId, ranges: [{ address: Number(address), length }] };
+    debuggee.watchValues([...others, ...set.watched]);
+    return { breakpoints: set.answer };
   }
 
   // Memory and code
@@ -370,6 +357,13 @@ export class VmtapeDebugSession extends DebugSession {
   }
 }
 
+function descriptionOf(halt: Halt): string | undefined {
+  if (halt.why === 'catch') return `${halt.pattern} is about to happen`;
+  if (halt.why !== 'change' && halt.why !== 'watchpoint') return undefined;
+  const accessed = halt.why === 'watchpoint' ? [`${halt.watchpoint.access} of ${halt.watchpoint.name}`] : [];
+  return [...accessed, ...changeLines(halt.changes)].join('; ');
+}
+
 const MOST_BACK = 400;
 
 const hex = (value: bigint): string => `0x${value.toString(16)}`;
@@ -383,6 +377,7 @@ const REASONS: Readonly<Record<Halt['why'], string>> = {
   step: 'step',
   breakpoint: 'instruction breakpoint',
   watchpoint: 'data breakpoint',
+  change: 'data breakpoint',
   catch: 'exception',
   end: 'end of the recording',
   start: 'start of the recording',

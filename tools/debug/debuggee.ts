@@ -2,16 +2,26 @@
  * A recording under a debugger, whichever protocol it speaks: where it stands, what it stops at, and how it gets there. Long
  * ways can be interrupted and say how far they are. Nothing here changes the tape or the machine.
  */
-import { comparePositions, formatPosition, type JournalReader, type Position } from '../../src/journal/index.js';
-import type { Hit, Machine, MachineEvent, WatchedRange } from '../../src/machine/index.js';
+import {
+  comparePositions,
+  formatPosition,
+  type JournalReader,
+  type JournalRecord,
+  type Position,
+} from '../../src/journal/index.js';
+import { type Machine, type MachineEvent, NO_STOP_POINTS, type WatchedRange } from '../../src/machine/index.js';
 import {
   boundaryBefore,
   Cancelled,
+  type Change,
   eventPattern,
+  type Found,
+  goingBackToChange,
   nextEvent,
   previousEvent,
   resolvePosition,
   Timeline,
+  type WatchedValue,
   type Work,
 } from '../../src/replay/index.js';
 import { drive, driveInPlace, type Patience } from './driver.js';
@@ -25,11 +35,21 @@ export interface Breakpoint {
   readonly stops: (subject: Subject) => boolean;
 }
 
-/** What writes stop. */
+/** Which accesses stop. */
+export type AccessKind = 'write' | 'read' | 'access';
+
 export interface Watchpoint {
   /** As whoever set it calls the place. */
   readonly name: string;
+  readonly access: AccessKind;
   readonly ranges: readonly WatchedRange[];
+}
+
+/** Values whose changes stop. */
+export interface Watched {
+  /** As the user calls them. */
+  readonly what: string;
+  readonly values: readonly WatchedValue[];
 }
 
 /** Events of a kind that stop, right before they happen. */
@@ -41,8 +61,10 @@ export interface Catch {
 export type Halt =
   | { readonly why: 'step' }
   | { readonly why: 'breakpoint'; readonly address: bigint }
-  /** Forwards it stands after the write, backwards before it: in both cases the write has been gone through. */
-  | { readonly why: 'watchpoint'; readonly watchpoint: Watchpoint }
+  /** Forwards it stands after the access, backwards before it: in both cases it has been gone through. */
+  | { readonly why: 'watchpoint'; readonly watchpoint: Watchpoint; readonly changes: readonly Change[] }
+  /** The same of a change, which is told as it was made, in both directions. */
+  | { readonly why: 'change'; readonly changes: readonly Change[] }
   | { readonly why: 'catch'; readonly pattern: string }
   /** The tape ends here, or begins. */
   | { readonly why: 'end' | 'start' }
@@ -58,6 +80,7 @@ export class Debuggee {
   private breakpoints: readonly Breakpoint[] = [];
   private watchpoints: readonly Watchpoint[] = [];
   private catches: readonly Catch[] = [];
+  private valuesWatched: readonly Watched[] = [];
 
   /** @throws InputError when this vmtape cannot make the machine of the tape. */
   constructor(readonly reader: JournalReader) {
@@ -110,10 +133,32 @@ export class Debuggee {
   stopAt(breakpoints: readonly Breakpoint[], watchpoints: readonly Watchpoint[]): void {
     this.breakpoints = breakpoints;
     this.watchpoints = watchpoints;
+    this.arm();
+  }
+
+  private arm(): void {
+    const { breakpoints, watchpoints } = this;
+    const ranges = (other: AccessKind): readonly WatchedRange[] =>
+      watchpoints.filter(({ access }) => access !== other).flatMap((each) => each.ranges);
     this.timeline.stopAt(
-      { code: new Set(breakpoints.map(({ address }) => address)), writes: watchpoints.flatMap(({ ranges }) => ranges) },
-      (hit) => hit.kind === 'write' || this.stopsAt(hit.address),
+      {
+        code: new Set(breakpoints.map(({ address }) => address)),
+        writes: ranges('read'),
+        reads: ranges('write'),
+      },
+      this.valuesWatched.flatMap(({ values }) => values),
+      (hit) => hit.kind !== 'code' || this.stopsAt(hit.address),
     );
+  }
+
+  get watched(): readonly Watched[] {
+    return this.valuesWatched;
+  }
+
+  /** Instead of those before. None may change with any instruction. */
+  watchValues(watched: readonly Watched[]): void {
+    this.valuesWatched = watched;
+    this.arm();
   }
 
   private stopsAt(address: bigint): boolean {
@@ -189,6 +234,24 @@ export class Debuggee {
     return { why: 'step' };
   }
 
+  /** One step back of a vCPU: what others did since its last one is undone as well. */
+  async stepBackOn(vcpu: number): Promise<Halt> {
+    const halt = await this.stepBack();
+    if (halt.why !== 'step' || this.machine.vcpu === vcpu) return halt;
+    // The turn that followed its own.
+    let next: JournalRecord | undefined;
+    for (let { seq } = this.position; ; ) {
+      const turn = await this.work(
+        previousEvent(this.reader, seq, (event, { vcpu: of }) => turnOf(event, of) !== undefined),
+      );
+      if (turn === undefined || turnOf(turn.event, turn.vcpu) === vcpu) break;
+      next = turn;
+      seq = turn.position.seq;
+    }
+    await this.seek(next === undefined ? this.reader.start : boundaryBefore(next));
+    return { why: comparePositions(this.position, this.reader.start) > 0 ? 'step' : 'start' };
+  }
+
   /** Whether a subject is what its vCPU runs. */
   private runs(subject: Subject): boolean {
     return sameSubject(subject, this.subject);
@@ -236,14 +299,11 @@ export class Debuggee {
     const end = to ?? this.timeline.end;
     try {
       const caught = await this.nextCaught(here, end);
-      const target = caught === undefined ? end : { icount: caught.place.icount, seq: 0n };
       this.interrupting = false;
-      const stop = await driveInPlace(this.timeline.runningForward(target), this.patience);
+      const stop = await driveInPlace(this.timeline.runningForward(caught?.place ?? end), this.patience);
       if (stop === undefined) return { why: 'interrupted' };
-      if (stop.kind === 'hit') return this.haltOf(stop.hit);
-      if (caught === undefined) return { why: 'end' };
-      await this.seek(caught.place);
-      return { why: 'catch', pattern: caught.pattern };
+      if (stop.kind === 'hit') return this.haltOf(stop);
+      return caught === undefined ? { why: 'end' } : { why: 'catch', pattern: caught.pattern };
     } catch (error) {
       if (error instanceof Cancelled) return { why: 'interrupted' };
       throw error;
@@ -255,17 +315,15 @@ export class Debuggee {
     try {
       const here = this.position;
       if (comparePositions(here, this.reader.start) <= 0) return { why: 'start' };
-      const undone = await this.undoesWrite();
-      if (undone !== undefined) return undone;
       const caught = await this.lastCaught(here);
-      const stop = await this.work(this.timeline.runningBackward(caught?.place));
+      const stop = await this.work(this.timeline.runningBackward(caught?.place, true));
       if (stop.kind === 'end') {
         return caught === undefined ? { why: 'start' } : { why: 'catch', pattern: caught.pattern };
       }
-      const halt = this.haltOf(stop.hit);
-      if (halt.why !== 'watchpoint') return halt;
-      // The machine stands after the write. A breakpoint there comes first on the way back.
-      const address = this.breakpointHere;
+      const halt = this.haltOf(stop);
+      if (halt.why === 'breakpoint') return halt;
+      // The machine stands after the access. A breakpoint there comes first on the way back.
+      const address = comparePositions(this.position, here) < 0 ? this.breakpointHere : undefined;
       if (address !== undefined) return { why: 'breakpoint', address };
       await this.stepBack();
       return halt;
@@ -275,28 +333,13 @@ export class Debuggee {
     }
   }
 
-  /** The step before this place wrote to what is watched: then that is undone. */
-  private async undoesWrite(): Promise<Halt | undefined> {
-    if (this.watchpoints.length === 0) return undefined;
-    const here = this.position;
-    await this.stepBack();
-    const before = this.position;
-    const stop = await this.work(this.timeline.runningForward(here));
-    if (stop.kind !== 'hit' || stop.hit.kind !== 'write') {
-      if (comparePositions(this.position, here) !== 0) await this.seek(here);
-      return undefined;
-    }
-    const halt = this.haltOf(stop.hit);
-    await this.seek(before);
-    return halt;
-  }
-
-  private haltOf(hit: Hit): Halt {
+  private haltOf({ hits, changes }: Found): Halt {
+    const [hit] = hits;
+    if (hit === undefined) return { why: 'change', changes };
     if (hit.kind === 'code') return { why: 'breakpoint', address: hit.address };
-    const { range } = hit;
-    const watchpoint = this.watchpoints.find(({ ranges }) => ranges.includes(range));
-    if (watchpoint === undefined) throw new RangeError('a write was seen that nobody watches');
-    return { why: 'watchpoint', watchpoint };
+    const watchpoint = this.watchpoints.find(({ ranges }) => ranges.includes(hit.range));
+    if (watchpoint === undefined) throw new RangeError('an access was seen that nobody watches');
+    return { why: 'watchpoint', watchpoint, changes };
   }
 
   /** The breakpoint at the instruction that comes next. */
@@ -305,21 +348,33 @@ export class Debuggee {
     return this.stopsAt(address) ? address : undefined;
   }
 
-  /** Goes to before the last write to a range, whatever else there is to stop at. @returns false when there is none; it has not moved then. */
-  async backToWrite(watchpoint: Watchpoint): Promise<boolean> {
-    const { breakpoints, watchpoints, catches } = this;
+  /** Goes to before the last write to ranges of RAM, whatever else there is to stop at. @returns false when there is none; it has not moved then. */
+  async backToWrite(ranges: readonly WatchedRange[]): Promise<boolean> {
+    return await this.back(function* (timeline): Work<boolean> {
+      timeline.stopAt({ ...NO_STOP_POINTS, writes: ranges });
+      const stop = yield* timeline.runningBackward(undefined, true);
+      return stop.kind === 'hit' && (yield* timeline.steppingBack());
+    });
+  }
+
+  /** The same for the last change of a value. */
+  async backToChange(value: WatchedValue): Promise<boolean> {
+    return await this.back(function* (timeline): Work<boolean> {
+      return (yield* goingBackToChange(timeline, value)) !== undefined;
+    });
+  }
+
+  private async back(search: (timeline: Timeline) => Work<boolean>): Promise<boolean> {
     const here = this.position;
-    this.stopAt([], [watchpoint]);
-    this.catches = [];
     try {
-      const halt = await this.backward();
-      if (halt.why === 'watchpoint') return true;
-      await this.seek(here);
-      if (halt.why === 'interrupted') throw new Cancelled('the search was given up');
-      return false;
+      const found = await this.work(search(this.timeline));
+      if (!found) await this.seek(here);
+      return found;
+    } catch (error) {
+      if (error instanceof Cancelled) await this.seek(here);
+      throw error;
     } finally {
-      this.catches = catches;
-      this.stopAt(breakpoints, watchpoints);
+      this.arm();
     }
   }
 
@@ -374,4 +429,10 @@ export class Debuggee {
       seq = found.position.seq + 1n;
     }
   }
+}
+
+/** Whose turn begins with an event. */
+function turnOf(event: MachineEvent, vcpu: number): number | undefined {
+  if (event.type === 'input.turn') return event.to;
+  return event.type === 'vcpu.scheduled' ? vcpu : undefined;
 }

@@ -4,22 +4,13 @@
  */
 import pc from 'picocolors';
 import { formatPosition, type JournalRecord } from '../../src/journal/index.js';
-import {
-  explainWalk,
-  InputError,
-  pagingFeatures,
-  R,
-  REGISTER_NAMES,
-  type Slot,
-  SvmMode,
-  VMCB,
-  type WalkStep,
-} from '../../src/machine/index.js';
-import { disassemble, eventText, goingBackToChange, previousEvent, stateDigests } from '../../src/replay/index.js';
+import { explainWalk, InputError, pagingFeatures, R, SvmMode, type WalkStep } from '../../src/machine/index.js';
+import { type Change, disassemble, eventText, stateDigests } from '../../src/replay/index.js';
 import { hex, table } from '../cli/format.js';
 import { vmcbPage } from '../cli/machine-view.js';
 import type { Debuggee } from './debuggee.js';
-import { knownVmcbFields, runningOn, type View, viewOf, vmcbFieldsAt, watchedRanges } from './views.js';
+import { knownVmcbFields, runningOn, type View, viewOf, vmcbFieldsAt } from './views.js';
+import { parseWhat, WHAT } from './what.js';
 
 export interface MonitorContext {
   readonly debuggee: Debuggee;
@@ -62,10 +53,16 @@ const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
     run: translate,
   },
   'who-wrote': {
-    usage: 'who-wrote ADDR[,LEN] | phys:ADDR[,LEN] | vmcb.FIELD | msr.N | REGISTER | gif',
+    usage: `who-wrote ${WHAT}`,
     help: 'who wrote there last before this place; it stays here',
     run: whoWrote,
   },
+  watch: {
+    usage: `watch [${WHAT}]`,
+    help: 'stops where its value changes, in both directions; alone it lists what is watched',
+    run: watch,
+  },
+  unwatch: { usage: 'unwatch [WHAT]', help: 'no longer; alone all of them', run: unwatch },
   checkpoints: { usage: 'checkpoints', help: 'the checkpoints of the tape', run: checkpoints },
   digest: { usage: 'digest', help: 'digests of the state here, RAM included', run: digest },
   help: { usage: 'help', help: 'this list', run: help },
@@ -300,63 +297,54 @@ async function whoWrote(args: readonly string[], context: MonitorContext): Promi
   const { debuggee } = context;
   const here = debuggee.position;
   const found = await goToWriter(args[0] as string, context);
-  const answer = typeof found === 'string' ? [found] : found ? moved(debuggee) : ['nobody did before this place'];
+  const answer = found ? moved(debuggee) : ['nobody did before this place'];
   await debuggee.seek(here);
   return answer;
 }
 
-/** Goes to before the last write. @returns false when there was none, or why there is nothing to look for. */
-async function goToWriter(text: string, { debuggee, view }: MonitorContext): Promise<boolean | string> {
-  const { machine } = debuggee;
-  const memory = /^(phys:)?(0x[0-9a-f]{1,16}|\d{1,20})(,(0x[0-9a-f]{1,8}|\d{1,8}))?$/i.exec(text);
-  if (memory !== null) {
-    const [address, length] = [BigInt(memory[2] as string), Number(memory[4] ?? '1')];
-    if (length < 1 || length > MOST_WATCHED) return `at most ${MOST_WATCHED} bytes can be watched`;
-    if (memory[1] === undefined) {
-      const ranges = watchedRanges(machine, view, address, length);
-      return ranges === undefined ? 'that is not mapped to RAM' : await debuggee.backToWrite({ name: text, ranges });
+/** Goes to before the last write. @returns false when there was none. */
+async function goToWriter(text: string, { debuggee, view }: MonitorContext): Promise<boolean> {
+  const { values } = parseWhat(text, { machine: debuggee.machine, view });
+  const ranges = values.flatMap((value) => value.ranges);
+  const [value] = values;
+  if (ranges.length > 0 || value === undefined) return await debuggee.backToWrite(ranges);
+  return await debuggee.backToChange(value);
+}
+
+// Watching
+
+function watch(args: readonly string[], { debuggee, view }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const [text] = args;
+  if (text !== undefined) {
+    const { values } = parseWhat(text, { machine: debuggee.machine, view });
+    const [fast] = values.filter(({ grain }) => grain === 'instruction');
+    if (fast !== undefined) {
+      return [
+        `${fast.name} may change with every instruction: gdb's own watch steps through them, and who-wrote finds the last`,
+      ];
     }
-    return await backToPhysical(debuggee, Number(address), length);
+    debuggee.watchValues([...debuggee.watched.filter((each) => each.what !== text), { what: text, values }]);
   }
-  if (text.startsWith('vmcb.')) return await backToVmcbField(text.slice('vmcb.'.length), debuggee, view);
-  if (text.startsWith('msr.')) return await backToMsr(addressOf(text.slice('msr.'.length)), debuggee, view.vcpu);
-  const name = text.toLowerCase();
-  const register = REGISTER_NAMES.find((each) => each.toLowerCase() === name);
-  const slot: Slot | undefined = name === 'gif' ? R.svmMode : register && R[register];
-  if (slot === undefined) return `${JSON.stringify(text)} is no address, VMCB field, MSR or register`;
-  const watched = { vcpu: view.vcpu, slot, ...(name === 'gif' ? { mask: SvmMode.GIF } : {}) };
-  const step = await debuggee.work(goingBackToChange(debuggee.timeline, debuggee.reader, watched));
-  return step !== undefined;
+  if (debuggee.watched.length === 0) return ['nothing is watched'];
+  return debuggee.watched.flatMap(({ what, values }) => [
+    `watches ${what}`,
+    ...values.map((value) => `    ${value.name} is ${value.read(debuggee.machine)}`),
+  ]);
 }
 
-const MOST_WATCHED = 0x1000;
-
-async function backToPhysical(debuggee: Debuggee, address: number, length: number): Promise<boolean | string> {
-  const { memory } = debuggee.machine;
-  if (!memory.isRam(address, length)) return 'that is not RAM';
-  return await debuggee.backToWrite({ name: `phys:0x${hex(address)}`, ranges: [{ address, length }] });
+function unwatch(args: readonly string[], context: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const { debuggee } = context;
+  const left = args[0] === undefined ? [] : debuggee.watched.filter(({ what }) => what !== args[0]);
+  if (left.length === debuggee.watched.length) return ['that was not watched'];
+  debuggee.watchValues(left);
+  return watch([], context);
 }
 
-async function backToVmcbField(name: string, debuggee: Debuggee, view: View): Promise<boolean | string> {
-  const field = Object.entries(VMCB.fields).find(([each]) => each.toLowerCase() === name.toLowerCase())?.[1];
-  if (field === undefined) return `the VMCB has no field ${JSON.stringify(name)}`;
-  if (view.vmcb === undefined) return 'no VMCB was used until here';
-  return await backToPhysical(debuggee, view.vmcb + field.offset, field.bytes);
-}
-
-async function backToMsr(msr: bigint, debuggee: Debuggee, vcpu: number): Promise<boolean> {
-  const { reader, position } = debuggee;
-  const found = await debuggee.work(
-    previousEvent(
-      reader,
-      position.seq,
-      (event, record) => event.type === 'cpu.msr' && BigInt(event.msr) === msr && record.vcpu === vcpu,
-    ),
-  );
-  if (found !== undefined)
-    await debuggee.seek({ icount: found.position.icount - BigInt(found.retired), seq: found.position.seq });
-  return found !== undefined;
-}
+/** Changes in lines, as a debugger tells them when it stops. */
+export const changeLines = (changes: readonly Change[]): readonly string[] =>
+  changes.map((change) => `${change.value.name}: ${change.old} → ${change.new}`);
 
 // The tape and the state
 

@@ -128,10 +128,15 @@ export class Transaction {
    */
   readLinear(linear: bigint, size: number, access: number): bigint {
     const first = Math.min(size, PAGE_BYTES - Number(linear & 0xfffn));
-    if (first === size) return this.readPhysical(this.host.translate(this, linear, access), size);
+    if (first === size) return this.load(this.host.translate(this, linear, access), size);
     const low = this.host.translate(this, linear, access);
     const high = this.host.translate(this, nextPage(linear), access);
-    return this.readPhysical(low, first) | (this.readPhysical(high, size - first) << BigInt(8 * first));
+    return this.load(low, first) | (this.load(high, size - first) << BigInt(8 * first));
+  }
+
+  private load(address: SPA, size: number): bigint {
+    this.host.memory.watcher?.loaded(address, size);
+    return this.readPhysical(address, size);
   }
 
   /** Writes through paging; nothing is visible before `commit`. Both pages of a crossing write are checked first. */

@@ -20,6 +20,7 @@ export interface WalkStep {
   /** Where it lies, as its tables name places: a gPA for an L2's own tables, otherwise a sPA. */
   readonly address: number;
   readonly sPA: number;
+  readonly bytes: 4 | 8;
   readonly value: bigint;
   /** Of a nested entry: which gPA is being translated. */
   readonly gPA: number | undefined;
@@ -75,6 +76,8 @@ function formatOf({ mode, pdptes }: TableRules): TableFormat {
 }
 const LONG_NAMES = ['PML4E', 'PDPE', 'PDE', 'PTE'] as const;
 
+const bytesOf = ({ wide }: TableFormat): 4 | 8 => (wide ? 8 : 4);
+
 /** Notes what is read, in halves as the walk reads it. */
 class WalkLog {
   readonly steps: WalkStep[] = [];
@@ -129,12 +132,14 @@ class WalkLog {
     const value = BigInt(word);
     if (nested !== undefined && pending === undefined) {
       const entry = nested.names[this.nestedEntries++] ?? 'entry';
-      this.steps.push({ table: 'nested', entry, address: sPA, sPA, value, gPA: this.translated });
+      const bytes = bytesOf(nested);
+      this.steps.push({ table: 'nested', entry, address: sPA, sPA, bytes, value, gPA: this.translated });
       this.awaitsHigh = nested.wide;
       return;
     }
     const entry = guest.names[this.guestEntries++] ?? 'entry';
-    this.steps.push({ table: 'guest', entry, address: pending?.gPA ?? sPA, sPA, value, gPA: undefined });
+    const address = pending?.gPA ?? sPA;
+    this.steps.push({ table: 'guest', entry, address, sPA, bytes: bytesOf(guest), value, gPA: undefined });
     this.awaitsHigh = guest.wide;
     this.pending = undefined;
     this.translated = undefined;

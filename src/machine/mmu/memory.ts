@@ -20,10 +20,19 @@ const SEVERAL_SPACES = -1;
 /** The epoch in which a machine is made. */
 export const FIRST_EPOCH = 1;
 
-/** Told of each write that is not made by compiled code: of all, while the evaluator executes. */
-export interface StoreWatcher {
+/**
+ * Told of what the evaluator, page walks and world switches do to RAM. Compiled code tells nothing: it gets no translation for
+ * the pages named here, so that its accesses to them are the evaluator's.
+ */
+export interface MemoryWatcher {
+  /** Numbers of the pages whose writes must not escape. */
+  readonly writtenPages: ReadonlySet<number>;
+  /** Numbers of the pages whose data reads must not escape. */
+  readonly readPages: ReadonlySet<number>;
   /** Bytes of RAM have been written. @param linear where, when it was through paging. */
   stored(address: number, length: number, linear: bigint | undefined): void;
+  /** An instruction or the delivery of an event has read bytes of RAM through paging, as data. */
+  loaded(address: number, length: number): void;
   /** A value goes to whatever stands at an address that is not RAM. */
   sent(address: number, size: number, value: bigint, linear: bigint | undefined): void;
 }
@@ -46,19 +55,17 @@ export class PhysicalMemory {
   /** For each page the epoch in which it was last written to; 0 when it never was. */
   private readonly writtenIn: Uint32Array;
   private epoch = FIRST_EPOCH;
-  /** Pages whose writes somebody wants to see, and who; undefined when nobody does. */
-  private observed:
-    | { readonly pages: ReadonlySet<number>; readonly seen: (address: number, length: number) => void }
-    | undefined;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
-  watcher: StoreWatcher | undefined;
+  private watching: MemoryWatcher | undefined;
   /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
   onNewTable: (page: number) => void = () => {};
   /** Called after a write to a page table. Set by the engine. @param space undefined for several. */
   onTableWrite: (space: number | undefined) => void = () => {};
   /** Called when an epoch begins: compiled code may write to no page before it has asked again. Set by the engine. */
   onNewEpoch: () => void = () => {};
+  /** Called when other pages are watched from now on: compiled code must ask again for every page. Set by the engine. */
+  onWatch: () => void = () => {};
   /** Called after a write that hit decoded instructions. Set by the engine. */
   onCodeWrite: (address: SPA, length: number) => void = () => {};
 
@@ -77,10 +84,14 @@ export class PhysicalMemory {
     this.writtenIn = new Uint32Array(ramBytes / PAGE_BYTES);
   }
 
-  /** Tells of writes to some pages, by their numbers, and of no others from now on. */
-  watchWrites(pages: ReadonlySet<number>, seen: (address: number, length: number) => void): void {
-    this.observed = pages.size === 0 ? undefined : { pages, seen };
-    this.onNewEpoch();
+  get watcher(): MemoryWatcher | undefined {
+    return this.watching;
+  }
+
+  /** From now on. @param watcher the only one; nobody when undefined. */
+  watch(watcher: MemoryWatcher | undefined): void {
+    this.watching = watcher;
+    this.onWatch();
   }
 
   // What was written to, and when
@@ -154,8 +165,7 @@ export class PhysicalMemory {
       default:
         this.view.setBigUint64(at, value, true);
     }
-    this.noteWrite(address, size);
-    this.watcher?.stored(address, size, linear);
+    this.noteWrite(address, size, linear);
   }
 
   /** An aligned 32-bit word, as a number: for page walks. */
@@ -167,9 +177,8 @@ export class PhysicalMemory {
   markEntry(address: number, value: number): void {
     this.words[(RAM_BASE + address) >>> 2] = value;
     this.noteWritable(address);
-    this.tellObserver(address, 4);
     this.noteCodeWrite(address, 4);
-    this.watcher?.stored(address, 4, undefined);
+    this.watching?.stored(address, 4, undefined);
   }
 
   /** Notes that translations of `tableOwner` depend on the page at `address`. */
@@ -187,13 +196,11 @@ export class PhysicalMemory {
     this.words[word] = low;
     this.words[word + 1] = high;
     this.noteWrite((4 * word - RAM_BASE) as SPA, 8);
-    this.watcher?.stored(4 * word - RAM_BASE, 8, undefined);
   }
 
   copyIn(address: SPA, data: Uint8Array): void {
     this.bytes.set(data, RAM_BASE + address);
     this.noteWrite(address, data.length);
-    this.watcher?.stored(address, data.length, undefined);
   }
 
   /** Writes zeros. */
@@ -231,26 +238,20 @@ export class PhysicalMemory {
     this.codeLines.fill(0);
   }
 
-  /** True when compiled code must not write to the page at `address` unseen: it holds decoded instructions or page tables, or is observed. */
-  isWatched(address: number): boolean {
+  /** True when compiled code must not write to the page at `address` unseen: it holds decoded instructions or page tables, or is watched. */
+  mayNotWrite(address: number): boolean {
     const page = address >>> PAGE_SHIFT;
-    return this.codePages[page] === 1 || this.tablePages[page] !== 0 || this.observed?.pages.has(page) === true;
+    if (this.codePages[page] === 1 || this.tablePages[page] !== 0) return true;
+    // An instruction that reads and then writes back does both by its translation for writing.
+    return this.watching !== undefined && (this.watching.writtenPages.has(page) || this.watching.readPages.has(page));
   }
 
-  private tellObserver(address: number, length: number): void {
-    const { observed } = this;
-    if (observed === undefined) return;
-    const last = (address + length - 1) >>> PAGE_SHIFT;
-    for (let page = address >>> PAGE_SHIFT; page <= last; page++) {
-      if (observed.pages.has(page)) {
-        observed.seen(address, length);
-        return;
-      }
-    }
+  /** True when compiled code must not read from the page at `address` unseen. */
+  mayNotRead(address: number): boolean {
+    return this.watching?.readPages.has(address >>> PAGE_SHIFT) === true;
   }
 
-  private noteWrite(address: SPA, length: number): void {
-    this.tellObserver(address, length);
+  private noteWrite(address: SPA, length: number, linear?: bigint): void {
     this.noteCodeWrite(address, length);
     const last = (address + length - 1) >>> PAGE_SHIFT;
     for (let page = address >>> PAGE_SHIFT; page <= last; page++) {
@@ -260,6 +261,7 @@ export class PhysicalMemory {
       this.tablePages[page] = 0;
       this.onTableWrite(owner === SEVERAL_SPACES ? undefined : owner - 1);
     }
+    this.watching?.stored(address, length, linear);
   }
 
   private noteCodeWrite(address: number, length: number): void {

@@ -156,6 +156,7 @@ export class Engine {
     this.blocks.onReset = () => this.assists.clear();
     memory.onNewTable = (page) => this.banks.forgetWrites(RAM_BASE + page);
     memory.onNewEpoch = () => this.banks.forgetAllWrites();
+    memory.onWatch = () => this.banks.flush(undefined);
     memory.onTableWrite = (space) => this.flushSpace(space);
   }
 
@@ -176,6 +177,7 @@ export class Engine {
    */
   run(budget: number): { stop: EngineStop; retired: number } {
     this.refresh();
+    this.leaving = false;
     const limit = Math.min(budget, MAX_BUDGET);
     this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
     this.left = limit;
@@ -210,6 +212,12 @@ export class Engine {
     }
   }
   private assistUop = 0;
+
+  /** From within a page walk of `run`: the instruction that needs it is left to the control plane. */
+  leave(): void {
+    this.leaving = true;
+  }
+  private leaving = false;
 
   private retired(limit: number): number {
     return limit - this.left;
@@ -446,14 +454,14 @@ export class Engine {
     if (this.watchedPages.includes(page)) return 0;
     const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
     const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
-    if (frame < 0) return 0;
+    if (frame < 0 || this.leaving) return 0;
     const target = frame - (frame % PAGE_BYTES);
     if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
     if (this.isAbsent?.(sPA(target)) === true) return 0;
     if (write) {
-      if (this.memory.isWatched(target)) return 0;
+      if (this.memory.mayNotWrite(target)) return 0;
       this.memory.noteWritable(target);
-    }
+    } else if (this.memory.mayNotRead(target)) return 0;
     this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
     return 1;
   }
@@ -500,7 +508,7 @@ export class Engine {
     if (linear === undefined) return 0;
     const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
     const address = this.translate(linear, user | Access.FETCH);
-    if (address < 0 || !this.memory.isRam(address - (address % PAGE_BYTES), PAGE_BYTES)) return 0;
+    if (address < 0 || this.leaving || !this.memory.isRam(address - (address % PAGE_BYTES), PAGE_BYTES)) return 0;
     const offset = address % PAGE_BYTES;
     const page = sPA(address - offset);
     const mode = this.mode & DECODE_MASK;

@@ -46,20 +46,33 @@ export interface Snapshot {
   readonly digests: StateDigests;
 }
 
+/** What a snapshot has but RAM, for whoever has moved that. */
+export function snapshotWithoutRam(
+  machine: Machine,
+  description: Snapshot['description'],
+  place: Pick<Snapshot, 'position' | 'parent' | 'image'>,
+): Snapshot {
+  return {
+    description,
+    ...place,
+    point: machine.capture(),
+    ram: { pages: new Uint32Array(0), contents: [] },
+    digests: { ...digestsWithoutRam(machine), ram: new Uint8Array(0) },
+  };
+}
+
 /** @param machine stands at `position` of the tape. The contents of RAM are views: they hold until the machine runs on. */
 export function takeSnapshot(machine: Machine, reader: JournalReader, position: Position): Snapshot {
   const { vmtapeVersion, machineVersion, configuration } = reader.header;
   const { boot } = machine.state;
-  const { digest, ...ram } = ramContents(machine.memory);
-  return {
-    description: { vmtapeVersion, machineVersion, configuration },
+  const place = {
     position,
     parent: reader.historyDigest(position.seq),
-    point: machine.capture(),
-    ram,
     image: boot === null ? undefined : imageOf(reader, boot),
-    digests: { ...digestsWithoutRam(machine), ram: digest },
   };
+  const rest = snapshotWithoutRam(machine, { vmtapeVersion, machineVersion, configuration }, place);
+  const { digest, ...ram } = ramContents(machine.memory);
+  return { ...rest, ram, digests: { ...rest.digests, ram: digest } };
 }
 
 function ramContents(memory: PhysicalMemory): RamContents & { readonly digest: Uint8Array } {

@@ -156,13 +156,54 @@ describe('an editor', () => {
     const { scopes } = await editor.ask('scopes', { frameId: 2 });
     const { variablesReference } = scopes.find(({ name }: { name: string }) => name === 'VMCB');
     const info = await editor.ask('dataBreakpointInfo', { variablesReference, name: 'exitCode' });
-    expect(info).toMatchObject({ accessTypes: ['write'] });
+    expect(info).toMatchObject({ accessTypes: ['write', 'read', 'readWrite'] });
     await editor.ask('setDataBreakpoints', { breakpoints: [{ dataId: info.dataId, accessType: 'write' }] });
     const before = await shown(editor, 'vmcb_exitCode');
     expect(await editor.go('continue')).toMatchObject({ reason: 'data breakpoint' });
     expect(await shown(editor, 'vmcb.exitCode')).toBe('0x400');
     await editor.go('reverseContinue');
     expect(await shown(editor, 'vmcb.exitCode')).toBe(before);
+    await editor.ask('disconnect');
+  });
+
+  it('stops at reads, and at changes of registers and devices', async () => {
+    const editor = await launched('vmexit:npf');
+    const { scopes } = await editor.ask('scopes', { frameId: 2 });
+    const referenceOf = (scope: string): number =>
+      scopes.find(({ name }: { name: string }) => name === scope).variablesReference;
+    const infoOf = async (scope: string, name: string): Promise<Message['body']> =>
+      await editor.ask('dataBreakpointInfo', { variablesReference: referenceOf(scope), name });
+    // L1 reads the exit code that the #VMEXIT wrote.
+    const exitCode = await infoOf('VMCB', 'exitCode');
+    await editor.ask('setDataBreakpoints', { breakpoints: [{ dataId: exitCode.dataId, accessType: 'read' }] });
+    expect(await editor.go('continue')).toMatchObject({ description: expect.stringContaining('read of') });
+    expect(await shown(editor, 'rip')).toBe('0x10129b');
+    await editor.go('reverseContinue');
+    expect(await shown(editor, 'rip')).toBe('0x101294');
+    // GIF, which events alone change; the general registers change too often.
+    expect(await infoOf('General registers', 'rax')).toMatchObject({ dataId: null });
+    expect(await infoOf('System registers', 'cr8')).toMatchObject({ dataId: null });
+    const gif = await infoOf('SVM', 'gif');
+    const efer = await infoOf('System registers', 'efer');
+    expect([gif, efer].map(({ accessTypes }) => accessTypes)).toEqual([['write'], ['write']]);
+    const { breakpoints } = await editor.ask('setDataBreakpoints', {
+      breakpoints: [{ dataId: gif.dataId }, { dataId: efer.dataId }, { dataId: 'nonsense' }],
+    });
+    expect(breakpoints.map(({ verified }: { verified: boolean }) => verified)).toEqual([true, true, false]);
+    const before = await shown(editor, 'gif');
+    expect(await editor.go('continue')).toMatchObject({
+      reason: 'data breakpoint',
+      description: expect.stringMatching(/^gif of vCPU 0: 0x[01] → 0x[01]/),
+    });
+    expect(await shown(editor, 'gif')).not.toBe(before);
+    await editor.go('reverseContinue');
+    expect(await shown(editor, 'gif')).toBe(before);
+    // As an expression.
+    const uart = await editor.ask('dataBreakpointInfo', { name: 'device.uart.ier' });
+    expect(uart).toMatchObject({ description: 'device.uart.ier', accessTypes: ['write'] });
+    expect(await editor.ask('dataBreakpointInfo', { name: 'device.urt' })).toMatchObject({
+      ...{ dataId: null, description: expect.stringContaining('Is it uart') },
+    });
     await editor.ask('disconnect');
   });
 

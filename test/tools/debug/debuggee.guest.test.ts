@@ -1,8 +1,23 @@
 /** What debuggers ask of a recording, against plain searches. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { comparePositions, type Position, selectRecords } from '../../../src/journal/index.js';
-import { explainWalk, pagingFeatures, peekLinear, R, type Slot } from '../../../src/machine/index.js';
-import { foldTape, goingBackToChange, nextEvent, previousEvent, recordedGuests } from '../../../src/replay/index.js';
+import {
+  DEVICE_EVENT_FIELDS,
+  explainWalk,
+  pagingFeatures,
+  peekLinear,
+  R,
+  type Slot,
+} from '../../../src/machine/index.js';
+import {
+  foldTape,
+  goingBackToChange,
+  nextEvent,
+  previousEvent,
+  recordedGuests,
+  registerValue,
+  WATCHED_DEVICES,
+} from '../../../src/replay/index.js';
 import { Debuggee } from '../../../tools/debug/debuggee.js';
 import { monitor } from '../../../tools/debug/monitor.js';
 import { runningOn, viewOf } from '../../../tools/debug/views.js';
@@ -97,8 +112,8 @@ describe('the last change of a register', () => {
       const here = await debuggee.goto(place);
       const expected = bySteps(debuggee, R[name], from, here);
       await debuggee.seek(here);
-      const watched = { vcpu: 0, slot: R[name] };
-      const found = await debuggee.work(goingBackToChange(debuggee.timeline, debuggee.reader, watched));
+      const watched = registerValue({ name, vcpu: 0, slot: R[name] });
+      const found = await debuggee.work(goingBackToChange(debuggee.timeline, watched));
       if (expected !== undefined) expect([place, debuggee.where]).toEqual([place, expected]);
       else if (found !== undefined) expect(comparePositions(debuggee.position, from)).toBeLessThan(0);
     }
@@ -151,9 +166,85 @@ describe('who wrote', () => {
     const hsave = await say(debuggee, 'who-wrote msr.0xc0010117');
     expect(hsave[1]).toContain('wrmsr');
     expect((await say(debuggee, 'who-wrote gif'))[1]).toContain('vmrun');
-    expect(await say(debuggee, 'who-wrote msr.0x10')).toEqual(['nobody did before this place']);
-    expect(await say(debuggee, 'who-wrote vmcb.nonsense')).toEqual(['the VMCB has no field "nonsense"']);
+    expect(await say(debuggee, 'who-wrote msr.0xc0000102')).toEqual(['nobody did before this place']);
+    expect(await say(debuggee, 'who-wrote msr.0x10')).toEqual([expect.stringContaining('no register that keeps')]);
+    expect(await say(debuggee, 'who-wrote vmcb.nonsense')).toEqual([expect.stringContaining('no field of the VMCB')]);
     expect(debuggee.where).toBe(where);
+  });
+});
+
+describe('what can be asked for', () => {
+  it('has a name for every device that holds anything, and every event of a device is one of theirs', () => {
+    const { devices } = debugged().machine.state;
+    const named = Object.values(WATCHED_DEVICES);
+    const holding = Object.entries(devices).filter(([, state]) => Object.keys(state).length > 0);
+    expect(new Set(named.map(({ of }) => of))).toEqual(new Set(holding.map(([key]) => key)));
+    for (const type of Object.keys(DEVICE_EVENT_FIELDS)) {
+      expect(
+        named.filter(({ events }) => type.startsWith(`${events}.`)),
+        type,
+      ).toHaveLength(1);
+    }
+  });
+
+  it('is refused with what there is, or with the nearest', async () => {
+    const debuggee = debugged();
+    await debuggee.goto('vmexit:npf');
+    const answers: Readonly<Record<string, RegExp>> = {
+      'device.': /a name is missing.*uart, pic, pit/,
+      'device.lapc': /Is it lapic/,
+      'device.lapic.trp': /Is it .*tpr/,
+      'device.lapic[7].tpr': /there is no "7"/,
+      'device.pit.channels[0].mode.x': /no parts/,
+      'vmcb.exitCod': /Is it exitCode/,
+      guestAsit: /Is it guestAsid/,
+      'msr.0x1b': /device\.lapic/,
+      'walk:frob': /no 64-bit number/,
+      'phys:0xa0000': /not RAM/,
+      '0x1000,5000': /from 1 to 4096/,
+    };
+    for (const [what, answer] of Object.entries(answers)) {
+      for (const command of ['watch', 'who-wrote'])
+        expect((await say(debuggee, `${command} ${what}`))[0], what).toMatch(answer);
+    }
+    expect(await say(debuggee, 'watch')).toEqual(['nothing is watched']);
+  });
+
+  it('is watched in both directions, and who-wrote finds the same step', async () => {
+    for (const what of [
+      'vmcb.exitCode',
+      'walk:0x101d51',
+      'gif',
+      'guestAsid',
+      'device.uart',
+      'device.lapic[0].svr',
+      'msr.0xc0010117',
+    ]) {
+      const debuggee = debugged();
+      await debuggee.goto('vmexit:npf');
+      const here = debuggee.position;
+      await say(debuggee, `watch ${what}`);
+      const back = await debuggee.backward();
+      if (back.why !== 'change') {
+        expect([what, back.why]).toEqual([what, 'start']);
+        await debuggee.seek(here);
+        expect(await say(debuggee, `who-wrote ${what}`)).toEqual(['nobody did before this place']);
+        continue;
+      }
+      const before = debuggee.where;
+      // Forwards the same change is met again.
+      const again = await debuggee.forward();
+      expect(again).toMatchObject({
+        why: 'change',
+        changes: back.changes.map(({ old, new: now }) => ({ old, new: now })),
+      });
+      await say(debuggee, 'unwatch');
+      await debuggee.seek(here);
+      const [place] = await say(debuggee, `who-wrote ${what}`);
+      // A write that changes nothing is a write, too.
+      if (!what.startsWith('walk:')) expect(place?.split(' ')[0], what).toBe(before);
+      expect(debuggee.position).toEqual(here);
+    }
   });
 });
 

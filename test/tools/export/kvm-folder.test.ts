@@ -2,6 +2,9 @@
 import { cpSync, existsSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { R } from '../../../src/machine/index.js';
+import { decodeSnapshot, encodeSnapshot } from '../../../src/replay/index.js';
+import { digestsWithoutRam } from '../../../src/replay/state-digest.js';
 import { FIXED, image, STACK, temporaryFolder, vmtape } from '../vmtape.js';
 
 const folder = temporaryFolder();
@@ -200,6 +203,46 @@ describe('a folder of KVM’s structures', () => {
       status: 2,
       stderr: expect.stringMatching(/already/),
     });
+  });
+});
+
+describe('state of a vCPU that the structures do not carry', () => {
+  const armed = at('armed.vmsnap');
+  beforeAll(() => {
+    const snapshot = decodeSnapshot(readFileSync(taken), taken);
+    const [vcpu] = snapshot.point.state.vcpus;
+    if (vcpu !== undefined) vcpu.registers[R.monitorAddress] = 0x12_3001n;
+    const digests = { ...snapshot.digests, ...digestsWithoutRam(snapshot.point as never) };
+    writeFileSync(armed, Buffer.concat(encodeSnapshot({ ...snapshot, digests })));
+  });
+
+  it('makes the export fail by name, and nothing is left', () => {
+    const { status, stderr } = vmtape(['export', armed, '--kvm', at('lost')]);
+    expect({ status, stderr }).toEqual({
+      status: 2,
+      stderr: expect.stringMatching(/no room for vcpu 0 monitorAddress \(0x123001\)\. Nothing was made\. --lossy/),
+    });
+    expect(existsSync(at('lost'))).toBe(false);
+  });
+
+  it('is named on stderr and in the manifest with --lossy, and comes from the base', () => {
+    const { status, stderr } = vmtape(['export', armed, '--kvm', at('lossy'), '--lossy']);
+    expect({ status, stderr }).toEqual({
+      status: 0,
+      stderr: expect.stringMatching(/lost: vcpu 0 monitorAddress \(0x123001\)/),
+    });
+    const manifest = JSON.parse(readFileSync(join(at('lossy'), 'manifest.json'), 'utf8')) as Manifest;
+    expect(manifest.notCarried.lost).toEqual([{ state: 'vcpu 0 monitorAddress', value: '0x123001' }]);
+    expect(vmtape(['import', at('lossy'), '-o', at('lossy.vmsnap'), '--base', armed]).status).toBe(0);
+    expect(vmtape(['diff', at('lossy.vmsnap'), armed]).status).toBe(0);
+  });
+
+  it('leaves nothing on a full disk', () => {
+    const ended = vmtape(['export', taken, '--kvm', at('full'), '--ram'], {
+      through: ['bash', '-c', 'ulimit -f 8; exec "$@"', 'bash'],
+    });
+    expect(ended).toMatchObject({ status: 4, stderr: expect.stringMatching(/Nothing was made/) });
+    expect(existsSync(at('full'))).toBe(false);
   });
 });
 

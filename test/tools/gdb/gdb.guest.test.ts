@@ -1,16 +1,9 @@
 /** Scripted sessions of the real gdb, where there is one. */
-import { spawn, spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { recordGuest } from '../../support/sessions.js';
-import { temporaryFolder } from '../vmtape.js';
 import { type Served, serve } from './client.js';
+import { printed, runGdb, GDB_VERSION as version } from './gdb.js';
 
-const version = spawnSync('gdb', ['--version'], { encoding: 'utf8' }).stdout?.split('\n')[0];
-if (version === undefined) console.warn('there is no gdb here: its sessions are skipped. apt-get install gdb');
-
-const folder = temporaryFolder();
 let served: Served;
 beforeAll(async () => {
   if (version === undefined) return;
@@ -18,44 +11,13 @@ beforeAll(async () => {
 });
 afterAll(() => served?.close());
 
-/** Runs gdb with commands, connected. @returns what it printed. */
-async function gdb(commands: readonly string[], target = 'remote'): Promise<string> {
-  const { host, port } = served.address;
-  // From a file, so that it ends with the first error: without a connection it would go on with its own host's processes.
-  const script = join(folder, 'script.gdb');
-  writeFileSync(
-    script,
-    [
-      ...[
-        'set pagination off',
-        'set confirm off',
-        'set auto-connect-native-target off',
-        'set architecture i386:x86-64',
-      ],
-      ...[
-        `target ${target} ${host}:${port}`,
-        'monitor goto start',
-        'maintenance flush register-cache',
-        ...commands,
-        '',
-      ],
-    ].join('\n'),
-  );
-  const child = spawn('gdb', ['-q', '-batch', '-nx', '-x', script]);
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (data: string) => {
-      output += data;
-    });
-  }
-  await new Promise((resolve) => child.once('close', resolve));
-  return output;
-}
-
-/** The value of `p/x …` number `index`. */
-const printed = (output: string): string[] => [...output.matchAll(/^\$\d+ = (.*)$/gm)].map(([, value]) => value ?? '');
+const gdb = (commands: readonly string[], target?: string): Promise<string> => runGdb(served, commands, target);
 
 const L2_VMMCALL = '0x101d51';
+/** The access of L2 that ends in #VMEXIT(NPF), where L1 goes on, and its read of the exit code. */
+const L2_NPF = '0x101de1';
+const AFTER_VMRUN = '0x102383';
+const L1_READS = { before: '0x101294', after: '0x10129b' };
 
 describe.skipIf(version === undefined)(`a session of ${version ?? 'gdb, which is not here'}`, () => {
   it('breaks in L2 and reads registers of the VMCB', async () => {
@@ -100,6 +62,86 @@ describe.skipIf(version === undefined)(`a session of ${version ?? 'gdb, which is
     const [before, guestBefore, after, guestAfter] = printed(output);
     expect(before).not.toBe(after);
     expect([guestBefore, guestAfter]).toEqual(['1', '0']);
+  });
+
+  it('stops at reads, and at accesses of both kinds, forwards and backwards', async () => {
+    // L1 reads the exit code that the #VMEXIT has written: once for each exit.
+    const [write, read] = [L2_NPF, L1_READS];
+    const output = await gdb([
+      ...['monitor goto vmexit:npf[0]', 'maintenance flush register-cache', 'rwatch *(unsigned long *) 0x126070'],
+      ...[
+        'continue',
+        'p/x $pc',
+        'p $guest_mode',
+        'reverse-continue',
+        'p/x $pc',
+        'reverse-continue',
+        'p/x $pc',
+        'delete',
+      ],
+      ...['monitor goto vmexit:npf[0]', 'maintenance flush register-cache', 'awatch *(unsigned long *) 0x126070'],
+      ...['continue', 'p/x $pc', 'continue', 'p/x $pc', 'reverse-continue', 'p/x $pc', 'reverse-continue', 'p/x $pc'],
+    ]);
+    expect(output).toContain('Hardware read watchpoint 1');
+    expect(output.match(/^Value = .*$/gm)?.slice(0, 3)).toEqual(['Value = 1024', 'Value = 1024', 'Value = 78']);
+    expect(output).toContain('Hardware access (read/write) watchpoint 2');
+    expect(output).toMatch(/Old value = 78\nNew value = 1024\n[\s\S]*Old value = 1024\nNew value = 78\n/);
+    expect(printed(output)).toEqual([
+      ...[read.after, '0', read.before, read.before],
+      ...[AFTER_VMRUN, read.after, read.before, write],
+    ]);
+  });
+
+  it('stops where values change that are no memory of its own, and says so', async () => {
+    const output = await gdb([
+      ...['monitor goto vmexit:npf[0]', 'maintenance flush register-cache', 'monitor watch gif', 'monitor watch rax'],
+      ...[
+        'monitor watch device.pit.chanels',
+        'monitor watch vmcb.exitCode',
+        'continue',
+        'p $gif',
+        'p/x $vmcb_exitCode',
+      ],
+      ...[
+        'continue',
+        'p $gif',
+        'p/x $pc',
+        'reverse-continue',
+        'p $gif',
+        'p/x $pc',
+        'reverse-continue',
+        'p $guest_mode',
+      ],
+      ...['p/x $vmcb_exitCode', 'monitor unwatch gif', 'reverse-continue', 'p/x $pc', 'monitor unwatch'],
+    ]);
+    expect(output).toContain('rax of vCPU 0 may change with every instruction');
+    expect(output).toContain('Is it channels?');
+    expect(output).toContain('gif of vCPU 0: 0x1 → 0x0\nexitCode of the VMCB at 126000h: 0x4e → 0x400');
+    expect(output).toContain('nothing is watched');
+    const values = printed(output);
+    // At the #VMEXIT; behind STGI or the next VMRUN, and before it; before the #VMEXIT.
+    expect(values.slice(0, 3)).toEqual(['0', '0x400', '1']);
+    expect(values.slice(4, 5)).toEqual(['0']);
+    expect(values.slice(6, 8)).toEqual(['1', '0x4e']);
+    expect(values).toHaveLength(9);
+  });
+
+  it('watches a general register by stepping, both ways', async () => {
+    const output = await gdb([
+      ...['monitor goto vmexit:npf[0]', 'maintenance flush register-cache', 'p/x $rbx', 'watch $rbx', 'continue'],
+      ...['p/x $rbx', 'monitor where', 'reverse-continue', 'p/x $rbx', 'reverse-continue', 'monitor where', 'delete'],
+      'stepi',
+      'p/x $rbx',
+    ]);
+    expect(output).toContain('Watchpoint 1: $rbx');
+    const [before, changed, undone, redone] = printed(output);
+    expect(changed).not.toBe(before);
+    expect([undone, redone]).toEqual([before, before]);
+    // The last change of RBX before the page fault is where who-wrote finds it.
+    const places = [...output.matchAll(/^(\d+(?::\d+)?) {2}vCPU 0 runs/gm)].map(([, place]) => place);
+    const writer = await gdb(['monitor goto vmexit:npf[0]', 'monitor who-wrote rbx']);
+    const found = [...writer.matchAll(/^(\d+(?::\d+)?) {2}vCPU 0 runs/gm)].map(([, place]) => place);
+    expect(places.at(-1)).toBe(found.at(-1));
   });
 
   it('stops at the last #VMEXIT before the end', async () => {

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { UsageError } from '../failure.js';
 
-const LATER = ['receive', 'migrate', 'torture', 'bisect'] as const;
+const LATER = ['torture', 'bisect'] as const;
 
 export function laterCommands(program: Command): void {
   for (const name of LATER) {

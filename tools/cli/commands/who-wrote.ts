@@ -1,4 +1,4 @@
-/** `vmtape who-wrote TAPE WHAT`: the last step that wrote to an address, a VMCB field, a register or an MSR. */
+/** `vmtape who-wrote TAPE WHAT`: the last step that wrote to RAM, or that changed a register, an MSR or a device. */
 import type { Command } from 'commander';
 import {
   DerivedDataFile,
@@ -9,7 +9,7 @@ import {
   sqliteStore,
   type WriteStretch,
 } from '../../../src/journal/index.js';
-import { R, REGISTER_NAMES, type Slot, slotOfMsr, VMCB, type WatchedRange } from '../../../src/machine/index.js';
+import { type Machine, R } from '../../../src/machine/index.js';
 import {
   type Control,
   covers,
@@ -21,14 +21,16 @@ import {
   lastWriter,
   resolvePosition,
   Timeline,
+  type WatchedValue,
   type WriteStep,
 } from '../../../src/replay/index.js';
-import { runningOn, viewOf, watchedRanges } from '../../debug/views.js';
-import { parseCount, parseU64, quote } from '../arguments.js';
+import { runningOn, viewOf } from '../../debug/views.js';
+import { parseWhat, type What } from '../../debug/what.js';
+import { parseCount } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { hex, shortCount } from '../format.js';
-import { codePlace, currentVmcb, registersOf } from '../machine-view.js';
+import { codePlace, registersOf } from '../machine-view.js';
 import type { Terminal } from '../terminal.js';
 
 interface WhoWroteOptions {
@@ -37,11 +39,6 @@ interface WhoWroteOptions {
   readonly vcpu?: number;
 }
 
-/** What is asked for: RAM, or a register of a vCPU. */
-type Subject =
-  | { readonly kind: 'ram'; readonly ranges: readonly WatchedRange[]; readonly name: string }
-  | { readonly kind: 'register'; readonly slot: Slot; readonly vcpu: number; readonly name: string };
-
 const PROGRESS_MILLISECONDS = 250;
 const WIDEST = 4096;
 
@@ -49,13 +46,18 @@ export function whoWroteCommand(program: Command): void {
   command(
     program,
     'who-wrote',
-    'the last step that wrote to an address, a VMCB field, a register or an MSR',
+    'the last step that wrote to an address, a VMCB field, page tables, a register or a device',
     'vmtape who-wrote guest.vmtape 0x101f80 --before 500000',
     "vmtape who-wrote guest.vmtape vmcb.nestedCr3 --before 'vmexit:npf[-1]'",
     'vmtape who-wrote guest.vmtape msr.0xc0000082',
+    'vmtape who-wrote guest.vmtape walk:0x40001128',
   )
     .argument('<tape>')
-    .argument('<what>', 'ADDR (linear, at the level that runs there), phys:ADDR, vmcb.FIELD, msr.N, or a register')
+    .argument(
+      '<what>',
+      'ADDR (linear, at the level that runs there), phys:ADDR, vmcb.FIELD, walk:ADDR (the page-table entries that ' +
+        'translate it), msr.N, a register, or device.NAME, as device.pit.channels[0].mode',
+    )
     .option('--before <pos>', 'what happened from there on does not count (default: end)')
     .option('--length <n>', 'bytes from the address on', (text) => parseCount(text, '--length', 1), 8)
     .option('--vcpu <n>', 'of which vCPU a register is meant (default: the one whose turn it is there)', (text) =>
@@ -83,74 +85,31 @@ async function whoWrote(
   const timeline = new Timeline(reader);
   const control = progress(terminal, 'searching');
   const place = timeline.seek(limit, control);
-  const subject = subjectOf(timeline, what, options);
+  const asked = askedFor(timeline.machine, what, options);
+  const ranges = asked.values.flatMap((value) => value.ranges);
+  const [value] = asked.values;
   const step =
-    subject.kind === 'ram'
-      ? lastWriter(timeline, writeIndex(tape, reader, terminal), subject.ranges, place, control)
-      : finish(goingBackToChange(timeline, reader, subject), control);
+    ranges.length > 0 || value === undefined
+      ? lastWriter(timeline, writeIndex(tape, reader, terminal), ranges, place, control)
+      : finish(goingBackToChange(timeline, value), control);
   terminal.clearStatus();
   if (step === undefined) {
     const earlier = reader.header.origin === undefined ? '' : ', on this tape: it goes on from another';
-    const nobody = `nothing wrote to ${subject.name} before ${formatPosition(place)}${earlier}`;
-    if (terminal.json)
-      await terminal.document({ tape, what: subject.name, before: formatPosition(place), found: false });
+    const nobody = `nothing wrote to ${asked.name} before ${formatPosition(place)}${earlier}`;
+    if (terminal.json) await terminal.document({ tape, what: asked.name, before: formatPosition(place), found: false });
     else await terminal.print([`${tape}: ${nobody}`]);
     return Status.NO;
   }
-  await report(tape, reader, timeline, subject, step, terminal);
+  await report(tape, reader, timeline, asked, step, terminal);
   timeline.close();
   return Status.DONE;
 }
 
-function subjectOf({ machine }: Timeline, what: string, { length, vcpu }: WhoWroteOptions): Subject {
+function askedFor(machine: Machine, what: string, { length, vcpu }: WhoWroteOptions): What {
   const at = vcpu ?? machine.state.schedule.vcpu;
   if (at >= machine.state.vcpus.length)
     throw new UsageError(`--vcpu ${at}: the machine has ${machine.state.vcpus.length}.`);
-  const field = /^vmcb\.(\w+)$/i.exec(what)?.[1];
-  if (field !== undefined) return vmcbSubject(machine, field);
-  const msr = /^msr\.(\w+)$/i.exec(what)?.[1];
-  if (msr !== undefined) {
-    const number = Number(parseU64(msr, 'the MSR'));
-    const slot = slotOfMsr(number);
-    if (slot === undefined)
-      throw new UsageError(`MSR ${hex(number)}h is no register that keeps what is written to it.`);
-    return { kind: 'register', slot, vcpu: at, name: `MSR ${hex(number)}h of vCPU ${at}` };
-  }
-  const register = REGISTER_NAMES.findIndex((name) => name.toLowerCase() === what.toLowerCase());
-  if (register >= 0) {
-    return { kind: 'register', slot: register as Slot, vcpu: at, name: `${REGISTER_NAMES[register]} of vCPU ${at}` };
-  }
-  const physical = /^phys:(.+)$/.exec(what)?.[1];
-  const address = parseU64(physical ?? what, 'the address');
-  const ranges =
-    physical === undefined
-      ? watchedRanges(machine, viewOf(machine, runningOn(machine, at)), address, length)
-      : machine.memory.isRam(Number(address), length)
-        ? [{ address: Number(address), length }]
-        : undefined;
-  if (ranges === undefined) {
-    throw new UsageError(`${quote(what)} is not RAM${physical === undefined ? ', or not mapped there' : ''}.`);
-  }
-  const places = ranges.map((range) => `${hex(range.address)}h`).join(', ');
-  return {
-    kind: 'ram',
-    ranges,
-    name: physical === undefined ? `${hex(address)}h (physical ${places})` : `physical ${places}`,
-  };
-}
-
-function vmcbSubject({ state }: Timeline['machine'], field: string): Subject {
-  const vmcb = currentVmcb(state);
-  if (vmcb === undefined) throw new UsageError('no VMCB was used up to there. Choose a later --before.');
-  const known = Object.entries(VMCB.fields).find(([name]) => name.toLowerCase() === field.toLowerCase());
-  if (known === undefined) throw new UsageError(`vmcb.${field} is no field. vmtape show --vmcb lists them.`);
-  const [name, { offset, bytes }] = known;
-  const address = Number(vmcb.address);
-  return {
-    kind: 'ram',
-    ranges: [{ address: address + offset, length: bytes }],
-    name: `${name} of the VMCB at ${hex(address)}h`,
-  };
+  return parseWhat(what, { machine, view: viewOf(machine, runningOn(machine, at)), length });
 }
 
 /** The tape's index; made now, and kept beside the events where the tape may be written to. */
@@ -191,23 +150,21 @@ async function report(
   tape: string,
   reader: JournalReader,
   timeline: Timeline,
-  subject: Subject,
+  { name, values }: What,
   { before, after }: WriteStep,
   terminal: Terminal,
 ): Promise<void> {
   const { machine } = timeline;
-  const value = (): string => {
-    if (subject.kind === 'ram') {
-      const bytes = subject.ranges.flatMap(({ address, length }) => [...machine.memory.window(address, length)]);
-      return bytes.map((byte) => hex(byte, 2)).join(' ');
-    }
-    return `${hex(machine.state.vcpus[subject.vcpu]?.registers[subject.slot] ?? 0n)}h`;
-  };
+  const texts = (): readonly string[] => values.map((value) => valueText(value, machine));
   const { level, vcpu } = machine;
   const rip = registersOf(machine.state)[R.rip] ?? 0n;
   const [instruction] = disassemble(codePlace(machine), rip, 1);
-  const old = value();
+  const old = texts();
   timeline.step();
+  const now = texts();
+  const isOther = (text: string, index: number): boolean => text !== (old[index] as string);
+  // Of several entries those that became others, or the first when none did.
+  const [shown = 0] = [now.findIndex(isOther), 0].filter((index) => index >= 0);
   const events = eventsOf(reader, before, timeline.position);
   const found = {
     before: formatPosition(before),
@@ -215,14 +172,14 @@ async function report(
     vcpu,
     level: `L${level}`,
     rip: `0x${hex(rip)}`,
-    old,
-    new: value(),
+    old: old[shown] ?? '',
+    new: now[shown] ?? '',
     events,
   };
   if (terminal.json) {
     await terminal.document({
       tape,
-      what: subject.name,
+      what: name,
       found: true,
       ...found,
       instruction: instruction?.text ?? null,
@@ -231,13 +188,22 @@ async function report(
   }
   const { bold, dim } = terminal.colors;
   await terminal.print([
-    `${bold(subject.name)} was last written at ${bold(found.after)} by vCPU ${vcpu}, L${level}`,
+    `${bold(name)} was last written at ${bold(found.after)} by vCPU ${vcpu}, L${level}`,
     `  ${hex(rip, 16)}  ${instruction?.text ?? ''}`,
-    `  ${found.old}  →  ${found.new}`,
+    `  ${values.length > 1 ? `${values[shown]?.name}: ` : ''}${found.old}  →  ${found.new}`,
     ...events.map((text) => `  ${text}`),
     dim(`  before it: vmtape show ${tape} ${found.before} --disassemble 3`),
   ]);
 }
+
+/** RAM byte by byte, as it lies there. */
+const valueText = (value: WatchedValue, machine: Machine): string =>
+  value.ranges.length === 0
+    ? value.read(machine)
+    : value.ranges
+        .flatMap(({ address, length }) => [...machine.memory.window(address, length)])
+        .map((byte) => hex(byte, 2))
+        .join(' ');
 
 /** What the step stated. */
 function eventsOf(reader: JournalReader, { seq }: Position, { seq: end }: Position): readonly string[] {

@@ -1,0 +1,141 @@
+/**
+ * The side that a session comes to. It takes pages as they come; once it has the rest it holds the machine against the digests
+ * of the source, and only then runs.
+ */
+import { decompress, PageTree, pageDigest, sameBytes } from '../../journal/index.js';
+import { type EventSink, InputError, MACHINE_MODEL_VERSION, Machine, PAGE_BYTES, sPA } from '../../machine/index.js';
+import { type SessionConfig, sessionConfig } from '../session.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import { decodeSnapshot } from '../snapshot/snapshot-file.js';
+import { digestsWithoutRam, type StateDigests } from '../state-digest.js';
+import { numbersFromBytes, type Offer, type Pages, ProtocolError } from './messages.js';
+import type { Peer } from './peer.js';
+
+/** What this side asks of a session. */
+export interface Terms {
+  /** Most bytes of RAM. */
+  readonly memory?: number | undefined;
+  /** The only CPU profile. */
+  readonly cpu?: string | undefined;
+}
+
+/** A session that has come: its machine stands where the source's does. */
+export interface Arrival {
+  readonly machine: Machine;
+  readonly session: SessionConfig;
+  readonly snapshot: Snapshot;
+  /** For the serial port. */
+  readonly input: Uint8Array;
+}
+
+export class IncomingMigration {
+  private sink: EventSink = () => {};
+  /** Pages that came, for a progress line. */
+  pages = 0;
+  round = 0;
+
+  constructor(
+    private readonly peer: Peer,
+    private readonly terms: Terms,
+  ) {}
+
+  /** Where the machine's events go from now on. */
+  direct(sink: EventSink): void {
+    this.sink = sink;
+  }
+
+  /** @throws InputError for an offer that this side refuses, having told the peer; Refused, PeerGone, ProtocolError. */
+  async arrive(): Promise<Arrival> {
+    const offer = await this.peer.expect('offer');
+    const session = this.accepted(offer);
+    const machine = new Machine(session.machine, (stated) => this.sink(stated));
+    const tree = new PageTree(offer.ramPages);
+    this.peer.send('accept', {});
+    for (;;) {
+      const message = await this.peer.next();
+      if (message.kind === 'pages') this.takePages(machine, tree, message);
+      else if (message.kind === 'round') this.round = message.round;
+      else if (message.kind === 'state') {
+        const snapshot = decodeSnapshot(message.snapshot, 'the state of the source');
+        this.enter(machine, tree, snapshot, message.ram);
+        return { machine, session, snapshot, input: message.input };
+      } else throw new ProtocolError(`a ${message.kind} message came where pages were due`);
+    }
+  }
+
+  /** The machine runs. */
+  running(position: string): void {
+    this.peer.send('running', { position });
+  }
+
+  /** The tape has what it began with: the source may let go. @throws when it does not. */
+  async takeOver(): Promise<void> {
+    this.peer.send('safe', {});
+    await this.peer.expect('yours');
+  }
+
+  /** Tells the peer why it goes no further. */
+  refuse(why: string): void {
+    this.peer.send('refuse', { why });
+  }
+
+  private accepted(offer: Offer): SessionConfig {
+    const { memory, cpu } = this.terms;
+    if (offer.machineVersion !== String(MACHINE_MODEL_VERSION)) {
+      const problem = `the session is of machine model ${offer.machineVersion}, and this vmtape has model ${MACHINE_MODEL_VERSION}`;
+      throw new InputError('offer', problem, 'Use equal versions, or a snapshot.');
+    }
+    const session = sessionConfig({ configuration: JSON.parse(offer.configuration) });
+    const { machine } = session;
+    if (offer.ramPages * PAGE_BYTES !== machine.ramBytes) {
+      throw new ProtocolError(`${offer.ramPages} pages are not the ${machine.ramBytes} bytes of RAM of the session`);
+    }
+    if (memory !== undefined && machine.ramBytes > memory) {
+      const problem = `the session has ${machine.ramBytes} bytes of RAM, and there is room for ${memory}`;
+      throw new InputError('offer', problem, 'Give receive a larger --memory.');
+    }
+    if (cpu !== undefined && machine.cpu !== cpu) {
+      const problem = `the session's CPU is ${machine.cpu}, and this side takes ${cpu} only`;
+      throw new InputError('offer', problem, 'Start receive with another --cpu, or without.');
+    }
+    return session;
+  }
+
+  private takePages({ memory }: Machine, tree: PageTree, { zeros, numbers, data }: Pages): void {
+    const there = numbersFromBytes(numbers, tree.pages);
+    const contents = unpacked(data, there.length * PAGE_BYTES);
+    for (const page of numbersFromBytes(zeros, tree.pages)) {
+      memory.clear(sPA(page * PAGE_BYTES), PAGE_BYTES);
+      tree.set(page, undefined);
+    }
+    for (const [index, page] of there.entries()) {
+      const content = contents.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES);
+      memory.copyIn(sPA(page * PAGE_BYTES), content);
+      tree.set(page, pageDigest(content));
+    }
+    this.pages += there.length;
+  }
+
+  private enter(machine: Machine, tree: PageTree, { point, image, digests }: Snapshot, ram: Uint8Array): void {
+    machine.restore(point);
+    if (image !== undefined) machine.keepImage(image);
+    const here: StateDigests = { ...digestsWithoutRam(machine), ram: tree.root() };
+    const there: StateDigests = { ...digests, ram };
+    const different = Object.entries(here).filter(
+      ([part, value]) => !sameBytes(value, there[part as keyof StateDigests]),
+    );
+    if (different.length === 0) return;
+    throw new ProtocolError(`the ${different.map(([part]) => part).join(' and ')} state is not that of the source`);
+  }
+}
+
+function unpacked(data: Uint8Array, bytes: number): Uint8Array {
+  let contents: Uint8Array | undefined;
+  try {
+    contents = decompress(data, bytes);
+  } catch (cause) {
+    throw new ProtocolError('pages cannot be unpacked', { cause });
+  }
+  if (contents.length === bytes) return contents;
+  throw new ProtocolError(`${contents.length} bytes of pages came instead of ${bytes}`);
+}
