@@ -22,6 +22,10 @@ export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
 export { DEVICE_EVENT_FIELDS, type DevicesState, readCR8 } from './devices/devices.js';
+export { readApicBase } from './devices/local-apic-msr.js';
+export { apicPage, apicWithPage } from './devices/local-apic-page.js';
+export type { LocalApicState } from './devices/local-apic-state.js';
+export { tscDeadline } from './devices/local-apic-timer.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,
@@ -76,6 +80,7 @@ export { Machine } from './machine.js';
 export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
+export { type MappedRange, mappedRanges } from './mmu/mapped-ranges.js';
 export { FIRST_EPOCH, type MemoryWatcher, type PhysicalMemory } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear } from './mmu/peek.js';

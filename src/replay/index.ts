@@ -12,6 +12,18 @@ export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, type StateDifference, stateDifferences } from './fold.js';
 export { type RecordedGuest, recordedGuests } from './guests.js';
+export { type CoreHead, elfCoreHead } from './interchange/elf-core.js';
+export { exportKvm, type KvmExport, type KvmManifest } from './interchange/kvm-folder.js';
+export { FolderDamagedError, type GivenRam, importKvm, parseManifest } from './interchange/kvm-import.js';
+export {
+  decodeStruct,
+  KVM_SREGS,
+  KVM_SREGS2,
+  KVM_VCPU_EVENTS,
+  type Struct,
+  type StructValues,
+} from './interchange/kvm-structs.js';
+export { lintNestedState, type NestedLint } from './interchange/lint-nested-state.js';
 export { goingBackToChange } from './last-change.js';
 export {
   LiveSession,

@@ -7,8 +7,10 @@ import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
 import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
+import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { laterCommands } from './commands/later.js';
+import { lintNestedStateCommand } from './commands/lint-nested-state.js';
 import { logCommand } from './commands/log.js';
 import { migrateCommand } from './commands/migrate.js';
 import { policiesCommand } from './commands/policies.js';
@@ -47,7 +49,8 @@ function program(): Command {
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
     ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
-    ...[tortureCommand, profilesCommand, policiesCommand, laterCommands],
+    ...[importCommand, lintNestedStateCommand, tortureCommand],
+    ...[profilesCommand, policiesCommand, laterCommands],
   ]) {
     add(root);
   }

@@ -128,3 +128,23 @@ export function fire(state: LocalApicState, at: number): void {
   state.timerStart = cycleStart(state, at);
   if (state.timerStart !== null) state.timerDeadline = state.timerStart + periodOf(state);
 }
+
+/** What a timer is that stands at `count` now, or waits for `deadline`, a TSC; zero when it does not. */
+export function timerAt(
+  state: LocalApicState,
+  count: number,
+  deadline: bigint,
+  tscOffset: bigint,
+  now: number,
+): Pick<LocalApicState, 'timerStart' | 'timerDeadline' | 'tscDeadlineLow' | 'tscDeadlineHigh'> {
+  const entry = lvt(state, ENTRY_TIMER);
+  const stopped = { timerStart: null, timerDeadline: null, tscDeadlineLow: 0, tscDeadlineHigh: 0 };
+  if (timerMode(entry) === TIMER_TSC_DEADLINE) {
+    const [low, high] = [Number(BigInt.asUintN(32, deadline)), Number(deadline >> 32n)];
+    const timerDeadline = deadline === 0n ? null : timeOfTSC(deadline, tscOffset, now);
+    return { ...stopped, timerDeadline, tscDeadlineLow: low, tscDeadlineHigh: high };
+  }
+  if (count === 0) return stopped;
+  const timerStart = now - (state.timerInitial - count) * divisor(state.timerDivide);
+  return { ...stopped, timerStart, timerDeadline: isMasked(entry) ? null : timerStart + periodOf(state) };
+}

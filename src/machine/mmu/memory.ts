@@ -123,6 +123,17 @@ export class PhysicalMemory {
     return end <= this.ramBytes && (end <= HOLE_START || address >= HOLE_END);
   }
 
+  /** Where RAM is, in ascending order: pairs of the first address and the one behind the last. */
+  ramRanges(): readonly (readonly [start: number, end: number])[] {
+    const below = Math.min(this.ramBytes, HOLE_START);
+    return this.ramBytes <= HOLE_END
+      ? [[0, below]]
+      : [
+          [0, below],
+          [HOLE_END, this.ramBytes],
+        ];
+  }
+
   /** @param size 1, 2, 4 or 8; the range must be RAM. */
   read(address: SPA, size: number): bigint {
     const at = RAM_BASE + address;

@@ -80,7 +80,7 @@ describe('vmtape export', () => {
   });
 
   it.each([
-    ['no format', [], /Give one of --sqlite FILE and --perfetto FILE/],
+    ['no format', [], /Give one of --sqlite FILE, --perfetto FILE, /],
     ['two formats', ['--sqlite', 'a', '--perfetto', 'b'], /Give one of/],
     ['a view that is none', ['--sqlite', join(folder, 'no.db'), '--views', 'exits,exit'], /--views "exit" is none/],
     ['a folder that is not there', ['--sqlite', join(folder, 'no', 'no.db')], /no/],
