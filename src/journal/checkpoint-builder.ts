@@ -2,6 +2,7 @@
  * Makes rows of checkpoints: finds the pages whose content a tape does not have yet, puts them into groups, and follows the
  * digest of RAM. One builder goes with one writer, from its first checkpoint to its last.
  */
+import { joined } from './bytes.js';
 import {
   type CheckpointInput,
   type CheckpointRow,
@@ -115,14 +116,4 @@ class PageGroup {
     const row = { id: this.id, digests: joined(this.digests), data: compress(joined(this.contents)) };
     return { ...row, seal: pageGroupSeal(genesis, row) };
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

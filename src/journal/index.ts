@@ -1,6 +1,7 @@
 /**
  * The journal's front door: what other folders may use.
  */
+export { joined } from './bytes.js';
 export {
   type Checkpoint,
   type CheckpointEntry,

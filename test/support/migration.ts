@@ -2,7 +2,6 @@
 
 import { createHash } from 'node:crypto';
 import { type JournalStore, memoryStore } from '../../src/journal/index.js';
-import { MACHINE_MODEL_VERSION, PAGE_BYTES } from '../../src/machine/index.js';
 import {
   type Channel,
   DEFAULT_SETTINGS,
@@ -113,11 +112,7 @@ async function send(channel: Channel, source: Recorder, file: string): Promise<n
   let now = 0;
   const migration = new OutgoingMigration(machine, peer, DEFAULT_SETTINGS, () => now++);
   const description = describeSession(session, 'test');
-  await migration.offer({
-    machineVersion: String(MACHINE_MODEL_VERSION),
-    configuration: JSON.stringify(description.configuration),
-    ramPages: machine.memory.ramBytes / PAGE_BYTES,
-  });
+  await migration.offer(session);
   while (!migration.turn()) {
     if (source.step() === 'ended') throw new Error('the session ended before it had moved');
     await new Promise<void>((resolve) => setImmediate(resolve));

@@ -6,6 +6,7 @@
  * Source: System V ABI, chapters 4 and 5; AMD64 ABI §3.4 for the order of registers; Linux, include/linux/elfcore.h, for the
  * layout of NT_PRSTATUS and NT_PRPSINFO.
  */
+import { joined } from '../../journal/index.js';
 import { type MappedRange, PAGE_BYTES, R, type RegisterName, type Registers } from '../../machine/index.js';
 import { FXSAVE_BYTES, xsaveArea } from './xsave-area.js';
 
@@ -176,15 +177,5 @@ function note(owner: string, type: number, contents: Uint8Array): Uint8Array {
   view.setUint32(8, type, true);
   bytes.set(name, 12);
   bytes.set(contents, nameEnd);
-  return bytes;
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
   return bytes;
 }

@@ -10,6 +10,7 @@ import { decodeSnapshot } from '../snapshot/snapshot-file.js';
 import { digestsWithoutRam, type StateDigests } from '../state-digest.js';
 import { numbersFromBytes, type Offer, type Pages, ProtocolError } from './messages.js';
 import type { Peer } from './peer.js';
+import { rehearse } from './rehearsal.js';
 
 /** What this side asks of a session. */
 export interface Terms {
@@ -50,6 +51,7 @@ export class IncomingMigration {
     const session = this.accepted(offer);
     const machine = new Machine(session.machine, (stated) => this.sink(stated));
     const tree = new PageTree(offer.ramPages);
+    rehearse(machine, session);
     this.peer.send('accept', {});
     for (;;) {
       const message = await this.peer.next();

@@ -2,12 +2,14 @@
  * The side that a session leaves. It goes on running while its RAM is copied in rounds, each of what was written to since the
  * one before; then it stands still while the rest goes. It stays runnable until the destination has said that it runs.
  */
-import { compress, PageTree, pageDigest } from '../../journal/index.js';
-import { FIRST_EPOCH, type Machine, PAGE_BYTES } from '../../machine/index.js';
+import { compress, joined, PageTree, pageDigest } from '../../journal/index.js';
+import { FIRST_EPOCH, MACHINE_MODEL_VERSION, type Machine, PAGE_BYTES } from '../../machine/index.js';
+import { describeSession, type SessionConfig } from '../session.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { encodeSnapshot } from '../snapshot/snapshot-file.js';
-import { numbersToBytes, type Offer } from './messages.js';
+import { numbersToBytes } from './messages.js';
 import type { Peer } from './peer.js';
+import { rehearse } from './rehearsal.js';
 
 export interface MigrationSettings {
   /** Milliseconds for which the session should stand still. */
@@ -65,9 +67,14 @@ export class OutgoingMigration {
   }
 
   /** @throws Refused with what differs. */
-  async offer(offer: Offer): Promise<void> {
-    this.peer.send('offer', offer);
+  async offer(session: SessionConfig): Promise<void> {
+    this.peer.send('offer', {
+      machineVersion: String(MACHINE_MODEL_VERSION),
+      configuration: JSON.stringify(describeSession(session, '').configuration),
+      ramPages: this.tree.pages,
+    });
     await this.peer.expect('accept');
+    rehearse(this.machine, session);
     this.running = this.peer.expect('running');
     this.running.catch((error: unknown) => {
       this.failure = error;
@@ -158,14 +165,4 @@ export class OutgoingMigration {
     const data = compress(raw.subarray(0, numbers.length * PAGE_BYTES), PAGE_QUALITY);
     this.peer.send('pages', { zeros: numbersToBytes(zeros), numbers: numbersToBytes(numbers), data });
   }
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    whole.set(piece, at);
-    at += piece.length;
-  }
-  return whole;
 }

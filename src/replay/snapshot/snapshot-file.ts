@@ -264,11 +264,15 @@ function unpackedPart(content: Uint8Array, unpacked: number, name: string, file:
   }
 }
 
-/** Groups of pages as they stand in a snapshot, compressed, for whoever can unpack several at a time. */
+/** Groups of pages as they stand in a snapshot, compressed and unchecked, for whoever can unpack several at a time. */
 export function packedGroups(bytes: Uint8Array, file: string): readonly Uint8Array[] {
   const { header, end } = headerOf(bytes, file);
-  const found = partsIn(bytes, end, header, file).find(([{ name }]) => name === 'ram.pages');
-  return found === undefined ? [] : groupsIn(found[1]);
+  let at = end;
+  for (const { name, length } of header.parts) {
+    if (name === 'ram.pages') return groupsIn(bytes.subarray(at, at + length));
+    at += length;
+  }
+  return [];
 }
 
 /** Bytes that a group may have when it is unpacked. */

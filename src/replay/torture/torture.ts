@@ -7,7 +7,7 @@
  * that is restored. What it is restored to is held at once against what was saved, field by field; the run then shows what
  * no component has. Orders that lead to the same machine are run once: it would do the same again.
  */
-import { comparePositions, formatPosition, type JournalReader, type Position } from '../../journal/index.js';
+import { comparePositions, formatPosition, type JournalReader, joined, type Position } from '../../journal/index.js';
 import { InputError, type MachinePoint, PAGE_BYTES } from '../../machine/index.js';
 import { recordText } from '../event-text.js';
 import { sameData } from '../fold.js';
@@ -261,13 +261,3 @@ export class Torture {
 
 const pointDifferences = (expected: MachinePoint, found: MachinePoint): readonly FieldDifference[] =>
   sameData(expected, found) ? [] : componentDifferences(componentsOf(expected), componentsOf(found));
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
-  return bytes;
-}

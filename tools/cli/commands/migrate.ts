@@ -2,7 +2,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { Command } from 'commander';
 import { formatPosition, START, sqliteStore } from '../../../src/journal/index.js';
-import { type BootImage, type EventSink, MACHINE_MODEL_VERSION, PAGE_BYTES } from '../../../src/machine/index.js';
+import type { BootImage, EventSink } from '../../../src/machine/index.js';
 import {
   DEFAULT_SETTINGS,
   describeSession,
@@ -239,11 +239,7 @@ class Mover {
       ...{ bandwidth, rounds },
     };
     const migration = new OutgoingMigration(machine, peer, settings, () => this.watch.seconds * 1000);
-    await migration.offer({
-      machineVersion: String(MACHINE_MODEL_VERSION),
-      configuration: JSON.stringify(describeSession(session, VMTAPE_VERSION).configuration),
-      ramPages: machine.memory.ramBytes / PAGE_BYTES,
-    });
+    await migration.offer(session);
     this.migration = migration;
   }
 
