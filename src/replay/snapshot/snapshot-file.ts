@@ -33,7 +33,7 @@ const MOST_HEADER_BYTES = 16 << 20;
 const MOST_COMPONENT_BYTES = 256 << 20;
 /** Pages that are compressed together: 1 MiB. */
 const GROUP_PAGES = 256;
-/** Brotli's, for a group: two thirds of the size that Zstandard's or deflate's first levels leave, in the time of the latter. */
+/** Brotli's, for a group: docs/adr/0029. */
 export const PAGE_COMPRESSION = { quality: 2, window: 20 } as const;
 
 /** A part as the header lists it. */
