@@ -127,7 +127,7 @@ function forwards(timeline: Timeline, points: StopPoints, values: readonly Watch
 /** Of those, each. */
 const NAMED = /^(gif|guest mode|vmcb|entry|tpr|pit|(efer|cr3|tr|guestAsid) of 0|device.lapic)/;
 
-const MOST_BACK = 6;
+const MOST_BACK = 15;
 
 /** From the end, and as many as that at most. */
 function backwards(timeline: Timeline, points: StopPoints, values: readonly WatchedValue[] = []): readonly Met[] {
@@ -259,7 +259,7 @@ describe.each(Object.keys(SESSIONS))('%s', (guest) => {
     const changed = values.filter(({ name }) => (walked.changes.get(name) ?? []).length > 0);
     expect(changed.length).toBeGreaterThan(guest === 'nested.elf' ? 50 : 20);
     // Each for itself, which lets the search read the tape instead of running it.
-    const some = changed.filter((_, index) => index % Math.ceil(changed.length / 6) === 0);
+    const some = changed.filter((_, index) => index % Math.ceil(changed.length / 16) === 0);
     compareValues(walked, [...some, ...changed.filter(({ name }) => NAMED.test(name))]);
   });
 

@@ -93,8 +93,7 @@ function ramContents(memory: PhysicalMemory): RamContents & { readonly digest: U
 }
 
 /**
- * Puts a machine that has just been made to where the snapshot was taken. RAM is as the snapshot has it, whose bytes were held
- * against digests when it was read.
+ * Puts a machine that has just been made to where the snapshot was taken.
  * @throws InputError when it is not the same there: the snapshot has a state that this vmtape does not carry.
  */
 export function enterSnapshot(machine: Machine, { ram, point, image, digests }: Snapshot): void {
@@ -103,7 +102,7 @@ export function enterSnapshot(machine: Machine, { ram, point, image, digests }: 
   }
   machine.restore(point);
   if (image !== undefined) machine.keepImage(image);
-  const restored = digestsWithoutRam(machine);
+  const restored: StateDigests = { ...digestsWithoutRam(machine), ram: ramContents(machine.memory).digest };
   const different = Object.entries(restored).filter(
     ([part, value]) => !sameBytes(value, digests[part as keyof StateDigests]),
   );
