@@ -16,7 +16,7 @@ export type CheckpointInterval = 'adaptive' | number;
 /** Nanoseconds to digest, compress and store a page in the writer's thread: docs/adr/0026. */
 const KEEP_PAGE = 60_000;
 /** What an interval should cost to run again, unless more pages are written to in it. */
-const INTERVAL = 200_000_000;
+const INTERVAL = 120_000_000;
 
 export class CheckpointTaker {
   private epoch = FIRST_EPOCH;

@@ -22,7 +22,7 @@ import { Cancelled, type Control, finish, type Work } from './work.js';
 /** Nanoseconds of running below which moments are not worth their place. */
 const DENSEST = 100_000;
 /** Moments on a long way, where the tape has no checkpoints. */
-const SPARSEST = 200_000_000;
+const SPARSEST = 120_000_000;
 
 /** Nanoseconds of running that are worth looking for another way. */
 const WORTH_SKIPPING = 5_000_000;

@@ -90,6 +90,7 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['paging.elf', 'divide=50 scale=2 pcid=0 global=0', 'paging.small'],
   ['selfmod.elf', 'divide=50 scale=2', 'selfmod.small'],
   ['blocks.elf', 'divide=50 scale=2', 'blocks.small'],
+  ['tenant.elf', '', 'tenant'],
 ];
 
 /** Guests for benches, with so little to do that the evaluator can do it. */
@@ -100,6 +101,7 @@ const SMALL: readonly (readonly [file: string, options: string])[] = [
   ['paging.elf', 'divide=300 processes=1 frames=100'],
   ['selfmod.elf', 'divide=400'],
   ['blocks.elf', 'divide=400'],
+  ['tenant.elf', 'divide=2000 period=10000'],
 ];
 
 describe('a sample guest', () => {

@@ -452,17 +452,21 @@ export class Engine {
     if ((this.mode & Mode.BITS64) !== 0 && high >> 15 !== 0 && high >> 15 !== -1) return 0;
     const page = (high >>> 0) * 0x10_0000 + (low >>> 12);
     if (this.watchedPages.includes(page)) return 0;
-    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
-    const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
-    if (frame < 0 || this.leaving) return 0;
-    const target = frame - (frame % PAGE_BYTES);
-    if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
+    const bank = this.words[Cell.TLB_BANK >> 2] as number;
+    let target = this.banks.recall(bank, low, high, write) - RAM_BASE;
+    if (target < 0) {
+      const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+      const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
+      if (frame < 0 || this.leaving) return 0;
+      target = frame - (frame % PAGE_BYTES);
+      if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
+    }
     if (this.isAbsent?.(sPA(target)) === true) return 0;
     if (write) {
       if (this.memory.mayNotWrite(target)) return 0;
       this.memory.noteWritable(target);
     } else if (this.memory.mayNotRead(target)) return 0;
-    this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
+    this.banks.insert(bank, low, high, RAM_BASE + target, write);
     return 1;
   }
 
