@@ -13,7 +13,8 @@ export abstract class MemoryEmitter extends FlagEmitter {
   /** Memory address of the operand that `readForWrite` checked, for the write that follows. */
   protected writeAddress: number | undefined;
 
-  protected registerField(operand: Operand): number {
+  /** Where a register operand stands in the register file, onto the stack. */
+  protected pushRegisterAddress(operand: Operand): void {
     let index = 0;
     for (const other of this.current.operands) {
       if (other === operand) break;
@@ -21,14 +22,14 @@ export abstract class MemoryEmitter extends FlagEmitter {
     }
     const field = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2][index];
     if (field === undefined) throw new NotCompiled('more than three register operands');
-    return this.at + field;
+    this.code.get(UOP).memory(Op.I32_LOAD16_U, this.at + field);
   }
 
   read(operand: Operand): V {
     const { code } = this;
     switch (operand.kind) {
       case 'gpr':
-        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+        this.pushRegisterAddress(operand);
         this.loadWidth(operand.width);
         return this.result();
       case 'mem':
@@ -37,7 +38,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
         code.get(UOP).memory(Op.I64_LOAD, this.at + Uop.IMMEDIATE);
         return this.result();
       case 'xmm':
-        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+        this.pushRegisterAddress(operand);
         this.loadWidth(operand.width);
         return this.result();
       default:
@@ -57,7 +58,8 @@ export abstract class MemoryEmitter extends FlagEmitter {
     const { code } = this;
     switch (operand.kind) {
       case 'gpr':
-        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand)).get(value);
+        this.pushRegisterAddress(operand);
+        code.get(value);
         this.storeRegisterWidth(operand.width);
         return;
       case 'mem': {
@@ -154,7 +156,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
     code.memory(Op.I64_LOAD, write ? TLB_WRITE_OFFSET : 0);
     code.get(linear);
     if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);
-    code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).if();
+    code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).ifRare();
     code.i32(Cell.EXIT_ADDRESS).get(linear).memory(Op.I64_STORE);
     code
       .i32(bytes | (write ? 0x100 : 0))
