@@ -102,4 +102,5 @@ export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
 export { INTERCEPTS } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
+export { compileRegions, type RegionPolicy } from './wasm/region/policy.js';
 export { Workbench } from './workbench.js';

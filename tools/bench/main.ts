@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseCount } from '../cli/arguments.js';
+import { readBranchHints } from '../cli/engine.js';
 import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
@@ -25,6 +26,8 @@ import {
   type VmtapeRun,
 } from './subjects.js';
 import { TIME_TRAVEL_USAGE, timeTravelBench } from './time-travel.js';
+
+readBranchHints();
 
 const NOTHING: Guest = { name: 'hello64', image: 'hello64.elf', options: '' };
 const QEMU_MODES: readonly QemuMode[] = ['plain', 'rr=record'];

@@ -28,8 +28,11 @@ import { tortureCommand } from './commands/torture.js';
 import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { whoWroteCommand } from './commands/who-wrote.js';
+import { readBranchHints } from './engine.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
+
+readBranchHints();
 
 function program(): Command {
   const root = new Command('vmtape')

@@ -42,10 +42,11 @@ import { knownFrame } from '../mmu/peek.js';
 import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
-import { Contexts, DECODE_MASK, isForRegions, Mode, MODE_BITS } from './context.js';
+import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
 import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
+import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
 import { Translator } from './translate.js';
@@ -81,6 +82,7 @@ export class Engine {
   private readonly translator: Translator;
   private readonly banks: TlbBanks;
   private readonly regions: Regions;
+  private readonly stretches: Stretches;
   private readonly running: RunningCode;
   /** Where pages of code lie by the RIP at which they begin, for each space, as far as code of them has run in it. */
   private readonly codePages = new Map<number, Map<bigint, SPA>>();
@@ -132,7 +134,9 @@ export class Engine {
     this.translator = new Translator(this.view, this.interpreter);
     this.blocks = new BlockCache(memory, Math.min(vcpus, JUMP_CACHES));
     this.switchTo(0);
-    this.regions = new Regions(memory, this.interpreter, this.blocks, this.translator);
+    const policy = regionPolicy();
+    this.stretches = new Stretches(policy);
+    this.regions = new Regions(memory, this.interpreter, this.blocks, this.translator, policy);
     this.blocks.onReset = () => {
       this.assists.clear();
       this.regions.reset();
@@ -187,7 +191,7 @@ export class Engine {
           if (this.stretches.reserve > 0) {
             this.left += this.stretches.next(reason === ExitReason.SPENT);
             if (reason === ExitReason.BUDGET) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
-            break;
+            if (this.left >= MAX_BLOCK_INSTRUCTIONS) break;
           }
           const { left } = this;
           if (left <= 0) return { stop: 'budget', retired: this.retired(limit) };
@@ -221,7 +225,6 @@ export class Engine {
     this.stretches.ran(retired);
     return retired;
   }
-  private readonly stretches = new Stretches();
 
   /** Instructions that the run may still retire. */
   private get left(): number {

@@ -137,7 +137,10 @@ class RegionFunction {
     const { read, written } = this.registersOf();
     this.writeEntry();
     for (const gpr of new Set([...read, ...written])) {
-      code.i32(slotAddress(gprSlot(gpr))).memory(Op.I64_LOAD).set(locals.gprs[gpr] as number);
+      code
+        .i32(slotAddress(gprSlot(gpr)))
+        .memory(Op.I64_LOAD)
+        .set(locals.gprs[gpr] as number);
     }
     // Their kind is 0, plain.
     code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT).set(locals.flagResult);
@@ -327,7 +330,11 @@ class RegionFunction {
   private writeExit(written: ReadonlySet<number>): void {
     const { code, locals, out } = this;
     for (let gpr = 0; gpr < GPRS; gpr++) {
-      if (written.has(gpr)) code.i32(slotAddress(gprSlot(gpr))).get(locals.gprs[gpr] as number).memory(Op.I64_STORE);
+      if (written.has(gpr))
+        code
+          .i32(slotAddress(gprSlot(gpr)))
+          .get(locals.gprs[gpr] as number)
+          .memory(Op.I64_STORE);
     }
     settleFlags(code, locals, () => code.local(ValueType.I64));
     code.i32(0).get(locals.flagResult).memory(Op.I64_STORE, Cell.FLAG_RESULT);

@@ -150,7 +150,8 @@ class Search {
       const insn = this.known.get(rip);
       if (insn === undefined || (instructions.length > 0 && this.leaders.has(rip)))
         return { rip: start, instructions, end: { kind: 'goto', to: rip } };
-      if (this.source.treatment(insn) === 'evaluated') return { rip: start, instructions, end: { kind: 'assist', rip } };
+      if (this.source.treatment(insn) === 'evaluated')
+        return { rip: start, instructions, end: { kind: 'assist', rip } };
       const at = { rip, insn };
       instructions.push(at);
       if (endsBlock(insn)) return { rip: start, instructions, end: endOf(at) };

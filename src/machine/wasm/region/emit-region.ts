@@ -195,7 +195,10 @@ export class RegionEmitter extends Emitter {
   private mergeGpr(number: number, value: V, width: number, shift: number): void {
     const { code } = this;
     this.pushGpr(number);
-    code.i64(~(((1n << BigInt(width)) - 1n) << BigInt(shift))).op(Op.I64_AND).get(value);
+    code
+      .i64(~(((1n << BigInt(width)) - 1n) << BigInt(shift)))
+      .op(Op.I64_AND)
+      .get(value);
     if (shift > 0) code.i64(BigInt(shift)).op(Op.I64_SHL);
     code.op(Op.I64_OR);
     this.setGpr(number);
@@ -396,7 +399,11 @@ export class RegionEmitter extends Emitter {
 }
 
 /** Makes flags of whatever kind plain. @param local a new one for an i64. */
-export function settleFlags(code: Code, { flagKind, flagResult, flagCarries }: RegionLocals, local: () => number): void {
+export function settleFlags(
+  code: Code,
+  { flagKind, flagResult, flagCarries }: RegionLocals,
+  local: () => number,
+): void {
   const shift = local();
   const [other, first, second] = [local(), local(), local()];
   const isSum = (): Code => code.get(flagKind).i32(FlagKind.ADD).op(Op.I32_AND);

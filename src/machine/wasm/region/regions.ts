@@ -5,17 +5,18 @@
  * When a region comes into use shows nowhere: it does what its instructions do, in the same order, and stops where they stop.
  */
 import type { DecodedInstruction } from '../../decode/decoded.js';
+import { Cell, WASM_PAGE_BYTES } from '../../layout/linear-memory.js';
 import type { PhysicalMemory } from '../../mmu/memory.js';
 import type { SPA } from '../../units.js';
 import type { BlockCache } from '../block-cache.js';
 import { isCompiled, keyOf } from '../handlers.js';
 import type { Interpreter } from '../interpreter.js';
-import { Cell, WASM_PAGE_BYTES } from '../../layout/linear-memory.js';
 import type { Translator } from '../translate.js';
 import { Uop } from '../uop.js';
 import { compileRegion, isForRegions } from './compile.js';
 import { type CodeSource, discover, type RegionCode, type RegionInstruction, type Treatment } from './discover.js';
 import { hashOf, NO_RIP, RegionLayout } from './layout.js';
+import type { RegionPolicy } from './policy.js';
 
 /** What the engine knows of the code that runs now. */
 export interface RunningCode {
@@ -87,6 +88,7 @@ export class Regions {
     private readonly interpreter: Interpreter,
     private readonly blocks: BlockCache,
     private readonly translator: Translator,
+    private readonly policy: RegionPolicy,
   ) {
     blocks.onBlock = (page, offset, mode, uop) => this.onBlock({ page, offset, mode }, uop);
     blocks.onDrop = (page) => this.onDrop(page);
@@ -99,7 +101,7 @@ export class Regions {
     const stops = (this.stops.get(rip) ?? 0) + 1;
     if (this.stops.size > MOST_PLACES) this.stops.clear();
     this.stops.set(rip, stops);
-    if (stops < HOT || this.debt > 0) return;
+    if (this.policy === 'hot' && (stops < HOT || this.debt > 0)) return;
     this.stops.delete(rip);
     this.debt += this.compile(rip, code);
   }
@@ -260,7 +262,8 @@ export class Regions {
 
   private treatment(insn: DecodedInstruction, code: RunningCode): Treatment {
     if (insn.rep !== 'none') return 'interpreted';
-    if (!code.mayCompile(insn) || !isCompiled(insn) || (insn.lock && insn.operands[0]?.kind !== 'mem')) return 'evaluated';
+    if (!code.mayCompile(insn) || !isCompiled(insn) || (insn.lock && insn.operands[0]?.kind !== 'mem'))
+      return 'evaluated';
     const key = keyOf(insn);
     let known = this.treatments.get(key);
     if (known === undefined) {
@@ -290,4 +293,3 @@ const leavingBytes = (blocks: RegionCode['blocks']): number =>
 
 const dataBytes = ({ entries, blocks }: RegionCode): number =>
   new RegionLayout(0, entries.length).leaving(0) + leavingBytes(blocks) + entries.length * TWIN_BYTES;
-

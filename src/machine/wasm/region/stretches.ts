@@ -3,35 +3,56 @@
  * been running. It costs nothing in between, and a region that runs is seldom disturbed.
  */
 
+import { MAX_BLOCK_INSTRUCTIONS } from '../uop.js';
+import type { RegionPolicy } from './policy.js';
+
 /** Instructions of the interpreter between two looks. */
 const SHORT = 1 << 18;
 /** The same while regions run. */
 const LONG = 1 << 22;
 /** A stretch is never so short that it would not be worth entering the engine. */
 const LEAST = 1 << 12;
+/** Instructions of the first stretches where whatever runs is compiled: more than a block has. */
+const SHORTEST = 100;
+const SHORTEST_STRETCHES = 4096;
 
 export class Stretches {
-  /** Off, there is one stretch: runs are not looked at. */
-  enabled = true;
   /** What of the budget comes after the stretch that runs. */
   reserve = 0;
   /** Instructions to the next look. */
-  private left = SHORT;
-  private length = SHORT;
+  private left: number;
+  private length: number;
+  /** Stretches until they become longer. */
+  private shortest: number;
+  private lengths: { readonly short: number; readonly long: number; readonly least: number } | undefined;
+
+  constructor(policy: RegionPolicy) {
+    if (policy === 'hot') this.lengths = { short: SHORT, long: LONG, least: LEAST };
+    else if (policy === 'always') this.lengths = { short: SHORTEST, long: SHORTEST, least: SHORTEST };
+    this.shortest = policy === 'always' ? SHORTEST_STRETCHES : 0;
+    this.length = this.lengths?.short ?? 0;
+    this.left = this.length;
+  }
 
   /** @returns the budget of the first stretch of a run. */
   begin(budget: number): number {
-    const first = this.enabled ? Math.min(budget, Math.max(this.left, LEAST)) : budget;
-    this.reserve = budget - first;
-    return first;
+    // Where nothing is compiled there is one stretch: runs are not looked at.
+    this.reserve = budget;
+    return this.take(this.lengths === undefined ? budget : Math.max(this.left, this.lengths.least));
   }
 
   /** @param inRegion whether a region ran at its end. @returns the budget of the next stretch. */
   next(inRegion: boolean): number {
-    this.length = inRegion ? LONG : SHORT;
-    const budget = Math.min(this.reserve, this.length);
-    this.reserve -= budget;
-    return budget;
+    if (this.shortest > 0 && --this.shortest === 0) this.lengths = { short: LEAST, long: LEAST, least: LEAST };
+    this.length = (inRegion ? this.lengths?.long : this.lengths?.short) ?? 0;
+    return this.take(this.length);
+  }
+
+  /** What would be less than a block afterwards comes along. */
+  private take(instructions: number): number {
+    const taken = this.reserve < instructions + MAX_BLOCK_INSTRUCTIONS ? this.reserve : instructions;
+    this.reserve -= taken;
+    return taken;
   }
 
   /** The run ended. */

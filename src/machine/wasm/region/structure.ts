@@ -50,7 +50,11 @@ function reversePostorder(successors: Graph['successors']): number[] {
 }
 
 /** Source: K. Cooper, T. Harvey, K. Kennedy, A Simple, Fast Dominance Algorithm, 2001. */
-function dominatorsOf(order: readonly number[], place: readonly number[], predecessors: readonly (readonly number[])[]) {
+function dominatorsOf(
+  order: readonly number[],
+  place: readonly number[],
+  predecessors: readonly (readonly number[])[],
+) {
   const dominator = place.map(() => -1);
   dominator[0] = 0;
   const at = (node: number): number => place[node] as number;
@@ -168,7 +172,10 @@ class Walk {
       this.tree(to);
       return;
     }
-    invariant(!goesBack(order, from, to) || dominates(order, to, from), 'an edge goes back to what does not dominate it');
+    invariant(
+      !goesBack(order, from, to) || dominates(order, to, from),
+      'an edge goes back to what does not dominate it',
+    );
     this.writer.branch(this.labelOf(to));
   }
 
