@@ -3,11 +3,21 @@
  */
 import type { Operand } from '../isa/instruction.js';
 import { gprSlot, Segment, slotAddress } from '../layout/cpu-state.js';
-import { Cell, segmentBaseAddress, segmentLimitCell, TLB_WRITE_OFFSET } from '../layout/linear-memory.js';
+import {
+  Cell,
+  segmentBaseAddress,
+  segmentLimitCell,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_WRITE_OFFSET,
+} from '../layout/linear-memory.js';
 import { FlagEmitter } from './emit-flags.js';
 import { NotCompiled, UOP, type V } from './emit-values.js';
 import { type Code, Op } from './module.js';
 import { Uop } from './uop.js';
+
+/** Of a linear address shifted right by 8: the place of its page's entry in a bank. */
+const TLB_INDEX = (TLB_ENTRIES - 1) * TLB_ENTRY_BYTES;
 
 export abstract class MemoryEmitter extends FlagEmitter {
   /** Memory address of the operand that `readForWrite` checked, for the write that follows. */
@@ -152,7 +162,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
     const entry = this.i32();
     if (this.frame.bank === undefined) code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
     else code.get(this.frame.bank);
-    code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(0x3ff0).op(Op.I32_AND, Op.I32_ADD).tee(entry);
+    code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(TLB_INDEX).op(Op.I32_AND, Op.I32_ADD).tee(entry);
     code.memory(Op.I64_LOAD, write ? TLB_WRITE_OFFSET : 0);
     code.get(linear);
     if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);

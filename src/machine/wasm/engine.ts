@@ -62,8 +62,8 @@ export type EngineStop =
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
 const MAX_BUDGET = 0x4000_0000;
-/** Address spaces of late whose pages of code are remembered. */
-const HELD_SPACES = 64;
+/** Pages of code that are remembered; then all are forgotten. */
+const HELD_CODE_PAGES = 4096;
 /** ASIDs that a VMCB can name. */
 const ASIDS = 0x1_0000_0000;
 
@@ -84,8 +84,8 @@ export class Engine {
   private readonly regions: Regions;
   private readonly stretches: Stretches;
   private readonly running: RunningCode;
-  /** Where pages of code lie by the RIP at which they begin, for each space, as far as code of them has run in it. */
-  private readonly codePages = new Map<number, Map<bigint, SPA>>();
+  /** Where pages of code lie by the RIP at which they begin, in the space in which code of them has run last. */
+  private readonly codePages = new Map<bigint, { space: number; page: SPA }>();
   private readonly view: DataView;
   private readonly words: Int32Array;
   /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
@@ -465,15 +465,13 @@ export class Engine {
 
   private noteCodePage(rip: bigint, page: SPA): void {
     const { codePages, space } = this;
-    const known = codePages.get(space);
-    if (known !== undefined) {
-      known.set(rip, page);
-      return;
-    }
-    codePages.set(space, new Map([[rip, page]]));
-    for (const [oldest] of codePages) {
-      if (codePages.size <= HELD_SPACES) break;
-      codePages.delete(oldest);
+    const known = codePages.get(rip);
+    if (known === undefined) {
+      if (codePages.size >= HELD_CODE_PAGES) codePages.clear();
+      codePages.set(rip, { space, page });
+    } else if (known.space !== space) {
+      known.space = space;
+      known.page = page;
     }
   }
 
@@ -487,7 +485,10 @@ export class Engine {
       get isForRegions() {
         return isForRegions(engine.mode, engine.registers[R.csBase] as bigint);
       },
-      pageAt: (rip) => this.codePages.get(this.space)?.get(rip),
+      pageAt: (rip) => {
+        const known = this.codePages.get(rip);
+        return known?.space === this.space ? known.page : undefined;
+      },
       findPage: (rip) => this.findCodePage(rip),
       decode: (page, offset) => {
         if (this.kept.has(offset)) return undefined;
