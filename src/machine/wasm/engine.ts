@@ -147,6 +147,12 @@ export class Engine {
     memory.onTableWrite = (space) => this.flushSpace(space);
   }
 
+  /** How many regions were compiled, and how many of them were dropped again. */
+  get regionCounts(): { readonly made: number; readonly dropped: number } {
+    const { made, dropped } = this.regions;
+    return { made, dropped };
+  }
+
   /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
   stateChanged(): void {
     this.stale = true;
@@ -167,6 +173,7 @@ export class Engine {
     this.leaving = false;
     const limit = Math.min(budget, MAX_BUDGET);
     this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
+    if (this.stretches.isDue) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
     this.left = this.stretches.begin(limit);
     let uop = 0;
     for (;;) {

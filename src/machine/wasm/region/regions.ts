@@ -80,6 +80,8 @@ export class Regions {
   private readonly treatments = new Map<string, Treatment>();
   /** Instructions compiled ahead of the stops that pay for them. */
   private debt = 0;
+  /** Regions compiled so far. */
+  made = 0;
   /** Regions dropped so far: the one that runs may be among them. */
   dropped = 0;
 
@@ -97,13 +99,18 @@ export class Regions {
   /** The interpreter stopped before RIP because its budget was spent. */
   stopped(rip: bigint, code: RunningCode): void {
     this.debt = Math.max(0, this.debt - INSTRUCTIONS_FOR_A_STOP);
-    if (!code.isForRegions) return;
+    if (!code.isForRegions || this.isEntry(rip, code)) return;
     const stops = (this.stops.get(rip) ?? 0) + 1;
     if (this.stops.size > MOST_PLACES) this.stops.clear();
     this.stops.set(rip, stops);
     if (this.policy === 'hot' && (stops < HOT || this.debt > 0)) return;
     this.stops.delete(rip);
     this.debt += this.compile(rip, code);
+  }
+
+  private isEntry(rip: bigint, code: RunningCode): boolean {
+    const page = code.pageAt(pageBase(rip));
+    return page !== undefined && this.byEntry.has(keyOfEntry({ page, offset: offsetOf(rip), mode: code.mode }));
   }
 
   /** @returns instructions compiled. */
@@ -131,6 +138,7 @@ export class Regions {
     );
     const region: Region = { ...{ handler, layout, mode: code.mode, pages, entries }, patched: [], strangers: 0 };
     this.keep(region, found, code);
+    this.made++;
     return found.instructions;
   }
 
@@ -250,10 +258,15 @@ export class Regions {
   // What to compile
 
   private sourceOf(code: RunningCode): CodeSource {
-    const isSteady = (page: SPA): boolean => (this.drops.get(page) ?? 0) < MOST_DROPS;
+    const isSteady = (page: SPA): boolean => this.policy === 'always' || (this.drops.get(page) ?? 0) < MOST_DROPS;
+    const found = new Map<bigint, SPA | undefined>();
+    const pageOf = (base: bigint): SPA | undefined => {
+      if (!found.has(base)) found.set(base, code.pageAt(base) ?? code.findPage(base));
+      return found.get(base);
+    };
     return {
       decode: (rip) => {
-        const page = code.pageAt(pageBase(rip));
+        const page = pageOf(pageBase(rip));
         return page === undefined || !isSteady(page) ? undefined : code.decode(page, offsetOf(rip));
       },
       treatment: (insn) => this.treatment(insn, code),

@@ -19,8 +19,11 @@ const SHORTEST_STRETCHES = 4096;
 export class Stretches {
   /** What of the budget comes after the stretch that runs. */
   reserve = 0;
-  /** Instructions to the next look. */
-  private left: number;
+  /** Instructions since the last look, before this run. */
+  private since = 0;
+  /** Of the run, before the stretch that runs; undefined in its first one. */
+  private before: number | undefined;
+  private taken = 0;
   private length: number;
   /** Stretches until they become longer. */
   private shortest: number;
@@ -31,33 +34,44 @@ export class Stretches {
     else if (policy === 'always') this.lengths = { short: SHORTEST, long: SHORTEST, least: SHORTEST };
     this.shortest = policy === 'always' ? SHORTEST_STRETCHES : 0;
     this.length = this.lengths?.short ?? 0;
-    this.left = this.length;
+  }
+
+  /** A stretch has ended by runs that were too short to be cut: the look is due before the next one. */
+  get isDue(): boolean {
+    return this.lengths !== undefined && this.since >= this.length;
   }
 
   /** @returns the budget of the first stretch of a run. */
   begin(budget: number): number {
-    // Where nothing is compiled there is one stretch: runs are not looked at.
     this.reserve = budget;
-    return this.take(this.lengths === undefined ? budget : Math.max(this.left, this.lengths.least));
+    this.before = undefined;
+    if (this.isDue) this.renew(false);
+    // Where nothing is compiled there is one stretch: runs are not looked at.
+    return this.take(this.lengths === undefined ? budget : Math.max(this.length - this.since, this.lengths.least));
   }
 
   /** @param inRegion whether a region ran at its end. @returns the budget of the next stretch. */
   next(inRegion: boolean): number {
-    if (this.shortest > 0 && --this.shortest === 0) this.lengths = { short: LEAST, long: LEAST, least: LEAST };
-    this.length = (inRegion ? this.lengths?.long : this.lengths?.short) ?? 0;
+    this.before = (this.before ?? 0) + this.taken;
+    this.renew(inRegion);
     return this.take(this.length);
+  }
+
+  private renew(inRegion: boolean): void {
+    if (this.shortest > 0 && --this.shortest === 0) this.lengths = { short: LEAST, long: LEAST, least: LEAST };
+    this.since = 0;
+    this.length = (inRegion ? this.lengths?.long : this.lengths?.short) ?? 0;
   }
 
   /** What would be less than a block afterwards comes along. */
   private take(instructions: number): number {
-    const taken = this.reserve < instructions + MAX_BLOCK_INSTRUCTIONS ? this.reserve : instructions;
-    this.reserve -= taken;
-    return taken;
+    this.taken = this.reserve < instructions + MAX_BLOCK_INSTRUCTIONS ? this.reserve : instructions;
+    this.reserve -= this.taken;
+    return this.taken;
   }
 
   /** The run ended. */
   ran(instructions: number): void {
-    this.left = (this.left > instructions ? this.left : this.left + this.length) - instructions;
-    if (this.left < 0) this.left = this.length;
+    this.since += instructions - (this.before ?? 0);
   }
 }
