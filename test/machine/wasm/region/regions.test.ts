@@ -15,6 +15,11 @@ const START = { rbx: BigInt(DATA), rsi: BigInt(DATA), rcx: 300n };
 const again = (bytes: number): string => `ff c9 75 ${((256 - bytes) & 0xff).toString(16).padStart(2, '0')} f4`;
 const looped = (body: string): string => `${body} ${again(body.split(' ').length + 4)}`;
 const OTHER_PAGE = CODE + 0x1000;
+/** call OTHER_PAGE, from `at` */
+function call(at: number): string {
+  const distance = OTHER_PAGE - (at + 5);
+  return `e8 ${[0, 8, 16, 24].map((shift) => ((distance >> shift) & 0xff).toString(16)).join(' ')}`;
+}
 
 let made = 0;
 beforeEach(() => {
@@ -89,10 +94,6 @@ describe('calls and jumps', () => {
     runBoth((each) => {
       each.mode(64, START);
       // call OTHER_PAGE; add rax, 1; call OTHER_PAGE
-      const call = (at: number): string => {
-        const distance = OTHER_PAGE - (at + 5);
-        return `e8 ${[0, 8, 16, 24].map((shift) => ((distance >> shift) & 0xff).toString(16)).join(' ')}`;
-      };
       each.put(CODE, hex(looped(`${call(CODE)} 48 83 c0 01 ${call(CODE + 9)}`)));
       each.put(OTHER_PAGE, hex('48 01 c8 c3')); // add rax, rcx; ret
     });
@@ -129,8 +130,8 @@ describe('code that changes', () => {
     const entry = 0x4000 + 8 * (OTHER_PAGE >> 12);
     const twin = OTHER_PAGE + 0x3000;
     runBoth((each) => {
-      each.mode(64, { ...START, rdi: BigInt(entry), rdx: BigInt(twin) | 0x67n, rsi: BigInt(OTHER_PAGE) });
-      each.put(CODE, hex(looped('ff d6 48 87 17')));
+      each.mode(64, { ...START, rdi: BigInt(entry), rdx: BigInt(twin) | 0x67n });
+      each.put(CODE, hex(looped(`${call(CODE)} 48 87 17`)));
       each.put(OTHER_PAGE, hex('48 ff c0 c3')).put(twin, hex('48 83 c0 10 c3'));
     });
   });
@@ -139,9 +140,9 @@ describe('code that changes', () => {
     // Every round clears the accessed bit of OTHER_PAGE, and the 50th does not call it
     const entry = 0x4000 + 8 * (OTHER_PAGE >> 12);
     runBoth((each) => {
-      each.mode(64, { ...START, rdi: BigInt(entry), rsi: BigInt(OTHER_PAGE) });
-      // and dword [rdi], ~20h; test cl, 7; jz +2; call rsi
-      each.put(CODE, hex(looped('83 27 df f6 c1 07 74 02 ff d6')));
+      each.mode(64, { ...START, rdi: BigInt(entry) });
+      // and dword [rdi], ~20h; test cl, 7; jz +5; call OTHER_PAGE
+      each.put(CODE, hex(looped(`83 27 df f6 c1 07 74 05 ${call(CODE + 8)}`)));
       each.put(OTHER_PAGE, hex('48 ff c0 c3'));
     });
   });
