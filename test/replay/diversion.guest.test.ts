@@ -339,11 +339,11 @@ describe('a machine that is broken on purpose', () => {
   const reader = forked.store.read();
 
   it.each([
-    ['keeps a write for a change of the next run', Machine.prototype, 'registersChanged', () => {}],
-    ['runs on to the end of the slice ahead of it', Replayer.prototype, 'endsPendingRun', () => false],
+    ['keeps a write for a change of the next run', Machine.prototype, 'registersChanged', (): void => {}],
+    ['runs on to the end of the slice ahead of it', Replayer.prototype, 'endsPendingRun', (): boolean => false],
   ] as const)('diverges when it %s', (_, prototype, method, broken) => {
     expect(replayed(reader)).toBe('identical');
-    vi.spyOn(prototype as never, method as never).mockImplementation(broken as never);
+    vi.spyOn(prototype as unknown as Record<string, () => unknown>, method).mockImplementation(broken);
     expect(replayed(reader)).toContain('diverged');
   });
 });
