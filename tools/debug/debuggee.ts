@@ -107,8 +107,8 @@ export class Debuggee {
   write(vcpu: number, edits: readonly DebuggerEdit[]): void {
     const { diversion } = this;
     if (diversion === undefined) {
-      const remedy = 'monitor fork makes a live machine of this moment, which can.';
-      throw new InputError('a write', 'a recording cannot be changed', remedy);
+      const problem = 'monitor fork makes a live machine of this moment, which can';
+      throw new InputError('a recording cannot be changed', problem, 'See monitor help.');
     }
     diversion.write(vcpu, edits);
   }

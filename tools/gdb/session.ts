@@ -62,7 +62,7 @@ export class GdbSession {
     } catch (error) {
       if (error instanceof Cancelled) return { data: await this.going.stopReply({ why: 'interrupted' }) };
       if (error instanceof InputError) {
-        if (WRITES.has(text[0] as string)) this.host.say(`refused ${error.message}`);
+        if (WRITES.has(text[0] as string)) this.host.say(`refused a write: ${error.message}`);
         return { data: refusal(error) };
       }
       if (error instanceof FollowingError) {
