@@ -18,6 +18,8 @@ export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
 export { isStoredMsr } from './cpu/stored-msrs.js';
 export { xcr0Mask } from './cpu/xstate.js';
+export type { DebuggerInput } from './debugger-input.js';
+export { type DebuggerEdit, decideDebuggerWrite } from './debugger-write.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
@@ -77,7 +79,7 @@ export {
   vmcbWord,
 } from './layout/vmcb.js';
 export { Machine } from './machine.js';
-export type { ChaosInput } from './machine-input.js';
+export type { AdvanceStop, ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
 export { type MappedRange, mappedRanges } from './mmu/mapped-ranges.js';

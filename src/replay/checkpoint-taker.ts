@@ -19,7 +19,6 @@ const KEEP_PAGE = 60_000;
 const INTERVAL = 120_000_000;
 
 export class CheckpointTaker {
-  private epoch = FIRST_EPOCH;
   private last: Position;
   /** What must have run before it is worth looking at pages. */
   private worth = INTERVAL;
@@ -27,9 +26,11 @@ export class CheckpointTaker {
   taken = 0;
 
   constructor(
-    private readonly machine: Machine,
+    readonly machine: Machine,
     private readonly interval: CheckpointInterval | undefined,
     start = START,
+    /** Since when pages that were written to are none of the last checkpoint's. */
+    private epoch = FIRST_EPOCH,
   ) {
     this.last = start;
   }

@@ -7,6 +7,7 @@ export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 export { type CodePlace, type DisassembledInstruction, disassemble } from './disassemble.js';
+export { Diversion } from './diversion/diversion.js';
 
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';

@@ -5,14 +5,14 @@
  * and feed the serial port. A tape that ends without `machine.ended` was stopped by its host.
  */
 import type { JournalStore, JournalWriter, Position, TapeOrigin } from '../journal/index.js';
-import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
+import type { EventSink, Machine, StatedEvent } from '../machine/index.js';
+import { beginTape, putCheckpoint } from './begin-tape.js';
 import type { Perturbation } from './chaos.js';
 import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
-import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
+import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus } from './live-session.js';
 import type { Arrival } from './migration/destination.js';
 import { describeSession, type SessionConfig } from './session.js';
 import type { Snapshot } from './snapshot/snapshot.js';
-import { digestsWithoutRam } from './state-digest.js';
 
 export interface TapeOptions {
   readonly vmtapeVersion: string;
@@ -97,21 +97,17 @@ export class Recorder {
     let append: EventSink = (stated) => waiting.push(stated);
     this.live = begin((stated) => append(stated));
     this.taker = new CheckpointTaker(this.live.machine, checkpointEvery, origin?.position);
-    this.writer = store.create({ ...describeSession(this.live.session, vmtapeVersion), origin });
+    const description = { ...describeSession(this.live.session, vmtapeVersion), origin };
+    this.writer = beginTape(store, description, image, (writer, position) => {
+      this.checkpoint(writer, position);
+      if (waitsForOrigin) writer.flush();
+    });
     append = (stated) => {
       this.writer.append(stated);
       if (stated.event.type === 'svm.vmexit') this.exits++;
       observe?.(stated);
     };
     try {
-      if (image !== undefined) {
-        const blob = this.writer.putBlob(image);
-        invariant(blob === sha256Hex(image), 'the journal names content by its SHA-256 digest');
-      }
-      if (origin !== undefined) {
-        this.checkpoint(origin.position);
-        if (waitsForOrigin) this.writer.flush();
-      }
       for (const stated of waiting) append(stated);
     } catch (error) {
       this.abandon();
@@ -195,14 +191,9 @@ export class Recorder {
     this.writer.close();
   }
 
-  private checkpoint(position = this.writer.end): void {
+  private checkpoint(writer = this.writer, position = writer.end): void {
     this.options.beforeCheckpoint?.();
-    for (const [kind, value] of Object.entries(digestsWithoutRam(this.machine))) {
-      this.writer.appendDigest(kind, value, position);
-    }
-    const checkpoint = this.taker.take(position);
-    const pageBytes = checkpoint.contents.length;
-    this.writer.putCheckpoint(checkpoint);
+    const pageBytes = putCheckpoint(writer, this.taker, position);
     this.options.onCheckpoint?.(pageBytes);
   }
 }
