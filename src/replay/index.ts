@@ -3,6 +3,14 @@
  */
 
 export type { Found } from './armed-follower.js';
+export { type Bisection, type BisectOptions, bisect, type Divergence, type Effort } from './bisect/bisection.js';
+export type { Cause } from './bisect/causes.js';
+export type { InterceptDecision, RowThere } from './bisect/decision.js';
+export { firstDifference, type Pair } from './bisect/first-difference.js';
+export type { RamDifference } from './bisect/ram-difference.js';
+export { Side } from './bisect/side.js';
+export type { Transition } from './bisect/transition.js';
+export type { WriterAnswer } from './bisect/writers.js';
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
