@@ -6,6 +6,7 @@ import {
   type Divergence,
   eventText,
   type InterceptDecision,
+  type PolicySearch,
   type RowThere,
   type Transition,
   type WriterAnswer,
@@ -71,8 +72,8 @@ const eventDocument = (stated: StatedEvent): object => ({
   payload: JSON.parse(payloadJson(stated.event)) as unknown,
 });
 
-const transitionDocument = ({ events, before, instead }: Transition): object => ({
-  run: before !== undefined,
+const transitionDocument = ({ events, ran, instead }: Transition): object => ({
+  ran,
   events: events.map(eventDocument),
   instead: instead === undefined ? null : eventDocument(instead),
 });
@@ -94,3 +95,11 @@ const writerDocument = (answer: WriterAnswer): object =>
   answer.kind === 'found'
     ? { ...answer, place: formatPosition(answer.place), level: `L${answer.level}`, rip: `0x${hex(answer.rip)}` }
     : answer;
+
+/** What `--search policies --json` prints. */
+export const searchDocument = ({ found, tried, left }: PolicySearch, names: Names): object => ({
+  ...{ first: names[0], second: names[1], outcome: found === undefined ? 'not-found' : 'found' },
+  toggled: found ?? null,
+  tried: tried.map(({ toggled, parts }) => ({ toggled, parts: parts === undefined ? null : formatPosition(parts) })),
+  left: left === undefined ? null : bisectionDocument(left, ['the model', names[1]]),
+});

@@ -1,12 +1,14 @@
 /** A bisection as one page for a person: where two sessions part, how, by which decision, and why. */
 import { formatPosition } from '../../src/journal/index.js';
-import type { Intercept } from '../../src/machine/index.js';
+import { DEVIATIONS, type Intercept } from '../../src/machine/index.js';
 import {
   type Bisection,
+  type Cause,
   type Divergence,
   eventText,
   type InterceptDecision,
   type Pair,
+  type PolicySearch,
   type RamDifference,
   type RowThere,
   recordText,
@@ -20,6 +22,11 @@ import type { Colors } from '../cli/terminal.js';
 export type Names = Pair<string>;
 
 const MOST_FIELDS = 40;
+const EFFECTS: Readonly<Record<Cause['effect'], string>> = {
+  whole: ' [tried: this alone makes the difference]',
+  part: ' [tried: this makes part of the difference]',
+  untried: '',
+};
 const SHOWN_BYTES = 16;
 
 /** A heading and its lines; none without lines. */
@@ -53,12 +60,16 @@ export function page(bisection: Bisection, names: Names, colors: Colors): readon
     if (body.length > 0) lines.push('', colors.bold(`${heading}:`), ...body.map((line) => `  ${line}`));
   }
   const place = formatPosition(bisection.place);
+  if (!names.every(isTape)) return lines;
   lines.push(
     '',
     colors.dim(`See vmtape show ${names[0]} ${place}, and vmtape diff ${names[0]} ${place} ${names[1]} ${place}.`),
   );
   return lines;
 }
+
+/** What is held against a tape may have been run just now: `--policy NAME`. */
+const isTape = (name: string): boolean => !/^--|^the /.test(name);
 
 const effortText = ({ links, events }: Bisection['effort']): string =>
   `compared ${plural(links, 'link')} of the hash chains and ${plural(events + 1, 'event')}`;
@@ -91,9 +102,7 @@ export function sections(divergence: Divergence, names: Names): readonly Section
         ]),
     {
       heading: 'Likely causes',
-      lines: causes.map(
-        ({ text, tried }, index) => `${index + 1}. ${text}${tried ? ' [tried: this alone makes the difference]' : ''}`,
-      ),
+      lines: causes.map(({ text, effect }, index) => `${index + 1}. ${text}${EFFECTS[effect]}`),
     },
     { heading: `Events before ${formatPosition(place)}`, lines: recent.map(recordText) },
   ];
@@ -113,9 +122,9 @@ function transitionLines({ transitions, problems, digests }: Divergence, names: 
   ];
 }
 
-function transitionText({ events, before }: Transition): string {
+function transitionText({ events, ran }: Transition): string {
   if (events.length > 0) return events.map(eventText).join('; ');
-  return before === undefined ? 'nothing more' : 'goes on: the instruction is part of a run';
+  return !ran ? 'nothing more' : 'goes on: the instruction is part of a run';
 }
 
 const eventLines = ({ event }: Divergence, names: Names): readonly string[] =>
@@ -186,4 +195,33 @@ export function writerText(answer: WriterAnswer): string {
     case 'not-searched':
       return `not looked for: ${answer.why}`;
   }
+}
+
+/** What `--search policies` found. */
+export function searchPage({ found, tried, left }: PolicySearch, names: Names, colors: Colors): readonly string[] {
+  const [first, second] = names;
+  const lines = tried.map(({ toggled, parts }) => [
+    toggled.length === 0 ? 'nothing' : toggled.join(', '),
+    parts === undefined ? 'the same to the end' : `part at ${formatPosition(parts)}`,
+  ]);
+  const told = [
+    '',
+    colors.bold('Toggled on the first machine, one session given the inputs of the other:'),
+    ...table(lines, [], '  '),
+  ];
+  if (found?.length === 0)
+    return [colors.bold(`${second} is what the machine of ${first} does with its inputs; no deviation is needed.`)];
+  if (found !== undefined) {
+    const what = plural(found.length, 'deviation');
+    return [
+      colors.bold(`${what} turn${found.length === 1 ? 's' : ''} ${first} into ${second}: ${found.join(', ')}`),
+      ...found.map((name) => `  ${name}: ${DEVIATIONS[name].differs}`),
+      ...told,
+    ];
+  }
+  return [
+    colors.bold(`No set of deviations that was tried turns ${first} into ${second}.`),
+    ...told,
+    ...(left === undefined ? [] : ['', ...page(left, ['the set that comes furthest', second], colors)]),
+  ];
 }

@@ -14,6 +14,8 @@ export interface BisectOptions {
   readonly leniency: Leniency;
   /** Tries deviations that neither tape names. */
   readonly searchesPolicies: boolean;
+  /** Leaves out who wrote what. */
+  readonly quick?: boolean | undefined;
   /** Hears what is done now. */
   readonly doing?: ((what: string) => void) | undefined;
 }
@@ -54,6 +56,7 @@ export interface Divergence {
 }
 
 const RECENT_EVENTS = 8n;
+const NO_DECISIONS: Decisions = { intercepts: [], entry: undefined };
 
 /** @throws InputError when the tapes have nothing in common; the journal's errors. */
 export function bisect(sides: Pair<Side>, options: BisectOptions): Bisection {
@@ -99,7 +102,7 @@ function explain(
   comparison: TapeComparison,
   digests: readonly string[],
   effort: Effort,
-  { leniency, searchesPolicies, doing }: BisectOptions,
+  { leniency, searchesPolicies, quick, doing }: BisectOptions,
 ): Divergence {
   doing?.('running both to where they part');
   const location = locate(sides, comparison, leniency);
@@ -108,7 +111,7 @@ function explain(
   const machines = sides.flatMap((side) => side.at(place)?.machine ?? []);
   const transitions = transitionsAt(sides, place, openPages(machines, leniency));
   doing?.('looking for who wrote what decides');
-  const decisions = decisionsAt(sides, transitions.sides, place);
+  const decisions = quick === true ? NO_DECISIONS : decisionsAt(sides, transitions.sides, place);
   doing?.('trying causes');
   const causes = causesOf({ sides, place, transitions: transitions.sides, hidden }, searchesPolicies);
   const [before] = transitions.sides.map((side) => side.before).filter((each) => each !== undefined);

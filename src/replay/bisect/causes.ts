@@ -13,7 +13,7 @@ import {
 } from '../../machine/index.js';
 import { eventText } from '../event-text.js';
 import { type SessionConfig, sessionConfig } from '../session.js';
-import { Experiment, type Outcome, sameOutcome } from './experiment.js';
+import { Experiment, type Outcome, outcomeDistance } from './experiment.js';
 import type { Pair } from './first-difference.js';
 import type { Side } from './side.js';
 import type { Transition } from './transition.js';
@@ -23,11 +23,13 @@ export interface Cause {
   /** The deviation, the key of the configuration, the kind of input. */
   readonly name: string;
   readonly text: string;
-  /** It alone makes one side do what the other did. */
-  readonly tried: boolean;
+  /** Of its change alone on one side: it does all that the other did, or is nearer to that; or nobody knows. */
+  readonly effect: 'whole' | 'part' | 'untried';
 }
 
 const MOST_CAUSES = 3;
+/** Which a search goes on from. */
+const MOST_SEARCHED = 8;
 
 type Configs = Pair<SessionConfig | undefined>;
 
@@ -50,7 +52,7 @@ export function causesOf(parting: Parting, search: boolean): readonly Cause[] {
   if (found.length === 0) found.push(...triedCauses(parting, configs, search));
   found.push(...knownDifferences(sides, configs).filter(({ name }) => !found.some((cause) => cause.name === name)));
   if (found.length === 0 && hidden) found.push(memoryCause());
-  return found.slice(0, MOST_CAUSES);
+  return found.slice(0, search ? MOST_SEARCHED : MOST_CAUSES);
 }
 
 function configOf({ header }: JournalReader): SessionConfig | undefined {
@@ -75,20 +77,20 @@ function inputCauses([first, second]: Pair<Transition>): readonly Cause[] {
     a !== undefined && b !== undefined
       ? `the inputs differ: ${eventText(a)} against ${eventText(b)}`
       : `only the ${a === undefined ? 'second' : 'first'} session has an input here: ${eventText(shown)}`;
-  return [{ kind: 'input', name, text, tried: false }];
+  return [{ kind: 'input', name, text, effect: 'untried' }];
 }
 
 function originCauses({ sides, place, hidden }: Parting): readonly Cause[] {
   const begins = sides.some(({ reader }) => reader.header.origin !== undefined && reader.start.seq === place.seq);
   if (!begins || !hidden) return [];
-  return [{ kind: 'origin', name: 'origin', text: 'the sessions go on from states that differ', tried: false }];
+  return [{ kind: 'origin', name: 'origin', text: 'the sessions go on from states that differ', effect: 'untried' }];
 }
 
 const memoryCause = (): Cause => ({
   kind: 'memory',
   name: 'ram',
   text: 'RAM differs at the beginning, or was changed by what no event tells',
-  tried: false,
+  effect: 'untried',
 });
 
 // By trying
@@ -101,31 +103,31 @@ interface Candidate {
 function triedCauses({ sides, place, transitions }: Parting, configs: Configs, search: boolean): readonly Cause[] {
   const [a, b] = configs;
   // From the side that can be run: its machine, and what the other one did.
-  const from = transitions[0].before !== undefined ? 0 : 1;
+  const from = transitions[0].ran ? 0 : 1;
   const config = configs[from]?.machine;
   const machine = sides[from].at(place)?.machine;
   if (config === undefined || machine === undefined) return [];
   const other = configs[1 - from]?.machine;
   const differs = a !== undefined && b !== undefined ? candidatesBetween(config, other as MachineConfig) : [];
-  const candidates = differs.length > 0 || !search ? differs : allDeviations(config);
+  const candidates = search ? allDeviations(config) : differs;
   if (candidates.length === 0) return [];
   const experiment = new Experiment(machine, sides[from].reader);
   const own = experiment.step(config);
   const wanted = wantedOutcome(experiment, transitions[1 - from] as Transition, other);
-  const isWanted = (outcome: Outcome): boolean =>
-    transitions[1 - from]?.before === undefined ? sameEvents(outcome, wanted) : sameOutcome(outcome, wanted);
-  if (isWanted(own)) return [];
-  const found = candidates.filter((candidate) => isWanted(experiment.step(candidate.config)));
-  if (found.length > 0) return found.map(({ cause }) => ({ ...cause, tried: true }));
-  return [];
+  const inEvents = transitions[1 - from]?.ran !== true;
+  const distance = (outcome: Outcome): number => outcomeDistance(outcome, wanted, inEvents);
+  const ownDistance = distance(own);
+  if (ownDistance === 0) return [];
+  return candidates
+    .map(({ cause, config: tried }) => ({ cause, left: distance(experiment.step(tried)) }))
+    .filter(({ left }) => left < ownDistance)
+    .sort((a, b) => a.left - b.left)
+    .map(({ cause, left }) => ({ ...cause, effect: left === 0 ? 'whole' : 'part' }));
 }
-
-const sameEvents = (outcome: Outcome, wanted: Outcome): boolean =>
-  sameOutcome({ ...outcome, registers: [] }, { ...wanted, registers: [] });
 
 /** What the other machine does, at the very same place; of a tape that cannot be run, what it says. */
 function wantedOutcome(experiment: Experiment, transition: Transition, other: MachineConfig | undefined): Outcome {
-  if (transition.before !== undefined && other !== undefined) return experiment.step(other);
+  if (transition.ran && other !== undefined) return experiment.step(other);
   const events = transition.events.filter(({ event }) => event.type !== 'cpu.ran');
   return {
     events: events.map(({ retired, vcpu, level, event }) => ({ retired, vcpu, level, event })),
@@ -161,7 +163,7 @@ function policyCause(name: DeviationName, config: MachineConfig): Cause {
   const rows = [...new Set(witnesses.map((witness) => `${witness.row} ${witnessName(witness)}`))].join('; ');
   const who = config.deviations.includes(name) ? 'second' : 'first';
   const text = `deviation ${name}: ${differs} (${rows}); the ${who} machine does as the manual says: ${DEVIATIONS[name].manual}`;
-  return { kind: 'policy', name, text, tried: false };
+  return { kind: 'policy', name, text, effect: 'untried' };
 }
 
 // By what is known
@@ -174,18 +176,18 @@ function knownDifferences([first, second]: Pair<Side>, [a, b]: Configs): readonl
     const deviations = differentDeviations(one, other);
     if (deviations.length > 0) {
       const text = `the policies differ in ${deviations.length} deviations: ${deviations.slice(0, 5).join(', ')}${deviations.length > 5 ? ' …' : ''}`;
-      found.push({ kind: 'policy', name: 'policies', text, tried: false });
+      found.push({ kind: 'policy', name: 'policies', text, effect: 'untried' });
     }
     if (a.sliceInstructions !== b.sliceInstructions) {
       const text = `slices have ${a.sliceInstructions} instructions, and ${b.sliceInstructions}`;
-      found.push({ kind: 'configuration', name: 'sliceInstructions', text, tried: false });
+      found.push({ kind: 'configuration', name: 'sliceInstructions', text, effect: 'untried' });
     }
   }
   for (const key of ['machineVersion', 'vmtapeVersion'] as const) {
     const [one, other] = [first.reader.header[key], second.reader.header[key]];
     if (one === other) continue;
     const what = key === 'machineVersion' ? 'machine model' : 'vmtape';
-    found.push({ kind: 'version', name: key, text: `recorded by ${what} ${one}, and by ${other}`, tried: false });
+    found.push({ kind: 'version', name: key, text: `recorded by ${what} ${one}, and by ${other}`, effect: 'untried' });
   }
   for (const [which, side] of [
     ['first', first],
@@ -193,7 +195,7 @@ function knownDifferences([first, second]: Pair<Side>, [a, b]: Configs): readonl
   ] as const) {
     if (side.problem === undefined) continue;
     const text = `this vmtape does not do what the ${which} tape says (${side.problem}): another machine recorded it`;
-    found.push({ kind: 'machine', name: `${which} machine`, text, tried: false });
+    found.push({ kind: 'machine', name: `${which} machine`, text, effect: 'untried' });
   }
   return found;
 }
@@ -210,5 +212,5 @@ const configurationCause = (key: Key, a: MachineConfig, b: MachineConfig): Cause
   kind: 'configuration',
   name: key,
   text: `the machines differ in ${key}: ${a[key]}, and ${b[key]}`,
-  tried: false,
+  effect: 'untried',
 });

@@ -4,11 +4,13 @@
  */
 import type { Position } from '../../journal/index.js';
 import {
+  decodeDelta,
   type EventOf,
   exitName,
   explainMsr,
   explainPort,
   explainRefusal,
+  INTERCEPTS,
   type Intercept,
   type InterceptInForce,
   interceptInForce,
@@ -16,6 +18,7 @@ import {
   isInvalidExit,
   type MapAnswer,
   R,
+  type Slot,
   type StatedEvent,
   SvmMode,
   vmcbFieldsOfWord,
@@ -74,13 +77,62 @@ export function decisionsAt(sides: Pair<Side>, transitions: Pair<Transition>, pl
     const row = exit && interceptOfExit(exit.code);
     if (exit !== undefined && row !== undefined) rows.set(row, exit);
   }
+  const intercepts = [...rows].map(([row, exit]) => interceptAt(sides, transitions, exits, row, exit, place));
   return {
-    intercepts: [...rows].map(([row, exit]) => interceptAt(sides, transitions, exits, row, exit, place)),
+    intercepts: intercepts.length > 0 ? intercepts : loadedDifferently(sides, transitions, place),
     entry: invalid && {
       vmcb: invalid.vmcb,
       refusals: [refusal(sides[0], invalid.vmcb, place), refusal(sides[1], invalid.vmcb, place)],
     },
   };
+}
+
+/** Rows whose bits a VMRUN takes over on one side only; no exit tells yet. */
+function loadedDifferently(
+  sides: Pair<Side>,
+  transitions: Pair<Transition>,
+  place: Position,
+): readonly InterceptDecision[] {
+  const [first, second] = [vmrunOf(transitions[0]), vmrunOf(transitions[1])];
+  if (first === undefined || second === undefined) return [];
+  const loaded = [first, second].map(({ event, before }) => {
+    const changed = new Map(decodeDelta(event.registers));
+    return (slot: Slot): bigint => changed.get(slot) ?? (before.registers[slot] as bigint);
+  }) as unknown as Pair<(slot: Slot) => bigint>;
+  const differ = ({ slot, bit }: Intercept): boolean =>
+    (((loaded[0](slot) ^ loaded[1](slot)) >> BigInt(bit)) & 1n) === 1n;
+  const { vmcb } = first.event;
+  return Object.values(INTERCEPTS)
+    .filter(differ)
+    .slice(0, MOST_ROWS)
+    .map((row) => {
+      const there = (index: 0 | 1, before: Before): RowThere => ({
+        ...interceptInForce(before.profile, row.name),
+        inGuest: true,
+        set: ((loaded[index](row.slot) >> BigInt(row.bit)) & 1n) === 1n,
+        taken: false,
+        writer: writerOfVmcb(sides[index], vmcb, byteOf(row), place),
+      });
+      return { ...rowPlace(row, vmcb), sides: [there(0, first.before), there(1, second.before)] };
+    });
+}
+
+const MOST_ROWS = 8;
+
+function vmrunOf({
+  events,
+  before,
+}: Transition): { readonly event: EventOf<'svm.vmrun'>; readonly before: Before } | undefined {
+  const event = events.map((stated) => stated.event).find((each) => each.type === 'svm.vmrun');
+  return event === undefined || before === undefined ? undefined : { event: event as EventOf<'svm.vmrun'>, before };
+}
+
+/** Offset in the VMCB of the byte that holds the bit. */
+const byteOf = ({ offset, bit }: Intercept): number => offset + (bit >> 3);
+
+function rowPlace(row: Intercept, vmcb: number): Omit<InterceptDecision, 'sides'> {
+  const field = vmcbFieldsOfWord(row.offset >> 3)[(row.offset & 4) === 0 ? 0 : 1] ?? `+${row.offset.toString(16)}h`;
+  return { row, exit: exitName(row.exitCode), vmcb, field };
 }
 
 function refusal(side: Side, vmcb: number, place: Position): string | undefined {
@@ -98,10 +150,7 @@ function interceptAt(
 ): InterceptDecision {
   const there = (index: 0 | 1, before: Before | undefined): RowThere | undefined =>
     before && rowThere(sides[index], before, exits[index], row, exit, place);
-  const { vmcb } = exit;
-  const byte = row.offset;
-  const field = vmcbFieldsOfWord(byte >> 3)[(byte & 4) === 0 ? 0 : 1] ?? `+${byte.toString(16)}h`;
-  return { row, exit: exitName(row.exitCode), vmcb, field, sides: [there(0, first.before), there(1, second.before)] };
+  return { ...rowPlace(row, exit.vmcb), sides: [there(0, first.before), there(1, second.before)] };
 }
 
 function rowThere(
@@ -120,14 +169,14 @@ function rowThere(
   const set = (((registers[row.slot] as bigint) >> BigInt(row.bit)) & 1n) === 1n;
   const inForce = interceptInForce(profile, row.name);
   // The copy of a bit that is not looked at is clear; what the VMCB says is in RAM.
-  const inMemory = ((memory.window(exit.vmcb + row.offset + (row.bit >> 3), 1)[0] as number) >> (row.bit & 7)) & 1;
+  const inMemory = ((memory.window(exit.vmcb + byteOf(row), 1)[0] as number) >> (row.bit & 7)) & 1;
   return {
     ...inForce,
     inGuest,
     set: inForce.ignored ? inMemory === 1 : set,
     taken: own?.code === row.exitCode,
     map,
-    writer: writerOfVmcb(side, exit.vmcb, row.offset + (row.bit >> 3), place),
+    writer: writerOfVmcb(side, exit.vmcb, byteOf(row), place),
     mapWriter: bit && writerOfByte(side, bit.address, place),
   };
 }

@@ -18,6 +18,7 @@ import {
   sPA,
   UnsupportedError,
 } from '../../machine/index.js';
+import { differencesOf } from '../divergence.js';
 import { giveImage } from '../feed-input.js';
 import { sameData } from '../fold.js';
 
@@ -30,7 +31,26 @@ export interface Outcome {
   readonly failure: string | undefined;
 }
 
-export const sameOutcome = (a: Outcome, b: Outcome): boolean => sameData(a, b);
+/** An event of another type counts more than all that can differ in one. */
+const OTHER_EVENT = 10_000;
+
+/**
+ * In how much two outcomes differ; 0 when in nothing.
+ * @param inEvents only the events are known.
+ */
+export function outcomeDistance(a: Outcome, b: Outcome, inEvents: boolean): number {
+  let distance = a.failure === b.failure ? 0 : OTHER_EVENT;
+  for (let index = 0; index < Math.max(a.events.length, b.events.length); index++) {
+    distance += eventDistance(a.events[index], b.events[index]);
+  }
+  if (inEvents) return distance;
+  return distance + a.registers.filter((value, slot) => value !== b.registers[slot]).length;
+}
+
+function eventDistance(a: StatedEvent | undefined, b: StatedEvent | undefined): number {
+  if (a === undefined || b === undefined || a.event.type !== b.event.type) return OTHER_EVENT;
+  return sameData(a, b) ? 0 : Math.max(1, differencesOf(a, b, []).length);
+}
 
 export class Experiment {
   private readonly point: MachinePoint;

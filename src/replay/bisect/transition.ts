@@ -31,8 +31,10 @@ export interface Before {
 export interface Transition {
   /** What the step states; nothing for an instruction that is part of a run. */
   readonly events: readonly StatedEvent[];
-  /** Undefined where this vmtape cannot run the tape: then the events are the tape's. */
+  /** Undefined where this vmtape cannot run the tape to there. */
   readonly before: Before | undefined;
+  /** This vmtape does the step; else the events are the tape's. */
+  readonly ran: boolean;
   /** What this vmtape states instead of what the tape says. */
   readonly instead: StatedEvent | undefined;
 }
@@ -91,10 +93,15 @@ function take(side: Side, place: Position): Taken {
       }
       return line.machine;
     });
-  if (machine === undefined) return { transition: { ...fromTape(side, place), before }, machine };
+  if (machine === undefined) return { transition: { ...fromTape(side, place), before, ran: false }, machine };
   // A run that the step ends was under way before it.
   return {
-    transition: { events: events.filter(({ event }) => event.type !== 'cpu.ran'), before, instead: undefined },
+    transition: {
+      events: events.filter(({ event }) => event.type !== 'cpu.ran'),
+      before,
+      ran: true,
+      instead: undefined,
+    },
     machine,
   };
 }
@@ -112,7 +119,7 @@ export function beforeAt(side: Side, place: Position): Before | undefined {
 }
 
 /** What a tape has next; nothing where a run goes on. */
-function fromTape({ reader, failed }: Side, place: Position): Omit<Transition, 'before'> {
+function fromTape({ reader, failed }: Side, place: Position): Omit<Transition, 'before' | 'ran'> {
   const events: StatedEvent[] = [];
   for (const record of reader.records(place.seq)) {
     if (comparePositions(record.position, place) < 0) continue;

@@ -3,8 +3,14 @@
  * not run whole for that. VMRUN says which words of the VMCB software changed since the processor saw it last, checkpoints say
  * when a page's content was another; only what lies between is run.
  */
-import { comparePositions, type JournalReader, type Position, type WriteStretch } from '../../journal/index.js';
-import { decodeVmcbDelta, type Level, type MachineEvent, PAGE_BYTES, type WatchedRange } from '../../machine/index.js';
+import {
+  comparePositions,
+  isRecordOf,
+  type JournalReader,
+  type Position,
+  type WriteStretch,
+} from '../../journal/index.js';
+import { decodeVmcbDelta, type EventOf, type Level, PAGE_BYTES, type WatchedRange } from '../../machine/index.js';
 import { boundaryBefore } from '../position-pattern.js';
 import { runCost } from '../run-cost.js';
 import { lastWriter } from '../who-wrote.js';
@@ -79,9 +85,7 @@ function described(side: Side, place: Position): WriterAnswer {
   return { kind: 'found', place, vcpu, level, rip: instruction?.rip ?? 0n, instruction: instruction?.text ?? '' };
 }
 
-const KNOWS_VMCB: ReadonlySet<string> = new Set(['svm.vmrun', 'svm.vmexit', 'svm.vmload', 'svm.vmsave']);
-
-/** Between when the processor read or wrote the VMCB and the VMRUN that found the word changed; the last one first. */
+/** Between two VMRUNs of the VMCB of which the later found the word changed; the last ones first. */
 function* vmcbStretches(
   reader: JournalReader,
   vmcb: number,
@@ -89,10 +93,10 @@ function* vmcbStretches(
   place: Position,
 ): Generator<Stretch, void, void> {
   let changed: Position | undefined = place;
-  for (const { event, boundary } of eventsBackwards(reader, place)) {
-    if (!('vmcb' in event) || event.vmcb !== vmcb) continue;
+  for (const { event, boundary } of vmrunsBackwards(reader, place)) {
+    if (event.vmcb !== vmcb) continue;
     if (changed !== undefined) yield { start: boundary, end: changed };
-    changed = event.type === 'svm.vmrun' && changes(event.words, word) ? boundary : undefined;
+    changed = changes(event.words, word) ? boundary : undefined;
   }
   if (changed !== undefined) yield { start: reader.start, end: changed };
 }
@@ -102,21 +106,23 @@ function changes(delta: Uint8Array, word: number): boolean {
   return false;
 }
 
-/** Events that tell of a VMCB, from a place backwards. */
-function* eventsBackwards(
-  reader: JournalReader,
-  place: Position,
-): Generator<{ readonly event: MachineEvent; readonly boundary: Position }, void, void> {
+interface PlacedVmrun {
+  readonly event: EventOf<'svm.vmrun'>;
+  readonly boundary: Position;
+}
+
+function* vmrunsBackwards(reader: JournalReader, place: Position): Generator<PlacedVmrun, void, void> {
   let before = place.seq;
   while (before > reader.start.seq) {
     const chunk = reader.chunkAt(before - 1n);
     if (chunk === undefined) return;
-    const found: { readonly event: MachineEvent; readonly boundary: Position }[] = [];
+    const found: PlacedVmrun[] = [];
     const scan = reader.scanChunk(chunk);
     while (scan.next() && scan.seq < before) {
-      if (!KNOWS_VMCB.has(scan.type)) continue;
+      if (scan.type !== 'svm.vmrun') continue;
       const { record } = scan;
-      found.push({ event: record.event, boundary: boundaryBefore(record) });
+      if (isRecordOf(record, 'svm.vmrun'))
+        found.push({ event: record.event as EventOf<'svm.vmrun'>, boundary: boundaryBefore(record) });
     }
     yield* found.reverse();
     before = chunk.start.seq;
