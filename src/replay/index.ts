@@ -7,6 +7,7 @@ export { type Bisection, type BisectOptions, bisect, type Divergence, type Effor
 export type { Cause } from './bisect/causes.js';
 export type { InterceptDecision, RowThere } from './bisect/decision.js';
 export type { Pair } from './bisect/first-difference.js';
+export { firstWhere, type Predicate, type Sight, type WhereOptions } from './bisect/first-where.js';
 export { runOtherModel } from './bisect/other-model.js';
 export { type PolicySearch, searchPolicies } from './bisect/policy-search.js';
 export type { RamDifference } from './bisect/ram-difference.js';

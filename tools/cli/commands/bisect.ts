@@ -1,20 +1,23 @@
 /** `vmtape bisect`: where two sessions part, how, by which decision, and why. */
 import { type Command, Option } from 'commander';
-import { type JournalReader, type Position, sqliteStore } from '../../../src/journal/index.js';
+import { formatPosition, type JournalReader, type Position, sqliteStore } from '../../../src/journal/index.js';
 import type { MachineConfig, Policy } from '../../../src/machine/index.js';
 import {
   type Bisection,
   type BisectOptions,
   bisect,
   type Control,
+  firstWhere,
   type PolicySearch,
   runOtherModel,
   Side,
   searchPolicies,
   sessionConfig,
+  Timeline,
 } from '../../../src/replay/index.js';
 import { bisectionDocument, searchDocument } from '../../bisect/document.js';
 import { type Names, page, searchPage } from '../../bisect/page.js';
+import { compilePredicate } from '../../debug/predicate.js';
 import { quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
@@ -26,6 +29,9 @@ interface BisectFlags {
   readonly cpu?: string;
   readonly policy?: Policy;
   readonly search?: boolean;
+  readonly where?: string;
+  readonly monotonic?: boolean;
+  readonly instructions?: boolean;
   readonly equivalent?: ReadonlySet<Equivalent>;
 }
 
@@ -42,8 +48,9 @@ export function bisectCommand(program: Command): void {
     'vmtape bisect good.vmtape bad.vmtape',
     'vmtape bisect guest.vmtape --policy kvm-6.1',
     'vmtape bisect mine.vmtape other.vmtape --search policies',
+    `vmtape bisect guest.vmtape --where 'serial ~ "panic"' --monotonic`,
   )
-    .argument('<tapes...>', 'two; or one, with --cpu or --policy')
+    .argument('<tapes...>', 'two; or one, with --cpu, --policy or --where')
     .option('--cpu <profile>', 'hold the tape against what this processor does with the same inputs')
     .option(
       '--policy <policy>',
@@ -55,6 +62,9 @@ export function bisectCommand(program: Command): void {
         parseSearch,
       ),
     )
+    .option('--where <expression>', 'the first position at which it holds, over registers, VMCB, memory, event, serial')
+    .option('--monotonic', 'with --where: once true it stays true, so it need not be looked at everywhere')
+    .option('--instructions', 'with --where: after each instruction, not only at events')
     .addOption(
       new Option('--equivalent <names>', `differences to pass over: ${EQUIVALENTS.join(', ')}`).argParser(
         parseEquivalents,
@@ -90,14 +100,20 @@ class BisectRun {
 
   /** @returns the exit status. */
   async run(tapes: readonly string[]): Promise<number> {
-    const { cpu, policy, search } = this.flags;
+    const { cpu, policy, search, where, monotonic, instructions } = this.flags;
     const [first, second, tooMany] = tapes;
     if (first === undefined) throw new UsageError('vmtape bisect: give two tapes.');
     if (tooMany !== undefined)
       throw new UsageError(`vmtape bisect: two tapes are compared, and ${tooMany} is left over.`);
+    if (where === undefined && (monotonic ?? instructions) !== undefined) {
+      throw new UsageError('--monotonic and --instructions are for --where. Leave them out, or give an expression.');
+    }
+    if (where !== undefined) return await this.whereAlone(first, second, where);
     const isOther = cpu !== undefined || policy !== undefined;
     if (second === undefined && !isOther) {
-      throw new UsageError('vmtape bisect: one tape alone differs from nothing. Give another, or --policy or --cpu.');
+      throw new UsageError(
+        'vmtape bisect: one tape alone differs from nothing. Give another, or --policy, --cpu or --where.',
+      );
     }
     if (second !== undefined && isOther) {
       throw new UsageError('--cpu and --policy are for one tape. Leave them out, or give one tape.');
@@ -160,6 +176,40 @@ class BisectRun {
     return Status.DONE;
   }
 
+  private async whereAlone(tape: string, second: string | undefined, where: string): Promise<number> {
+    const { cpu, policy, search, monotonic = false, instructions = false } = this.flags;
+    if (second !== undefined || cpu !== undefined || policy !== undefined || search !== undefined) {
+      throw new UsageError('--where looks at one tape alone. Leave out what compares it.');
+    }
+    if (monotonic && instructions) {
+      throw new UsageError('--monotonic and --instructions: give one of them. The first finds the instruction, too.');
+    }
+    try {
+      return await this.where(tape, this.open(tape), where, { monotonic, instructions });
+    } finally {
+      for (const reader of this.readers) reader.close();
+    }
+  }
+
+  private async where(
+    tape: string,
+    reader: JournalReader,
+    where: string,
+    how: { readonly monotonic: boolean; readonly instructions: boolean },
+  ): Promise<number> {
+    const { terminal } = this;
+    // Names are understood on a machine of the tape.
+    const timeline = new Timeline(reader);
+    const { holds, stateOnly } = compilePredicate(where, timeline.machine);
+    timeline.close();
+    const found = firstWhere(reader, holds, { ...how, stateOnly }, this.progress('looking'));
+    terminal.clearStatus();
+    const position = found && formatPosition(found);
+    if (terminal.json) await terminal.document({ tape, where, found: found !== undefined, position: position ?? null });
+    else await terminal.print(whereLines(tape, where, position, terminal.colors));
+    return found === undefined ? Status.NO : Status.DONE;
+  }
+
   private async search(sides: readonly [Side, Side]): Promise<number> {
     const found = searchPolicies(sides, this.options, this.progress('replaying'));
     this.terminal.clearStatus();
@@ -192,6 +242,19 @@ class BisectRun {
       },
     };
   }
+}
+
+function whereLines(
+  tape: string,
+  where: string,
+  position: string | undefined,
+  { bold, dim }: Terminal['colors'],
+): readonly string[] {
+  if (position === undefined) return [`${tape}: ${where} holds nowhere that was looked at.`];
+  return [
+    bold(`${tape}: ${where} holds first at ${position}`),
+    dim(`  see vmtape show ${tape} ${position} --disassemble 3`),
+  ];
 }
 
 const statusOf = ({ kind }: Bisection): number => (kind === 'same' ? Status.DONE : Status.NO);
