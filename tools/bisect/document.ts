@@ -32,7 +32,8 @@ export function bisectionDocument(bisection: Bisection, names: Names): object {
 }
 
 function divergenceDocument(divergence: Divergence): object {
-  const { place, level, vcpu, event, digests, hidden, transitions, decisions, causes, recent, problems } = divergence;
+  const { place, level, vcpu, event, digests, hidden, transitions, decisions, suspects, causes, recent, problems } =
+    divergence;
   const instruction = transitions.sides.find(({ before }) => before !== undefined)?.before?.instruction;
   return {
     position: formatPosition(place),
@@ -57,6 +58,11 @@ function divergenceDocument(divergence: Divergence): object {
       vmcb: `0x${hex(decisions.entry.vmcb)}`,
       refusals: decisions.entry.refusals.map((refusal) => refusal ?? null),
     },
+    suspects: suspects.map(({ place: at, rip, ...rest }) => ({
+      position: formatPosition(at),
+      rip: `0x${hex(rip)}`,
+      ...rest,
+    })),
     causes,
     problems: problems.map((problem) => problem ?? null),
     recent: recent.map(recordDocument),

@@ -101,6 +101,17 @@ export function sections(divergence: Divergence, names: Names): readonly Section
           },
         ]),
     {
+      heading: 'Who last wrote in this run what differs after it',
+      lines: table(
+        divergence.suspects.map(({ register, place: at, rip, instruction }) => [
+          register,
+          formatPosition(at),
+          hex(rip, 16),
+          instruction,
+        ]),
+      ),
+    },
+    {
       heading: 'Likely causes',
       lines: causes.map(({ text, effect }, index) => `${index + 1}. ${text}${EFFECTS[effect]}`),
     },

@@ -8,6 +8,7 @@ import { type Decisions, decisionsAt } from './decision.js';
 import { firstDifference, type Pair, type TapeComparison, type TapeDifference } from './first-difference.js';
 import { differentDigests, type Leniency, type Location, locate, machinesAgree, openPages } from './locate.js';
 import type { Side } from './side.js';
+import { type Suspect, suspectsIn } from './suspects.js';
 import { type Transitions, transitionsAt } from './transition.js';
 
 export interface BisectOptions {
@@ -48,6 +49,8 @@ export interface Divergence {
   readonly level: 1 | 2;
   readonly transitions: Transitions;
   readonly decisions: Decisions;
+  /** Of a run in which a tape of another machine differs: what last wrote the registers that differ. */
+  readonly suspects: readonly Suspect[];
   readonly causes: readonly Cause[];
   /** What the two did alike before, oldest first. */
   readonly recent: readonly JournalRecord[];
@@ -107,9 +110,11 @@ function explain(
   doing?.('running both to where they part');
   const location = locate(sides, comparison, leniency);
   const { hidden } = location;
-  const place = stepPlace(location, comparison);
+  const amidRun = differsAmidRun(location, comparison);
+  const place = amidRun && comparison.difference ? comparison.difference.boundary : location.place;
   const machines = sides.flatMap((side) => side.at(place)?.machine ?? []);
-  const transitions = transitionsAt(sides, place, openPages(machines, leniency));
+  const transitions = transitionsAt(sides, place, openPages(machines, leniency), amidRun);
+  const suspects = amidRun ? suspectsIn(sides, place, transitions.fields) : [];
   doing?.('looking for who wrote what decides');
   const decisions = quick === true ? NO_DECISIONS : decisionsAt(sides, transitions.sides, place);
   doing?.('trying causes');
@@ -126,18 +131,17 @@ function explain(
     level: before?.level ?? record?.level ?? 1,
     transitions,
     decisions,
+    suspects,
     causes,
     recent: recentEvents(sides[0], place),
     problems: [sides[0].problem, sides[1].problem],
   };
 }
 
-/** Where a tape of another machine differs in a run, this one cannot say amid it where. */
-function stepPlace({ place, seen }: Location, { difference }: TapeComparison): Position {
-  const stops = seen.some((each) => each?.kind === 'stops');
-  const within = difference?.records.some((record) => record?.event.type === 'cpu.ran') === true;
-  return stops && within && difference !== undefined ? difference.boundary : place;
-}
+/** A tape of another machine differs in a run, and this one cannot say amid it where. */
+const differsAmidRun = ({ seen }: Location, { difference }: TapeComparison): boolean =>
+  seen.some((each) => each?.kind === 'stops') &&
+  difference?.records.some((record) => record?.event.type === 'cpu.ran') === true;
 
 function recentEvents({ reader }: Side, { seq }: Position): readonly JournalRecord[] {
   const from = seq - RECENT_EVENTS > reader.start.seq ? seq - RECENT_EVENTS : reader.start.seq;

@@ -102,6 +102,7 @@ interface Candidate {
 
 function triedCauses({ sides, place, transitions }: Parting, configs: Configs, search: boolean): readonly Cause[] {
   const [a, b] = configs;
+  if (!transitions[0].ran && !transitions[1].ran) return [];
   // From the side that can be run: its machine, and what the other one did.
   const from = transitions[0].ran ? 0 : 1;
   const config = configs[from]?.machine;

@@ -13,6 +13,7 @@ import { R } from '../../machine/index.js';
 import { type CodePlace, type DisassembledInstruction, disassemble } from '../disassemble.js';
 import { differencesOf } from '../divergence.js';
 import { stateDifferences } from '../fold.js';
+import type { Timeline } from '../timeline.js';
 import type { Pair } from './first-difference.js';
 import { type RamDifference, ramDifferences } from './ram-difference.js';
 import type { Side } from './side.js';
@@ -56,9 +57,17 @@ export interface Transitions {
 
 const MOST_RANGES = 16;
 
-/** @param except pages that are not compared. */
-export function transitionsAt(sides: Pair<Side>, place: Position, except: ReadonlySet<number>): Transitions {
-  const taken = [take(sides[0], place), take(sides[1], place)] as const;
+/**
+ * @param except pages that are not compared.
+ * @param asTold what the tapes say is taken for it: a tape of another machine differs in a run, and not in one step.
+ */
+export function transitionsAt(
+  sides: Pair<Side>,
+  place: Position,
+  except: ReadonlySet<number>,
+  asTold: boolean,
+): Transitions {
+  const taken = [take(sides[0], place, asTold), take(sides[1], place, asTold)] as const;
   const [first, second] = taken;
   const events = eventFields(first.transition, second.transition);
   const both = first.machine !== undefined && second.machine !== undefined;
@@ -79,20 +88,19 @@ interface Taken {
   readonly machine: Machine | undefined;
 }
 
-function take(side: Side, place: Position): Taken {
+function take(side: Side, place: Position, asTold: boolean): Taken {
   const before = beforeAt(side, place);
   const events: StatedEvent[] = [];
-  const machine =
-    before &&
-    side.attempt((line) => {
-      line.observe((stated) => events.push(stated));
-      try {
-        line.step();
-      } finally {
-        line.observe(() => {});
-      }
-      return line.machine;
-    });
+  const step = (line: Timeline): Machine => {
+    line.observe((stated) => events.push(stated));
+    try {
+      line.step();
+    } finally {
+      line.observe(() => {});
+    }
+    return line.machine;
+  };
+  const machine = before === undefined || asTold ? undefined : side.attempt(step);
   if (machine === undefined) return { transition: { ...fromTape(side, place), before, ran: false }, machine };
   // A run that the step ends was under way before it.
   return {
