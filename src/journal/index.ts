@@ -9,7 +9,7 @@ export {
   decodePageMap,
   encodePageMap,
 } from './checkpoint.js';
-export { type Chunk, ChunkEncoder, type ChunkLink, compress, decompress } from './chunk.js';
+export { type Chunk, ChunkEncoder, compress, decompress } from './chunk.js';
 export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { DerivedDataFile } from './derived-data-file.js';

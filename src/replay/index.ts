@@ -3,12 +3,13 @@
  */
 
 export type { Found } from './armed-follower.js';
-export { type Bisection, type BisectOptions, bisect, type Divergence, type Effort } from './bisect/bisection.js';
+export { type Bisection, type BisectOptions, bisect, type Divergence } from './bisect/bisection.js';
 export type { Cause } from './bisect/causes.js';
 export type { InterceptDecision, RowThere } from './bisect/decision.js';
-export type { Pair } from './bisect/first-difference.js';
-export { firstWhere, type Predicate, type Sight, type WhereOptions } from './bisect/first-where.js';
+export { firstDifference } from './bisect/first-difference.js';
+export { firstWhere, type Predicate, type Sight } from './bisect/first-where.js';
 export { runOtherModel } from './bisect/other-model.js';
+export type { Pair } from './bisect/pair.js';
 export { type PolicySearch, searchPolicies } from './bisect/policy-search.js';
 export type { RamDifference } from './bisect/ram-difference.js';
 export { Side } from './bisect/side.js';

@@ -20,6 +20,7 @@ export function bisectionDocument(bisection: Bisection, names: Names): object {
   const common = {
     ...{ first: names[0], second: names[1], outcome: kind, summary: headline(bisection, names) },
     compared: { from: formatPosition(effort.start), links: effort.links, events: effort.events },
+    passedOver: effort.passed.map(({ boundary, what }) => ({ position: formatPosition(boundary), what })),
   };
   switch (bisection.kind) {
     case 'same':

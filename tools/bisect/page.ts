@@ -71,8 +71,11 @@ export function page(bisection: Bisection, names: Names, colors: Colors): readon
 /** What is held against a tape may have been run just now: `--policy NAME`. */
 const isTape = (name: string): boolean => !/^--|^the /.test(name);
 
-const effortText = ({ links, events }: Bisection['effort']): string =>
-  `compared ${plural(links, 'link')} of the hash chains and ${plural(events + 1, 'event')}`;
+const effortText = ({ links, events, passed }: Bisection['effort']): string => {
+  const what = [...new Set(passed.map((each) => each.what))].join(', ');
+  const over = passed.length === 0 ? '' : `; passed over ${plural(passed.length, 'difference')}: ${what}`;
+  return `compared ${plural(links, 'link')} of the hash chains and ${plural(events + 1, 'event')}${over}`;
+};
 
 export function sections(divergence: Divergence, names: Names): readonly Section[] {
   const { transitions, decisions, causes, recent, event, hidden, place } = divergence;
@@ -164,7 +167,7 @@ const ramRow = ({ address, first, second }: RamDifference): readonly string[] =>
   bytesText(second),
 ];
 
-export const bytesText = (bytes: Uint8Array): string =>
+const bytesText = (bytes: Uint8Array): string =>
   [...bytes.subarray(0, SHOWN_BYTES)].map((byte) => hex(byte, 2)).join(' ') + (bytes.length > SHOWN_BYTES ? ' …' : '');
 
 function interceptSection({ row, exit, vmcb, field, sides }: InterceptDecision, names: Names): Section {
@@ -197,7 +200,7 @@ function mapText({ base, bits, everyByte }: NonNullable<RowThere['map']>): strin
   return `at ${hex(base)}h: from bit ${first?.bit} of ${hex(first?.address ?? 0)}h on ${values}${rule}`;
 }
 
-export function writerText(answer: WriterAnswer): string {
+function writerText(answer: WriterAnswer): string {
   switch (answer.kind) {
     case 'found':
       return `at ${formatPosition(answer.place)} by L${answer.level}, vCPU ${answer.vcpu}: ${hex(answer.rip)} ${answer.instruction}`;

@@ -2,17 +2,25 @@
  * Two sessions that should be the same: where they part, and all that is known about it there. The tapes alone say which event
  * differs; then both are run to the step that made the difference, which may lie amid a run, or, in RAM, long before.
  */
-import { comparePositions, type JournalRecord, type Position } from '../../journal/index.js';
+import { boundaryAfter, comparePositions, type JournalRecord, type Position } from '../../journal/index.js';
+import type { TracedInstruction } from '../tracer.js';
 import { type Cause, causesOf } from './causes.js';
 import { type Decisions, decisionsAt } from './decision.js';
-import { firstDifference, type Pair, type TapeComparison, type TapeDifference } from './first-difference.js';
+import { firstDifference, type TapeComparison, type TapeDifference } from './first-difference.js';
 import { differentDigests, type Leniency, type Location, locate, machinesAgree, openPages } from './locate.js';
+import type { Pair } from './pair.js';
 import type { Side } from './side.js';
 import { type Suspect, suspectsIn } from './suspects.js';
+import { type PassedOver, Tolerance } from './tolerance.js';
 import { type Transitions, transitionsAt } from './transition.js';
+import { leaveUndefined } from './undefined-flags.js';
 
 export interface BisectOptions {
   readonly leniency: Leniency;
+  /** Types of events whose content is passed over; none by default. */
+  readonly ignores?: ((type: string) => boolean) | undefined;
+  /** Status flags that the architecture leaves undefined are passed over. */
+  readonly undefinedFlags?: boolean | undefined;
   /** Tries deviations that neither tape names. */
   readonly searchesPolicies: boolean;
   /** Leaves out who wrote what. */
@@ -26,6 +34,7 @@ export interface Effort {
   readonly start: Position;
   readonly links: number;
   readonly events: number;
+  readonly passed: readonly PassedOver[];
 }
 
 export type Bisection =
@@ -64,18 +73,25 @@ const NO_DECISIONS: Decisions = { intercepts: [], entry: undefined };
 /** @throws InputError when the tapes have nothing in common; the journal's errors. */
 export function bisect(sides: Pair<Side>, options: BisectOptions): Bisection {
   options.doing?.('comparing hash chains and events');
-  const comparison = firstDifference([sides[0].reader, sides[1].reader]);
+  const tolerance = new Tolerance({
+    ignores: options.ignores ?? (() => false),
+    leavesUndefined: options.undefinedFlags === true ? (...run) => leavesUndefined(sides, ...run) : undefined,
+  });
+  const comparison = firstDifference([sides[0].reader, sides[1].reader], tolerance);
+  const { passed } = tolerance;
   const { start, links, events, difference } = comparison;
-  const effort = { start, links, events };
+  const effort = { start, links, events, passed };
   const [first, second] = sides;
   const end = comparePositions(first.reader.end, second.reader.end) <= 0 ? first.reader.end : second.reader.end;
-  const digests = differentDigests(sides, difference?.boundary ?? end)?.parts ?? [];
+  // Behind what was passed over states differ.
+  const comparable = passed[0]?.boundary ?? difference?.boundary ?? end;
+  const digests = differentDigests(sides, comparable)?.parts ?? [];
   if (difference === undefined && digests.length === 0) return { kind: 'same', end, effort };
-  if (difference !== undefined && digests.length === 0) {
+  if (difference !== undefined && digests.length === 0 && passed.length === 0) {
     const ends = endsEarly(sides, difference, options.leniency);
     if (ends !== undefined) return { kind: 'ends', ...ends, effort };
   }
-  return { kind: 'differs', ...explain(sides, comparison, digests, effort, options) };
+  return { kind: 'differs', ...explain(sides, comparison, digests, effort, tolerance, options) };
 }
 
 /** Whether a tape ends, maybe amid a run, and the other goes on from there. */
@@ -105,10 +121,11 @@ function explain(
   comparison: TapeComparison,
   digests: readonly string[],
   effort: Effort,
+  tolerance: Tolerance,
   { leniency, searchesPolicies, quick, doing }: BisectOptions,
 ): Divergence {
   doing?.('running both to where they part');
-  const location = locate(sides, comparison, leniency);
+  const location = locate(sides, comparison, leniency, tolerance);
   const { hidden } = location;
   const amidRun = differsAmidRun(location, comparison);
   const place = amidRun && comparison.difference ? comparison.difference.boundary : location.place;
@@ -142,6 +159,22 @@ function explain(
 const differsAmidRun = ({ seen }: Location, { difference }: TapeComparison): boolean =>
   seen.some((each) => each?.kind === 'stops') &&
   difference?.records.some((record) => record?.event.type === 'cpu.ran') === true;
+
+/** Whether the instructions of a run, on a side that can be run, leave flags undefined. */
+function leavesUndefined(sides: Pair<Side>, run: JournalRecord, boundary: Position, flags: bigint): boolean {
+  const left = run.retired - MOST_TRACED;
+  const from = left > 0 ? { icount: boundary.icount + BigInt(left), seq: boundary.seq } : boundary;
+  for (const side of sides) {
+    const steps = [...side.trace(from, boundaryAfter(run))];
+    if (steps.length === 0 || steps.some(({ kind }) => kind === 'stops')) continue;
+    const instructions = steps.filter((step): step is TracedInstruction => step.kind === 'instruction');
+    return leaveUndefined(instructions.reverse(), flags);
+  }
+  return false;
+}
+
+/** Of a run: what set a flag last is rarely far from its end. */
+const MOST_TRACED = 2000;
 
 function recentEvents({ reader }: Side, { seq }: Position): readonly JournalRecord[] {
   const from = seq - RECENT_EVENTS > reader.start.seq ? seq - RECENT_EVENTS : reader.start.seq;

@@ -14,7 +14,7 @@ import {
 import { eventText } from '../event-text.js';
 import { type SessionConfig, sessionConfig } from '../session.js';
 import { Experiment, type Outcome, outcomeDistance } from './experiment.js';
-import type { Pair } from './first-difference.js';
+import type { Pair } from './pair.js';
 import type { Side } from './side.js';
 import type { Transition } from './transition.js';
 

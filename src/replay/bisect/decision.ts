@@ -23,7 +23,7 @@ import {
   SvmMode,
   vmcbFieldsOfWord,
 } from '../../machine/index.js';
-import type { Pair } from './first-difference.js';
+import type { Pair } from './pair.js';
 import type { Side } from './side.js';
 import type { Before, Transition } from './transition.js';
 import { type WriterAnswer, writerOfByte, writerOfVmcb } from './writers.js';

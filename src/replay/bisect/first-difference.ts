@@ -15,9 +15,8 @@ import {
 } from '../../journal/index.js';
 import { InputError } from '../../machine/index.js';
 import { sameData } from '../fold.js';
-
-/** Two tapes, or what belongs to each of them. */
-export type Pair<Item> = readonly [first: Item, second: Item];
+import type { Pair } from './pair.js';
+import type { Tolerance } from './tolerance.js';
 
 export interface TapeDifference {
   /** The boundary up to which all events are the same. */
@@ -37,8 +36,11 @@ export interface TapeComparison {
   readonly events: number;
 }
 
-/** @throws InputError when the tapes have no place in common; the journal's errors when one is damaged where it is read. */
-export function firstDifference(tapes: Pair<JournalReader>): TapeComparison {
+/**
+ * @param tolerance what is passed over.
+ * @throws InputError when the tapes have no place in common; the journal's errors when one is damaged where it is read.
+ */
+export function firstDifference(tapes: Pair<JournalReader>, tolerance?: Tolerance): TapeComparison {
   const [first, second] = tapes;
   const start = comparePositions(first.start, second.start) >= 0 ? first.start : second.start;
   if (start.seq > first.end.seq || start.seq > second.end.seq) {
@@ -50,7 +52,7 @@ export function firstDifference(tapes: Pair<JournalReader>): TapeComparison {
   const aligned = alike && comparePositions(first.start, second.start) === 0;
   const { index, links } = aligned ? firstDifferentChunk(tapes) : { index: 0, links: 0 };
   const from = index === 0 ? start.seq : first.chunkLink(index - 1).end.seq;
-  const { difference, events } = compareEvents(tapes, from, alike);
+  const { difference, events } = compareEvents(tapes, from, alike, tolerance);
   return { start, difference, links, events };
 }
 
@@ -89,13 +91,16 @@ function compareEvents(
   tapes: Pair<JournalReader>,
   seq: bigint,
   alike: boolean,
+  tolerance: Tolerance | undefined,
 ): { readonly difference: TapeDifference | undefined; readonly events: number } {
   const [first, second] = [scansFrom(tapes[0], seq), scansFrom(tapes[1], seq)];
   let events = 0;
   for (;;) {
     const [a, b] = [first.next().value, second.next().value];
     if (a === undefined && b === undefined) return { difference: undefined, events };
-    if (a === undefined || b === undefined || !sameEvent(a, b, alike)) {
+    const follows = tolerance !== undefined && tolerance.passed.length > 0;
+    const same = a !== undefined && b !== undefined && !follows && sameEvent(a, b, alike);
+    if (a === undefined || b === undefined || !(same || tolerance?.passes(a.record, b.record) === true)) {
       const scan = (a ?? b) as ChunkScan;
       const boundary = { icount: scan.icount - BigInt(scan.retired), seq: scan.seq };
       return { difference: { boundary, records: [a?.record, b?.record] }, events };

@@ -7,9 +7,11 @@ import { boundaryAfter, comparePositions, type JournalRecord, type Position, sam
 import { type Machine, PAGE_BYTES, R } from '../../machine/index.js';
 import { sameData, stateDifferences } from '../fold.js';
 import type { TraceStep } from '../tracer.js';
-import type { Pair, TapeComparison } from './first-difference.js';
+import type { TapeComparison } from './first-difference.js';
+import type { Pair } from './pair.js';
 import { differingPages } from './ram-difference.js';
 import type { Seen, Side } from './side.js';
+import type { Tolerance } from './tolerance.js';
 
 export interface Location {
   /** The last place that both agree on. */
@@ -34,7 +36,16 @@ const LAST_STEPS = 64n;
 const MORE_EVENTS = 4n;
 
 /** Where two sessions whose events differ came apart. */
-export function locate(sides: Pair<Side>, { start, difference }: TapeComparison, leniency: Leniency): Location {
+export function locate(
+  sides: Pair<Side>,
+  { start, difference }: TapeComparison,
+  leniency: Leniency,
+  tolerance: Tolerance,
+): Location {
+  // What was passed over has made the machines differ.
+  if (difference !== undefined && tolerance.passed.length > 0) {
+    return traceApart(sides, difference.boundary, tolerance.flagsDiffer);
+  }
   if (difference === undefined) return locateHidden(sides, start, endOfBoth(sides), leniency);
   const from = nearStart(sides, difference.boundary, difference.records, leniency);
   const location = traceApart(sides, from);
@@ -73,7 +84,7 @@ function nearStart(
 }
 
 /** Runs both from a place on until they do different things. */
-function traceApart(sides: Pair<Side>, from: Position): Location {
+function traceApart(sides: Pair<Side>, from: Position, flagsDiffer = false): Location {
   const [first, second] = sides.map((side) => side.trace(from, traceEnd(side, from.seq))) as [
     Generator<Seen, void, void>,
     Generator<Seen, void, void>,
@@ -85,7 +96,8 @@ function traceApart(sides: Pair<Side>, from: Position): Location {
       const [a, b] = [first.next().value ?? undefined, second.next().value ?? undefined];
       const next = [a, b].find((seen): seen is TraceStep => seen !== undefined && seen.kind !== 'stops');
       if (next !== undefined) place = next.position;
-      const same = a !== undefined && b !== undefined && a.kind !== 'stops' && b.kind !== 'stops' && sameStep(a, b);
+      const same =
+        a !== undefined && b !== undefined && a.kind !== 'stops' && b.kind !== 'stops' && sameStep(a, b, flagsDiffer);
       if (!same) return { place, seen: [a, b], steps, hidden: false };
       steps++;
     }
@@ -104,10 +116,15 @@ function traceEnd({ reader }: Side, seq: bigint): Position {
   return end;
 }
 
-function sameStep(a: TraceStep, b: TraceStep): boolean {
-  const { position: _a, ...first } = a;
-  const { position: _b, ...second } = b;
-  return sameData(first, second);
+/** @param flagsDiffer status flags were different before, and may go on so. */
+function sameStep(a: TraceStep, b: TraceStep, flagsDiffer: boolean): boolean {
+  return sameData(comparable(a, flagsDiffer), comparable(b, flagsDiffer));
+}
+
+function comparable(step: TraceStep, flagsDiffer: boolean): object {
+  const { position: _, ...rest } = step;
+  if (!flagsDiffer || rest.kind !== 'instruction') return rest;
+  return { ...rest, registers: rest.registers.filter(({ register }) => register !== 'rflags') };
 }
 
 // States

@@ -9,8 +9,8 @@ import { sessionConfig } from '../session.js';
 import type { Control } from '../work.js';
 import { type Bisection, type BisectOptions, bisect } from './bisection.js';
 import { withToggled } from './causes.js';
-import type { Pair } from './first-difference.js';
 import { runOtherModel } from './other-model.js';
+import type { Pair } from './pair.js';
 import { Side } from './side.js';
 
 /** A set of deviations that was tried. */

@@ -3,7 +3,7 @@
  * last that wrote it, as this machine executes the run.
  */
 import { boundaryAfter, type Position } from '../../journal/index.js';
-import type { Pair } from './first-difference.js';
+import type { Pair } from './pair.js';
 import type { Side } from './side.js';
 import type { ValueDifference } from './transition.js';
 
@@ -16,7 +16,7 @@ export interface Suspect {
 }
 
 /** The evaluator executes some tens of thousands of instructions a second. */
-const MOST_INSTRUCTIONS = 30_000;
+const MOST_INSTRUCTIONS = 8_000;
 
 /** @param place the boundary before the run. @param fields names of registers among what differs. */
 export function suspectsIn(sides: Pair<Side>, place: Position, fields: readonly ValueDifference[]): readonly Suspect[] {

@@ -14,7 +14,7 @@ import { type CodePlace, type DisassembledInstruction, disassemble } from '../di
 import { differencesOf } from '../divergence.js';
 import { stateDifferences } from '../fold.js';
 import type { Timeline } from '../timeline.js';
-import type { Pair } from './first-difference.js';
+import type { Pair } from './pair.js';
 import { type RamDifference, ramDifferences } from './ram-difference.js';
 import type { Side } from './side.js';
 

@@ -1,7 +1,9 @@
 /** `vmtape bisect`: where two sessions part, how, by which decision, and why. */
+import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
+import pc from 'picocolors';
 import { formatPosition, type JournalReader, type Position, sqliteStore } from '../../../src/journal/index.js';
-import type { MachineConfig, Policy } from '../../../src/machine/index.js';
+import { EVENT_FIELDS, type MachineConfig, type Policy } from '../../../src/machine/index.js';
 import {
   type Bisection,
   type BisectOptions,
@@ -16,8 +18,11 @@ import {
   Timeline,
 } from '../../../src/replay/index.js';
 import { bisectionDocument, searchDocument } from '../../bisect/document.js';
+import { bisectionPage } from '../../bisect/html.js';
+import { junitReport } from '../../bisect/junit.js';
 import { type Names, page, searchPage } from '../../bisect/page.js';
 import { compilePredicate } from '../../debug/predicate.js';
+import { NewFile } from '../../export/new-file.js';
 import { quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
@@ -33,9 +38,14 @@ interface BisectFlags {
   readonly monotonic?: boolean;
   readonly instructions?: boolean;
   readonly equivalent?: ReadonlySet<Equivalent>;
+  readonly ignore?: readonly string[];
+  readonly html?: string;
+  readonly junit?: string;
 }
 
-const EQUIVALENTS = ['host-save-area'] as const;
+const EQUIVALENTS = ['undefined-flags', 'host-save-area', 'chaos'] as const;
+/** What chaos decides, and whose turn it is then. */
+const CHAOS: ReadonlySet<string> = new Set(['input.turn', 'input.hold', 'input.skew', 'vcpu.scheduled']);
 type Equivalent = (typeof EQUIVALENTS)[number];
 
 const PROGRESS_MILLISECONDS = 250;
@@ -70,6 +80,11 @@ export function bisectCommand(program: Command): void {
         parseEquivalents,
       ),
     )
+    .option('--ignore <kinds>', 'kinds of events whose content is passed over, such as input.clock or rtc.*', (text) =>
+      text.split(','),
+    )
+    .option('--html <file>', 'the report as a page, with both timelines around the place')
+    .option('--junit <file>', 'the report as a test case, for CI')
     .action(async (tapes: readonly string[], flags: BisectFlags, self: Command) => {
       process.exitCode = await new BisectRun(flags, terminalOf(self)).run(tapes);
     });
@@ -100,7 +115,7 @@ class BisectRun {
 
   /** @returns the exit status. */
   async run(tapes: readonly string[]): Promise<number> {
-    const { cpu, policy, search, where, monotonic, instructions } = this.flags;
+    const { cpu, policy, search, where, monotonic, instructions, html, junit } = this.flags;
     const [first, second, tooMany] = tapes;
     if (first === undefined) throw new UsageError('vmtape bisect: give two tapes.');
     if (tooMany !== undefined)
@@ -118,6 +133,9 @@ class BisectRun {
     if (second !== undefined && isOther) {
       throw new UsageError('--cpu and --policy are for one tape. Leave them out, or give one tape.');
     }
+    if (search === true && (html ?? junit) !== undefined) {
+      throw new UsageError('--html and --junit report where sessions part. Leave them out, or leave out --search.');
+    }
     if (search === true && second === undefined) {
       throw new UsageError('--search policies is for two tapes. Give the one to come to, too.');
     }
@@ -131,6 +149,15 @@ class BisectRun {
     }
   }
 
+  /** Made before the work, so that a name that is taken is told at once. */
+  private files(): { readonly html: Report | undefined; readonly junit: Report | undefined } {
+    const { html, junit } = this.flags;
+    return {
+      html: html === undefined ? undefined : new Report(html),
+      junit: junit === undefined ? undefined : new Report(junit),
+    };
+  }
+
   private open(tape: string): JournalReader {
     const reader = sqliteStore(tape).read();
     this.readers.push(reader);
@@ -141,16 +168,26 @@ class BisectRun {
     new Side(name, reader, this.progress(`running ${name}`));
 
   private get options(): BisectOptions {
+    const { equivalent, ignore = [] } = this.flags;
+    const patterns = ignore.map(patternOf);
+    const chaos = equivalent?.has('chaos') === true;
     return {
-      leniency: { hostSaveArea: this.flags.equivalent?.has('host-save-area') === true },
+      leniency: { hostSaveArea: equivalent?.has('host-save-area') === true },
+      undefinedFlags: equivalent?.has('undefined-flags'),
+      ignores: (type) => (chaos && CHAOS.has(type)) || patterns.some((pattern) => pattern.test(type)),
       searchesPolicies: false,
       doing: (what) => this.terminal.status(what),
     };
   }
 
   private async compare(sides: readonly [Side, Side], names: Names): Promise<number> {
+    const files = this.files();
     const bisection = bisect(sides, this.options);
     for (const side of sides) side.close();
+    const plain = pc.createColors(false);
+    const { html, junit } = files;
+    html?.write(() => bisectionPage(bisection, names, [sides[0].reader, sides[1].reader], plain));
+    junit?.write(() => junitReport(bisection, names, plain));
     await this.report(bisection, names);
     return statusOf(bisection);
   }
@@ -172,13 +209,23 @@ class BisectRun {
     const names = [tape, name] as const;
     if (other !== undefined) return await this.compare([this.side(tape, reader), this.side(name, other)], names);
     const { start, end } = reader;
-    await this.report({ kind: 'same', end, effort: { start, links: 0, events: Number(end.seq - start.seq) } }, names);
+    const same = {
+      kind: 'same',
+      end,
+      effort: { start, links: 0, events: Number(end.seq - start.seq), passed: [] },
+    } as const;
+    this.files().junit?.write(() => junitReport(same, names, pc.createColors(false)));
+    await this.report(same, names);
     return Status.DONE;
   }
 
   private async whereAlone(tape: string, second: string | undefined, where: string): Promise<number> {
-    const { cpu, policy, search, monotonic = false, instructions = false } = this.flags;
-    if (second !== undefined || cpu !== undefined || policy !== undefined || search !== undefined) {
+    const { monotonic = false, instructions = false, ...others } = this.flags;
+    const { cpu, policy, search, html, junit, equivalent, ignore } = others;
+    if (
+      second !== undefined ||
+      [cpu, policy, search, html, junit, equivalent, ignore].some((flag) => flag !== undefined)
+    ) {
       throw new UsageError('--where looks at one tape alone. Leave out what compares it.');
     }
     if (monotonic && instructions) {
@@ -255,6 +302,35 @@ function whereLines(
     bold(`${tape}: ${where} holds first at ${position}`),
     dim(`  see vmtape show ${tape} ${position} --disassemble 3`),
   ];
+}
+
+/** @throws UsageError for a kind that no event has. */
+function patternOf(kind: string): RegExp {
+  const escaped = kind.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*');
+  const pattern = new RegExp(`^${escaped}$`);
+  if (Object.keys(EVENT_FIELDS).some((type) => pattern.test(type))) return pattern;
+  throw new UsageError(
+    `--ignore ${quote(kind)}: there are no events of that kind. See vmtape info for those of a tape.`,
+  );
+}
+
+/** A file of the report: there whole, or not at all. */
+class Report {
+  private readonly file: NewFile;
+
+  constructor(path: string) {
+    this.file = new NewFile(path);
+  }
+
+  write(text: () => string): void {
+    try {
+      writeFileSync(this.file.path, text());
+      this.file.finish();
+    } catch (error) {
+      this.file.abandon();
+      throw error;
+    }
+  }
 }
 
 const statusOf = ({ kind }: Bisection): number => (kind === 'same' ? Status.DONE : Status.NO);
