@@ -13,6 +13,7 @@ import { readBranchHints } from '../cli/engine.js';
 import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
+import { BISECT_USAGE, bisectBench } from './bisecting.js';
 import { MOVING_USAGE, movingBench } from './moving.js';
 import {
   type Guest,
@@ -66,10 +67,13 @@ const USAGE = `usage: npm run bench -- [options]
 
 ${TIME_TRAVEL_USAGE}
 
-${MOVING_USAGE}`;
+${MOVING_USAGE}
+
+${BISECT_USAGE}`;
 
 async function main(args: string[]): Promise<number> {
   if (args[0] === 'time-travel') return timeTravelBench(args.slice(1));
+  if (args[0] === 'bisect') return bisectBench(args.slice(1));
   if (args[0] === 'moving') return await movingBench(args.slice(1));
   const { values } = parseWords({
     args,

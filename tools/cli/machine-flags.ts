@@ -118,7 +118,7 @@ export function addMachineFlags(command: Command): Command {
 }
 
 /** A policy by name; anything else with a dot or a slash in it is a file. */
-function parsePolicyFlag(text: string): Policy {
+export function parsePolicyFlag(text: string): Policy {
   const known = policyNamed(text);
   if (known !== undefined) return known;
   if (!/[./]/.test(text)) {
