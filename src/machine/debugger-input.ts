@@ -8,6 +8,3 @@ export type DebuggerInput =
   | EventOf<'input.debugger-registers'>
   | EventOf<'input.debugger-msr'>
   | EventOf<'input.debugger-memory'>;
-
-export const isDebuggerInput = (event: { readonly type: string }): event is DebuggerInput =>
-  event.type.startsWith('input.debugger-');

@@ -13,7 +13,6 @@ import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
 import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
 import { BOOTSTRAP_VCPU, withStartup } from './cpu/reset.js';
-import { type DebuggerInput, isDebuggerInput } from './debugger-input.js';
 import type { DecodedInstruction } from './decode/decoded.js';
 import {
   type CpuSignal,
@@ -184,10 +183,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.restart.keepImage(image);
   }
 
-  /**
-   * Gives a machine whose state came from elsewhere the image that it booted: it loads it again when the guest resets it.
-   * @param image the one that `state.boot` names.
-   */
+  /** Gives a machine whose state came from elsewhere the image that `state.boot` names, which a reset loads again. */
   keepImage(image: BootImage): void {
     this.restart.keepImage(image);
   }
@@ -206,10 +202,6 @@ export class Machine implements ProcessorHost, RestartHost {
     if (input.type === 'input.turn') this.followTurn();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
-    if (isDebuggerInput(input)) this.debugged(input);
-  }
-
-  private debugged(input: DebuggerInput): void {
     if (input.type !== 'input.debugger-registers') return;
     if (input.target === this.vcpu) this.registersChanged(input.changes);
     // Any of them may be one that translations hang on.
@@ -218,11 +210,10 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** Whose turn it is has changed. */
   private followTurn(): void {
-    const { vcpu } = this.state.schedule;
-    if (vcpu === this.vcpu) return;
+    if (this.state.schedule.vcpu === this.vcpu) return;
     this.paravirt?.leaves(this.vcpu);
     this.vcpus.follow();
-    this.paravirt?.enters(vcpu);
+    this.paravirt?.enters(this.vcpu);
   }
 
   private skewed(vcpu: number): void {
@@ -298,9 +289,7 @@ export class Machine implements ProcessorHost, RestartHost {
     return capturePoint(this.state, this.engine.shadow, { retired, unstated, interrupted });
   }
 
-  /**
-   * Goes to where `point` was taken, by this machine or one of the same configuration. RAM must be as it was there already.
-   */
+  /** Goes to where `point` was taken, by a machine of this configuration. RAM must be as it was there already. */
   restore(point: MachinePoint): void {
     restoreState(this.state, point);
     this.vcpus.load(this.state.vcpus);
