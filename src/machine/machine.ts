@@ -13,7 +13,7 @@ import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
 import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
 import { BOOTSTRAP_VCPU, withStartup } from './cpu/reset.js';
-import { type DebuggerInput, isDebuggerInput } from './debugger-input.js';
+import { followRegisters, isDebuggerInput, putInMemory } from './debugger-input.js';
 import type { DecodedInstruction } from './decode/decoded.js';
 import {
   type CpuSignal,
@@ -66,7 +66,7 @@ import { entropyValue, initialState, type MachineState, reduce } from './reduce.
 import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
-import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, sPA, u64 } from './units.js';
+import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
 
@@ -196,8 +196,7 @@ export class Machine implements ProcessorHost, RestartHost {
   deliver(input: MachineInput): void {
     if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
-    // Memory holds it before anybody hears of it, as with an image that is booted.
-    if (input.type === 'input.debugger-memory') this.memory.copyIn(sPA(input.address), input.data);
+    if (isDebuggerInput(input)) putInMemory(this.memory, input);
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
@@ -206,14 +205,7 @@ export class Machine implements ProcessorHost, RestartHost {
     if (input.type === 'input.turn') this.followTurn();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
-    if (isDebuggerInput(input)) this.debugged(input);
-  }
-
-  private debugged(input: DebuggerInput): void {
-    if (input.type !== 'input.debugger-registers') return;
-    if (input.target === this.vcpu) this.registersChanged(input.changes);
-    // Any of them may be one that translations hang on.
-    this.engine.flush(undefined);
+    if (isDebuggerInput(input)) followRegisters(this.engine, this.vcpu, input);
   }
 
   /** Whose turn it is has changed. */
@@ -227,9 +219,7 @@ export class Machine implements ProcessorHost, RestartHost {
 
   private skewed(vcpu: number): void {
     if (vcpu === this.vcpu) this.engine.syncShadow(R.tscBase);
-    const base = this.vcpus.reader(vcpu).get(R.tscBase);
-    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
-    this.paravirt?.tscMoved(vcpu, base);
+    this.tscMoved(this.vcpus.reader(vcpu).get(R.tscBase), vcpu);
   }
 
   /** Whether a vCPU could have the turn now. */
@@ -688,9 +678,9 @@ export class Machine implements ProcessorHost, RestartHost {
     return u64(BigInt(this.now) + (this.registers[R.tscBase] as bigint));
   }
 
-  tscMoved(base: bigint): void {
-    this.apply(decideTscMoved(this.state.devices, this.vcpu, base, this.now));
-    this.paravirt?.tscMoved(this.vcpu, base);
+  tscMoved(base: bigint, vcpu = this.vcpu): void {
+    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
+    this.paravirt?.tscMoved(vcpu, base);
   }
 
   storedMsr(msr: number): bigint {
