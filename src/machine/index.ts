@@ -102,6 +102,17 @@ export { apicFeatures, type BootSource, initialState, type MachineState, reduce 
 export type { BootImage } from './restart.js';
 export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
-export { INTERCEPTS } from './svm/intercepts.js';
+export {
+  explainMsr,
+  explainPort,
+  explainRefusal,
+  type InterceptInForce,
+  interceptInForce,
+  interceptOfExit,
+  isInvalidExit,
+  type MapAnswer,
+} from './svm/explain-intercept.js';
+export { INTERCEPTS, type Intercept } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
+export { compileRegions, type RegionPolicy } from './wasm/region/policy.js';
 export { Workbench } from './workbench.js';

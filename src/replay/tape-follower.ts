@@ -23,6 +23,8 @@ export class FollowingError extends Error {
   constructor(
     readonly position: Position,
     readonly what: string,
+    /** What the machine states, and the tape does not have there. */
+    readonly stated?: StatedEvent,
   ) {
     super(`at ${formatPosition(position)} ${what}. Replay the tape to see how they differ`);
   }
@@ -155,12 +157,14 @@ export class TapeFollower {
   protected take(stated: StatedEvent): void {
     const { comparer } = this;
     if (BigInt(comparer.compared) >= this.reader.end.seq) throw new PastEnd('the tape ends amid a step');
-    if (!comparer.accept(stated)) this.refuse(`the machine states ${stated.event.type}, and the tape something else`);
+    if (!comparer.accept(stated)) {
+      this.refuse(`the machine states ${stated.event.type}, and the tape something else`, stated);
+    }
     this.observe?.(stated);
     if (this.stepping || comparer.compared >= this.pauseSeq) this.machine.pause();
   }
 
-  private refuse(what: string): never {
-    throw new FollowingError(this.position, what);
+  private refuse(what: string, stated?: StatedEvent): never {
+    throw new FollowingError(this.position, what, stated);
   }
 }

@@ -12,6 +12,7 @@ import {
   type MachineConfig,
   type StatedEvent,
 } from '../../src/machine/index.js';
+import { compileRegions } from '../../src/machine/wasm/region/policy.js';
 import { guestImage, guestOutput, MEBIBYTE } from '../support/sessions.js';
 
 /** More than any of them takes. */
@@ -129,6 +130,19 @@ describe('a sample guest', () => {
     expect(run(file, { options, slice: 7_919 })).toMatchObject({ output, ended, retired });
     expect(run(file, { options, tier: 'evaluator' })).toEqual({ output, ended, retired, digest });
   });
+
+  it.each([...SMALL, ['nested.elf', ''], ['nested-timer.elf', ''], ['faults.elf', ''], ['torture.elf', '']] as const)(
+    '%s %s goes alike where all code becomes regions, and where none does',
+    (file, options) => {
+      const before = compileRegions('always');
+      const compiled = run(file, { options });
+      compileRegions('never');
+      const interpreted = run(file, { options });
+      compileRegions(before);
+      expect(compiled).toEqual(interpreted);
+      expect(compiled.ended).toMatchObject(SUCCESS);
+    },
+  );
 
   it.each([2, 5, 16])('smp.elf on %i processors succeeds, and goes alike in slices of any size', (vcpus) => {
     const config = { vcpus };

@@ -35,9 +35,14 @@ interface Bank {
   rules: string;
   /** Number of the last selection, for reuse of the one longest unused. */
   used: number;
-  /** Whether anything was inserted since the last flush. */
-  filled: boolean;
+  /** Which entries were inserted since the last flush, as indices of their words in the memory; first `inserted` of them. */
+  readonly entries: Uint32Array;
+  /** How many were; where the list is too short for it any entry may be filled. */
+  inserted: number;
 }
+
+/** Few entries are told one by one: a flush after each write to a page table would take long otherwise. */
+const LISTED = 256;
 
 export class TlbBanks {
   private readonly banks: Bank[] = [];
@@ -51,7 +56,10 @@ export class TlbBanks {
   constructor(private readonly memory: PhysicalMemory) {
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
-      this.banks.push({ address, generation: 0, space: -1, privilege: 0, rules: '', used: 0, filled: true });
+      this.banks.push({
+        ...{ address, generation: 0, space: -1, privilege: 0, rules: '', used: 0 },
+        ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1 },
+      });
     }
     for (const bank of this.banks) this.clear(bank);
   }
@@ -100,10 +108,11 @@ export class TlbBanks {
   /** Enters the page of the linear address `high:low`, which lies at `target` in the memory. */
   insert(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
     const bank = this.bankAt(bankAddress);
-    bank.filled = true;
     this.remember(bank.generation, low, high, target, write);
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
+    if (bank.inserted < LISTED) bank.entries[bank.inserted] = entry;
+    bank.inserted++;
     const { words } = this.memory;
     const page = low & ~0xfff;
     words[entry] = page;
@@ -134,30 +143,44 @@ export class TlbBanks {
   forgetWrites(target: number): void {
     const { words } = this.memory;
     for (const bank of this.banks) {
-      if (!bank.filled) continue;
-      const start = (bank.address + TLB_WRITE_OFFSET) >>> 2;
-      const end = start + TLB_ARRAY_BYTES / 4;
-      for (let entry = start; entry < end; entry += TLB_ENTRY_BYTES / 4) {
+      this.eachWrite(bank, (entry) => {
         // Page and addend make the target; an empty entry's tag is no page.
         if (((words[entry] as number) + (words[entry + 2] as number)) >>> 0 === target) words[entry] = EMPTY;
-      }
+      });
     }
   }
 
   /** Drops all translations for writing. */
   forgetAllWrites(): void {
-    for (const { filled, address } of this.banks) {
-      if (!filled) continue;
-      const start = address + TLB_WRITE_OFFSET;
-      this.memory.bytes.fill(0xff, start, start + TLB_ARRAY_BYTES);
+    const { words } = this.memory;
+    for (const bank of this.banks) {
+      this.eachWrite(bank, (entry) => {
+        words[entry] = EMPTY;
+      });
     }
+  }
+
+  private eachWrite({ address, entries, inserted }: Bank, action: (entry: number) => void): void {
+    const start = (address + TLB_WRITE_OFFSET) >>> 2;
+    if (inserted <= LISTED) {
+      for (let index = 0; index < inserted; index++) {
+        const entry = entries[index] as number;
+        if (entry >= start) action(entry);
+      }
+      return;
+    }
+    const end = start + TLB_ARRAY_BYTES / 4;
+    for (let entry = start; entry < end; entry += TLB_ENTRY_BYTES / 4) action(entry);
   }
 
   /** Tags of all ones match no page address. */
   private clear(bank: Bank): void {
-    if (!bank.filled) return;
-    this.memory.bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
-    bank.filled = false;
+    const { entries, inserted } = bank;
+    if (inserted === 0) return;
+    const { words, bytes } = this.memory;
+    if (inserted > LISTED) bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
+    else for (let index = 0; index < inserted; index++) words[entries[index] as number] = EMPTY;
+    bank.inserted = 0;
     bank.generation = ++this.lastGeneration;
   }
 }
