@@ -200,7 +200,7 @@ interface Result {
   readonly guest: string;
   readonly recording: Recording;
   readonly travel: Travel;
-  readonly qemuReverseStepSeconds: readonly number[] | null;
+  readonly qemuReverseStepSeconds: readonly number[] | string | null;
 }
 
 function print({ guest, recording, travel, qemuReverseStepSeconds: qemu }: Result): void {
@@ -227,7 +227,9 @@ function print({ guest, recording, travel, qemuReverseStepSeconds: qemu }: Resul
     ),
     ...(qemu === null
       ? []
-      : [`  QEMU reverse-stepi at the end: ${qemu.map((each) => `${each.toFixed(2)} s`).join(', ')}`]),
+      : [
+          `  QEMU reverse-stepi at the end: ${typeof qemu === 'string' ? qemu : qemu.map((each) => `${each.toFixed(2)} s`).join(', ')}`,
+        ]),
   ];
   process.stdout.write(`${lines.join('\n')}\n`);
 }

@@ -67,6 +67,12 @@ export class GrowingTape implements JournalReader {
   chunkAtIcount(icount: bigint): Chunk | undefined {
     return this.reader.chunkAtIcount(icount);
   }
+  chunkByIndex(index: number): Chunk {
+    return this.reader.chunkByIndex(index);
+  }
+  chunkLink(index: number): ReturnType<JournalReader['chunkLink']> {
+    return this.reader.chunkLink(index);
+  }
   digests(kind?: string): Generator<StateDigest, void, void> {
     return this.reader.digests(kind);
   }
