@@ -26,5 +26,5 @@ export function followRegisters(engine: Engine, vcpu: number, input: DebuggerInp
   if (input.type !== 'input.debugger-registers') return;
   if (input.target === vcpu) for (const [slot] of decodeDelta(input.changes)) engine.syncShadow(slot);
   engine.stateChanged();
-  engine.flush(undefined);
+  engine.flush();
 }

@@ -297,7 +297,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.instructions = point.retired;
     this.unstated = point.unstated;
     if (point.shadow !== undefined) this.engine.shadow.set(point.shadow);
-    this.engine.flush(undefined);
+    this.engine.flush();
     this.deadline = undefined;
     this.release = undefined;
     this.request = null;

@@ -159,7 +159,7 @@ export class Restart {
       changedRegisters(state, BOOTSTRAP_VCPU, [...handedOverRegisters(host.profile), ...entry]),
     );
     host.stateEvent({ type: 'firmware.booted', registers }, 0);
-    host.engine.flush(undefined);
+    host.engine.flush();
     host.apply(settle(state.devices, host.now));
   }
 

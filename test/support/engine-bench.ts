@@ -86,7 +86,7 @@ export class EngineBench extends Workbench {
   /** All of RAM zero, nothing translated. */
   clear(): this {
     this.put(0, new Uint8Array(RAM_BYTES));
-    this.engine.flush(undefined);
+    this.engine.flush();
     this.retired = 0;
     this.isShutDown = false;
     return this;

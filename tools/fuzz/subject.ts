@@ -113,7 +113,7 @@ export class Subject {
     Object.assign(machine.state, { devices, vmcbs: {}, skippedNanoseconds, ended: null });
     Object.assign(machine.state.vcpus[0] ?? {}, { msrs: {} });
     for (let slot = 0; slot < SLOT_COUNT; slot++) this.setSlot(slot as Slot, vcpus[0]?.registers[slot as Slot] ?? 0n);
-    machine.engine.flush(undefined);
+    machine.engine.flush();
     machine.deliver({ type: 'input.entropy', seed: ENTROPY_SEED });
     this.stated.length = 0;
   }
@@ -124,7 +124,7 @@ export class Subject {
     const translates = PAGING.some((slot) => state.changes(slot, this.words));
     state.copyTo(this.words);
     for (const slot of state.slots) engine.syncShadow(slot);
-    if (translates) engine.flush(undefined);
+    if (translates) engine.flush();
     engine.stateChanged();
     this.releaseFerr();
   }

@@ -37,7 +37,6 @@ import type { PortAccess } from '../svm/permission-maps.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { vmrunRules } from '../svm/vmrun-rules.js';
 import { crossesLine, locksMemory } from './bus-lock.js';
-import { currentAsid } from './control-registers.js';
 import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
 import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
@@ -91,7 +90,8 @@ export class Processor extends MachineAccess implements SystemContext {
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
-  private readonly flushes: TlbFlush[] = [];
+  /** The instruction drops all translations. */
+  private flushesAll = false;
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
@@ -226,7 +226,7 @@ export class Processor extends MachineAccess implements SystemContext {
         for (const [slot, value] of initRegisters(this.tx, this.machine.profile, waits)) this.tx.set(slot, value);
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
         this.machine.resetDevicesOfVcpu();
-        this.machine.engine.flush(undefined);
+        this.machine.engine.flush();
         if (!waits) this.machine.atResetVector();
         return;
       }
@@ -239,7 +239,7 @@ export class Processor extends MachineAccess implements SystemContext {
         this.tx.set(R.boundary, this.tx.get(R.boundary) & ~Boundary.SMI_PENDING);
         if (hasHandler(this.tx)) {
           enterSmm(this.tx);
-          this.machine.engine.flush(undefined);
+          this.machine.engine.flush();
         }
         this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SMI', registers }), 0);
         return;
@@ -279,7 +279,7 @@ export class Processor extends MachineAccess implements SystemContext {
   step(known: DecodedInstruction | undefined): void {
     const { tx } = this;
     tx.abort();
-    this.flushes.length = 0;
+    this.flushesAll = false;
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
@@ -385,7 +385,7 @@ export class Processor extends MachineAccess implements SystemContext {
     } else {
       this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
     }
-    for (const flush of this.flushes) this.flush(flush);
+    if (this.flushesAll) this.machine.engine.flush();
     if (machine.ferr && (this.word(R.fsw) & X87_SUMMARY) === 0) machine.driveFerr(false);
   }
 
@@ -395,14 +395,6 @@ export class Processor extends MachineAccess implements SystemContext {
     this.tx.commitMemory();
     this.machine.stateEvent(make(registers), retired);
     this.tx.abort();
-  }
-
-  private flush(flush: TlbFlush): void {
-    const { engine } = this.machine;
-    if (flush.scope === 'all') engine.flush(undefined);
-    else if (flush.scope === 'everywhere') engine.flushEverywhere(flush.asid);
-    else if (flush.scope === 'page') engine.flushPage(flush.asid, flush.linear);
-    else engine.flush(flush.asid);
   }
 
   /** An instruction did not complete: a fault, a software interrupt, an intercept. */
@@ -522,9 +514,8 @@ export class Processor extends MachineAccess implements SystemContext {
     }
   }
 
-  /** An event came to a task: CR3 is another, and the task may begin with a fault. */
+  /** An event came to a task, which may begin with a fault. */
   private beginTask({ fault }: TaskSwitched, event: GuestEvent): void {
-    this.machine.engine.flush(currentAsid(this.tx));
     if (fault !== undefined) this.deliver(eventOfFault(fault), 0, undefined, [], event);
   }
 
@@ -650,7 +641,8 @@ export class Processor extends MachineAccess implements SystemContext {
   state(event: MachineEvent): void {
     this.machine.stateEvent(event, 0);
   }
-  flushTlb(flush: TlbFlush): void {
-    this.flushes.push(flush);
+  /** Translations follow their tables (docs/adr/0021): only what changes the map of memory may drop some, with all others. */
+  flushTlb({ scope }: TlbFlush): void {
+    if (scope === 'all') this.flushesAll = true;
   }
 }

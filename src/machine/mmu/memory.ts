@@ -16,7 +16,24 @@ const HOLE_END = 0xc0000;
 const CODE_LINE_BYTES = 64;
 const CODE_LINE_SHIFT = 6;
 const PAGE_SHIFT = 12;
+/** Writes to a page table without a walk between them, above which it is taken for none. */
+const MOST_ENTRY_WRITES = 16;
+
+/** Of the page that holds a linear address, given as two words. */
+export const pageNumber = (low: number, high: number): number => (high >>> 0) * 0x10_0000 + (low >>> 12);
+
+/**
+ * A table of the last level.
+ * @param address of an entry. @param bytes of each entry, 4 or 8. @param page number of the linear page that it translates.
+ */
+export const leafOf = (address: number, bytes: number, page: number): number =>
+  2 * (page - (address % PAGE_BYTES) / bytes) + (bytes === 8 ? 0 : 1);
+
+/** P of a page-table entry, in the low word of all formats. */
+const PRESENT = 1;
 const SEVERAL_SPACES = -1;
+/** What `noteTable` is told of a table whose entries are not each the translation of one page. */
+export const NO_LEAF = -1;
 /** The epoch in which a machine is made. */
 export const FIRST_EPOCH = 1;
 
@@ -52,6 +69,10 @@ export class PhysicalMemory {
    * SEVERAL_SPACES.
    */
   private readonly tablePages: Float64Array;
+  /** For each page table of the last level the leaf that it is (`leafOf`); NO_LEAF for others, and those that are several. */
+  private readonly tableLeaves: Float64Array;
+  /** For each page table how often an entry of it was written to since the last walk through it. */
+  private readonly tableWrites: Uint8Array;
   /** For each page the epoch in which it was last written to; 0 when it never was. */
   private readonly writtenIn: Uint32Array;
   private epoch = FIRST_EPOCH;
@@ -62,6 +83,8 @@ export class PhysicalMemory {
   onNewTable: (page: number) => void = () => {};
   /** Called after a write to a page table. Set by the engine. @param space undefined for several. */
   onTableWrite: (space: number | undefined) => void = () => {};
+  /** Called after a write to an entry that translates one linear page of a space. Set by the engine. */
+  onEntryWrite: (space: number, page: number) => void = () => {};
   /** Called when an epoch begins: compiled code may write to no page before it has asked again. Set by the engine. */
   onNewEpoch: () => void = () => {};
   /** Called when other pages are watched from now on: compiled code must ask again for every page. Set by the engine. */
@@ -81,6 +104,8 @@ export class PhysicalMemory {
     this.codeLines = new Uint8Array(ramBytes / CODE_LINE_BYTES);
     this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
     this.tablePages = new Float64Array(ramBytes / PAGE_BYTES);
+    this.tableLeaves = new Float64Array(ramBytes / PAGE_BYTES);
+    this.tableWrites = new Uint8Array(ramBytes / PAGE_BYTES);
     this.writtenIn = new Uint32Array(ramBytes / PAGE_BYTES);
   }
 
@@ -152,6 +177,7 @@ export class PhysicalMemory {
   /** @param linear the address that paging made this of, for whoever watches. */
   write(address: SPA, size: number, value: bigint, linear?: bigint): void {
     const at = RAM_BASE + address;
+    const keepsTables = this.isUnusedEntry(address, size);
     switch (size) {
       case 1:
         this.view.setUint8(at, Number(value & 0xffn));
@@ -165,7 +191,14 @@ export class PhysicalMemory {
       default:
         this.view.setBigUint64(at, value, true);
     }
-    this.noteWrite(address, size, linear);
+    this.noteWrite(address, size, linear, keepsTables);
+  }
+
+  /** True when a write there changes no translation: an entry of a table that is not present, in any format. */
+  private isUnusedEntry(address: number, size: number): boolean {
+    if (this.tablePages[address >>> PAGE_SHIFT] === 0 || (address & 7) + size > 8) return false;
+    const word = (RAM_BASE + (address & ~7)) >>> 2;
+    return (((this.words[word] as number) | (this.words[word + 1] as number)) & PRESENT) === 0;
   }
 
   /** An aligned 32-bit word, as a number: for page walks. */
@@ -181,21 +214,29 @@ export class PhysicalMemory {
     this.watching?.stored(address, 4, undefined);
   }
 
-  /** Notes that translations of `tableOwner` depend on the page at `address`. */
-  noteTable(address: number): void {
+  /** Notes that translations of `tableOwner` depend on the page at `address`. @param leaf of `leafOf`. */
+  noteTable(address: number, leaf = NO_LEAF): void {
     const page = address >>> PAGE_SHIFT;
     const owner = this.tableOwner + 1;
     const known = this.tablePages[page] as number;
-    if (known === owner || known === SEVERAL_SPACES) return;
-    this.tablePages[page] = known === 0 ? owner : SEVERAL_SPACES;
-    if (known === 0) this.onNewTable(page * PAGE_BYTES);
+    this.tableWrites[page] = 0;
+    if (known === 0) {
+      this.tablePages[page] = owner;
+      this.tableLeaves[page] = leaf;
+      this.onNewTable(page * PAGE_BYTES);
+      return;
+    }
+    if (known !== owner) this.tablePages[page] = SEVERAL_SPACES;
+    if (this.tableLeaves[page] !== leaf) this.tableLeaves[page] = NO_LEAF;
   }
 
   /** Writes an aligned quadword of RAM in halves. @param word place of the low one among `words`. */
   writeHalves(word: number, low: number, high: number): void {
+    const address = (4 * word - RAM_BASE) as SPA;
+    const keepsTables = this.isUnusedEntry(address, 8);
     this.words[word] = low;
     this.words[word + 1] = high;
-    this.noteWrite((4 * word - RAM_BASE) as SPA, 8);
+    this.noteWrite(address, 8, undefined, keepsTables);
   }
 
   copyIn(address: SPA, data: Uint8Array): void {
@@ -251,17 +292,43 @@ export class PhysicalMemory {
     return this.watching?.readPages.has(address >>> PAGE_SHIFT) === true;
   }
 
-  private noteWrite(address: SPA, length: number, linear?: bigint): void {
+  private noteWrite(address: SPA, length: number, linear?: bigint, keepsTables = false): void {
     this.noteCodeWrite(address, length);
     const last = (address + length - 1) >>> PAGE_SHIFT;
     for (let page = address >>> PAGE_SHIFT; page <= last; page++) {
       this.writtenIn[page] = this.epoch;
       const owner = this.tablePages[page] as number;
-      if (owner === 0) continue;
-      this.tablePages[page] = 0;
-      this.onTableWrite(owner === SEVERAL_SPACES ? undefined : owner - 1);
+      if (owner !== 0 && !this.staysTable(page, address, length, keepsTables)) {
+        this.tablePages[page] = 0;
+        this.onTableWrite(owner === SEVERAL_SPACES ? undefined : owner - 1);
+      }
     }
     this.watching?.stored(address, length, linear);
+  }
+
+  /**
+   * Sees to a write to one entry of a table, when that is what it is.
+   * @param isUnused the entry translates nothing so far.
+   */
+  private staysTable(page: number, address: number, length: number, isUnused: boolean): boolean {
+    const writes = (this.tableWrites[page] as number) + 1;
+    this.tableWrites[page] = writes;
+    // It is being filled, or has become something else.
+    if (writes > MOST_ENTRY_WRITES) return false;
+    if (isUnused) return true;
+    const owner = this.tablePages[page] as number;
+    const entry = owner === SEVERAL_SPACES ? undefined : this.pageOfEntry(address, length);
+    if (entry !== undefined) this.onEntryWrite(owner - 1, entry);
+    return entry !== undefined;
+  }
+
+  /** The linear page that an entry translates; undefined when more entries than one are meant, or it may be several. */
+  private pageOfEntry(address: number, length: number): number | undefined {
+    const leaf = this.tableLeaves[address >>> PAGE_SHIFT] as number;
+    if (leaf === NO_LEAF) return undefined;
+    const bytes = leaf % 2 === 0 ? 8 : 4;
+    const within = address % PAGE_BYTES;
+    return (within % bytes) + length > bytes ? undefined : Math.floor(leaf / 2) + Math.floor(within / bytes);
   }
 
   private noteCodeWrite(address: number, length: number): void {

@@ -11,7 +11,7 @@
 import type { CpuProfile } from '../cpu/cpuid.js';
 import { Access } from '../cpu/transaction.js';
 import { CR0, CR4, EFER, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
-import type { PhysicalMemory } from './memory.js';
+import { type PhysicalMemory, pageNumber } from './memory.js';
 import {
   NESTED_FINAL_HIGH,
   NESTED_TABLES_HIGH,
@@ -167,7 +167,7 @@ export class PageWalker implements EntryResolver {
       return tables.stop === Stop.RESOLVER ? NESTED_PAGE_FAULT : this.pageFault(context, tables.code, access);
     }
     if (!this.allowed(context, access)) return this.pageFault(context, PageFaultCode.PRESENT, access);
-    tables.markUsed((access & Access.WRITE) !== 0);
+    tables.markUsed((access & Access.WRITE) !== 0, pageNumber(low, high));
     result.fault = 'none';
     result.sPA = tables.frame;
     result.pageBytes = tables.pageBytes;

@@ -70,17 +70,30 @@ function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
  * dirty bit set for it. @returns the sPA of the frame, or a negative number.
  */
 export function knownFrame(memory: PhysicalMemory, context: PagingContext, linear: bigint, access: number): number {
-  let marks = false;
-  const silent = Object.create(memory, {
-    markEntry: {
-      value: () => {
-        marks = true;
-      },
-    },
-    noteTable: { value: () => {} },
-  }) as PhysicalMemory;
+  const walker = silentWalkerOf(memory);
   const low = Number(linear & 0xffff_ffffn) | 0;
   const high = Number(linear >> 32n) | 0;
-  const frame = new PageWalker(silent).walk(context, low, high, access);
-  return marks ? -1 : frame;
+  walker.marks = false;
+  const frame = walker.walk(context, low, high, access);
+  return walker.marks ? -1 : frame;
+}
+
+/** Walks without a trace, and tells whether there would have been one. */
+class SilentWalker extends PageWalker {
+  marks = false;
+
+  constructor(memory: PhysicalMemory) {
+    const mark = (): void => {
+      this.marks = true;
+    };
+    super(Object.create(memory, { markEntry: { value: mark }, noteTable: { value: () => {} } }) as PhysicalMemory);
+  }
+}
+
+const WALKERS = new WeakMap<PhysicalMemory, SilentWalker>();
+
+function silentWalkerOf(memory: PhysicalMemory): SilentWalker {
+  const walker = WALKERS.get(memory) ?? new SilentWalker(memory);
+  WALKERS.set(memory, walker);
+  return walker;
 }

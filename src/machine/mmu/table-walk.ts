@@ -11,7 +11,7 @@
  * Source: APM vol.2 §5.2 Legacy-Mode Page Translation, §5.3 Long-Mode Page Translation, §5.4 Page-Translation-Table
  * Entry Fields.
  */
-import type { PhysicalMemory } from './memory.js';
+import { leafOf, NO_LEAF, type PhysicalMemory } from './memory.js';
 
 /** Which tables translate. */
 export const PagingMode = { NONE: 0, LEGACY: 1, PAE: 2, LONG: 3 } as const;
@@ -106,6 +106,7 @@ export class TableWalk {
   private readonly usedAddresses = new Float64Array(MAX_LEVELS);
   private readonly usedWords = new Int32Array(MAX_LEVELS);
   private used = 0;
+  private entryBytes = 8;
 
   constructor(
     private readonly memory: PhysicalMemory,
@@ -123,6 +124,7 @@ export class TableWalk {
     this.writable = true;
     this.user = true;
     this.executable = true;
+    this.entryBytes = rules.mode === PagingMode.LEGACY ? 4 : 8;
     switch (rules.mode) {
       case PagingMode.LONG:
         return this.walkLong(rules, low, high, resolved);
@@ -136,15 +138,17 @@ export class TableWalk {
   /**
    * Sets the accessed bits of the entries that the walk used and, for a write, the dirty bit of the page's entry; and notes
    * that a translation depends on them.
+   * @param page number of the linear page that was walked for, when the tables translate linear addresses.
    */
-  markUsed(write: boolean): void {
+  markUsed(write: boolean, page?: number): void {
     const last = this.used - 1;
     for (let level = 0; level <= last; level++) {
       const word = this.usedWords[level] as number;
       const marked = word | (level === last && write ? ACCESSED | DIRTY : ACCESSED);
       const address = this.usedAddresses[level] as number;
       if (marked !== word) this.memory.markEntry(address, marked >>> 0);
-      this.memory.noteTable(address);
+      const isLeaf = page !== undefined && level === last && this.pageBytes === KIB_4;
+      this.memory.noteTable(address, isLeaf ? leafOf(address, this.entryBytes, page) : NO_LEAF);
     }
     if (write) this.dirty = true;
   }

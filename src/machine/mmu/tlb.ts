@@ -1,6 +1,7 @@
 /**
  * The TLB, in two levels. Compiled code looks into the first: banks of direct-mapped entries, one bank for each address space
- * (a vCPU's ASID) and privilege, so that a world switch or a change of CPL selects another bank and flushes nothing. What
+ * (a vCPU's ASID), privilege and set of tables, so that a world switch, a change of CPL or another CR3 selects another bank and
+ * flushes nothing. What
  * another page has taken the place of is found again in the second, which all banks share, without a page walk: a walk
  * through nested tables takes twenty times as long.
  * Source: APM vol.2 §5.5 Translation-Lookaside Buffer, §15.16 TLB Control.
@@ -16,10 +17,12 @@ import {
   TLB_WRITE_OFFSET,
 } from '../layout/linear-memory.js';
 import { PAGE_BYTES } from '../units.js';
-import type { PhysicalMemory } from './memory.js';
+import { type PhysicalMemory, pageNumber } from './memory.js';
 
 /** The low word of a tag that matches no page address. */
 const EMPTY = 0xffff_ffff;
+
+const NO_GENERATION = -1;
 
 /** Entries of the second level: what a working set of 64 MiB needs. */
 const SECOND_ENTRIES = 16 * 1024;
@@ -66,18 +69,15 @@ export class TlbBanks {
 
   /**
    * @param privilege distinguishes what translations may be used.
-   * @param rules what they depend on besides RAM; those made under others are dropped, for software that gives an address
-   * space other tables without a flush must not see the old ones (docs/adr/0021).
+   * @param rules what they depend on besides RAM: where the tables are, and how they are read.
    * @returns the memory address of the bank.
    */
   select(space: number, privilege: number, rules: string): number {
     this.clock++;
     let oldest: Bank | undefined;
     for (const bank of this.banks) {
-      if (bank.space === space && bank.privilege === privilege) {
+      if (bank.space === space && bank.privilege === privilege && bank.rules === rules) {
         bank.used = this.clock;
-        if (bank.rules !== rules) this.clear(bank);
-        bank.rules = rules;
         return bank.address;
       }
       if (oldest === undefined || bank.used < oldest.used) oldest = bank;
@@ -139,6 +139,23 @@ export class TlbBanks {
     for (const bank of this.banks) if (space === undefined || bank.space === space) this.clear(bank);
   }
 
+  /** Drops one linear page of an address space. */
+  forgetPage(space: number, page: number): void {
+    const { words } = this.memory;
+    const low = ((page % 0x10_0000) << 12) >>> 0;
+    const high = Math.floor(page / 0x10_0000);
+    const index = page & (TLB_ENTRIES - 1);
+    for (const { address, generation, space: owner } of this.banks) {
+      if (owner !== space) continue;
+      for (const array of [address, address + TLB_WRITE_OFFSET]) {
+        const entry = (array + index * TLB_ENTRY_BYTES) >>> 2;
+        if (words[entry] === low && words[entry + 1] === high) words[entry] = EMPTY;
+      }
+      const at = secondIndex(low, high, generation);
+      if (this.pages[at] === page) this.generations[at] = NO_GENERATION;
+    }
+  }
+
   /** Drops translations for writing to the page at `target` in the memory: it has become code, or a page table. */
   forgetWrites(target: number): void {
     const { words } = this.memory;
@@ -184,8 +201,6 @@ export class TlbBanks {
     bank.generation = ++this.lastGeneration;
   }
 }
-
-const pageNumber = (low: number, high: number): number => (high >>> 0) * 0x10_0000 + (low >>> 12);
 
 const secondIndex = (low: number, high: number, generation: number): number =>
   ((low >>> 12) ^ Math.imul(high, 0x9e37_79b1) ^ Math.imul(generation, 0x3c6e_f372)) & (SECOND_ENTRIES - 1);

@@ -219,7 +219,7 @@ export class KvmInterface implements Paravirt {
     if (address === undefined) return;
     const { stolen, reported } = this.vcpu(vcpu);
     updateStructure(this.host.memory, STEAL_TIME, address, (fields) => {
-      if ((fields.preempted & Preempted.FLUSH_TLB) !== 0) this.host.engine.flush(undefined);
+      if ((fields.preempted & Preempted.FLUSH_TLB) !== 0) this.host.engine.flush();
       fields.version = nextVersion(fields.version);
       fields.steal += BigInt(stolen - reported);
       fields.preempted = 0;

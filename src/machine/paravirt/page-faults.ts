@@ -44,7 +44,7 @@ export class AsyncPages {
     if (present) {
       const inside = (page: number): boolean => page * PAGE_BYTES >= address && page * PAGE_BYTES < address + bytes;
       for (const { page } of [...paravirtOf(this.host).arrivals]) if (inside(page)) this.arrive(page);
-    } else this.host.engine.flush(undefined); // no translation that is held may lead there
+    } else this.host.engine.flush(); // no translation that is held may lead there
     this.watch();
   }
 

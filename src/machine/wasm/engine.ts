@@ -64,6 +64,7 @@ const LAST_SPACE = 1 << (31 - MODE_BITS);
 const MAX_BUDGET = 0x4000_0000;
 /** Pages of code that are remembered; then all are forgotten. */
 const HELD_CODE_PAGES = 4096;
+const MOST_PAGES_OF_CODE = 65_536;
 /** ASIDs that a VMCB can name. */
 const ASIDS = 0x1_0000_0000;
 
@@ -71,6 +72,13 @@ const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment
 
 export interface EngineFeatures extends PagingFeatures {
   readonly instructions: ReadonlySet<Feature>;
+}
+
+/** A page of code, and under which tables and privilege it was found. */
+interface CodePage {
+  space: number;
+  user: number;
+  page: SPA;
 }
 
 export class Engine {
@@ -84,8 +92,10 @@ export class Engine {
   private readonly regions: Regions;
   private readonly stretches: Stretches;
   private readonly running: RunningCode;
-  /** Where pages of code lie by the RIP at which they begin, in the space in which code of them has run last. */
-  private readonly codePages = new Map<bigint, { space: number; page: SPA }>();
+  /** Where pages of code lie by the RIP at which they begin, as code of them was found last. */
+  private readonly codePages = new Map<bigint, CodePage>();
+  /** Numbers of all linear pages in which code was found. */
+  private readonly pagesOfCode = new Set<number>();
   private readonly view: DataView;
   private readonly words: Int32Array;
   /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
@@ -117,7 +127,7 @@ export class Engine {
     private readonly memory: PhysicalMemory,
     instructions: readonly Instruction[],
     private readonly features: EngineFeatures,
-    private readonly vcpus = 1,
+    vcpus = 1,
   ) {
     this.view = memory.view;
     this.words = new Int32Array(memory.wasm.buffer);
@@ -145,6 +155,10 @@ export class Engine {
     memory.onNewEpoch = () => this.banks.forgetAllWrites();
     memory.onWatch = () => this.banks.flush(undefined);
     memory.onTableWrite = (space) => this.flushSpace(space);
+    memory.onEntryWrite = (space, page) => {
+      if (this.pagesOfCode.has(page)) this.flushSpace(space);
+      else this.banks.forgetPage(space, page);
+    };
   }
 
   /** How many regions were compiled, and how many of them were dropped again. */
@@ -283,14 +297,9 @@ export class Engine {
     this.stale = true;
   }
 
-  /** Drops the current vCPU's translations of an address space (all of its banks), or every vCPU's of every one. */
-  flush(asid: number | undefined): void {
-    this.flushSpace(asid === undefined ? undefined : this.addressSpace(asid));
-  }
-
-  /** Drops every vCPU's translations of an address space. */
-  flushEverywhere(asid: number): void {
-    for (let vcpu = 0; vcpu < this.vcpus; vcpu++) this.flushSpace(vcpu * ASIDS + asid);
+  /** Drops all translations of every vCPU. */
+  flush(): void {
+    this.flushSpace(undefined);
   }
 
   private flushSpace(space: number | undefined): void {
@@ -303,11 +312,6 @@ export class Engine {
   /** Translations are each vCPU's own: an address space is an ASID of a vCPU. */
   private addressSpace(asid: number): number {
     return this.vcpu * ASIDS + asid;
-  }
-
-  /** Drops translations of one page. Entries of blocks reached through it go as well. */
-  flushPage(asid: number, _linear: bigint): void {
-    this.flush(asid);
   }
 
   // Derived state
@@ -456,30 +460,60 @@ export class Engine {
     const rip = this.registers[R.rip] as bigint;
     const linear = this.codeAddress(rip);
     if (linear === undefined) return 0;
-    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
-    const address = this.translate(linear, user | Access.FETCH);
-    if (address < 0 || this.leaving || !this.memory.isRam(address - (address % PAGE_BYTES), PAGE_BYTES)) return 0;
-    const offset = address % PAGE_BYTES;
-    const page = sPA(address - offset);
+    const offset = Number(linear & 0xfffn);
+    const page = this.codePageAt(rip - BigInt(offset)) ?? this.fetchPage(linear);
+    if (page === undefined) return 0;
     const mode = this.mode & DECODE_MASK;
     const wraps = this.ripWraps(rip, offset);
     let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
-    if (!wraps) this.noteCodePage(rip - BigInt(offset), page);
+    if (!wraps) this.noteCodePage(rip - BigInt(offset), linear, page);
+    else this.notePageOfCode(linear);
     if (uop === 0) uop = this.decodeBlock(rip, linear, page, offset, mode, wraps);
     if (uop !== 0) this.enterJumpCache(rip, uop);
     return uop;
   }
 
-  private noteCodePage(rip: bigint, page: SPA): void {
+  /** Where a fetch of these bytes goes, when that is RAM. The walk leaves its marks. */
+  private fetchPage(linear: bigint): SPA | undefined {
+    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+    const address = this.translate(linear, user | Access.FETCH);
+    if (address < 0 || this.leaving) return undefined;
+    const page = sPA(address - (address % PAGE_BYTES));
+    return this.memory.isRam(page, PAGE_BYTES) ? page : undefined;
+  }
+
+  /** Where the page that begins at a RIP lies, when code of it was found with the tables and the privilege of now. */
+  private codePageAt(rip: bigint): SPA | undefined {
+    const known = this.codePages.get(rip);
+    return known?.space === this.space && known.user === (this.mode & Mode.USER) ? known.page : undefined;
+  }
+
+  private noteCodePage(rip: bigint, linear: bigint, page: SPA): void {
     const { codePages, space } = this;
+    const user = this.mode & Mode.USER;
     const known = codePages.get(rip);
+    if (known?.space === space && known.user === user && known.page === page) return;
+    this.notePageOfCode(linear);
     if (known === undefined) {
       if (codePages.size >= HELD_CODE_PAGES) codePages.clear();
-      codePages.set(rip, { space, page });
-    } else if (known.space !== space) {
+      codePages.set(rip, { space, user, page });
+    } else {
       known.space = space;
+      known.user = user;
       known.page = page;
     }
+  }
+
+  /** Whoever changes what is translated there changes the code that is found, too. */
+  private notePageOfCode(linear: bigint): void {
+    const page = Number(linear >> 12n);
+    if (this.pagesOfCode.has(page)) return;
+    if (this.pagesOfCode.size >= MOST_PAGES_OF_CODE) {
+      this.pagesOfCode.clear();
+      this.codePages.clear();
+      this.flush();
+    }
+    this.pagesOfCode.add(page);
   }
 
   /** What regions may know of the code that runs. */
@@ -492,10 +526,7 @@ export class Engine {
       get isForRegions() {
         return isForRegions(engine.mode, engine.registers[R.csBase] as bigint);
       },
-      pageAt: (rip) => {
-        const known = this.codePages.get(rip);
-        return known?.space === this.space ? known.page : undefined;
-      },
+      pageAt: (rip) => this.codePageAt(rip),
       findPage: (rip) => this.findCodePage(rip),
       decode: (page, offset) => {
         if (this.kept.has(offset)) return undefined;
@@ -516,7 +547,7 @@ export class Engine {
     if (knownFrame(this.memory, this.pagingContext, linear, access) < 0) return undefined;
     const frame = this.translate(linear, access);
     if (frame < 0 || this.leaving || !this.memory.isRam(frame, PAGE_BYTES)) return undefined;
-    this.noteCodePage(rip, sPA(frame));
+    this.noteCodePage(rip, linear, sPA(frame));
     return sPA(frame);
   }
 
@@ -593,10 +624,11 @@ export class Engine {
 
   /** One instruction of which some bytes lie in the next page. */
   private decodeCrossing(rip: bigint, linear: bigint, page: SPA, start: number, mode: number): number {
-    const next = (linear & ~0xfffn) + 0x1000n;
     const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
     if (this.codeAddress(rip + BigInt(PAGE_BYTES - start)) === undefined) return 0;
-    const second = this.translate(BigInt.asUintN((mode & Mode.BITS64) !== 0 ? 64 : 32, next), user | Access.FETCH);
+    const next = BigInt.asUintN((mode & Mode.BITS64) !== 0 ? 64 : 32, (linear & ~0xfffn) + 0x1000n);
+    const second = this.translate(next, user | Access.FETCH);
+    this.notePageOfCode(next);
     if (second < 0 || !this.memory.isRam(second, 16)) return 0;
     const bytes = new Uint8Array(15);
     const inFirst = PAGE_BYTES - start;

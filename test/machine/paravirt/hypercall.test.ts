@@ -88,7 +88,7 @@ describe('VMCALL, as KVM mends it on AMD processors', () => {
   it('is #PF where the program may not write', () => {
     const live = new KvmMachine();
     live.store(0x3000, 8, live.read(0x3000, 8) & ~2n); // the first 2 MiB, read-only
-    live.machine.engine.flush(undefined);
+    live.machine.engine.flush();
     expect(live.execute(VMCALL, { rax: 1n })).toBe(14);
     expect([live.get('cr2'), live.memory.window(CODE, 3)]).toEqual([BigInt(CODE), Uint8Array.of(0x0f, 0x01, 0xc1)]);
   });

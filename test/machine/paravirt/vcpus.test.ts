@@ -114,7 +114,7 @@ describe('steal time of vCPUs that take turns', () => {
     expect(flush).not.toHaveBeenCalled();
     live.store(AREA + 16, 1, 3n);
     live.runUntilTurnOf(0);
-    expect(flush).toHaveBeenCalledWith(undefined);
+    expect(flush).toHaveBeenCalledWith();
     expect(live.read(AREA + 16, 1)).toBe(0n);
   });
 

@@ -390,6 +390,49 @@ describe('translations', () => {
     expect(bench.get('rcx')).toBe(2n);
   });
 
+  it('appear with an entry that was not present, and go when that entry is written again', () => {
+    const write = (to: number): string => {
+      const value = BigInt(to * 4096) | 0x67n;
+      const bytes = [0n, 8n, 16n, 24n].map((shift) => Number((value >> shift) & 0xffn));
+      return `${remap} ${entry} ${bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`;
+    };
+    const load = (register: string): string => `8b ${register} 25 ${data}`;
+    const data = [0, 8, 16, 24].map((shift) => ((DATA >> shift) & 0xff).toString(16).padStart(2, '0')).join(' ');
+    const page = DATA / 4096;
+    const bench = runBoth((bench) => {
+      // mov ecx, [DATA]; mov edx, [DATA], each after the entry was written.
+      bench.mode(64).put(CODE, hex(`${write(page)} ${load('0c')} ${write(page + 1)} ${load('14')} f4`));
+      bench.write(DATA, 4, 1n).write(DATA + 0x1000, 4, 2n);
+      bench.map(page, undefined);
+    });
+    expect([bench.get('rcx'), bench.get('rdx')]).toEqual([1n, 2n]);
+  });
+
+  it('of other tables are dropped by writes to those tables, too', () => {
+    const page = DATA / 4096;
+    // Two sets of tables that differ in the root alone: A at 1000h, B at A000h.
+    const code = hex(`
+      8b 0c 25 00 00 00 00           # mov ecx, [DATA]
+      0f 20 d8                       # mov rax, cr3
+      48 89 c7                       # mov rdi, rax
+      48 81 c7 00 90 00 00           # add rdi, 9000h
+      0f 22 df                       # mov cr3, rdi
+      8b 1c 25 00 00 00 00           # mov ebx, [DATA]
+      48 89 34 25 00 00 00 00        # mov [the entry of DATA], rsi
+      0f 22 d8                       # mov cr3, rax
+      8b 14 25 00 00 00 00           # mov edx, [DATA]
+      f4`);
+    const view = new DataView(code.buffer);
+    for (const at of [3, 26, 44]) view.setInt32(at, DATA, true);
+    view.setInt32(34, slot, true);
+    const bench = runBoth((bench) => {
+      bench.mode(64, { rsi: BigInt((page + 1) * 4096) | 0x67n }).put(CODE, code);
+      bench.write(0xa000, 8, bench.read(0x1000, 8));
+      bench.write(DATA, 4, 1n).write(DATA + 0x1000, 4, 2n);
+    });
+    expect([bench.get('rcx'), bench.get('rbx'), bench.get('rdx')]).toEqual([1n, 1n, 2n]);
+  });
+
   it('of code are dropped as well', () => {
     const page = CODE / 4096;
     const bench = new EngineBench('engine').mode(64).put(CODE, hex('e8 fb 0f 00 00 f4'));
@@ -397,7 +440,7 @@ describe('translations', () => {
     bench.run(FOREVER);
     expect(bench.get('rax')).toBe(1n);
     bench.map(page + 1, page + 3);
-    bench.engine.flush(0);
+    bench.engine.flush();
     bench.set({ rip: BigInt(CODE), activity: 0n }).run(FOREVER);
     expect(bench.get('rax')).toBe(2n);
   });
