@@ -2,7 +2,7 @@
  * The digest of RAM: a tree of SHA-256 digests over pages. An all-zero page, and a subtree of them, has the digest of 32
  * zero bytes, so memory that was never touched costs nothing. Only what lies above changed pages is computed again.
  */
-import { createHash } from 'node:crypto';
+import crypto from 'node:crypto';
 import { plain } from './digest.js';
 
 export const DIGEST_BYTES = 32;
@@ -73,4 +73,6 @@ function isZero({ buffer, byteOffset, length }: Uint8Array): boolean {
   return true;
 }
 
-const sha256 = (data: Uint8Array): Uint8Array => plain(createHash('sha256').update(data).digest());
+/** In one call, where Node has it (20.12): without an object of its own for each page it takes three quarters of the time. */
+const sha256 = (data: Uint8Array): Uint8Array =>
+  plain(crypto.hash?.('sha256', data, 'buffer') ?? crypto.createHash('sha256').update(data).digest());

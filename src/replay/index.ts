@@ -52,9 +52,11 @@ export {
   isSnapshot,
   MOST_GROUP_BYTES,
   PAGE_COMPRESSION,
-  packedGroups,
   pageGroups,
+  SnapshotDecoder,
   type SnapshotHeader,
+  type UnpackedGroup,
+  unpackedGroup,
 } from './snapshot/snapshot-file.js';
 export { stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';

@@ -3,16 +3,20 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { brotliCompress, brotliDecompress, constants } from 'node:zlib';
 import {
-  decodeSnapshot,
   encodeSnapshot,
   MOST_GROUP_BYTES,
   PAGE_COMPRESSION,
-  packedGroups,
   pageGroups,
   type Snapshot,
+  SnapshotDecoder,
+  type UnpackedGroup,
+  unpackedGroup,
 } from '../../src/replay/index.js';
 import { OperatingError } from './failure.js';
 import { readInputFile } from './machine-flags.js';
+
+/** A group comes out of its thread in few pieces: each costs a turn of the main one. */
+const CHUNK_BYTES = MOST_GROUP_BYTES / 2;
 
 const compressed = promisify(brotliCompress);
 const decompressed = promisify(brotliDecompress);
@@ -23,7 +27,9 @@ export async function writeSnapshot(path: string, name: string, snapshot: Snapsh
     [constants.BROTLI_PARAM_QUALITY]: PAGE_COMPRESSION.quality,
     [constants.BROTLI_PARAM_LGWIN]: PAGE_COMPRESSION.window,
   };
-  const groups = await Promise.all([...pageGroups(snapshot.ram)].map((group) => compressed(group, { params })));
+  const groups = await Promise.all(
+    [...pageGroups(snapshot.ram)].map((group) => compressed(group, { params, chunkSize: CHUNK_BYTES })),
+  );
   const pieces = encodeSnapshot(snapshot, {}, groups);
   try {
     const descriptor = openSync(path, 'wx');
@@ -47,11 +53,18 @@ export async function readSnapshot(file: string): Promise<Snapshot> {
 
 /** @param bytes those of the file. */
 export async function unpackSnapshot(bytes: Uint8Array, file: string): Promise<Snapshot> {
-  const packed = packedGroups(bytes, file);
-  // Who cannot be unpacked is named by the decoder.
-  const groups = await Promise.all(
-    packed.map((group) => decompressed(group, { maxOutputLength: MOST_GROUP_BYTES }).catch(() => undefined)),
-  );
-  const whole = groups.filter((group) => group !== undefined);
-  return decodeSnapshot(bytes, file, undefined, whole.length === groups.length ? whole : undefined);
+  const decoder = new SnapshotDecoder(bytes, file);
+  const groups = decoder.packedGroups.map((group) => unpacked(group));
+  decoder.readRest();
+  const whole = (await Promise.all(groups)).filter((group) => group !== undefined);
+  return decoder.finish(whole.length === groups.length ? whole : undefined);
+}
+
+/** @returns undefined for what cannot be unpacked: the decoder names it. */
+async function unpacked(group: Uint8Array): Promise<UnpackedGroup | undefined> {
+  try {
+    return unpackedGroup(await decompressed(group, { maxOutputLength: MOST_GROUP_BYTES, chunkSize: MOST_GROUP_BYTES }));
+  } catch {
+    return undefined;
+  }
 }

@@ -12,12 +12,13 @@ import {
   formatPosition,
   fromHex,
   JournalError,
+  pageDigest,
   parsePosition,
   sameBytes,
   type TapeDescription,
   toHex,
 } from '../../journal/index.js';
-import { type BootImage, InputError, PAGE_BYTES } from '../../machine/index.js';
+import { type BootImage, InputError, invariant, PAGE_BYTES } from '../../machine/index.js';
 import { sessionConfig } from '../session.js';
 import { STATE_PARTS, type StateDigests } from '../state-digest.js';
 import { COMPONENT_FORMATS, type ComponentFormats, downgraded, formatOf, upgraded } from './component-formats.js';
@@ -196,16 +197,65 @@ function headerOf(bytes: Uint8Array, file: string): { readonly header: SnapshotH
  * @param file its name, for errors. @throws InputError when it is no snapshot, of a newer vmtape, or of another machine;
  * SnapshotDamagedError.
  */
-export function decodeSnapshot(
-  bytes: Uint8Array,
+export const decodeSnapshot = (bytes: Uint8Array, file: string, formats?: ComponentFormats): Snapshot =>
+  new SnapshotDecoder(bytes, file, formats).finish();
+
+/** For whoever can unpack several groups of pages at a time, and has `readRest` done meanwhile. */
+export class SnapshotDecoder {
+  private readonly header: SnapshotHeader;
+  private readonly end: number;
+  private rest: Pick<Snapshot, 'point' | 'image'> | undefined;
+  private parts: readonly FoundPart[] = [];
+
+  /** As `decodeSnapshot`. */
+  constructor(
+    private readonly bytes: Uint8Array,
+    private readonly file: string,
+    private readonly formats: ComponentFormats = COMPONENT_FORMATS,
+  ) {
+    ({ header: this.header, end: this.end } = headerOf(bytes, file));
+  }
+
+  /** Groups of pages as they stand in the file, compressed and unchecked. */
+  get packedGroups(): readonly Uint8Array[] {
+    let at = this.end;
+    for (const { name, length } of this.header.parts) {
+      if (name === 'ram.pages') return groupsIn(this.bytes.subarray(at, at + length));
+      at += length;
+    }
+    return [];
+  }
+
+  /** Holds all parts against their digests, and reads all but pages. @throws as `decodeSnapshot`. */
+  readRest(): void {
+    this.parts = partsIn(this.bytes, this.end, this.header, this.file);
+    this.rest = restOf(this.parts, this.header, this.file, this.formats);
+  }
+
+  /** @param groups those of `packedGroups`; without them they are unpacked here. @throws as `decodeSnapshot`. */
+  finish(groups?: readonly UnpackedGroup[]): Snapshot {
+    if (this.rest === undefined) this.readRest();
+    const { header, file, rest } = this;
+    invariant(rest !== undefined, 'the rest was read');
+    const { vmtapeVersion, machineVersion, configuration, parent, digests } = header;
+    return {
+      description: { vmtapeVersion, machineVersion, configuration },
+      position: parsePosition(header.position) ?? refusePosition(header, file),
+      parent: parent ?? undefined,
+      ...rest,
+      ram: ramOf(header, this.parts, file, groups),
+      digests: Object.fromEntries(STATE_PARTS.map((part) => [part, fromHex(digests[part] ?? '')])) as StateDigests,
+    };
+  }
+}
+
+function restOf(
+  parts: readonly FoundPart[],
+  header: SnapshotHeader,
   file: string,
-  formats: ComponentFormats = COMPONENT_FORMATS,
-  groups: readonly Uint8Array[] | undefined = undefined,
-): Snapshot {
-  const { header, end } = headerOf(bytes, file);
-  const { machine } = sessionConfig(header);
-  const restoration = new Restoration(machine);
-  const parts = partsIn(bytes, end, header, file);
+  formats: ComponentFormats,
+): Pick<Snapshot, 'point' | 'image'> {
+  const restoration = new Restoration(sessionConfig(header).machine);
   let image: BootImage | undefined;
   for (const [{ name, version, mandatory, unpacked }, content] of parts) {
     if (name.startsWith('ram.')) continue;
@@ -223,16 +273,7 @@ export function decodeSnapshot(
     const fields = packr.unpack(unpackedPart(content, unpacked, name, file)) as Fields;
     restoration.put(name, upgraded(name, fields, version, formats));
   }
-  const { vmtapeVersion, machineVersion, configuration, parent } = header;
-  return {
-    description: { vmtapeVersion, machineVersion, configuration },
-    position: parsePosition(header.position) ?? refusePosition(header, file),
-    parent: parent ?? undefined,
-    point: restoration.finish(),
-    ram: ramOf(header, parts, file, groups),
-    image,
-    digests: Object.fromEntries(STATE_PARTS.map((part) => [part, fromHex(header.digests[part] ?? '')])) as StateDigests,
-  };
+  return { point: restoration.finish(), image };
 }
 
 type FoundPart = readonly [entry: PartEntry, content: Uint8Array];
@@ -264,17 +305,6 @@ function unpackedPart(content: Uint8Array, unpacked: number, name: string, file:
   }
 }
 
-/** Groups of pages as they stand in a snapshot, compressed and unchecked, for whoever can unpack several at a time. */
-export function packedGroups(bytes: Uint8Array, file: string): readonly Uint8Array[] {
-  const { header, end } = headerOf(bytes, file);
-  let at = end;
-  for (const { name, length } of header.parts) {
-    if (name === 'ram.pages') return groupsIn(bytes.subarray(at, at + length));
-    at += length;
-  }
-  return [];
-}
-
 /** Bytes that a group may have when it is unpacked. */
 export const MOST_GROUP_BYTES = GROUP_PAGES * PAGE_BYTES;
 
@@ -288,32 +318,45 @@ function groupsIn(data: Uint8Array): readonly Uint8Array[] {
   return groups;
 }
 
+/** Contents of pages, with the digest of each as RAM's has it. */
+export interface UnpackedGroup {
+  readonly contents: readonly Uint8Array[];
+  readonly digests: readonly (Uint8Array | undefined)[];
+}
+
+/** @param raw a group, unpacked. @throws RangeError when that is not whole pages. */
+export function unpackedGroup(raw: Uint8Array): UnpackedGroup {
+  if (raw.length % PAGE_BYTES !== 0) throw new RangeError('ram.pages ends amid a page');
+  const contents: Uint8Array[] = [];
+  for (let page = 0; page < raw.length; page += PAGE_BYTES) contents.push(raw.subarray(page, page + PAGE_BYTES));
+  return { contents, digests: contents.map(pageDigest) };
+}
+
 function ramOf(
   { ram }: SnapshotHeader,
   parts: readonly FoundPart[],
   file: string,
-  unpackedGroups: readonly Uint8Array[] | undefined,
+  unpacked: readonly UnpackedGroup[] | undefined,
 ): RamContents {
   const [map, pagesPart] = ['ram.map', 'ram.pages'].map((name) => parts.find(([entry]) => entry.name === name));
   if (map === undefined || pagesPart === undefined) throw new InputError(file, 'it has no RAM', 'Take it again.');
   let pages: Uint32Array;
+  let groups: readonly UnpackedGroup[];
   try {
     pages = decodePageMap(unpackedPart(map[1], map[0].unpacked, 'ram.map', file), ram.pages);
+    groups =
+      unpacked ??
+      groupsIn(pagesPart[1]).map((group) => unpackedGroup(unpackedPart(group, MOST_GROUP_BYTES, 'ram.pages', file)));
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
     throw new SnapshotDamagedError(file, cause.message, { cause });
   }
-  const groups =
-    unpackedGroups ?? groupsIn(pagesPart[1]).map((group) => unpackedPart(group, MOST_GROUP_BYTES, 'ram.pages', file));
-  const contents: Uint8Array[] = [];
-  for (const group of groups) {
-    for (let page = 0; page < group.length; page += PAGE_BYTES) contents.push(group.subarray(page, page + PAGE_BYTES));
-  }
+  const contents = groups.flatMap((group) => group.contents);
   const most = pages.reduce((high, number) => Math.max(high, number), 0);
   if (contents.length !== ram.contents || most > contents.length) {
     throw new SnapshotDamagedError(file, `${contents.length} contents of pages are there instead of ${ram.contents}`);
   }
-  return { pages, contents };
+  return { pages, contents, digests: groups.flatMap(({ digests }) => digests) };
 }
 
 function refusePosition({ position }: SnapshotHeader, file: string): never {

@@ -30,6 +30,8 @@ export interface RamContents {
   readonly pages: Uint32Array;
   /** Content number n at n - 1: 4096 bytes each. */
   readonly contents: readonly Uint8Array[];
+  /** What `pageDigest` says of each content, where that is known already. */
+  readonly digests?: readonly (Uint8Array | undefined)[];
 }
 
 export interface Snapshot {
@@ -93,7 +95,8 @@ function ramContents(memory: PhysicalMemory): RamContents & { readonly digest: U
 }
 
 /**
- * Puts a machine that has just been made to where the snapshot was taken.
+ * Puts a machine that has just been made to where the snapshot was taken. The digest of RAM is that of the contents which it
+ * is given: whoever unpacks them on several threads has theirs taken meanwhile.
  * @throws InputError when it is not the same there: the snapshot has a state that this vmtape does not carry.
  */
 export function enterSnapshot(machine: Machine, { ram, point, image, digests }: Snapshot): void {
@@ -102,11 +105,17 @@ export function enterSnapshot(machine: Machine, { ram, point, image, digests }: 
   }
   machine.restore(point);
   if (image !== undefined) machine.keepImage(image);
-  const restored: StateDigests = { ...digestsWithoutRam(machine), ram: ramContents(machine.memory).digest };
+  const restored: StateDigests = { ...digestsWithoutRam(machine), ram: ramDigest(ram) };
   const different = Object.entries(restored).filter(
     ([part, value]) => !sameBytes(value, digests[part as keyof StateDigests]),
   );
   if (different.length === 0) return;
   const problem = `the ${different.map(([part]) => part).join(' and ')} state is not what it was when it was taken`;
   throw new InputError('snapshot', problem, 'Resume it with the vmtape that took it.');
+}
+
+function ramDigest({ pages, contents, digests = contents.map(pageDigest) }: RamContents): Uint8Array {
+  const tree = new PageTree(pages.length);
+  for (const [page, number] of pages.entries()) if (number !== 0) tree.set(page, digests[number - 1]);
+  return tree.root();
 }
