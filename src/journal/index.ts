@@ -17,7 +17,7 @@ export { containsBytes, fromHex, sameBytes, toHex } from './digest.js';
 export { JournalError } from './errors.js';
 export { memoryStore } from './memory-store.js';
 export { PageIndex } from './page-index.js';
-export { PageTree, pageDigest } from './page-tree.js';
+export { DIGEST_BYTES, PageTree, pageDigest } from './page-tree.js';
 export {
   payloadJson,
   type RecordFilter,
