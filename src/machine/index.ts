@@ -79,9 +79,9 @@ export {
 export { Machine } from './machine.js';
 export type { ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
+export { ArrivingMemory } from './mmu/arriving-memory.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
 export { type MappedRange, mappedRanges } from './mmu/mapped-ranges.js';
-export { ArrivingMemory } from './mmu/arriving-memory.js';
 export { FIRST_EPOCH, type MemoryWatcher, type PhysicalMemory } from './mmu/memory.js';
 export { pagingFeatures } from './mmu/page-walk.js';
 export { peekLinear } from './mmu/peek.js';

@@ -31,7 +31,9 @@ export class ListeningThread {
     silence: number,
     { onConnection, onFailure }: Listener,
   ): Promise<ListeningThread> {
-    const given = Object.entries({ tlsCert, tlsKey, tlsCa, pskFile, insecure }).filter(([, flag]) => flag !== undefined);
+    const given = Object.entries({ tlsCert, tlsKey, tlsCa, pskFile, insecure }).filter(
+      ([, flag]) => flag !== undefined,
+    );
     const activity = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
     const workerData: NetworkSetup = { endpoint, flags: Object.fromEntries(given), silence, activity };
     const worker = new Worker(new URL('./network-worker.js', import.meta.url), { workerData, execArgv: [] });

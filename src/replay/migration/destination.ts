@@ -14,7 +14,7 @@ import {
   R,
   sPA,
 } from '../../machine/index.js';
-import { type SessionConfig, sessionConfig } from '../session.js';
+import { describeSession, type SessionConfig, sessionConfig } from '../session.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { decodeSnapshot } from '../snapshot/snapshot-file.js';
 import { digestsWithoutRam, type StateDigests } from '../state-digest.js';
@@ -130,6 +130,9 @@ export class IncomingMigration {
       throw new InputError('offer', problem, 'Use equal versions, or a snapshot.');
     }
     const session = sessionConfig({ configuration: JSON.parse(offer.configuration) });
+    if (JSON.stringify(describeSession(session, '').configuration) !== offer.configuration) {
+      throw new ProtocolError('the configuration of the session has something that this vmtape does not know');
+    }
     const { machine } = session;
     if (offer.ramPages * PAGE_BYTES !== machine.ramBytes) {
       throw new ProtocolError(`${offer.ramPages} pages are not the ${machine.ramBytes} bytes of RAM of the session`);

@@ -184,7 +184,9 @@ export class FrameReader {
 }
 
 /** Fields of each kind with the type that each must have. */
-const FIELDS: { readonly [Name in Kind]: Readonly<Record<keyof Payloads[Name], 'string' | 'number' | 'boolean' | 'bytes'>> } = {
+const FIELDS: {
+  readonly [Name in Kind]: Readonly<Record<keyof Payloads[Name], 'string' | 'number' | 'boolean' | 'bytes'>>;
+} = {
   hello: { magic: 'string', protocol: 'number', vmtapeVersion: 'string' },
   offer: { machineVersion: 'string', configuration: 'string', ramPages: 'number', postCopy: 'boolean' },
   accept: {},

@@ -61,8 +61,10 @@ export function migrateCommand(program: Command): void {
     .option('--bandwidth <bytes>', 'bytes a second (default: as much as goes)', (text) =>
       parseSize(text, '--bandwidth'),
     )
-    .option('--rounds <n>', 'copy RAM at most so often before it stands still (default: 30; with --post-copy 1)', (text) =>
-      parseCount(text, '--rounds'),
+    .option(
+      '--rounds <n>',
+      'copy RAM at most so often before it stands still (default: 30; with --post-copy 1)',
+      (text) => parseCount(text, '--rounds'),
     )
     .option('--post-copy', 'after the rounds hand over at once: the rest of RAM follows while the session runs there')
     .action(async (source: string, options: MigrateOptions, self: Command) => {
