@@ -53,16 +53,14 @@ export class ListeningThread {
         for (const channel of open) channel.lose(`the network's thread failed: ${cause.message}`);
         reject(new OperatingError(`the network's thread failed: ${cause.message}`, { cause }));
       });
-    }).catch(async (error: unknown) => {
-      await worker.terminate();
-      throw error;
     });
     return new ListeningThread(port, worker);
   }
 
-  /** Whatever is still connected is cut off. */
+  /** Whatever is still connected is cut off. The thread ends by itself; nobody waits for it. */
   close(): void {
-    void this.worker.terminate();
+    this.worker.postMessage('stop');
+    this.worker.unref();
   }
 }
 

@@ -58,6 +58,11 @@ class Connection {
     }
   }
 
+  destroy(): void {
+    this.channel.destroy();
+    this.port.close();
+  }
+
   private handle(message: ToPeer): void {
     switch (message.type) {
       case 'send':
@@ -87,6 +92,8 @@ function say(message: FromNetwork, ports: readonly MessagePort[] = []): void {
   parentPort?.postMessage(message, [...ports]);
 }
 
+const connections = new Set<Connection>();
+
 try {
   const server = await listenAt(
     endpoint,
@@ -95,10 +102,18 @@ try {
       const { port1, port2 } = new MessageChannel();
       const connection = new Connection(socket, port1);
       say({ type: 'connected', from: `${socket.remoteAddress}:${socket.remotePort}`, port: port2 }, [port2]);
+      connections.add(connection);
       void connection.passOn();
+      socket.once('close', () => connections.delete(connection));
     },
     (problem) => say({ type: 'not-let-in', problem }),
   );
+  // The only word that comes: it ends the thread.
+  parentPort?.once('message', () => {
+    server.close();
+    for (const connection of connections) connection.destroy();
+    parentPort?.close();
+  });
   const address = server.address();
   say({ type: 'listening', port: typeof address === 'object' && address !== null ? address.port : endpoint.port });
 } catch (error) {

@@ -21,12 +21,14 @@ function* numbers(seed: number): Generator<number, never, void> {
 
 const guests = [
   { file: 'smp.elf', commandLine: 'smp.elf', vcpus: 2, slice: 53, hops: 80 },
+  // Both vCPUs run guests, whose local APICs are pages of RAM.
+  { file: 'avic.elf', commandLine: 'avic.elf', vcpus: 2, slice: 53, hops: 50 },
   { file: 'nested.elf', commandLine: 'nested.elf rounds=4', vcpus: 1, slice: 97, hops: 60 },
   { file: 'nested-timer.elf', commandLine: 'nested-timer.elf', vcpus: 1, slice: 1009, hops: 30 },
 ] as const;
 
 describe.each(guests)('$file on $vcpus vCPUs', ({ file, commandLine, vcpus, slice, hops }) => {
-  const config = { ...DEFAULT_CONFIG, ramBytes: 16 * MEBIBYTE, vcpus };
+  const config = { ...DEFAULT_CONFIG, ramBytes: 16 * MEBIBYTE, vcpus, quantumInstructions: 1000 };
   const how = { config, commandLine, sliceInstructions: slice };
 
   it(`moves ${hops} times ahead of its RAM, and nothing shows of when a page came`, async () => {
@@ -67,7 +69,8 @@ describe.each(guests)('$file on $vcpus vCPUs', ({ file, commandLine, vcpus, slic
 
     expect(seen.moves).toBeGreaterThan(hops * 0.5);
     expect(seen.needed).toBeGreaterThan(seen.moves);
-    if (file === 'nested-timer.elf') expect(seen.live).toBeGreaterThan(0);
+    // The guest of nested.elf runs for some dozen instructions at a time.
+    if (file === 'avic.elf' || file === 'nested-timer.elf') expect(seen.live).toBeGreaterThan(0);
     const stitched = readers.flatMap((reader) => [...reader.records()].map(text));
     const expected = [...unbroken.records()].map(text);
     const different = expected.findIndex((record, index) => record !== stitched[index]);
