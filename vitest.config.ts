@@ -12,6 +12,7 @@ const project = (name: string, include: string[], exclude: string[] = []) => ({
 export default defineConfig({
   test: {
     pool: 'forks',
+    setupFiles: ['test/support/region-policy.ts'],
     // By itself vitest leaves one processor idle: of two, half.
     maxWorkers: '100%',
     testTimeout: 60_000,

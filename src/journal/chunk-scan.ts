@@ -69,6 +69,11 @@ export class ChunkScan {
     return this.before + BigInt(this.ran);
   }
 
+  /** The event's encoding: a view. */
+  get raw(): Uint8Array {
+    return this.chunk.raw.subarray(this.scanner.start, this.scanner.end);
+  }
+
   /** The event, decoded anew each time. */
   get event(): MachineEvent {
     return this.record.event;

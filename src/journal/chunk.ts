@@ -29,6 +29,14 @@ export interface Chunk extends ChunkHeader {
   readonly raw: Uint8Array;
 }
 
+/** What a tape says of a chunk without the chunk being read. */
+export interface ChunkLink extends ChunkHeader {
+  /** `chunkDigest`: equal on tapes of equal sessions. */
+  readonly digest: Uint8Array;
+  /** `chainDigest` up to here: equal where headers and all events up to here are. */
+  readonly chain: Uint8Array;
+}
+
 /** Says what a chunk holds, whichever tape it is on: equal sessions have equal digests. */
 export const chunkDigest = ({ index, start, end, codecVersion, raw }: Chunk): Uint8Array =>
   digestOf('vmtape chunk', index, start.seq, end.seq, start.icount, end.icount, codecVersion, raw);

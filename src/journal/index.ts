@@ -15,6 +15,7 @@ export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './cod
 export { DerivedDataFile } from './derived-data-file.js';
 export { containsBytes, fromHex, sameBytes, toHex } from './digest.js';
 export { JournalError } from './errors.js';
+export { Fork } from './forked-reader.js';
 export { memoryStore } from './memory-store.js';
 export { PageIndex } from './page-index.js';
 export { DIGEST_BYTES, PageTree, pageDigest } from './page-tree.js';

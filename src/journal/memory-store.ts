@@ -3,7 +3,7 @@ import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
 import type { Checkpoint, CheckpointEntry, CheckpointInput, CheckpointRow, PageGroupRow } from './checkpoint.js';
 import { CheckpointBuilder } from './checkpoint-builder.js';
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
-import { type Chunk, ChunkEncoder, type ChunkHeader, chainDigest, chunkDigest } from './chunk.js';
+import { type Chunk, ChunkEncoder, type ChunkHeader, type ChunkLink, chainDigest, chunkDigest } from './chunk.js';
 import type { EncodingError } from './codec.js';
 import { contentDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
@@ -197,6 +197,11 @@ class MemoryReader extends ChunkedReader {
   protected chainBefore(index: number): Uint8Array {
     const before = this.tape.chunks.slice(0, index);
     return before.reduce<Uint8Array>((chain, chunk) => chainDigest(chain, chunkDigest(chunk)), GENESIS);
+  }
+
+  chunkLink(index: number): ChunkLink {
+    const { raw: _, ...header } = this.chunkByIndex(index);
+    return { ...header, digest: chunkDigest(this.chunkByIndex(index)), chain: this.chainBefore(index + 1) };
   }
 
   protected refuseOrigin(what: string): never {

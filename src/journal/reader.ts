@@ -2,7 +2,15 @@
  * What every reader does alike, given its chunks by number: records, and the chunk that holds a place.
  */
 import { type Checkpoint, type CheckpointEntry, ORIGIN_CHECKPOINT } from './checkpoint.js';
-import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, chunkUpTo, recordsOf } from './chunk.js';
+import {
+  type Chunk,
+  type ChunkHeader,
+  type ChunkLink,
+  chainDigest,
+  chunkDigest,
+  chunkUpTo,
+  recordsOf,
+} from './chunk.js';
 import { ChunkScan } from './chunk-scan.js';
 import type { EncodingError } from './codec.js';
 import { toHex } from './digest.js';
@@ -26,8 +34,8 @@ export abstract class ChunkedReader implements JournalReader {
   abstract writeIndex(): readonly WriteStretch[] | undefined;
   abstract close(): void;
 
-  /** A chunk by its number, 0 … chunkCount - 1. */
   abstract chunkByIndex(index: number): Chunk;
+  abstract chunkLink(index: number): ChunkLink;
   protected abstract chunkHeader(index: number): ChunkHeader;
   /** The link of the hash chain before a chunk. */
   protected abstract chainBefore(index: number): Uint8Array;

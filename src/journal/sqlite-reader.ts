@@ -8,7 +8,7 @@ import Database from 'better-sqlite3';
 import { type Checkpoint, type CheckpointEntry, ORIGIN_CHECKPOINT, type PageGroupRow } from './checkpoint.js';
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
 import { CheckpointTables } from './checkpoint-tables.js';
-import { type Chunk, type ChunkHeader, chainDigest, chunkDigest, decompress } from './chunk.js';
+import { type Chunk, type ChunkHeader, type ChunkLink, chainDigest, chunkDigest, decompress } from './chunk.js';
 import { EncodingError } from './codec.js';
 import { contentDigest, plain, sameBytes } from './digest.js';
 import { TapeDamagedError } from './errors.js';
@@ -211,6 +211,11 @@ export class SqliteReader extends ChunkedReader {
 
   protected chunkHeader(index: number): ChunkHeader {
     return chunkHeaderOf(this.link(index));
+  }
+
+  chunkLink(index: number): ChunkLink {
+    const row = this.link(index);
+    return { ...chunkHeaderOf(row), digest: plain(row.digest), chain: plain(row.chain) };
   }
 
   chunkByIndex(index: number): Chunk {

@@ -7,7 +7,7 @@
  */
 import type { EventType, StatedEvent } from '../machine/events.js';
 import type { Checkpoint, CheckpointEntry, CheckpointInput } from './checkpoint.js';
-import type { Chunk } from './chunk.js';
+import type { Chunk, ChunkLink } from './chunk.js';
 import type { ChunkScan } from './chunk-scan.js';
 import type { EventTable } from './codec.js';
 import { type JournalRecord, type Position, START } from './record.js';
@@ -81,6 +81,10 @@ export interface JournalReader {
   chunks(fromSeq?: bigint): Generator<Chunk, void, void>;
   /** As `chunks()`, read ahead by a thread where that pays: for whoever goes through a whole tape. */
   chunksAhead(): Generator<Chunk, void, void>;
+  /** A chunk by its number, 0 … chunkCount - 1. */
+  chunkByIndex(index: number): Chunk;
+  /** What the tape says of a chunk, which is not read. Nothing of it is checked: whoever finds something reads the chunk. */
+  chunkLink(index: number): ChunkLink;
   /** The records of a chunk; a replayer asks when its own chunk is not the same. */
   recordsOfChunk(chunk: Chunk): Generator<JournalRecord, void, void>;
   /** Steps over the events of a chunk, before the first at first; decodes those that are asked for. */

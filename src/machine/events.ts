@@ -144,6 +144,12 @@ export type MachineWideEvent =
   | { readonly type: 'input.skew'; readonly target: number; readonly ticks: bigint }
   /** Someone pressed the NMI button. */
   | { readonly type: 'input.nmi' }
+  /** A debugger wrote to registers of vCPU `target`, and what follows from that: EFER.LMA, hidden parts of segments. */
+  | { readonly type: 'input.debugger-registers'; readonly target: number; readonly changes: RegisterDelta }
+  /** A debugger wrote to an MSR of vCPU `target` that has no slot. */
+  | { readonly type: 'input.debugger-msr'; readonly target: number; readonly msr: number; readonly value: bigint }
+  /** A debugger wrote to RAM from sPA `address` on, within a page. */
+  | { readonly type: 'input.debugger-memory'; readonly address: number; readonly data: Uint8Array }
   /** RDRAND or RDSEED drew a value. */
   | { readonly type: 'entropy.drawn'; readonly value: bigint }
   /** This vCPU's turn begins. `until`: instructions retired in all when it ends. */
@@ -222,6 +228,9 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'firmware.resumed': ['code', 'registers'],
   'firmware.initialized': ['at'],
   'firmware.booted': ['registers'],
+  'input.debugger-registers': ['target', 'changes'],
+  'input.debugger-msr': ['target', 'msr', 'value'],
+  'input.debugger-memory': ['address', 'data'],
   ...DEVICE_EVENT_FIELDS,
   ...PARAVIRT_EVENT_FIELDS,
 };

@@ -18,6 +18,8 @@ export type { ExecutionWatcher, Tier } from './cpu/processor-host.js';
 export { CPU_PROFILES } from './cpu/profiles.js';
 export { isStoredMsr } from './cpu/stored-msrs.js';
 export { xcr0Mask } from './cpu/xstate.js';
+export type { DebuggerInput } from './debugger-input.js';
+export { type DebuggerEdit, decideDebuggerWrite } from './debugger-write.js';
 export { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from './decode/decode.js';
 export type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decode/decoded.js';
 export type { Form } from './decode/tables.js';
@@ -77,7 +79,7 @@ export {
   vmcbWord,
 } from './layout/vmcb.js';
 export { Machine } from './machine.js';
-export type { ChaosInput } from './machine-input.js';
+export type { AdvanceStop, ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
 export { ArrivingMemory } from './mmu/arriving-memory.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
@@ -101,6 +103,17 @@ export { apicFeatures, type BootSource, initialState, type MachineState, reduce 
 export type { BootImage } from './restart.js';
 export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
 export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
-export { INTERCEPTS } from './svm/intercepts.js';
+export {
+  explainMsr,
+  explainPort,
+  explainRefusal,
+  type InterceptInForce,
+  interceptInForce,
+  interceptOfExit,
+  isInvalidExit,
+  type MapAnswer,
+} from './svm/explain-intercept.js';
+export { INTERCEPTS, type Intercept } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
+export { compileRegions, type RegionPolicy } from './wasm/region/policy.js';
 export { Workbench } from './workbench.js';

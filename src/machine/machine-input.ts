@@ -1,4 +1,5 @@
 /** What a machine takes from its host, and what it tells when it comes back. */
+import type { DebuggerInput } from './debugger-input.js';
 import type { EventOf } from './events.js';
 import type { HostInput } from './paravirt/host-input.js';
 
@@ -25,7 +26,8 @@ export type MachineInput =
   | { readonly type: 'input.entropy'; readonly seed: bigint }
   | { readonly type: 'input.nmi' }
   | HostInput
-  | ChaosInput;
+  | ChaosInput
+  | DebuggerInput;
 
 /** What chaos may do: all of it is left open by the architecture. */
 export type ChaosInput = EventOf<'input.turn'> | EventOf<'input.hold'> | EventOf<'input.skew'>;

@@ -65,7 +65,7 @@ import { entropyValue, initialState, type MachineState, reduce } from './reduce.
 import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
-import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
+import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, sPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
 
@@ -184,10 +184,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.restart.keepImage(image);
   }
 
-  /**
-   * Gives a machine whose state came from elsewhere the image that it booted: it loads it again when the guest resets it.
-   * @param image the one that `state.boot` names.
-   */
+  /** Gives a machine whose state came from elsewhere the image that `state.boot` names, which a reset loads again. */
   keepImage(image: BootImage): void {
     this.restart.keepImage(image);
   }
@@ -196,6 +193,8 @@ export class Machine implements ProcessorHost, RestartHost {
   deliver(input: MachineInput): void {
     if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
+    // Memory holds it before anybody hears of it, as with an image that is booted.
+    if (input.type === 'input.debugger-memory') this.memory.copyIn(sPA(input.address), input.data);
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
@@ -204,15 +203,18 @@ export class Machine implements ProcessorHost, RestartHost {
     if (input.type === 'input.turn') this.followTurn();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
+    if (input.type !== 'input.debugger-registers') return;
+    if (input.target === this.vcpu) this.registersChanged(input.changes);
+    // Any of them may be one that translations hang on.
+    this.engine.flush(undefined);
   }
 
   /** Whose turn it is has changed. */
   private followTurn(): void {
-    const { vcpu } = this.state.schedule;
-    if (vcpu === this.vcpu) return;
+    if (this.state.schedule.vcpu === this.vcpu) return;
     this.paravirt?.leaves(this.vcpu);
     this.vcpus.follow();
-    this.paravirt?.enters(vcpu);
+    this.paravirt?.enters(this.vcpu);
   }
 
   private skewed(vcpu: number): void {
@@ -288,9 +290,7 @@ export class Machine implements ProcessorHost, RestartHost {
     return capturePoint(this.state, this.engine.shadow, { retired, unstated, interrupted });
   }
 
-  /**
-   * Goes to where `point` was taken, by this machine or one of the same configuration. RAM must be as it was there already.
-   */
+  /** Goes to where `point` was taken, by a machine of this configuration. RAM must be as it was there already. */
   restore(point: MachinePoint): void {
     restoreState(this.state, point);
     this.vcpus.load(this.state.vcpus);

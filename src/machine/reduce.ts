@@ -182,6 +182,12 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       registers[R.tscBase] = u64((registers[R.tscBase] as bigint) + event.ticks);
       return;
     }
+    case 'input.debugger-registers':
+      applyDelta(registersOf(state, event.target), event.changes);
+      return;
+    case 'input.debugger-msr':
+      (state.vcpus[event.target] as VcpuState).msrs[event.msr] = event.value;
+      return;
     case 'time.skipped':
       state.skippedNanoseconds += event.nanoseconds;
       return;
@@ -207,6 +213,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
     case 'input.nmi': // likewise by pit.channel-check
+    case 'input.debugger-memory': // RAM is no part of this state
     case 'bus.unclaimed':
     case 'cpu.msr-unknown':
     case 'svm.stale': // the copy of the VMCB stays as it is: that is the point

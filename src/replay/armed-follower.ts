@@ -80,10 +80,15 @@ export class ArmedFollower {
 
   /** Runs on, as the follower does. @returns what it stopped at. */
   run(to: Position): Found | undefined {
+    return this.found(this.follower.run(to));
+  }
+
+  /** What of a run's hits is looked for, and what has changed in it. */
+  found(hits: readonly Hit[]): Found | undefined {
     const { valueWatch } = this;
     const { values, accepts } = this.stops;
     const own: Hit[] = [];
-    for (const hit of this.follower.run(to)) {
+    for (const hit of hits) {
       if (hit.kind === 'write' && values.some(({ ranges }) => ranges.includes(hit.range))) valueWatch?.written();
       else if (accepts(hit)) own.push(hit);
     }

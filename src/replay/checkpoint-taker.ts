@@ -16,10 +16,9 @@ export type CheckpointInterval = 'adaptive' | number;
 /** Nanoseconds to digest, compress and store a page in the writer's thread: docs/adr/0026. */
 const KEEP_PAGE = 60_000;
 /** What an interval should cost to run again, unless more pages are written to in it. */
-const INTERVAL = 200_000_000;
+const INTERVAL = 120_000_000;
 
 export class CheckpointTaker {
-  private epoch = FIRST_EPOCH;
   private last: Position;
   /** What must have run before it is worth looking at pages. */
   private worth = INTERVAL;
@@ -27,9 +26,11 @@ export class CheckpointTaker {
   taken = 0;
 
   constructor(
-    private readonly machine: Machine,
+    readonly machine: Machine,
     private readonly interval: CheckpointInterval | undefined,
     start = START,
+    /** Since when pages that were written to are none of the last checkpoint's. */
+    private epoch = FIRST_EPOCH,
   ) {
     this.last = start;
   }

@@ -126,7 +126,12 @@ function differenceLines(differences: readonly Difference[]): readonly string[] 
   );
 }
 
-function differencesOf(expected: JournalRecord, actual: StatedEvent, before: readonly bigint[]): readonly Difference[] {
+/** Where two events differ, by name. @param before registers before them. */
+export function differencesOf(
+  expected: StatedEvent,
+  actual: StatedEvent,
+  before: readonly bigint[],
+): readonly Difference[] {
   return [
     ...envelopeDifferences(expected, actual),
     ...fieldDifferences(expected.event, actual.event),

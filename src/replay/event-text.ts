@@ -69,6 +69,10 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'input.clock': ({ unixSeconds }) => `input: clock at ${unixSeconds} s`,
   'input.entropy': ({ seed }) => `input: entropy seed ${hex(seed)}`,
   'input.nmi': () => 'input: NMI button',
+  'input.debugger-registers': ({ target, changes }) =>
+    `debugger: vCPU ${target}${[...decodeDelta(changes)].map(([slot, value]) => ` ${REGISTER_NAMES[slot]} := ${hex(value)}`).join(',')}`,
+  'input.debugger-msr': ({ target, msr, value }) => `debugger: vCPU ${target} MSR ${hex(msr)} := ${hex(value)}`,
+  'input.debugger-memory': ({ address, data }) => `debugger: RAM at ${hex(address)} := ${bytesText(data)}`,
   'entropy.drawn': ({ value }) => `drew ${hex(value)}`,
   'input.turn': ({ to, until }) => `chaos: the turn of vCPU ${to}, until ${until}`,
   'input.hold': ({ target, until }) => `chaos: vCPU ${target} takes no interrupts until ${until} ns`,

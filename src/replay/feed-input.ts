@@ -18,6 +18,9 @@ export function feedInput(machine: Machine, reader: JournalReader, { event }: Jo
     case 'input.hold':
     case 'input.skew':
     case 'input.nmi':
+    case 'input.debugger-registers':
+    case 'input.debugger-msr':
+    case 'input.debugger-memory':
       machine.deliver(event);
       return;
     default:

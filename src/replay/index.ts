@@ -3,10 +3,23 @@
  */
 
 export type { Found } from './armed-follower.js';
+export { type Bisection, type BisectOptions, bisect, type Divergence } from './bisect/bisection.js';
+export type { Cause } from './bisect/causes.js';
+export type { InterceptDecision, RowThere } from './bisect/decision.js';
+export { firstDifference } from './bisect/first-difference.js';
+export { firstWhere, type Predicate, type Sight } from './bisect/first-where.js';
+export { runOtherModel } from './bisect/other-model.js';
+export type { Pair } from './bisect/pair.js';
+export { type PolicySearch, searchPolicies } from './bisect/policy-search.js';
+export type { RamDifference } from './bisect/ram-difference.js';
+export { Side } from './bisect/side.js';
+export type { Transition } from './bisect/transition.js';
+export type { WriterAnswer } from './bisect/writers.js';
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 export { type CodePlace, type DisassembledInstruction, disassemble } from './disassemble.js';
+export { Diversion } from './diversion/diversion.js';
 
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
@@ -40,7 +53,7 @@ export { boundaryBefore, eventPattern, resolvePosition } from './position-patter
 export { Recorder, type RecorderOptions, type TapeOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';
 export { runCost } from './run-cost.js';
-export { describeSession } from './session.js';
+export { describeSession, sessionConfig } from './session.js';
 export { COMPONENT_FORMATS } from './snapshot/component-formats.js';
 export { componentFields } from './snapshot/components.js';
 export { withProfile } from './snapshot/other-profile.js';

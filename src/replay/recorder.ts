@@ -4,16 +4,16 @@
  * Everything is synchronous: the caller's loop calls `step`, and between two steps may look at signals, print progress
  * and feed the serial port. A tape that ends without `machine.ended` was stopped by its host.
  */
-import type { CheckpointInput, JournalStore, JournalWriter, Position, TapeOrigin } from '../journal/index.js';
+import type { JournalStore, JournalWriter, Position, TapeOrigin } from '../journal/index.js';
 import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
+import { beginTape, takeCheckpoint } from './begin-tape.js';
 import type { Perturbation } from './chaos.js';
 import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
-import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus, sha256Hex } from './live-session.js';
+import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus } from './live-session.js';
 import type { Arrival } from './migration/destination.js';
 import type { OriginRam } from './migration/origin-ram.js';
 import { describeSession, type SessionConfig } from './session.js';
 import type { Snapshot } from './snapshot/snapshot.js';
-import { digestsWithoutRam } from './state-digest.js';
 
 export interface TapeOptions {
   readonly vmtapeVersion: string;
@@ -103,22 +103,18 @@ export class Recorder {
     let append: EventSink = (stated) => waiting.push(stated);
     this.live = begin((stated) => append(stated));
     this.taker = new CheckpointTaker(this.live.machine, checkpointEvery, origin?.position);
-    this.writer = store.create({ ...describeSession(this.live.session, vmtapeVersion), origin });
+    const description = { ...describeSession(this.live.session, vmtapeVersion), origin };
+    this.writer = beginTape(store, description, image, (writer, position) => {
+      if (came?.isWhole === false) this.held = [];
+      this.checkpoint(writer, position, came?.ram);
+      if (came === undefined) writer.flush();
+    });
     append = (stated) => {
       this.writer.append(stated);
       if (stated.event.type === 'svm.vmexit') this.exits++;
       observe?.(stated);
     };
     try {
-      if (image !== undefined) {
-        const blob = this.writer.putBlob(image);
-        invariant(blob === sha256Hex(image), 'the journal names content by its SHA-256 digest');
-      }
-      if (origin !== undefined) {
-        if (came?.isWhole === false) this.held = [];
-        this.checkpoint(origin.position, came?.ram);
-        if (came === undefined) this.writer.flush();
-      }
       for (const stated of waiting) append(stated);
     } catch (error) {
       this.abandon();
@@ -215,27 +211,14 @@ export class Recorder {
   }
 
   /** @param ram that of the place, for whoever has it already, or will have. */
-  private checkpoint(position = this.writer.end, ram?: OriginRam): void {
+  private checkpoint(writer = this.writer, position = writer.end, ram?: OriginRam): void {
     this.options.beforeCheckpoint?.();
-    const digests = Object.entries(digestsWithoutRam(this.machine));
-    const taken = this.taken(position, ram);
+    const putTaken = takeCheckpoint(this.taker, position, ram);
     const put = (): void => {
-      for (const [kind, value] of digests) this.writer.appendDigest(kind, value, position);
-      const checkpoint = taken();
-      const pageBytes = checkpoint.contents.length;
-      this.writer.putCheckpoint(checkpoint);
+      const pageBytes = putTaken(writer);
       this.options.onCheckpoint?.(pageBytes);
     };
     if (this.held === undefined) put();
     else this.held.push(put);
-  }
-
-  private taken(position: Position, ram: OriginRam | undefined): () => CheckpointInput {
-    if (ram === undefined) {
-      const whole = this.taker.take(position);
-      return () => whole;
-    }
-    const rest = this.taker.takeWithoutRam(position);
-    return () => ({ ...rest, ...ram.take() });
   }
 }

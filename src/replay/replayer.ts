@@ -2,11 +2,14 @@
  * Runs a tape again: feeds its inputs where they stood, compares every event and every state digest, and stops at the
  * first difference.
  *
- * The machine is run from boundary to boundary as it was when it was recorded: to the end of each slice, and to where
- * inputs, digests and the end of the tape stand. All of these are on the tape, so equal machines come to them alike.
+ * The machine is run from boundary to boundary: to the end of each slice, as when it was recorded, and to where inputs, digests
+ * and the end of the tape stand. All of these are on the tape, so equal machines come to them alike. Such a place may lie ahead of
+ * what is due at its instruction, or amid that: a debugger writes wherever it has stopped. So the machine comes to a place before
+ * what is due there, and from there goes step by step.
  */
 import {
   boundaryAfter,
+  comparePositions,
   type JournalReader,
   type JournalRecord,
   type Position,
@@ -16,6 +19,7 @@ import {
   type TapeState,
 } from '../journal/index.js';
 import {
+  type AdvanceStop,
   type EventSink,
   InputError,
   instructionCount,
@@ -77,6 +81,8 @@ export class Replayer {
   private readonly before = new BigUint64Array(REGISTER_NAMES.length);
   private readonly ram: RamDigester;
   private digests = 0;
+  /** Every event ends a step. */
+  private stepping = false;
   /** The session ended by itself, on the tape. */
   private ended = false;
   private outcome: ReplayOutcome | undefined;
@@ -134,14 +140,20 @@ export class Replayer {
     const difference = this.checkDigests();
     if (difference !== undefined) return difference;
     if (this.atEnd) return this.finished();
+    const place = this.nextPlace();
+    if (place !== undefined && this.endsPendingRun(place)) {
+      machine.flushRun();
+      return undefined;
+    }
     const input = cursor.inputUpTo(BigInt(machine.retired));
     if (input !== undefined && input.position.seq === BigInt(this.compared)) {
       cursor.inputFed();
       feedInput(machine, this.reader, input);
       return undefined;
     }
-    const stop = machine.advance(instructionCount(this.nextStop()));
+    const stop = this.runTowards(place);
     if (stop === 'idle') {
+      machine.flushRun();
       const waits = cursor.inputUpTo(BigInt(machine.retired));
       if (waits?.position.seq === BigInt(this.compared) || this.atEnd) return undefined;
       if (this.nextRecord()?.event.type === 'machine.ended') machine.endIdle();
@@ -157,25 +169,36 @@ export class Replayer {
     return this.compared >= this.endSeq && this.machine.retired >= this.endIcount;
   }
 
-  /**
-   * How far to run: to the end of the slice, or to a place ahead where an input, a digest or the end stands. Where such a
-   * place is reached but events before it are still to come, they retire nothing, and the machine runs on to meet them.
-   */
-  private nextStop(): number {
-    const retired: number = this.machine.retired;
-    const slice = sliceEnd(this.session, retired);
-    const places = [
-      this.cursor.inputUpTo(BigInt(slice))?.position.icount,
-      this.cursor.nextDigest?.position.icount,
-      this.end.icount,
-    ];
-    let stop = slice;
-    for (const place of places) {
-      if (place === undefined || place > BigInt(slice)) continue;
-      const icount = Number(place);
-      if (icount > retired && icount < stop) stop = icount;
+  /** The first place ahead, or here with events before it still to come, where an input, a digest or the end stands. */
+  private nextPlace(): Position | undefined {
+    const slice = BigInt(sliceEnd(this.session, this.machine.retired));
+    const places = [this.cursor.inputUpTo(slice)?.position, this.cursor.nextDigest?.position, this.end];
+    return places.reduce<Position | undefined>((first, place) => {
+      if (place === undefined || place.icount > slice) return first;
+      return first === undefined || comparePositions(place, first) < 0 ? place : first;
+    }, undefined);
+  }
+
+  /** Whether the run under way is all that is missing before a place. */
+  private endsPendingRun({ icount, seq }: Position): boolean {
+    const { machine, compared } = this;
+    return machine.hasPendingRun && icount === BigInt(machine.retired) && seq === BigInt(compared + 1);
+  }
+
+  private runTowards(place: Position | undefined): AdvanceStop {
+    const { machine } = this;
+    const retired = BigInt(machine.retired);
+    // Past a place whose events have not come: the next event will tell.
+    if (place === undefined || place.icount < retired) {
+      return machine.advance(instructionCount(sliceEnd(this.session, machine.retired)));
     }
-    return stop;
+    if (place.icount > retired) return machine.runUpTo(instructionCount(Number(place.icount)));
+    this.stepping = true;
+    try {
+      return machine.runUpTo(instructionCount(machine.retired + 1));
+    } finally {
+      this.stepping = false;
+    }
   }
 
   /** The sink: what the machine states. */
@@ -186,6 +209,7 @@ export class Replayer {
     if (stated.event.type === 'machine.ended') this.ended = true;
     this.options.observe?.(stated);
     this.keepRegisters();
+    if (this.stepping) this.machine.pause();
     if (comparer.compared === endSeq && this.options.to !== undefined && this.atEnd) {
       throw new StopReplay(this.finished());
     }

@@ -23,6 +23,8 @@ export class FollowingError extends Error {
   constructor(
     readonly position: Position,
     readonly what: string,
+    /** What the machine states, and the tape does not have there. */
+    readonly stated?: StatedEvent,
   ) {
     super(`at ${formatPosition(position)} ${what}. Replay the tape to see how they differ`);
   }
@@ -43,18 +45,18 @@ export class TapeFollower {
   readonly machine: Machine;
   /** Sees every event that was found the same. */
   observe: EventSink | undefined;
-  private readonly session: SessionConfig;
+  protected readonly session: SessionConfig;
   private cursor: TapeCursor;
   private comparer: EventComparer;
   /** Digest of the boot image that the machine was given last. */
   private imageGiven: string | undefined;
   /** Every event ends a step. */
-  private stepping = false;
+  protected stepping = false;
   /** The number of events at which to stop. */
-  private pauseSeq = Number.POSITIVE_INFINITY;
+  protected pauseSeq = Number.POSITIVE_INFINITY;
 
   /** Stands at the start. @throws InputError when this vmtape cannot make the machine. */
-  constructor(private readonly reader: JournalReader) {
+  constructor(protected readonly reader: JournalReader) {
     requireSameModel(reader.header);
     this.session = sessionConfig(reader.header);
     this.cursor = new TapeCursor(reader, reader.start.seq);
@@ -92,7 +94,7 @@ export class TapeFollower {
     const retired: number = this.machine.retired;
     if (this.feedDueInput()) return this.machine.takeHits();
     const slice = sliceEnd(this.session, retired);
-    const places = [icount, this.reader.end.icount, this.cursor.inputUpTo(BigInt(slice))?.position.icount];
+    const places = [icount, this.lastIcount, this.cursor.inputUpTo(BigInt(slice))?.position.icount];
     // Where the tape has more to say of this very instruction, it is said step by step.
     if (places.some((place) => place !== undefined && place <= BigInt(retired))) return this.step();
     // An instruction count alone is a place with no event before it.
@@ -111,7 +113,12 @@ export class TapeFollower {
     }
   }
 
-  private advance(target: number): readonly Hit[] {
+  /** Where the tape ends. */
+  protected get lastIcount(): bigint {
+    return this.reader.end.icount;
+  }
+
+  protected advance(target: number): readonly Hit[] {
     const { machine, session } = this;
     const before = machine.retired;
     const stop = machine.runUpTo(instructionCount(target));
@@ -124,7 +131,7 @@ export class TapeFollower {
   }
 
   /** Every vCPU waits: for an input, or for good. */
-  private idle(): void {
+  protected idle(): void {
     this.machine.flushRun();
     if (this.feedDueInput()) return;
     if (BigInt(this.comparer.compared) >= this.reader.end.seq) return;
@@ -134,7 +141,7 @@ export class TapeFollower {
   }
 
   /** @returns false when none stands here. */
-  private feedDueInput(): boolean {
+  protected feedDueInput(): boolean {
     const { machine, comparer, cursor } = this;
     const input = cursor.inputUpTo(BigInt(machine.retired));
     if (input === undefined || input.position.seq > BigInt(comparer.compared) + 1n) return false;
@@ -147,15 +154,17 @@ export class TapeFollower {
     return true;
   }
 
-  private take(stated: StatedEvent): void {
+  protected take(stated: StatedEvent): void {
     const { comparer } = this;
     if (BigInt(comparer.compared) >= this.reader.end.seq) throw new PastEnd('the tape ends amid a step');
-    if (!comparer.accept(stated)) this.refuse(`the machine states ${stated.event.type}, and the tape something else`);
+    if (!comparer.accept(stated)) {
+      this.refuse(`the machine states ${stated.event.type}, and the tape something else`, stated);
+    }
     this.observe?.(stated);
     if (this.stepping || comparer.compared >= this.pauseSeq) this.machine.pause();
   }
 
-  private refuse(what: string): never {
-    throw new FollowingError(this.position, what);
+  private refuse(what: string, stated?: StatedEvent): never {
+    throw new FollowingError(this.position, what, stated);
   }
 }

@@ -22,7 +22,7 @@ import { Cancelled, type Control, finish, type Work } from './work.js';
 /** Nanoseconds of running below which moments are not worth their place. */
 const DENSEST = 100_000;
 /** Moments on a long way, where the tape has no checkpoints. */
-const SPARSEST = 200_000_000;
+const SPARSEST = 120_000_000;
 
 /** Nanoseconds of running that are worth looking for another way. */
 const WORTH_SKIPPING = 5_000_000;
@@ -37,19 +37,20 @@ export type Stop =
   | { readonly kind: 'end' };
 
 export class Timeline {
-  private readonly follower: TapeFollower;
   private readonly moments: Moments;
   /** RAM when the epoch began. */
   private image: RamImage;
   private epoch = FIRST_EPOCH;
   private last: Position | undefined;
-  private readonly search: ArmedFollower;
+  protected readonly search: ArmedFollower;
   /** Stretches of the tape without a hit of what is looked for, between moments. */
   private readonly searched = new Set<string>();
 
   /** Stands at the start. @throws InputError when this vmtape cannot make the machine of the tape. */
-  constructor(private readonly reader: JournalReader) {
-    this.follower = new TapeFollower(reader);
+  constructor(
+    protected readonly reader: JournalReader,
+    private readonly follower: TapeFollower = new TapeFollower(reader),
+  ) {
     this.search = new ArmedFollower(this.follower, reader);
     const origin = reader.origin();
     this.image = origin ? RamImage.of(origin.pages) : RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
@@ -318,6 +319,12 @@ export class Timeline {
     yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
   }
 
+  /** As `approach`, whatever the machine has done since it was at a place. */
+  protected *reentering(target: Position): Work<void> {
+    this.enter(this.load(this.moments.atOrBefore(target)));
+    yield* this.approach(target);
+  }
+
   /** Before the image is loaded there is no code; a way that begins after it finds what is decoded still there. */
   private *leaveStart(target: Position): Work<void> {
     const first = { icount: 1n, seq: target.seq };
@@ -368,15 +375,13 @@ export class Timeline {
       if (!(error instanceof PastEnd)) throw error;
       before = this.lastStepFrom(before);
     }
-    this.enter(this.load(this.moments.atOrBefore(here)));
-    finish(this.approach(here));
+    finish(this.reentering(here));
     return before;
   }
 
   /** Steps from a place until the tape ends. @returns the place before the step that it ends in. */
   private lastStepFrom(place: Position): Position {
-    this.enter(this.load(this.moments.atOrBefore(place)));
-    finish(this.approach(place));
+    finish(this.reentering(place));
     let before = place;
     try {
       while (comparePositions(this.position, this.reader.end) < 0) {
@@ -434,7 +439,7 @@ export class Timeline {
     );
   }
 
-  private keepOnTheWay(): void {
+  protected keepOnTheWay(): void {
     const { position } = this;
     if (runCost(this.moments.atOrBefore(position), position) > SPARSEST) this.keep();
   }
@@ -442,7 +447,7 @@ export class Timeline {
   // Giving up
 
   /** Does long work; when it is given up, all is as before. */
-  private *orBack<Result>(work: Work<Result>): Work<Result> {
+  protected *orBack<Result>(work: Work<Result>): Work<Result> {
     const { position } = this;
     try {
       return yield* work;

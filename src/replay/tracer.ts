@@ -73,20 +73,21 @@ interface Begun {
 }
 
 export class Tracer implements ExecutionWatcher, MemoryWatcher {
-  private readonly timeline: Timeline;
   private readonly before = new BigUint64Array(REGISTER_NAMES.length);
   private begun: Begun | undefined;
   private writes: MemoryWrite[] = [];
 
-  /** @param tell is given each step from `from` to `to`, which may be boundaries or lie amid runs, in order. */
+  /**
+   * @param tell is given each step from `from` to `to`, which may be boundaries or lie amid runs, in order.
+   * @param timeline to go there with; nobody else may use it before `release`.
+   */
   constructor(
     reader: JournalReader,
     private readonly from: Position,
     private readonly to: Position,
     private readonly tell: (step: TraceStep) => void,
-  ) {
-    this.timeline = new Timeline(reader);
-  }
+    private readonly timeline: Timeline = new Timeline(reader),
+  ) {}
 
   private get machine(): Machine {
     return this.timeline.machine;
@@ -120,6 +121,13 @@ export class Tracer implements ExecutionWatcher, MemoryWatcher {
 
   close(): void {
     this.timeline.close();
+  }
+
+  /** Gives the timeline back, which stands where the trace was. */
+  release(): void {
+    this.machine.watch(undefined, 'engine');
+    this.machine.memory.watch(undefined);
+    this.timeline.observe(() => {});
   }
 
   // ExecutionWatcher

@@ -9,6 +9,7 @@ import {
   type Machine,
   type MachineEvent,
   R,
+  type RegisterDelta,
   type Slot,
   type WatchedRange,
 } from '../machine/index.js';
@@ -52,11 +53,15 @@ export function registerValue({ name, vcpu, slot, mask }: WatchedRegister): Watc
     },
     suspects: (event, of) => {
       if (event.type === 'input.skew') return slot === R.tscBase && event.target === vcpu;
-      if (of !== vcpu || !('registers' in event)) return false;
-      for (const [changed] of decodeDelta(event.registers)) if (changed === slot) return true;
-      return false;
+      if (event.type === 'input.debugger-registers') return event.target === vcpu && changes(event.changes, slot);
+      return of === vcpu && 'registers' in event && changes(event.registers, slot);
     },
   };
+}
+
+function changes(delta: RegisterDelta, slot: Slot): boolean {
+  for (const [changed] of decodeDelta(delta)) if (changed === slot) return true;
+  return false;
 }
 
 /** Slots that plain instructions of the control plane change: what they execute is part of a run. */
@@ -75,8 +80,10 @@ function grainOf(slot: Slot): Grain {
 export const storedMsrValue = (name: string, vcpu: number, msr: number): WatchedValue => ({
   ...{ name, ranges: [], grain: 'event' },
   read: ({ state }) => hex(state.vcpus[vcpu]?.msrs[msr] ?? 0n),
-  suspects: (event, of) =>
-    of === vcpu && (event.type === 'cpu.reset' || (event.type === 'cpu.msr' && event.msr === msr)),
+  suspects: (event, of) => {
+    if (event.type === 'input.debugger-msr') return event.target === vcpu && event.msr === msr;
+    return of === vcpu && (event.type === 'cpu.reset' || (event.type === 'cpu.msr' && event.msr === msr));
+  },
 });
 
 /** Bytes of RAM; those of several ranges stand one after the other. */

@@ -32,7 +32,7 @@ compile lib/guest.c "$work/guest.o"
 compile lib/svm.c "$work/svm.o"
 compile lib/svm-run.S "$work/svm-run.o"
 
-for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 paging selfmod blocks torture}; do
+for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-pit smp lost-wakeup intercepts paravirt avic pointers strings crypto32 paging selfmod blocks tenant torture}; do
         objects="$work/$name.o"
         compile "$name.c" "$work/$name.o"
         case $name in
@@ -68,6 +68,14 @@ for name in ${*:-hello64 faults nested compute exits nested-timer realmode pic-p
         nested | nested-timer | exits | paravirt | torture)
                 compile "$name-l2.S" "$work/$name-l2.o"
                 objects="$objects $work/$name-l2.o $work/svm.o $work/svm-run.o"
+                ;;
+        tenant)         # the program of `pointers`, as what L2 runs
+                compile pointers.c "$work/tenant-pointers.o" -Dguest_main=tenant_main
+                for part in pointers/*.c; do
+                        compile "$part" "$work/tenant-$(basename "$part" .c).o"
+                done
+                compile tenant-l2.S "$work/tenant-l2.o"
+                objects="$objects $work/tenant-"*.o" $work/svm.o $work/svm-run.o"
                 ;;
         lost-wakeup | avic)
                 compile smp-start.S "$work/smp-start.o"

@@ -12,6 +12,7 @@ import {
   type MachineConfig,
   type StatedEvent,
 } from '../../src/machine/index.js';
+import { compileRegions } from '../../src/machine/wasm/region/policy.js';
 import { guestImage, guestOutput, MEBIBYTE } from '../support/sessions.js';
 
 /** More than any of them takes. */
@@ -90,6 +91,7 @@ const GUESTS: readonly (readonly [file: string, options: string, expected: strin
   ['paging.elf', 'divide=50 scale=2 pcid=0 global=0', 'paging.small'],
   ['selfmod.elf', 'divide=50 scale=2', 'selfmod.small'],
   ['blocks.elf', 'divide=50 scale=2', 'blocks.small'],
+  ['tenant.elf', '', 'tenant'],
 ];
 
 /** Guests for benches, with so little to do that the evaluator can do it. */
@@ -100,6 +102,7 @@ const SMALL: readonly (readonly [file: string, options: string])[] = [
   ['paging.elf', 'divide=300 processes=1 frames=100'],
   ['selfmod.elf', 'divide=400'],
   ['blocks.elf', 'divide=400'],
+  ['tenant.elf', 'divide=2000 period=10000'],
 ];
 
 describe('a sample guest', () => {
@@ -127,6 +130,19 @@ describe('a sample guest', () => {
     expect(run(file, { options, slice: 7_919 })).toMatchObject({ output, ended, retired });
     expect(run(file, { options, tier: 'evaluator' })).toEqual({ output, ended, retired, digest });
   });
+
+  it.each([...SMALL, ['nested.elf', ''], ['nested-timer.elf', ''], ['faults.elf', ''], ['torture.elf', '']] as const)(
+    '%s %s goes alike where all code becomes regions, and where none does',
+    (file, options) => {
+      const before = compileRegions('always');
+      const compiled = run(file, { options });
+      compileRegions('never');
+      const interpreted = run(file, { options });
+      compileRegions(before);
+      expect(compiled).toEqual(interpreted);
+      expect(compiled.ended).toMatchObject(SUCCESS);
+    },
+  );
 
   it.each([2, 5, 16])('smp.elf on %i processors succeeds, and goes alike in slices of any size', (vcpus) => {
     const config = { vcpus };

@@ -17,10 +17,9 @@ beforeAll(() => {
 
 const COMMANDS = [
   ...['run', 'record', 'replay', 'verify', 'info', 'log', 'show', 'trace', 'sql', 'timeline', 'export'],
-  ...['checkpoint', 'who-wrote', 'debug'],
+  ...['checkpoint', 'who-wrote', 'debug', 'bisect'],
   ...['profiles', 'policies'],
 ];
-const LATER = ['bisect'];
 
 describe('help', () => {
   it.each(COMMANDS)('of %s tells its flags and gives an example', (command) => {
@@ -90,12 +89,6 @@ describe('wrong usage', () => {
     expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
     expect(stderr).toMatch(message);
     expect(stderr).not.toMatch(STACK);
-  });
-
-  it.each(LATER)('%s is known, and refused by name', (command) => {
-    const { status, stderr } = vmtape([command, tape, '--whatever']);
-    expect(status).toBe(2);
-    expect(stderr).toContain(`vmtape ${command}: this version does not have it yet`);
   });
 
   it.each([

@@ -9,9 +9,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseCount } from '../cli/arguments.js';
+import { readBranchHints } from '../cli/engine.js';
 import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
+import { BISECT_USAGE, bisectBench } from './bisecting.js';
 import { MOVING_USAGE, movingBench } from './moving.js';
 import {
   type Guest,
@@ -25,6 +27,8 @@ import {
   type VmtapeRun,
 } from './subjects.js';
 import { TIME_TRAVEL_USAGE, timeTravelBench } from './time-travel.js';
+
+readBranchHints();
 
 const NOTHING: Guest = { name: 'hello64', image: 'hello64.elf', options: '' };
 const QEMU_MODES: readonly QemuMode[] = ['plain', 'rr=record'];
@@ -63,10 +67,13 @@ const USAGE = `usage: npm run bench -- [options]
 
 ${TIME_TRAVEL_USAGE}
 
-${MOVING_USAGE}`;
+${MOVING_USAGE}
+
+${BISECT_USAGE}`;
 
 async function main(args: string[]): Promise<number> {
   if (args[0] === 'time-travel') return timeTravelBench(args.slice(1));
+  if (args[0] === 'bisect') return bisectBench(args.slice(1));
   if (args[0] === 'moving') return await movingBench(args.slice(1));
   const { values } = parseWords({
     args,

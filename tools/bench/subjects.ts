@@ -34,6 +34,7 @@ export const SUBJECTS: readonly Subject[] = [
   { name: 'selfmod', image: 'selfmod.elf', short: 'scale=1', long: 'scale=36' },
   { name: 'blocks', image: 'blocks.elf', short: 'scale=1', long: 'scale=54' },
   { name: 'exits', image: 'exits.elf', short: 'n=200000', long: 'n=400000', roundTrips: 200_000 },
+  { name: 'tenant', image: 'tenant.elf', short: 'scale=8', long: 'scale=35' },
   { name: 'nested', image: 'nested.elf', short: 'rounds=2000', long: 'rounds=4000' },
 ];
 

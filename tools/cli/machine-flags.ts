@@ -16,6 +16,7 @@ import {
 } from '../../src/machine/index.js';
 import { type Plan, randomPlan, type ScheduledInput, type SessionOptions } from '../../src/replay/index.js';
 import { parseClock, parseCount, parseSeeds, parseSize, parseU64, quote, type SeedRange } from './arguments.js';
+import { useEngine } from './engine.js';
 import { UsageError } from './failure.js';
 import { parseHostEvents } from './host-events.js';
 
@@ -99,7 +100,7 @@ export function addMachineFlags(command: Command): Command {
     .option('--time-per-instruction <ns>', 'virtual nanoseconds that each instruction takes (default: 10)', (text) =>
       parseCount(text, '--time-per-instruction', 1),
     )
-    .addOption(new Option('--engine <tier>', 'interpreter or auto (default: auto)').argParser(checkEngine))
+    .addOption(new Option('--engine <tier>', 'interpreter, auto or jit (default: auto)').argParser(useEngine))
     .option('--smp <n>', `number of vCPUs (default: ${DEFAULT_CONFIG.vcpus})`, (text) => parseCount(text, '--smp', 1))
     .option('--quantum <n>', `instructions of a vCPU's turn (default: ${DEFAULT_CONFIG.quantumInstructions})`, (text) =>
       parseCount(text, '--quantum', 1),
@@ -117,7 +118,7 @@ export function addMachineFlags(command: Command): Command {
 }
 
 /** A policy by name; anything else with a dot or a slash in it is a file. */
-function parsePolicyFlag(text: string): Policy {
+export function parsePolicyFlag(text: string): Policy {
   const known = policyNamed(text);
   if (known !== undefined) return known;
   if (!/[./]/.test(text)) {
@@ -131,14 +132,6 @@ function parseSerial(text: string): SerialTarget {
   if (text.startsWith('file:') && text.length > 'file:'.length)
     return { kind: 'file', path: text.slice('file:'.length) };
   throw new UsageError(`--serial ${quote(text)} leads nowhere. Give stdio, null or file:PATH.`);
-}
-
-function checkEngine(text: string): string {
-  if (text === 'interpreter' || text === 'auto') return text;
-  if (text === 'jit') {
-    throw new UsageError('--engine jit: this version does not have the JIT tier yet. Use interpreter or auto.');
-  }
-  throw new UsageError(`--engine ${quote(text)} is none. Use interpreter or auto.`);
 }
 
 /** @throws UsageError for several seeds: they are for `record --until-fail`. */

@@ -2,6 +2,7 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { bisectCommand } from './commands/bisect.js';
 import { checkpointCommand } from './commands/checkpoint.js';
 import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
@@ -9,7 +10,6 @@ import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
 import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
-import { laterCommands } from './commands/later.js';
 import { lintNestedStateCommand } from './commands/lint-nested-state.js';
 import { logCommand } from './commands/log.js';
 import { migrateCommand } from './commands/migrate.js';
@@ -28,8 +28,11 @@ import { tortureCommand } from './commands/torture.js';
 import { traceCommand } from './commands/trace.js';
 import { verifyCommand } from './commands/verify.js';
 import { whoWroteCommand } from './commands/who-wrote.js';
+import { readBranchHints } from './engine.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
+
+readBranchHints();
 
 function program(): Command {
   const root = new Command('vmtape')
@@ -49,8 +52,8 @@ function program(): Command {
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
     ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
-    ...[importCommand, lintNestedStateCommand, tortureCommand],
-    ...[profilesCommand, policiesCommand, laterCommands],
+    ...[importCommand, lintNestedStateCommand, tortureCommand, bisectCommand],
+    ...[profilesCommand, policiesCommand],
   ]) {
     add(root);
   }

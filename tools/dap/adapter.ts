@@ -7,6 +7,7 @@
 import {
   DebugSession,
   InitializedEvent,
+  InvalidatedEvent,
   OutputEvent,
   Response,
   StoppedEvent,
@@ -16,15 +17,23 @@ import type { DebugProtocol } from '@vscode/debugprotocol';
 import { type JournalReader, sqliteStore } from '../../src/journal/index.js';
 import { pagingFeatures, R } from '../../src/machine/index.js';
 import { Cancelled, type DisassembledInstruction, disassemble } from '../../src/replay/index.js';
-import { type Breakpoint, Debuggee, type Halt, type Watched, type Watchpoint } from '../debug/debuggee.js';
+import { Debuggee } from '../debug/debuggee.js';
+import type { Breakpoint, Halt, Watched, Watchpoint } from '../debug/halt.js';
+import { memoryEdits } from '../debug/memory-edits.js';
 import { changeLines, monitor } from '../debug/monitor.js';
-import { readMemory, type Subject, sameSubject, type View, viewOf } from '../debug/views.js';
+import { readMemory, type Subject, sameSubject, type View, viewOf, watchedRanges } from '../debug/views.js';
+import { registerEdits } from '../gdb/register-edits.js';
 import { featuresOf, type GdbRegister } from '../gdb/registers.js';
 import { dataBreakpointInfo, dataBreakpoints } from './data-breakpoints.js';
 
 interface LaunchArguments {
   readonly tape?: unknown;
   readonly at?: unknown;
+}
+
+/** Of the request `fork`, which is no part of the protocol: where the diversion's tape is kept, if it is. */
+interface ForkArguments {
+  readonly tape?: unknown;
 }
 
 type Handler = (args: never) => Promise<object | undefined> | object | undefined;
@@ -47,9 +56,14 @@ export class VmtapeDebugSession extends DebugSession {
   private breakpoints: readonly Breakpoint[] = [];
   private watchpoints: readonly Watchpoint[] = [];
   private watched: readonly Watched[] = [];
+  /** The editor wants to hear when something has changed while nothing ran. */
+  private toldOfChanges = false;
 
   private readonly handlers: Readonly<Record<string, Handler>> = {
-    initialize: () => CAPABILITIES,
+    initialize: ({ supportsInvalidatedEvent = false }: DebugProtocol.InitializeRequestArguments) => {
+      this.toldOfChanges = supportsInvalidatedEvent;
+      return CAPABILITIES;
+    },
     launch: (args: LaunchArguments) => this.launch(args),
     configurationDone: () => this.halted({ why: 'step' }, 'entry'),
     threads: () => ({ threads: this.subjects().map((each) => ({ id: each.id, name: this.nameOf(each.subject) })) }),
@@ -61,7 +75,10 @@ export class VmtapeDebugSession extends DebugSession {
       })),
     }),
     variables: ({ variablesReference }: DebugProtocol.VariablesArguments) => this.variables(variablesReference),
+    setVariable: (args: DebugProtocol.SetVariableArguments) => this.setVariable(args),
     evaluate: (args: DebugProtocol.EvaluateArguments) => this.evaluate(args),
+    fork: ({ tape }: ForkArguments) => this.command(tape === undefined ? 'fork' : `fork ${pathOf(tape)}`),
+    unfork: () => this.command('unfork'),
     continue: () => this.goes(() => this.debuggee.forward()),
     reverseContinue: () => this.goes(() => this.debuggee.backward()),
     next: ({ threadId }: DebugProtocol.NextArguments) => this.steps(threadId),
@@ -80,6 +97,7 @@ export class VmtapeDebugSession extends DebugSession {
     dataBreakpointInfo: (args: DebugProtocol.DataBreakpointInfoArguments) => this.dataBreakpointInfo(args),
     setDataBreakpoints: (args: DebugProtocol.SetDataBreakpointsArguments) => this.setDataBreakpoints(args),
     readMemory: (args: DebugProtocol.ReadMemoryArguments) => this.readMemory(args),
+    writeMemory: (args: DebugProtocol.WriteMemoryArguments) => this.writeMemory(args),
     disassemble: (args: DebugProtocol.DisassembleArguments) => this.disassemble(args),
     disconnect: () => this.end(),
     terminate: () => this.end(),
@@ -197,11 +215,35 @@ export class VmtapeDebugSession extends DebugSession {
       return { result: value, variablesReference: 0, ...(memoryReference === undefined ? {} : { memoryReference }) };
     }
     if (context !== 'repl') throw new Error(`there is no register ${name}`);
-    const before = this.debuggee.where;
-    const lines = await monitor(expression, { debuggee: this.debuggee, view });
-    // A command that moved: the editor must look again.
-    if (this.debuggee.where !== before) this.halted({ why: 'step' }, 'goto');
+    return await this.command(expression, view);
+  }
+
+  /** A command of `monitor`. One that moved or changed something makes the editor look again. */
+  private async command(text: string, view = this.viewOf(this.debuggee.subject)): Promise<object> {
+    const place = (): string => `${this.debuggee.where} ${this.debuggee.diversions.length}`;
+    const before = place();
+    const lines = await monitor(text, { debuggee: this.debuggee, view });
+    if (place() !== before) this.halted({ why: 'step' }, 'goto');
     return { result: lines.join('\n'), variablesReference: 0 };
+  }
+
+  /** A register, in a diversion. */
+  private setVariable({ variablesReference, name, value }: DebugProtocol.SetVariableArguments): object {
+    const [scope, has] = SCOPES[(variablesReference - 1) % SCOPES.length] as (typeof SCOPES)[number];
+    const view = this.viewOf(this.subjectOf(Math.floor((variablesReference - 1) / SCOPES.length)));
+    const ofVmcb = scope === 'VMCB' ? `vmcb_${name}` : name;
+    const register = featuresOf(this.debuggee.machine)
+      .flatMap((feature) => feature.registers.filter((each) => has(feature.name, each.name)))
+      .find((each) => each.name === ofVmcb);
+    if (register === undefined) throw new Error(`there is no register ${name}`);
+    const number = numberOf(value, register.bits);
+    this.debuggee.write(view.vcpu, registerEdits(register.name, number, view));
+    this.changed();
+    return this.variableOf(register, this.viewOf(view.subject));
+  }
+
+  private changed(): void {
+    if (this.toldOfChanges) this.sendEvent(new InvalidatedEvent(['all']));
   }
 
   // Going
@@ -300,6 +342,19 @@ export class VmtapeDebugSession extends DebugSession {
     };
   }
 
+  /** RAM, in a diversion. */
+  private writeMemory({ memoryReference, offset, data }: DebugProtocol.WriteMemoryArguments): object {
+    const address = addressOf(memoryReference, offset);
+    const { machine, subject } = this.debuggee;
+    const view = this.viewOf(subject);
+    const bytes = Buffer.from(data, 'base64');
+    const ranges = watchedRanges(machine, view, address, bytes.length);
+    if (ranges === undefined) throw new Error(`${hex(address)} is not mapped, or no RAM`);
+    this.debuggee.write(view.vcpu, memoryEdits(ranges, bytes));
+    this.changed();
+    return { bytesWritten: bytes.length };
+  }
+
   private codeFrom(view: View, rip: bigint, count: number): readonly DisassembledInstruction[] {
     const { memory, engine, profile } = this.debuggee.machine;
     const place = { memory, registers: view.registers, decoder: engine.decoder, features: pagingFeatures(profile) };
@@ -373,6 +428,19 @@ function addressOf(reference: string, offset = 0): bigint {
   return BigInt.asUintN(64, BigInt(reference) + BigInt(Math.trunc(offset)));
 }
 
+/** What an editor's user typed for a register of so many bits. */
+function numberOf(text: string, bits: number): bigint {
+  if (!/^(0x[0-9a-f]+|\d+)$/i.test(text.trim()) || BigInt(text) >> BigInt(bits) !== 0n) {
+    throw new Error(`${JSON.stringify(text)} is no number of ${bits} bits. Give digits, or hexadecimal ones after 0x`);
+  }
+  return BigInt(text);
+}
+
+function pathOf(tape: unknown): string {
+  if (typeof tape !== 'string' || /\s/.test(tape)) throw new Error('"tape" is a path without spaces');
+  return tape;
+}
+
 const REASONS: Readonly<Record<Halt['why'], string>> = {
   step: 'step',
   breakpoint: 'instruction breakpoint',
@@ -390,6 +458,8 @@ const CAPABILITIES: DebugProtocol.Capabilities = {
   supportsInstructionBreakpoints: true,
   supportsDataBreakpoints: true,
   supportsReadMemoryRequest: true,
+  supportsWriteMemoryRequest: true,
+  supportsSetVariable: true,
   supportsDisassembleRequest: true,
   supportsSteppingGranularity: true,
   supportsExceptionFilterOptions: true,

@@ -5,7 +5,8 @@
  */
 import type { DebugProtocol } from '@vscode/debugprotocol';
 import { InputError, VMCB } from '../../src/machine/index.js';
-import type { AccessKind, Debuggee, Watched, Watchpoint } from '../debug/debuggee.js';
+import type { Debuggee } from '../debug/debuggee.js';
+import type { AccessKind, Watched, Watchpoint } from '../debug/halt.js';
 import type { View } from '../debug/views.js';
 import { parseWhat, type What } from '../debug/what.js';
 

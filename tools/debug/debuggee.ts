@@ -1,6 +1,7 @@
 /**
  * A recording under a debugger, whichever protocol it speaks: where it stands, what it stops at, and how it gets there. Long
- * ways can be interrupted and say how far they are. Nothing here changes the tape or the machine.
+ * ways can be interrupted and say how far they are. Nothing here changes the tape. What a debugger writes, it writes to a
+ * diversion: a live machine forked off the recording, or off another diversion, with a tape of its own.
  */
 import {
   comparePositions,
@@ -9,69 +10,36 @@ import {
   type JournalRecord,
   type Position,
 } from '../../src/journal/index.js';
-import { type Machine, type MachineEvent, NO_STOP_POINTS, type WatchedRange } from '../../src/machine/index.js';
+import {
+  type DebuggerEdit,
+  InputError,
+  type Machine,
+  type MachineEvent,
+  NO_STOP_POINTS,
+  type StatedEvent,
+  type WatchedRange,
+} from '../../src/machine/index.js';
 import {
   boundaryBefore,
   Cancelled,
-  type Change,
+  type Diversion,
   eventPattern,
   type Found,
   goingBackToChange,
   nextEvent,
   previousEvent,
   resolvePosition,
-  Timeline,
+  type Timeline,
   type WatchedValue,
   type Work,
 } from '../../src/replay/index.js';
+import { Courses, type KeptTape } from './courses.js';
 import { drive, driveInPlace, type Patience } from './driver.js';
+import type { AccessKind, Breakpoint, Catch, Halt, Watched, Watchpoint } from './halt.js';
 import { runningOn, type Subject, sameSubject } from './views.js';
 
-/** Where code stops. */
-export interface Breakpoint {
-  /** Linear address. */
-  readonly address: bigint;
-  /** For whom it is meant. */
-  readonly stops: (subject: Subject) => boolean;
-}
-
-/** Which accesses stop. */
-export type AccessKind = 'write' | 'read' | 'access';
-
-export interface Watchpoint {
-  /** As whoever set it calls the place. */
-  readonly name: string;
-  readonly access: AccessKind;
-  readonly ranges: readonly WatchedRange[];
-}
-
-/** Values whose changes stop. */
-export interface Watched {
-  /** As the user calls them. */
-  readonly what: string;
-  readonly values: readonly WatchedValue[];
-}
-
-/** Events of a kind that stop, right before they happen. */
-export interface Catch {
-  readonly pattern: string;
-  readonly matches: (event: MachineEvent) => boolean;
-}
-
-export type Halt =
-  | { readonly why: 'step' }
-  | { readonly why: 'breakpoint'; readonly address: bigint }
-  /** Forwards it stands after the access, backwards before it: in both cases it has been gone through. */
-  | { readonly why: 'watchpoint'; readonly watchpoint: Watchpoint; readonly changes: readonly Change[] }
-  /** The same of a change, which is told as it was made, in both directions. */
-  | { readonly why: 'change'; readonly changes: readonly Change[] }
-  | { readonly why: 'catch'; readonly pattern: string }
-  /** The tape ends here, or begins. */
-  | { readonly why: 'end' | 'start' }
-  | { readonly why: 'interrupted' };
-
 export class Debuggee {
-  readonly timeline: Timeline;
+  private readonly courses: Courses;
   /** Told where long work is, now and then. */
   onProgress: ((at: Position) => void) | undefined;
   /** Asked between pieces of long work, for whoever has a way of his own to give up. */
@@ -83,12 +51,66 @@ export class Debuggee {
   private valuesWatched: readonly Watched[] = [];
 
   /** @throws InputError when this vmtape cannot make the machine of the tape. */
-  constructor(readonly reader: JournalReader) {
-    this.timeline = new Timeline(reader);
+  constructor(recording: JournalReader) {
+    this.courses = new Courses(recording);
   }
 
+  /** The recording's reader is its owner's to close. */
   close(): void {
-    this.timeline.close();
+    this.courses.close();
+  }
+
+  /** Of the tape that it is on. */
+  get reader(): JournalReader {
+    return this.courses.current.reader;
+  }
+
+  get timeline(): Timeline {
+    return this.courses.current.timeline;
+  }
+
+  /** Undefined on the recording itself. */
+  get diversion(): Diversion | undefined {
+    return this.courses.current.diversion;
+  }
+
+  // Diversions
+
+  /** In lines, the innermost first: what is diverted, and from where. Empty on the recording. */
+  get diversions(): readonly string[] {
+    return this.courses.lines;
+  }
+
+  /** Why a diversion does not go on from here; undefined when it does. */
+  get stillness(): string | undefined {
+    const { diversion, machine } = this;
+    if (diversion === undefined || !diversion.timeline.isLive || !diversion.timeline.isStill) return undefined;
+    const { ended } = machine.state;
+    if (ended !== null) return `the session has ended: ${ended.reason}, status ${ended.status}`;
+    return 'every vCPU waits, and no input comes to a diversion';
+  }
+
+  /** Makes a live machine of this moment, and goes to it. @throws JournalError when there can be no such tape. */
+  fork(kept: KeptTape | undefined): void {
+    this.courses.fork(kept);
+    this.arm();
+  }
+
+  /** Ends the diversion, and goes back to where it was forked. @returns false when there is none. */
+  unfork(): boolean {
+    if (!this.courses.leave()) return false;
+    this.arm();
+    return true;
+  }
+
+  /** Writes to a vCPU's registers, or to RAM: all edits or none. @throws InputError for what cannot be written, or not here. */
+  write(vcpu: number, edits: readonly DebuggerEdit[]): void {
+    const { diversion } = this;
+    if (diversion === undefined) {
+      const problem = 'monitor fork makes a live machine of this moment, which can';
+      throw new InputError('a recording cannot be changed', problem, 'See monitor help.');
+    }
+    diversion.write(vcpu, edits);
   }
 
   get machine(): Machine {
@@ -186,7 +208,19 @@ export class Debuggee {
 
   /** To a position as a user writes it. @throws InputError when there is none such. @throws Cancelled */
   async goto(pattern: string): Promise<Position> {
-    return await this.seek(resolvePosition(this.reader, pattern));
+    return await this.seek(
+      this.diversion === undefined ? resolvePosition(this.reader, pattern) : this.resolve(pattern),
+    );
+  }
+
+  /** The run under way at the end of a diversion is on no tape yet. */
+  private resolve(pattern: string): Position {
+    const { reader, timeline } = this;
+    const text = pattern.trim();
+    if (text === 'end') return timeline.end;
+    const icount = /^\d+$/.test(text) ? BigInt(text) : undefined;
+    const amidRun = icount !== undefined && icount > reader.end.icount && icount <= timeline.end.icount;
+    return amidRun ? { icount, seq: timeline.end.seq } : resolvePosition(reader, pattern);
   }
 
   async seek(position: Position): Promise<Position> {
@@ -258,8 +292,9 @@ export class Debuggee {
   }
 
   private async untilRuns(subject: Subject): Promise<Halt> {
-    const turn = await this.turnOf(subject);
-    const halt = await this.forward(turn);
+    const begins = beginningOf(subject);
+    const turn = await this.turnOf(begins);
+    const halt = await this.forward(turn, begins);
     return halt.why === 'end' && turn !== undefined ? { why: 'step' } : halt;
   }
 
@@ -281,20 +316,18 @@ export class Debuggee {
     return done ? { why: 'step' } : { why: 'end' };
   }
 
-  /** Where a subject runs next; undefined when it never does. */
-  private async turnOf(subject: Subject): Promise<Position | undefined> {
+  /** Where on the tape a subject runs next; undefined when it never does. */
+  private async turnOf(begins: TurnTest): Promise<Position | undefined> {
     const { reader, position } = this;
-    const begins = (event: MachineEvent, vcpu: number): boolean => {
-      if (subject.level === 2) return event.type === 'svm.vmrun' && event.vmcb === subject.vmcb;
-      if (event.type === 'input.turn') return event.to === subject.vcpu;
-      return (event.type === 'vcpu.scheduled' || event.type === 'svm.vmexit') && vcpu === subject.vcpu;
-    };
     const record = await this.work(nextEvent(reader, position.seq, (event, { vcpu }) => begins(event, vcpu)));
     return record && { icount: record.position.icount, seq: record.position.seq + 1n };
   }
 
-  /** Runs to the next stop, or to a position. */
-  async forward(to?: Position): Promise<Halt> {
+  /**
+   * Runs to the next stop, or to a position. A diversion runs on where its tape ends.
+   * @param begins stops such a run, after the step that states such an event.
+   */
+  async forward(to?: Position, begins?: TurnTest): Promise<Halt> {
     const here = this.position;
     const end = to ?? this.timeline.end;
     try {
@@ -303,10 +336,40 @@ export class Debuggee {
       const stop = await driveInPlace(this.timeline.runningForward(caught?.place ?? end), this.patience);
       if (stop === undefined) return { why: 'interrupted' };
       if (stop.kind === 'hit') return this.haltOf(stop);
-      return caught === undefined ? { why: 'end' } : { why: 'catch', pattern: caught.pattern };
+      if (caught !== undefined) return { why: 'catch', pattern: caught.pattern };
+      const goesOn = to === undefined && this.diversion !== undefined;
+      return goesOn
+        ? await this.goOn(this.diversion, comparePositions(here, this.position) === 0, begins)
+        : { why: 'end' };
     } catch (error) {
       if (error instanceof Cancelled) return { why: 'interrupted' };
       throw error;
+    }
+  }
+
+  /** @param setsOut it has stopped at what stands here before. */
+  private async goOn({ timeline }: Diversion, setsOut: boolean, begins: TurnTest | undefined): Promise<Halt> {
+    let pattern: string | undefined;
+    const isCaught = ({ event }: StatedEvent): boolean => {
+      pattern = this.patternOf(event);
+      return pattern !== undefined;
+    };
+    const stops = {
+      before: this.catches.length === 0 ? undefined : isCaught,
+      after: begins && (({ event, vcpu }: StatedEvent) => begins(event, vcpu)),
+    };
+    const stop = await driveInPlace(timeline.goingOn(stops, setsOut), this.patience);
+    switch (stop?.kind) {
+      case undefined:
+        return { why: 'interrupted' };
+      case 'hit':
+        return this.haltOf(stop);
+      case 'before':
+        return { why: 'catch', pattern: pattern ?? '' };
+      case 'after':
+        return { why: 'step' };
+      default:
+        return { why: 'end' };
     }
   }
 
@@ -430,6 +493,17 @@ export class Debuggee {
     }
   }
 }
+
+type TurnTest = (event: MachineEvent, vcpu: number) => boolean;
+
+/** Whether a subject begins to run with an event. */
+const beginningOf =
+  (subject: Subject): TurnTest =>
+  (event, vcpu) => {
+    if (subject.level === 2) return event.type === 'svm.vmrun' && event.vmcb === subject.vmcb;
+    if (event.type === 'input.turn') return event.to === subject.vcpu;
+    return (event.type === 'vcpu.scheduled' || event.type === 'svm.vmexit') && vcpu === subject.vcpu;
+  };
 
 /** Whose turn begins with an event. */
 function turnOf(event: MachineEvent, vcpu: number): number | undefined {

@@ -3,14 +3,14 @@
  * with lines of text; positions in them can be given to every command.
  */
 import pc from 'picocolors';
-import { formatPosition, type JournalRecord } from '../../src/journal/index.js';
+import { formatPosition, JournalError, type JournalRecord, sqliteStore } from '../../src/journal/index.js';
 import { explainWalk, InputError, pagingFeatures, R, SvmMode, type WalkStep } from '../../src/machine/index.js';
 import { type Change, disassemble, eventText, stateDigests } from '../../src/replay/index.js';
 import { hex, table } from '../cli/format.js';
 import { vmcbPage } from '../cli/machine-view.js';
 import type { Debuggee } from './debuggee.js';
 import { knownVmcbFields, runningOn, type View, viewOf, vmcbFieldsAt } from './views.js';
-import { parseWhat, WHAT } from './what.js';
+import { editsOf, parseWhat, WHAT, WRITABLE } from './what.js';
 
 export interface MonitorContext {
   readonly debuggee: Debuggee;
@@ -63,6 +63,17 @@ const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
     run: watch,
   },
   unwatch: { usage: 'unwatch [WHAT]', help: 'no longer; alone all of them', run: unwatch },
+  fork: {
+    usage: 'fork [FILE]',
+    help: 'makes a live machine of this moment, to write to and to run on; FILE keeps its tape',
+    run: fork,
+  },
+  unfork: { usage: 'unfork', help: 'ends the diversion, and goes back to where it was forked', run: unfork },
+  set: {
+    usage: `set ${WRITABLE} VALUE`,
+    help: 'writes a number there, in a diversion',
+    run: set,
+  },
   checkpoints: { usage: 'checkpoints', help: 'the checkpoints of the tape', run: checkpoints },
   digest: { usage: 'digest', help: 'digests of the state here, RAM included', run: digest },
   help: { usage: 'help', help: 'this list', run: help },
@@ -76,7 +87,7 @@ export async function monitor(line: string, context: MonitorContext): Promise<re
   try {
     return await command.run(args, context);
   } catch (error) {
-    if (error instanceof InputError) return [error.message];
+    if (error instanceof InputError || error instanceof JournalError) return [error.message];
     if (error instanceof WrongUsage) return [`usage: ${command.usage}`];
     throw error;
   }
@@ -101,12 +112,15 @@ function where(args: readonly string[], { debuggee }: MonitorContext): readonly 
     `${debuggee.where}  ${runningText(debuggee, machine.vcpu)}`,
     ...codeLines(debuggee, viewOf(machine, debuggee.subject), 1),
     nextEventLine(debuggee),
+    ...debuggee.diversions,
   ];
 }
 
-function nextEventLine({ reader, position }: Debuggee): string {
+function nextEventLine({ reader, position, diversion, stillness }: Debuggee): string {
   const next: JournalRecord | undefined = reader.records(position.seq).next().value ?? undefined;
-  return next === undefined ? 'the tape ends here' : `next: ${recordLine(next)}`;
+  if (next !== undefined) return `next: ${recordLine(next)}`;
+  if (diversion === undefined) return 'the tape ends here';
+  return stillness ?? 'nothing is recorded from here on: it runs on';
 }
 
 const recordLine = (record: JournalRecord): string => `#${record.position.seq} ${eventText(record)}`;
@@ -345,6 +359,27 @@ function unwatch(args: readonly string[], context: MonitorContext): readonly str
 /** Changes in lines, as a debugger tells them when it stops. */
 export const changeLines = (changes: readonly Change[]): readonly string[] =>
   changes.map((change) => `${change.value.name}: ${change.old} → ${change.new}`);
+
+// Diversions
+
+function fork(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0, 1);
+  const [file] = args;
+  debuggee.fork(file === undefined ? undefined : { store: sqliteStore(file), file });
+  return moved(debuggee);
+}
+
+function unfork(args: readonly string[], { debuggee }: MonitorContext): readonly string[] {
+  only(args, 0);
+  return debuggee.unfork() ? moved(debuggee) : ['this is no diversion'];
+}
+
+function set(args: readonly string[], { debuggee, view }: MonitorContext): readonly string[] {
+  const [what, value, ...more] = args.filter((each) => each !== '=');
+  if (what === undefined || value === undefined || more.length > 0) throw new WrongUsage();
+  debuggee.write(view.vcpu, editsOf(what, addressOf(value), { machine: debuggee.machine, view }));
+  return moved(debuggee);
+}
 
 // The tape and the state
 

@@ -72,7 +72,7 @@ const capitalized = (name: string): string => name.charAt(0).toUpperCase() + nam
 const slotNamed = (name: string): Slot | undefined => (R as Readonly<Record<string, Slot>>)[name];
 
 /** Slots that VMRUN keeps for the host, and where. */
-const HOST_SLOTS: readonly (readonly [slot: Slot, kept: Slot])[] = REGISTER_NAMES.flatMap((name) => {
+export const HOST_SLOTS: readonly (readonly [slot: Slot, kept: Slot])[] = REGISTER_NAMES.flatMap((name) => {
   const kept = slotNamed(`host${capitalized(name)}`);
   return kept === undefined ? [] : [[R[name], kept] as const];
 });

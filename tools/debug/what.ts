@@ -8,6 +8,7 @@
  * - `device.NAME`, and parts of its state: `device.pit.channels[0].mode`, `device.lapic[1].tpr`.
  */
 import {
+  type DebuggerEdit,
   explainWalk,
   InputError,
   isStoredMsr,
@@ -15,18 +16,24 @@ import {
   pagingFeatures,
   R,
   REGISTER_NAMES,
+  SEGMENT_NAMES,
   type Slot,
   SvmMode,
+  segmentSlot,
   slotOfMsr,
   VMCB,
 } from '../../src/machine/index.js';
 import { ramValue, registerValue, storedMsrValue, type WatchedValue } from '../../src/replay/index.js';
 import { hex } from '../cli/format.js';
 import { parseDevice } from './device-path.js';
+import { littleEndian, memoryEdits } from './memory-edits.js';
 import { elsewhere, nearest } from './nearest.js';
 import { type View, watchedRanges } from './views.js';
 
 export const WHAT = 'ADDR[,LEN] | phys:ADDR[,LEN] | vmcb.FIELD | walk:ADDR | REGISTER | msr.N | device.NAME[.PART]';
+
+/** What of it a number can be written to. */
+export const WRITABLE = 'ADDR[,LEN] | phys:ADDR[,LEN] | vmcb.FIELD | REGISTER | msr.N';
 
 /** What was asked for: one value, or the entries of a walk. */
 export interface What {
@@ -123,6 +130,29 @@ function vmcbField(name: string, { view: { vmcb } }: WhatPlace): WatchedValue {
     readonly bytes: number;
   };
   return ramValue(`${found} of the VMCB at ${hex(vmcb)}h`, [{ address: vmcb + offset, length: bytes }]);
+}
+
+/**
+ * What writing a number to something that was asked about means.
+ * @throws InputError when there is no such thing, or it is nothing to write to.
+ */
+export function editsOf(text: string, value: bigint, place: WhatPlace): readonly DebuggerEdit[] {
+  const { values } = parseWhat(text, place);
+  const msr = /^msr\.(.*)$/i.exec(text.trim())?.[1];
+  if (msr !== undefined) return [{ kind: 'msr', msr: Number(numberOf(msr, 'the MSR')), value }];
+  const ranges = values.flatMap((each) => each.ranges);
+  const bytes = ranges.reduce((sum, { length }) => sum + length, 0);
+  if (values.length === 1 && bytes > 0) {
+    if (bytes < 8 && value >> BigInt(8 * bytes) !== 0n) {
+      throw new InputError(`0x${hex(value)}`, `it is more than ${bytes} bytes hold`, 'Give a length after a comma.');
+    }
+    return memoryEdits(ranges, littleEndian(value, bytes));
+  }
+  const slot = SLOTS.get(plainName(text.trim().replace(/^\$/, '')));
+  const segment = SEGMENT_NAMES.findIndex((_, number) => segmentSlot(number) === slot);
+  if (segment >= 0 && value < 0x1_0000n) return [{ kind: 'selector', segment, selector: Number(value) }];
+  if (slot !== undefined) return [{ kind: 'register', slot, value }];
+  throw new InputError(text, 'it is nothing that one writes a number to', 'Give RAM, vmcb.FIELD, a register or msr.N.');
 }
 
 /** As the walk finds them now: when an entry changes, others may translate from then on. */

@@ -5,6 +5,7 @@
  * Exit status: 0 when they agree, 1 when they differ, or when a long run has left a form out, 2 for wrong usage.
  */
 import { parseCount } from '../cli/arguments.js';
+import { readBranchHints, useEngine } from '../cli/engine.js';
 import { Status, UsageError } from '../cli/failure.js';
 import { grouped, shortCount } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
@@ -12,11 +13,14 @@ import { parseWords, runTool } from '../cli/tool.js';
 import { Campaign, type CampaignOptions } from './campaign.js';
 import { coverageFloor, missedForms, reportJson, reportLines } from './report.js';
 
+readBranchHints();
+
 const USAGE = `usage: npm run fuzz -- [options]
   --instructions N  ends when N instructions have retired (1000000)
   --seed S          what all programs follow from (1)
   --program P       begins with program P (0)
   --programs N      ends after N programs
+  --engine TIER     interpreter, auto or jit: which code is compiled (auto)
   --findings N      goes on until N programs ended differently (1)
   --progress        a line to stderr every ten seconds
   --json            one document to stdout`;
@@ -40,6 +44,7 @@ function argumentsOf(args: string[]): Arguments {
       program: { type: 'string' },
       programs: { type: 'string' },
       findings: { type: 'string', default: '1' },
+      engine: { type: 'string', default: 'auto' },
       progress: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
@@ -50,6 +55,7 @@ function argumentsOf(args: string[]): Arguments {
       ? {}
       : { [name === 'program' ? 'firstProgram' : name]: parseCount(text, `--${name}`, least) };
   };
+  useEngine(values.engine);
   return {
     instructions: parseCount(values.instructions, '--instructions', 1),
     seed: seedOf(values.seed),

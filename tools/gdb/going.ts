@@ -3,7 +3,8 @@
  * Source: GDB manual, appendix E.2 Packets, E.3 Stop Reply Packets.
  */
 import { R } from '../../src/machine/index.js';
-import type { Debuggee, Halt } from '../debug/debuggee.js';
+import type { Debuggee } from '../debug/debuggee.js';
+import type { Halt } from '../debug/halt.js';
 import { changeLines } from '../debug/monitor.js';
 import { sameSubject, viewOf } from '../debug/views.js';
 import { EINVAL, ESRCH, SIGINT, SIGTRAP, UNSUPPORTED } from './answers.js';
@@ -103,6 +104,7 @@ export class Going {
   async stopReply(halt: Halt, thread = this.threads.current): Promise<string> {
     const { debuggee, threads, registers } = this;
     threads.general = thread;
+    if (halt.why === 'end' && debuggee.stillness !== undefined) this.tell(`${debuggee.stillness}\n`);
     if (halt.why === 'catch') this.tell(`${halt.pattern} is about to happen, at ${debuggee.where}\n`);
     if (halt.why === 'change' || halt.why === 'watchpoint') {
       for (const line of changeLines(halt.changes)) this.tell(`${line}\n`);

@@ -4,7 +4,8 @@
  * Source: GDB manual, appendix E.2 Packets.
  */
 import type { WatchedRange } from '../../src/machine/index.js';
-import type { AccessKind, Breakpoint, Debuggee, Watchpoint } from '../debug/debuggee.js';
+import type { Debuggee } from '../debug/debuggee.js';
+import type { AccessKind, Breakpoint, Watchpoint } from '../debug/halt.js';
 import { viewOf, watchedRanges } from '../debug/views.js';
 import { EFAULT, EINVAL, OK, UNSUPPORTED } from './answers.js';
 import type { Threads } from './threads.js';

@@ -69,7 +69,7 @@ const register = (
 /** General registers in gdb's order, by their number in instructions. */
 const GDB_ORDER = [0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15] as const;
 const POINTERS: ReadonlySet<string> = new Set(['rsp', 'rbp']);
-const SEGMENT_ORDER = ['cs', 'ss', 'ds', 'es', 'fs', 'gs'] as const;
+export const SEGMENT_ORDER = ['cs', 'ss', 'ds', 'es', 'fs', 'gs'] as const;
 
 /** A slot and the next one as 128 bits. */
 const wide =
@@ -87,7 +87,7 @@ const stackRegister =
     return status === undefined ? undefined : wide(fprSlot((topOf(status) + number) & 7))(place);
   };
 
-const topOf = (statusWord: bigint): number => Number((statusWord >> 11n) & 7n);
+export const topOf = (statusWord: bigint): number => Number((statusWord >> 11n) & 7n);
 
 /** The tag word in full, from the abridged one and the registers (APM vol.1 §6.2.4 x87 Tag Word Register). */
 function fullTags(place: RegisterPlace): bigint | undefined {
@@ -180,7 +180,7 @@ const SEGMENTS: Feature = {
 
 /** What gdb calls otherwise than the table of slots, as QEMU does. */
 const SYSTEM_NAMES: Readonly<Record<string, string>> = { kernelGsBase: 'k_gs_base' };
-const SYSTEM_SLOTS = [
+export const SYSTEM_SLOTS = [
   ...(['cr0', 'cr2', 'cr3', 'cr4', 'efer', 'xcr0', 'dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7', 'cpl'] as const),
   ...(['kernelGsBase', 'star', 'lstar', 'cstar', 'sfmask', 'sysenterCs', 'sysenterEsp', 'sysenterEip'] as const),
   ...([
@@ -293,6 +293,10 @@ export function registerHex({ bits, read }: GdbRegister, place: RegisterPlace): 
     .padStart(bits / 4, '0');
   return Buffer.from(digits, 'hex').reverse().toString('hex');
 }
+
+/** A value from its bytes in hexadecimal, as packets have them. */
+export const valueOfHex = (text: string): bigint =>
+  text === '' ? 0n : BigInt(`0x${Buffer.from(text, 'hex').reverse().toString('hex')}`);
 
 /** target.xml. */
 export function targetXml(features: readonly Feature[]): string {

@@ -1,20 +1,23 @@
 /**
  * One client's session: gdb's packets → a recording under a debugger. It answers packets one after the other; an interrupt may
- * come while it is at one. Nothing that a client sends changes the tape: writes are refused with a word.
+ * come while it is at one. Nothing that a client sends changes the tape: writes are for diversions, and elsewhere refused with a
+ * word.
  * Source: GDB manual, appendix E.2 Packets.
  */
 import type { Position } from '../../src/journal/index.js';
-import { InputError } from '../../src/machine/index.js';
+import { type DebuggerEdit, InputError } from '../../src/machine/index.js';
 import { Cancelled, FollowingError, type RecordedGuest } from '../../src/replay/index.js';
 import type { Debuggee } from '../debug/debuggee.js';
+import { memoryEdits } from '../debug/memory-edits.js';
 import { monitor } from '../debug/monitor.js';
-import { readMemory } from '../debug/views.js';
+import { readMemory, watchedRanges } from '../debug/views.js';
 import { type Answer, type Answered, EFAULT, EINVAL, ESRCH, OK, UNSUPPORTED } from './answers.js';
 import { Going } from './going.js';
 import { hexOf, hexText, PACKET_BYTES } from './packet.js';
 import { Points } from './points.js';
 import { Queries } from './queries.js';
-import { featuresOf, type GdbRegister, registerHex } from './registers.js';
+import { registerEdits } from './register-edits.js';
+import { featuresOf, type GdbRegister, registerHex, valueOfHex } from './registers.js';
 import { Threads } from './threads.js';
 
 /** What a session does with its client and its console. */
@@ -25,7 +28,8 @@ export interface SessionHost {
   readonly say: (text: string) => void;
 }
 
-const REFUSED = 'E.a recording cannot be changed: vmtape debug only looks at it';
+/** Packets that write. */
+const WRITES: ReadonlySet<string> = new Set(['G', 'P', 'M', 'X']);
 /** Bytes of memory that one answer can hold. */
 const MOST_MEMORY = (PACKET_BYTES - 16) / 2;
 
@@ -57,10 +61,13 @@ export class GdbSession {
       return typeof answered === 'string' ? { data: answered } : answered;
     } catch (error) {
       if (error instanceof Cancelled) return { data: await this.going.stopReply({ why: 'interrupted' }) };
-      if (error instanceof InputError) return { data: `E.${error.message}` };
+      if (error instanceof InputError) {
+        if (WRITES.has(text[0] as string)) this.host.say(`refused a write: ${error.message}`);
+        return { data: refusal(error) };
+      }
       if (error instanceof FollowingError) {
         this.host.say(error.message);
-        return { data: `E.${error.message}` };
+        return { data: refusal(error) };
       }
       throw error;
     }
@@ -87,10 +94,12 @@ export class GdbSession {
       case 'm':
         return this.memory(rest);
       case 'G':
+        return this.writeAllRegisters(rest);
       case 'P':
+        return this.writeRegister(rest);
       case 'M':
       case 'X':
-        return this.refuseWrite(text);
+        return this.writeMemory(text);
       case 'H':
         return this.threads.choose(rest) ? OK : ESRCH;
       case 'T':
@@ -165,12 +174,60 @@ export class GdbSession {
     return bytes.length === 0 && length > 0 ? EFAULT : hexOf(bytes);
   }
 
-  private refuseWrite(text: string): string {
-    // By a write of nothing a client asks whether it may send bytes as they are.
-    if (/^X[0-9a-f]+,0:$/i.test(text)) return OK;
-    const what = text[0] === 'G' || text[0] === 'P' ? 'registers' : 'memory';
-    this.host.say(`refused a write to ${what}: a recording cannot be changed`);
-    return REFUSED;
+  // Writes
+
+  private write(edits: readonly DebuggerEdit[]): string {
+    this.debuggee.write(this.threads.view.vcpu, edits);
+    return OK;
+  }
+
+  private writeRegister(text: string): string {
+    const match = /^([0-9a-f]{1,4})=((?:[0-9a-f]{2})+)$/i.exec(text);
+    const register = this.registers[Number.parseInt(match?.[1] ?? '', 16)];
+    if (match === null || register === undefined || match[2]?.length !== register.bits / 4) return EINVAL;
+    this.requireDiversion();
+    return this.write(registerEdits(register.name, valueOfHex(match[2]), this.threads.view));
+  }
+
+  /** Those that are others than they were; what nobody knows, a client cannot mean. */
+  private writeAllRegisters(text: string): string {
+    if (!/^(?:[0-9a-fx]{2})*$/i.test(text)) return EINVAL;
+    this.requireDiversion();
+    const place = { machine: this.debuggee.machine, view: this.threads.view };
+    let at = 0;
+    const edits = this.registers.flatMap((register) => {
+      const now = registerHex(register, place);
+      const wanted = text.slice(at, at + now.length).toLowerCase();
+      at += now.length;
+      const isMeant = wanted.length === now.length && wanted !== now && !now.includes('x') && !wanted.includes('x');
+      return isMeant ? registerEdits(register.name, valueOfHex(wanted), place.view) : [];
+    });
+    return this.write(edits);
+  }
+
+  /** `M`, bytes in hexadecimal; `X`, as they are. By a write of nothing a client asks whether it may send those. */
+  private writeMemory(text: string): string {
+    const match = /^[MX]([0-9a-f]{1,16}),([0-9a-f]{1,8}):/i.exec(text);
+    if (match === null) return EINVAL;
+    const [head, address, length] = match as unknown as [string, string, string];
+    const data = Buffer.from(text.slice(head.length), text[0] === 'M' ? 'hex' : 'latin1');
+    if (data.length !== Number.parseInt(length, 16)) return EINVAL;
+    if (data.length === 0) return OK;
+    this.requireDiversion();
+    const ranges = watchedRanges(this.debuggee.machine, this.threads.view, BigInt(`0x${address}`), data.length);
+    if (ranges === undefined) {
+      throw new InputError(
+        `0x${address}`,
+        'it is not mapped, or no RAM',
+        'Nothing was written; see monitor translate.',
+      );
+    }
+    return this.write(memoryEdits(ranges, data));
+  }
+
+  /** Ahead of what else may be wrong with a write. @throws InputError on the recording. */
+  private requireDiversion(): void {
+    if (this.debuggee.diversion === undefined) this.debuggee.write(this.threads.view.vcpu, []);
   }
 
   // Words for the client's user
@@ -192,6 +249,9 @@ export class GdbSession {
     this.host.send(`O${hexText(text)}`);
   }
 }
+
+/** gdb shows an error as it came: without what must be escaped on the way. */
+const refusal = ({ message }: Error): string => `E.${message.replace(/[#$}*]/g, '')}`;
 
 /** Text in pieces that fit into packets. */
 function* pieces(text: string): Generator<string, void, void> {

@@ -11,7 +11,10 @@ import {
   type TortureFailure,
   type WindowSize,
 } from '../../src/replay/index.js';
+import { readBranchHints } from '../cli/engine.js';
 import { type Failure, failureOf } from '../cli/failure.js';
+
+readBranchHints();
 
 export interface TapeSettings {
   readonly tape: string;

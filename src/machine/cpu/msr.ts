@@ -86,6 +86,7 @@ const VM_CR: MsrRow = {
   msr: 0xc001_0114,
   name: 'VM_CR',
   source: 'APM vol.2 §15.30.1 VM_CR MSR (C001_0114h)',
+  slot: R.vmCr,
   exists: hasSvm,
   read: ({ tx, profile }) => (profile.deviations.has('vm-cr-inert') ? 0n : tx.get(R.vmCr)),
   write(context, value) {
@@ -255,6 +256,7 @@ const ROWS: readonly MsrRow[] = [
     msr: 0xc000_0080,
     name: 'EFER',
     source: 'APM vol.2 §3.1.7 Extended Feature Enable Register (EFER)',
+    slot: R.efer,
     read: ({ tx }) => tx.get(R.efer),
     write(context, value) {
       writeEfer(context, value, eferMask(context.profile));
@@ -326,6 +328,13 @@ export const MSR_ROWS = ROWS;
 
 /** The register slot that holds an MSR, where one does. */
 export const slotOfMsr = (msr: number): Slot | undefined => BY_NUMBER.get(msr)?.slot;
+
+const BY_SLOT: ReadonlyMap<Slot, number> = new Map(
+  ROWS.flatMap(({ slot, msr }): [Slot, number][] => (slot === undefined ? [] : [[slot, msr]])),
+);
+
+/** The MSR that a register slot holds, where it holds one. */
+export const msrOfSlot = (slot: Slot): number | undefined => BY_SLOT.get(slot);
 
 const find = (profile: CpuProfile, msr: number): MsrRow | undefined => {
   const row = BY_NUMBER.get(msr);

@@ -22,6 +22,12 @@ export const AVX_STATE = { offset: XSAVE_HEADER_END, bytes: 256 } as const;
 export const xcr0Mask = ({ features }: { readonly features: ReadonlySet<Feature> }): bigint =>
   XState.X87 | XState.SSE | (features.has('avx') ? XState.AVX : 0n);
 
+/** Whether XSETBV takes a value: x87 always, AVX with SSE alone (APM vol.3, XSETBV). */
+export const isLegalXcr0 = (profile: { readonly features: ReadonlySet<Feature> }, value: bigint): boolean =>
+  (value & XState.X87) !== 0n &&
+  (value & ~xcr0Mask(profile)) === 0n &&
+  (value & (XState.AVX | XState.SSE)) !== XState.AVX;
+
 /** Instruction sets that need AVX state to be enabled. */
 export const AVX_FEATURES: ReadonlySet<Feature> = new Set<Feature>(['avx', 'avx2', 'fma', 'f16c']);
 

@@ -21,7 +21,7 @@ import { cplOf } from '../cpu/mode.js';
 import { guestTsc, readMsr, writeMsr } from '../cpu/msr.js';
 import { PERFORMANCE_COUNTERS, StoredMsr } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
-import { statesInUse, XState, xcr0Mask } from '../cpu/xstate.js';
+import { isLegalXcr0, statesInUse } from '../cpu/xstate.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { CR0, CR4, R } from '../layout/cpu-state.js';
 import { crRead, crWrite, crWriteTrap, drRead, drWrite, type InterceptName } from '../svm/intercepts.js';
@@ -269,8 +269,6 @@ const XGETBV = systemInstruction({
   },
 });
 
-const AVX_NEEDS_SSE = XState.AVX | XState.SSE;
-
 /** Only the #UD of a clear CR4.OSXSAVE comes before the intercept. */
 const XSETBV = systemInstruction({
   mnemonic: 'XSETBV',
@@ -281,9 +279,7 @@ const XSETBV = systemInstruction({
     context.intercept('XSETBV');
     requireCpl0(context);
     const value = readPair(context);
-    const illegal =
-      (value & 1n) === 0n || (value & ~xcr0Mask(context.profile)) !== 0n || (value & AVX_NEEDS_SSE) === XState.AVX;
-    if (context.ops.readGpr(Gpr.RCX, 32) !== 0n || illegal) throw generalProtection();
+    if (context.ops.readGpr(Gpr.RCX, 32) !== 0n || !isLegalXcr0(context.profile, value)) throw generalProtection();
     context.tx.set(R.xcr0, value);
     stateControl(context, 'xcr0', value);
   },

@@ -25,7 +25,7 @@ import {
 } from './x87-unit.js';
 
 /** Exception flags, DAZ, masks, rounding, FZ; the MXCSR_MASK of the FXSAVE image. */
-const MXCSR_BITS = 0xffffn;
+export const MXCSR_BITS = 0xffffn;
 
 /** @throws GuestFault #UD, #NM. */
 export function requireSse(tx: Transaction): void {

@@ -64,7 +64,7 @@ export const JUMP_CACHE_BYTES = JUMP_CACHE_ENTRIES * JUMP_CACHE_ENTRY_BYTES;
 export const TLB_BASE = 0x12_0000;
 /** Two privileges of as many vCPUs as there are jump caches, and as many guests. */
 export const TLB_BANKS = 64;
-export const TLB_ENTRIES = 1024;
+export const TLB_ENTRIES = 4096;
 /** { linear page (i64), addend: memory address minus linear address (i32), padding } */
 export const TLB_ENTRY_BYTES = 16;
 export const TLB_ARRAY_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
@@ -72,10 +72,10 @@ export const TLB_ARRAY_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_WRITE_OFFSET = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_BANK_BYTES = 2 * TLB_ARRAY_BYTES;
 
-export const UOP_BASE = 0x40_0000;
+export const UOP_BASE = 0xa0_0000;
 export const UOP_ARENA_BYTES = 0x180_0000;
 /** Guest RAM: sPA 0 stands here. */
-export const RAM_BASE = 0x200_0000;
+export const RAM_BASE = 0x280_0000;
 
 export const WASM_PAGE_BYTES = 0x1_0000;
 /** The largest RAM that fits into a 32-bit WebAssembly memory below the local APIC's window. */

@@ -64,3 +64,23 @@ export function peekThrough(
 function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
   return Object.create(memory, { markEntry: { value: () => {} }, noteTable: { value: () => {} } }) as PhysicalMemory;
 }
+
+/**
+ * Where the page of a linear address lies, if a processor could know it: its tables allow the access and need no accessed or
+ * dirty bit set for it. @returns the sPA of the frame, or a negative number.
+ */
+export function knownFrame(memory: PhysicalMemory, context: PagingContext, linear: bigint, access: number): number {
+  let marks = false;
+  const silent = Object.create(memory, {
+    markEntry: {
+      value: () => {
+        marks = true;
+      },
+    },
+    noteTable: { value: () => {} },
+  }) as PhysicalMemory;
+  const low = Number(linear & 0xffff_ffffn) | 0;
+  const high = Number(linear >> 32n) | 0;
+  const frame = new PageWalker(silent).walk(context, low, high, access);
+  return marks ? -1 : frame;
+}

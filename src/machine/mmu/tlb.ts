@@ -1,6 +1,8 @@
 /**
- * The TLB that compiled code looks into: banks of direct-mapped entries, one bank for each address space (a vCPU's ASID) and
- * privilege, so that a world switch or a change of CPL selects another bank and flushes nothing.
+ * The TLB, in two levels. Compiled code looks into the first: banks of direct-mapped entries, one bank for each address space
+ * (a vCPU's ASID) and privilege, so that a world switch or a change of CPL selects another bank and flushes nothing. What
+ * another page has taken the place of is found again in the second, which all banks share, without a page walk: a walk
+ * through nested tables takes twenty times as long.
  * Source: APM vol.2 §5.5 Translation-Lookaside Buffer, §15.16 TLB Control.
  */
 import { invariant } from '../errors.js';
@@ -13,30 +15,51 @@ import {
   TLB_ENTRY_BYTES,
   TLB_WRITE_OFFSET,
 } from '../layout/linear-memory.js';
+import { PAGE_BYTES } from '../units.js';
 import type { PhysicalMemory } from './memory.js';
 
 /** The low word of a tag that matches no page address. */
 const EMPTY = 0xffff_ffff;
 
+/** Entries of the second level: what a working set of 64 MiB needs. */
+const SECOND_ENTRIES = 16 * 1024;
+/** A word of the second level: the entry serves writes too, for dirty bits are set. */
+const FOR_WRITES = 1;
+
 interface Bank {
   readonly address: number;
+  /** Marks entries of the second level that this bank made since its last flush. */
+  generation: number;
   space: number;
   privilege: number;
   rules: string;
   /** Number of the last selection, for reuse of the one longest unused. */
   used: number;
-  /** Whether anything was inserted since the last flush. */
-  filled: boolean;
+  /** Which entries were inserted since the last flush, as indices of their words in the memory; first `inserted` of them. */
+  readonly entries: Uint32Array;
+  /** How many were; where the list is too short for it any entry may be filled. */
+  inserted: number;
 }
+
+/** Few entries are told one by one: a flush after each write to a page table would take long otherwise. */
+const LISTED = 256;
 
 export class TlbBanks {
   private readonly banks: Bank[] = [];
   private clock = 0;
+  private lastGeneration = 0;
+  /** The second level: page numbers and generations as tags, then where the page lies in the memory. */
+  private readonly pages = new Float64Array(SECOND_ENTRIES);
+  private readonly generations = new Float64Array(SECOND_ENTRIES);
+  private readonly targets = new Float64Array(SECOND_ENTRIES);
 
   constructor(private readonly memory: PhysicalMemory) {
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
-      this.banks.push({ address, space: -1, privilege: 0, rules: '', used: 0, filled: true });
+      this.banks.push({
+        ...{ address, generation: 0, space: -1, privilege: 0, rules: '', used: 0 },
+        ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1 },
+      });
     }
     for (const bank of this.banks) this.clear(bank);
   }
@@ -68,17 +91,47 @@ export class TlbBanks {
     return oldest.address;
   }
 
+  /**
+   * Where the page of the linear address `high:low` lies in the memory, when it was inserted before and nothing has dropped
+   * it since; 0 when a page walk must tell. It may have become code or a page table meanwhile: who asks for a write must
+   * see to that as after a walk.
+   */
+  recall(bankAddress: number, low: number, high: number, write: boolean): number {
+    const { generation } = this.bankAt(bankAddress);
+    const at = secondIndex(low, high, generation);
+    if (this.generations[at] !== generation || this.pages[at] !== pageNumber(low, high)) return 0;
+    const target = this.targets[at] as number;
+    if (!write) return target - (target % PAGE_BYTES);
+    return target % PAGE_BYTES === FOR_WRITES ? target - FOR_WRITES : 0;
+  }
+
   /** Enters the page of the linear address `high:low`, which lies at `target` in the memory. */
   insert(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
-    const bank = this.banks[(bankAddress - TLB_BASE) / TLB_BANK_BYTES] as Bank;
-    bank.filled = true;
+    const bank = this.bankAt(bankAddress);
+    this.remember(bank.generation, low, high, target, write);
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
+    if (bank.inserted < LISTED) bank.entries[bank.inserted] = entry;
+    bank.inserted++;
     const { words } = this.memory;
     const page = low & ~0xfff;
     words[entry] = page;
     words[entry + 1] = high;
     words[entry + 2] = target - page;
+  }
+
+  private remember(generation: number, low: number, high: number, target: number, write: boolean): void {
+    const at = secondIndex(low, high, generation);
+    const page = pageNumber(low, high);
+    const known = this.generations[at] === generation && this.pages[at] === page;
+    if (known && !write) return;
+    this.generations[at] = generation;
+    this.pages[at] = page;
+    this.targets[at] = target + (write ? FOR_WRITES : 0);
+  }
+
+  private bankAt(address: number): Bank {
+    return this.banks[(address - TLB_BASE) / TLB_BANK_BYTES] as Bank;
   }
 
   /** Drops an address space, or everything. */
@@ -90,32 +143,52 @@ export class TlbBanks {
   forgetWrites(target: number): void {
     const { words } = this.memory;
     for (const bank of this.banks) {
-      if (!bank.filled) continue;
-      const start = (bank.address + TLB_WRITE_OFFSET) >>> 2;
-      const end = start + TLB_ARRAY_BYTES / 4;
-      for (let entry = start; entry < end; entry += TLB_ENTRY_BYTES / 4) {
+      this.eachWrite(bank, (entry) => {
         // Page and addend make the target; an empty entry's tag is no page.
         if (((words[entry] as number) + (words[entry + 2] as number)) >>> 0 === target) words[entry] = EMPTY;
-      }
+      });
     }
   }
 
   /** Drops all translations for writing. */
   forgetAllWrites(): void {
-    for (const { filled, address } of this.banks) {
-      if (!filled) continue;
-      const start = address + TLB_WRITE_OFFSET;
-      this.memory.bytes.fill(0xff, start, start + TLB_ARRAY_BYTES);
+    const { words } = this.memory;
+    for (const bank of this.banks) {
+      this.eachWrite(bank, (entry) => {
+        words[entry] = EMPTY;
+      });
     }
+  }
+
+  private eachWrite({ address, entries, inserted }: Bank, action: (entry: number) => void): void {
+    const start = (address + TLB_WRITE_OFFSET) >>> 2;
+    if (inserted <= LISTED) {
+      for (let index = 0; index < inserted; index++) {
+        const entry = entries[index] as number;
+        if (entry >= start) action(entry);
+      }
+      return;
+    }
+    const end = start + TLB_ARRAY_BYTES / 4;
+    for (let entry = start; entry < end; entry += TLB_ENTRY_BYTES / 4) action(entry);
   }
 
   /** Tags of all ones match no page address. */
   private clear(bank: Bank): void {
-    if (!bank.filled) return;
-    this.memory.bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
-    bank.filled = false;
+    const { entries, inserted } = bank;
+    if (inserted === 0) return;
+    const { words, bytes } = this.memory;
+    if (inserted > LISTED) bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
+    else for (let index = 0; index < inserted; index++) words[entries[index] as number] = EMPTY;
+    bank.inserted = 0;
+    bank.generation = ++this.lastGeneration;
   }
 }
+
+const pageNumber = (low: number, high: number): number => (high >>> 0) * 0x10_0000 + (low >>> 12);
+
+const secondIndex = (low: number, high: number, generation: number): number =>
+  ((low >>> 12) ^ Math.imul(high, 0x9e37_79b1) ^ Math.imul(generation, 0x3c6e_f372)) & (SECOND_ENTRIES - 1);
 
 /** Which translations to drop after the instruction committed. */
 export type TlbFlush =

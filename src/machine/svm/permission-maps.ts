@@ -46,10 +46,15 @@ const MSRS_PER_RANGE = 0x2000;
  * @param base sPA of the map.
  */
 export function msrIntercepted(memory: PhysicalMemory, base: number, msr: number, write: boolean): boolean {
+  const bit = msrMapBit(msr, write);
+  return bit === undefined || ((mapByte(memory, base + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0;
+}
+
+/** The bit of the map that stands for an access, counted from its base; undefined for an MSR outside the map's ranges. */
+export function msrMapBit(msr: number, write: boolean): number | undefined {
   const range = MSR_RANGES.findIndex((first) => msr >= first && msr < first + MSRS_PER_RANGE);
-  if (range < 0) return true;
-  const bit = 2 * (msr - (MSR_RANGES[range] as number)) + (write ? 1 : 0);
-  return ((mapByte(memory, base + 0x800 * range + (bit >>> 3)) >>> (bit & 7)) & 1) !== 0;
+  if (range < 0) return undefined;
+  return 8 * 0x800 * range + 2 * (msr - (MSR_RANGES[range] as number)) + (write ? 1 : 0);
 }
 
 const mapByte = (memory: PhysicalMemory, address: number): number =>

@@ -29,6 +29,10 @@ export class BlockCache {
   private next = UOP_BASE;
   /** Called when everything was dropped. */
   onReset: () => void = () => {};
+  /** Called when the blocks of a page were dropped. */
+  onDrop: (page: SPA) => void = () => {};
+  /** Called when there is a new block to be found. */
+  onBlock: (page: SPA, offset: number, mode: number, uop: number) => void = () => {};
 
   /** @param jumpCaches how many are in use. */
   constructor(
@@ -49,6 +53,21 @@ export class BlockCache {
     return this.next;
   }
 
+  /** Room for other things as long as the blocks are kept, 32-byte aligned; 0 when the arena is too full for it. */
+  allocate(bytes: number): number {
+    const address = this.next;
+    const end = address + Math.ceil(bytes / Uop.BYTES) * Uop.BYTES;
+    if (end + MAX_BLOCK_BYTES > UOP_BASE + UOP_ARENA_BYTES) return 0;
+    this.next = end;
+    return address;
+  }
+
+  /** Notes that compiled code stands for `bytes` of the page. @returns true as `add` does. */
+  cover(page: SPA, offset: number, bytes: number): boolean {
+    this.pageAt(page);
+    return this.memory.markCode(page + offset, bytes);
+  }
+
   /**
    * Keeps the block that was written at `reserve()`.
    * @param mode for `find`; undefined when only the jump cache shall know the block.
@@ -61,6 +80,7 @@ export class BlockCache {
     const first = this.pageAt(page);
     if (mode !== undefined) this.enter(first, entryKey(offset, mode), start);
     first.ranges.push(start, end);
+    if (mode !== undefined) this.onBlock(page, offset, mode, start);
     if (secondPage === undefined) return this.memory.markCode(page + offset, bytes);
     this.pageAt(secondPage).ranges.push(start, end);
     const inFirst = 4096 - offset;
@@ -114,6 +134,7 @@ export class BlockCache {
     }
     this.pages.delete(page);
     this.memory.clearCodePage(page);
+    this.onDrop(page);
   }
 
   private pageAt(page: SPA): Page {

@@ -11,7 +11,7 @@ import { type Code, Op } from './module.js';
 const FLAG_MASK = 0xc000_0000_0000_0008n;
 
 /** What the flags were last set from, within one handler: conditions need not unpack the cells. */
-type FlagSource =
+export type FlagSource =
   | { readonly kind: 'sub'; readonly width: number; readonly a: V; readonly b: V; readonly result: V }
   | { readonly kind: 'logic'; readonly width: number; readonly result: V };
 
@@ -35,12 +35,11 @@ export abstract class FlagEmitter extends ValueEmitter {
   protected setLazy(width: number, result: V, carries: () => void): void {
     const { code } = this;
     if (this.conditions === 0) this.effects.overwritesFlags = true;
-    code.i32(0).get(result);
-    this.extendOnStack(width);
-    code.memory(Op.I64_STORE, Cell.FLAG_RESULT);
-    code.i32(0);
-    carries();
-    code.memory(Op.I64_STORE, Cell.FLAG_CARRIES);
+    this.storeFlagResult(() => {
+      code.get(result);
+      this.extendOnStack(width);
+    });
+    this.storeCarries(carries);
   }
 
   /** Normalises the vector of carries in local `c`: bits 63 and 62 for CF and OF, bit 3 for AF. */
@@ -103,7 +102,7 @@ export abstract class FlagEmitter extends ValueEmitter {
     const { overwritesFlags } = effects;
     this.normalCarries(width, carries);
     const normal = this.result();
-    code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES).i64(SIGN).op(Op.I64_AND);
+    this.pushCarries().i64(SIGN).op(Op.I64_AND);
     const carry = this.result();
     this.setLazy(width, result, () => {
       this.withOverflow(carry, () =>
@@ -132,8 +131,22 @@ export abstract class FlagEmitter extends ValueEmitter {
     return this.result();
   }
   protected carries(): V {
-    this.code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES);
+    this.pushCarries();
     return this.result();
+  }
+
+  // Where the lazy flags are held; `value` leaves what to store on the stack.
+
+  protected pushFlagResult(): Code {
+    return this.code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT);
+  }
+  protected pushCarries(): Code {
+    return this.code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES);
+  }
+  protected storeFlagResult(value: () => void): void {
+    this.code.i32(0);
+    value();
+    this.code.memory(Op.I64_STORE, Cell.FLAG_RESULT);
   }
   protected storeCarries(value: () => void): void {
     this.code.i32(0);
@@ -189,8 +202,8 @@ export abstract class FlagEmitter extends ValueEmitter {
   flag(flag: ArithmeticFlag): C {
     const { code } = this;
     this.effects.readsFlags = true;
-    const result = (): Code => code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT);
-    const carries = (): Code => code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES);
+    const result = (): Code => this.pushFlagResult();
+    const carries = (): Code => this.pushCarries();
     switch (flag) {
       case 'cf':
         carries().i64(0n).op(Op.I64_LT_S);
@@ -314,7 +327,7 @@ export abstract class FlagEmitter extends ValueEmitter {
     this.effects.readsFlags = true;
     const c = this.carries();
     const { code } = this;
-    code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT);
+    this.pushFlagResult();
     code.get(c).i64(63n).op(Op.I64_SHL, Op.I64_XOR);
     code.get(c).op(Op.I64_XOR).get(c).i64(1n).op(Op.I64_SHL, Op.I64_XOR).i64(0n).op(Op.I64_LT_S);
     return this.truth();
@@ -354,7 +367,7 @@ export abstract class FlagEmitter extends ValueEmitter {
       return this.result();
     };
     const [cf, pf, af, zf, sf, of] = [0n, 2n, 4n, 6n, 7n, 11n].map(bitAt) as [V, V, V, V, V, V];
-    code.i32(0).get(zf).i64(1n).op(Op.I64_XOR).memory(Op.I64_STORE, Cell.FLAG_RESULT);
+    this.storeFlagResult(() => code.get(zf).i64(1n).op(Op.I64_XOR));
     this.storeCarries(() => {
       code.get(cf).i64(63n).op(Op.I64_SHL);
       code.get(cf).get(of).op(Op.I64_XOR).i64(62n).op(Op.I64_SHL, Op.I64_OR);

@@ -3,17 +3,28 @@
  */
 import type { Operand } from '../isa/instruction.js';
 import { gprSlot, Segment, slotAddress } from '../layout/cpu-state.js';
-import { Cell, segmentBaseAddress, segmentLimitCell, TLB_WRITE_OFFSET } from '../layout/linear-memory.js';
+import {
+  Cell,
+  segmentBaseAddress,
+  segmentLimitCell,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_WRITE_OFFSET,
+} from '../layout/linear-memory.js';
 import { FlagEmitter } from './emit-flags.js';
 import { NotCompiled, UOP, type V } from './emit-values.js';
 import { type Code, Op } from './module.js';
 import { Uop } from './uop.js';
 
+/** Of a linear address shifted right by 8: the place of its page's entry in a bank. */
+const TLB_INDEX = (TLB_ENTRIES - 1) * TLB_ENTRY_BYTES;
+
 export abstract class MemoryEmitter extends FlagEmitter {
   /** Memory address of the operand that `readForWrite` checked, for the write that follows. */
   protected writeAddress: number | undefined;
 
-  protected registerField(operand: Operand): number {
+  /** Where a register operand stands in the register file, onto the stack. */
+  protected pushRegisterAddress(operand: Operand): void {
     let index = 0;
     for (const other of this.current.operands) {
       if (other === operand) break;
@@ -21,14 +32,14 @@ export abstract class MemoryEmitter extends FlagEmitter {
     }
     const field = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2][index];
     if (field === undefined) throw new NotCompiled('more than three register operands');
-    return this.at + field;
+    this.code.get(UOP).memory(Op.I32_LOAD16_U, this.at + field);
   }
 
   read(operand: Operand): V {
     const { code } = this;
     switch (operand.kind) {
       case 'gpr':
-        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+        this.pushRegisterAddress(operand);
         this.loadWidth(operand.width);
         return this.result();
       case 'mem':
@@ -37,7 +48,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
         code.get(UOP).memory(Op.I64_LOAD, this.at + Uop.IMMEDIATE);
         return this.result();
       case 'xmm':
-        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+        this.pushRegisterAddress(operand);
         this.loadWidth(operand.width);
         return this.result();
       default:
@@ -57,7 +68,8 @@ export abstract class MemoryEmitter extends FlagEmitter {
     const { code } = this;
     switch (operand.kind) {
       case 'gpr':
-        code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand)).get(value);
+        this.pushRegisterAddress(operand);
+        code.get(value);
         this.storeRegisterWidth(operand.width);
         return;
       case 'mem': {
@@ -150,11 +162,11 @@ export abstract class MemoryEmitter extends FlagEmitter {
     const entry = this.i32();
     if (this.frame.bank === undefined) code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
     else code.get(this.frame.bank);
-    code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(0x3ff0).op(Op.I32_AND, Op.I32_ADD).tee(entry);
+    code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(TLB_INDEX).op(Op.I32_AND, Op.I32_ADD).tee(entry);
     code.memory(Op.I64_LOAD, write ? TLB_WRITE_OFFSET : 0);
     code.get(linear);
     if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);
-    code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).if();
+    code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).ifRare();
     code.i32(Cell.EXIT_ADDRESS).get(linear).memory(Op.I64_STORE);
     code
       .i32(bytes | (write ? 0x100 : 0))

@@ -150,7 +150,7 @@ export abstract class ValueEmitter {
   }
 
   protected assistWhen(c: C): void {
-    this.code.get(c).if();
+    this.code.get(c).ifRare();
     this.assist();
     this.code.end();
   }

@@ -5,7 +5,7 @@
 import type { Operand, VectorMask, VectorOperation, VectorShift } from '../isa/instruction.js';
 import { R, slotAddress, xmmSlot, ymmSlot } from '../layout/cpu-state.js';
 import { MemoryEmitter } from './emit-memory.js';
-import { NotCompiled, UOP, type V, type X } from './emit-values.js';
+import { NotCompiled, type V, type X } from './emit-values.js';
 import { Op } from './module.js';
 import { SIMD } from './simd.js';
 
@@ -47,7 +47,7 @@ export abstract class VectorEmitter extends MemoryEmitter {
   private vectorAddress(operand: Operand, write: boolean): number {
     if (operand.kind === 'mem') return this.translate(this.effective(), operand.width / 8, write);
     if (operand.kind !== 'xmm') throw new NotCompiled(`a vector operand of kind ${operand.kind}`);
-    this.code.get(UOP).memory(Op.I32_LOAD16_U, this.registerField(operand));
+    this.pushRegisterAddress(operand);
     return this.truth();
   }
   clearVectors(part: 'all' | 'upper'): void {

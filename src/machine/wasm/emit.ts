@@ -14,7 +14,8 @@ import { Op } from './module.js';
 import { ExitReason, Uop } from './uop.js';
 
 export class Emitter extends VectorEmitter implements Ops<V, C, X> {
-  private jumped = false;
+  /** The instruction says itself where to go on. */
+  protected jumped = false;
 
   /** Writes the whole handler of `insn`. @throws NotCompiled */
   instruction(instruction: PlainInstruction, insn: Static): void {
@@ -108,7 +109,7 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
     this.takeJump(this.targetOf(target));
   }
 
-  private targetOf(target: V): V {
+  protected targetOf(target: V): V {
     const { long, width } = this.current;
     return long ? target : this.truncate(width === 16 ? 16 : 32, target);
   }

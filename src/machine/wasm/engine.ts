@@ -4,10 +4,9 @@
  * `stateChanged` says so; nothing here is ever on a tape.
  */
 import { locksMemory } from '../cpu/bus-lock.js';
-import { DEBUG_CTL } from '../cpu/debug.js';
 import { checkSegment, isAllowed } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
-import { AVX_FEATURES, isAvxEnabled } from '../cpu/xstate.js';
+import { AVX_FEATURES } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
 import { GuestFault } from '../faults.js';
@@ -15,17 +14,12 @@ import { SSE_FEATURES } from '../isa/evaluate.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
 import {
   CPU_BASE,
-  CR0,
-  CR4,
-  EFER,
-  Flag,
   R,
   type RegisterDelta,
   type RegisterFile,
   Segment,
   SLOT_COUNT,
   type Slot,
-  SvmMode,
   segmentSlot,
 } from '../layout/cpu-state.js';
 import {
@@ -44,13 +38,17 @@ import { kept } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { isWriteBack } from '../mmu/memory-type.js';
 import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
+import { knownFrame } from '../mmu/peek.js';
 import { TlbBanks } from '../mmu/tlb.js';
-import { INTERCEPTS } from '../svm/intercepts.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
+import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
 import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
+import { regionPolicy } from './region/policy.js';
+import { Regions, type RunningCode } from './region/regions.js';
+import { Stretches } from './region/stretches.js';
 import { Translator } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
@@ -61,33 +59,11 @@ export type EngineStop =
   /** The instruction at RIP was not executed: the control plane must. */
   | 'assist';
 
-/** Bits of the mode key: what decoding and handlers depend on. */
-const Mode = {
-  BITS16: 0,
-  BITS32: 1,
-  BITS64: 2,
-  REAL: 4,
-  STACK32: 8,
-  /** One instruction in each block, for exact stops. */
-  SINGLE: 16,
-  /** SSE instructions fault or are not enabled. */
-  NO_SSE: 32,
-  /** A guest runs: instructions that an intercept may stop go to the control plane. */
-  GUEST: 64,
-  /** AVX instructions fault. */
-  NO_AVX: 128,
-  /** Bus locks are looked for: locked accesses go to the control plane. */
-  BUS_LOCKS: 256,
-  /** Not part of a block's key, but of who may enter it. */
-  USER: 512,
-} as const;
-const DECODE_MASK = Mode.USER - 1;
-const MODE_BITS = 10;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
-const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
-const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
 const MAX_BUDGET = 0x4000_0000;
+/** Pages of code that are remembered; then all are forgotten. */
+const HELD_CODE_PAGES = 4096;
 /** ASIDs that a VMCB can name. */
 const ASIDS = 0x1_0000_0000;
 
@@ -105,6 +81,11 @@ export class Engine {
   private readonly blocks: BlockCache;
   private readonly translator: Translator;
   private readonly banks: TlbBanks;
+  private readonly regions: Regions;
+  private readonly stretches: Stretches;
+  private readonly running: RunningCode;
+  /** Where pages of code lie by the RIP at which they begin, in the space in which code of them has run last. */
+  private readonly codePages = new Map<bigint, { space: number; page: SPA }>();
   private readonly view: DataView;
   private readonly words: Int32Array;
   /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
@@ -125,9 +106,7 @@ export class Engine {
   private fillsAllowed = true;
   private watchedPages: readonly number[] = [];
   private watched = '';
-  /** Contexts of late: world switches and system calls go back and forth between a few. */
-  private readonly contexts: Context[] = [];
-  private oldestContext = 0;
+  private readonly contexts: Contexts;
   private stale = true;
   /** Offsets in a page at which nothing is compiled. */
   private kept: ReadonlySet<number> = new Set();
@@ -143,6 +122,8 @@ export class Engine {
     this.view = memory.view;
     this.words = new Int32Array(memory.wasm.buffer);
     this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as RegisterFile;
+    this.contexts = new Contexts(this.words, this.registers, features);
+    this.running = this.runningCode();
     this.decoder = new Decoder(instructions, features.instructions);
     this.walker = new PageWalker(memory);
     this.banks = new TlbBanks(memory);
@@ -153,11 +134,23 @@ export class Engine {
     this.translator = new Translator(this.view, this.interpreter);
     this.blocks = new BlockCache(memory, Math.min(vcpus, JUMP_CACHES));
     this.switchTo(0);
-    this.blocks.onReset = () => this.assists.clear();
+    const policy = regionPolicy();
+    this.stretches = new Stretches(policy);
+    this.regions = new Regions(memory, this.interpreter, this.blocks, this.translator, policy);
+    this.blocks.onReset = () => {
+      this.assists.clear();
+      this.regions.reset();
+    };
     memory.onNewTable = (page) => this.banks.forgetWrites(RAM_BASE + page);
     memory.onNewEpoch = () => this.banks.forgetAllWrites();
     memory.onWatch = () => this.banks.flush(undefined);
     memory.onTableWrite = (space) => this.flushSpace(space);
+  }
+
+  /** How many regions were compiled, and how many of them were dropped again. */
+  get regionCounts(): { readonly made: number; readonly dropped: number } {
+    const { made, dropped } = this.regions;
+    return { made, dropped };
   }
 
   /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
@@ -180,18 +173,33 @@ export class Engine {
     this.leaving = false;
     const limit = Math.min(budget, MAX_BUDGET);
     this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
-    this.left = limit;
+    if (this.stretches.isDue) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
+    this.left = this.stretches.begin(limit);
     let uop = 0;
     for (;;) {
       this.interpreter.enter(uop);
       uop = 0;
-      switch (this.words[Cell.EXIT_REASON >> 2]) {
+      const reason = this.words[Cell.EXIT_REASON >> 2];
+      switch (reason) {
         case ExitReason.LOOKUP: {
           uop = this.findBlock();
           if (uop === 0) return { stop: 'assist', retired: this.retired(limit) };
           break;
         }
+        case ExitReason.CONTEXT: {
+          uop = this.regions.inContext(this.words[Cell.EXIT_UOP >> 2] as number, this.running);
+          break;
+        }
+        case ExitReason.EVALUATE:
+          this.assistUop = 0;
+          return { stop: 'assist', retired: this.retired(limit) };
+        case ExitReason.SPENT:
         case ExitReason.BUDGET: {
+          if (this.stretches.reserve > 0) {
+            this.left += this.stretches.next(reason === ExitReason.SPENT);
+            if (reason === ExitReason.BUDGET) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
+            if (this.left >= MAX_BLOCK_INSTRUCTIONS) break;
+          }
           const { left } = this;
           if (left <= 0) return { stop: 'budget', retired: this.retired(limit) };
           this.setSingle(true);
@@ -220,7 +228,9 @@ export class Engine {
   private leaving = false;
 
   private retired(limit: number): number {
-    return limit - this.left;
+    const retired = limit - this.left - this.stretches.reserve;
+    this.stretches.ran(retired);
+    return retired;
   }
 
   /** Instructions that the run may still retire. */
@@ -305,7 +315,7 @@ export class Engine {
   private refresh(): void {
     if (!this.stale) return;
     this.stale = false;
-    const context = this.heldContext() ?? this.newContext();
+    const context = this.contexts.current;
     this.paging = context.paging;
     this.mode = context.mode | (this.mode & Mode.SINGLE);
     this.fillsAllowed = context.fillsAllowed;
@@ -323,78 +333,12 @@ export class Engine {
     if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
   }
 
-  private heldContext(): Context | undefined {
-    for (const context of this.contexts) if (this.matches(context)) return context;
-    return undefined;
-  }
-
-  private matches({ key }: Context): boolean {
-    const { words } = this;
-    for (let index = 0; index < CONTEXT_WORDS.length; index++) {
-      if (words[CONTEXT_WORDS[index] as number] !== key[index]) return false;
-    }
-    return this.contextBits === key[CONTEXT_WORDS.length];
-  }
-
-  /** What of RFLAGS counts, and whether bus locks are looked for: in a guest, or in programs. */
-  private get contextBits(): number {
-    const { words } = this;
-    return (
-      ((words[RFLAGS_WORD] as number) & CONTEXT_FLAGS) |
-      ((words[INTERCEPT5_WORD] as number) & BUS_LOCK_INTERCEPT) |
-      ((words[DEBUG_CTL_WORD] as number) & BUS_LOCK_TRAP)
-    );
-  }
-
-  /** Derives everything from the registers and keeps it in the place of the oldest. */
-  private newContext(): Context {
-    const get = (slot: Slot): bigint => this.registers[slot] as bigint;
-    const cs = get(R.cs);
-    const cr0 = get(R.cr0);
-    const rflags = get(R.rflags);
-    const user = get(R.cpl) === 3n;
-    const guest = (get(R.svmMode) & SvmMode.GUEST) !== 0n;
-    const long = (get(R.efer) & EFER.LMA) !== 0n && (cs & CODE_LONG) !== 0n;
-    const real = (cr0 & CR0.PE) === 0n || (rflags & Flag.VM) !== 0n;
-    const sse = (cr0 & (CR0.EM | CR0.TS)) === 0n && (get(R.cr4) & CR4.OSFXSR) !== 0n;
-    const avx = isAvxEnabled({ get }) && (cr0 & CR0.TS) === 0n;
-    const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
-    const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
-    const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
-    const paging = pagingContext(get, this.features);
-    // RFLAGS.AC is part of the privilege, where it counts.
-    const translation = JSON.stringify({ ...paging, accessAllowed: undefined });
-    const legacyCode = long ? '' : `${cs}:${get(R.csBase)}`;
-    const context: Context = {
-      key: [...key, this.contextBits],
-      paging,
-      translation,
-      mode:
-        (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
-        (real ? Mode.REAL : 0) |
-        ((get(R.ss) & CODE_BIG) !== 0n ? Mode.STACK32 : 0) |
-        (sse ? 0 : Mode.NO_SSE) |
-        (avx ? 0 : Mode.NO_AVX) |
-        (guest ? Mode.GUEST : 0) |
-        ((this.contextBits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
-        (user ? Mode.USER : 0),
-      asid: guest ? Number(get(R.guestAsid)) : 0,
-      privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
-      fillsAllowed: !alignment,
-      watched: watchedPages(get).join(),
-      legacyCode,
-      codeSpace: `${translation}${legacyCode}`,
-    };
-    this.contexts[this.oldestContext] = context;
-    this.oldestContext = (this.oldestContext + 1) % HELD_CONTEXTS;
-    return context;
-  }
-
   /** A number for an address space with the tables, and in legacy modes the code segment, that it has now. */
   private spaceOf(addressSpace: number, codeSpace: string): number {
     const known = this.spaces.get(addressSpace)?.get(codeSpace);
     if (known !== undefined) return known;
     if (this.nextSpace >= LAST_SPACE) {
+      this.codePages.clear();
       this.blocks.clearJumpCaches();
       this.spaces.clear();
       this.nextSpace = 1;
@@ -452,17 +396,23 @@ export class Engine {
     if ((this.mode & Mode.BITS64) !== 0 && high >> 15 !== 0 && high >> 15 !== -1) return 0;
     const page = (high >>> 0) * 0x10_0000 + (low >>> 12);
     if (this.watchedPages.includes(page)) return 0;
-    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
-    const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
-    if (frame < 0 || this.leaving) return 0;
-    const target = frame - (frame % PAGE_BYTES);
-    if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
+    const bank = this.words[Cell.TLB_BANK >> 2] as number;
+    let target = this.banks.recall(bank, low, high, write) - RAM_BASE;
+    if (target < 0) {
+      const { dropped } = this.regions;
+      const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+      const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
+      // Accessed and dirty bits may lie amid the code that runs.
+      if (frame < 0 || this.leaving || this.regions.dropped !== dropped) return 0;
+      target = frame - (frame % PAGE_BYTES);
+      if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
+    }
     if (this.isAbsent?.(sPA(target)) === true) return 0;
     if (write) {
       if (this.memory.mayNotWrite(target)) return 0;
       this.memory.noteWritable(target);
     } else if (this.memory.mayNotRead(target)) return 0;
-    this.banks.insert(this.words[Cell.TLB_BANK >> 2] as number, low, high, RAM_BASE + target, write);
+    this.banks.insert(bank, low, high, RAM_BASE + target, write);
     return 1;
   }
 
@@ -514,9 +464,60 @@ export class Engine {
     const mode = this.mode & DECODE_MASK;
     const wraps = this.ripWraps(rip, offset);
     let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
+    if (!wraps) this.noteCodePage(rip - BigInt(offset), page);
     if (uop === 0) uop = this.decodeBlock(rip, linear, page, offset, mode, wraps);
     if (uop !== 0) this.enterJumpCache(rip, uop);
     return uop;
+  }
+
+  private noteCodePage(rip: bigint, page: SPA): void {
+    const { codePages, space } = this;
+    const known = codePages.get(rip);
+    if (known === undefined) {
+      if (codePages.size >= HELD_CODE_PAGES) codePages.clear();
+      codePages.set(rip, { space, page });
+    } else if (known.space !== space) {
+      known.space = space;
+      known.page = page;
+    }
+  }
+
+  /** What regions may know of the code that runs. */
+  private runningCode(): RunningCode {
+    const engine = this;
+    return {
+      get mode() {
+        return engine.mode & DECODE_MASK;
+      },
+      get isForRegions() {
+        return isForRegions(engine.mode, engine.registers[R.csBase] as bigint);
+      },
+      pageAt: (rip) => {
+        const known = this.codePages.get(rip);
+        return known?.space === this.space ? known.page : undefined;
+      },
+      findPage: (rip) => this.findCodePage(rip),
+      decode: (page, offset) => {
+        if (this.kept.has(offset)) return undefined;
+        const bytes = this.memory.window(page + offset, Math.min(15, PAGE_BYTES - offset));
+        const insn = this.decoder.decode(bytes, this.codeMode);
+        return typeof insn === 'string' ? undefined : insn;
+      },
+      mayCompile: (insn) => this.mayCompile(insn),
+      coded: (page) => this.banks.forgetWrites(RAM_BASE + page),
+    };
+  }
+
+  /** As fetching there would find it, when the fetch can be seen nowhere. */
+  private findCodePage(rip: bigint): SPA | undefined {
+    const linear = this.codeAddress(rip);
+    if (linear === undefined || this.ripWraps(rip, 0)) return undefined;
+    const access = ((this.mode & Mode.USER) !== 0 ? Access.USER : 0) | Access.FETCH;
+    if (knownFrame(this.memory, this.pagingContext, linear, access) < 0) return undefined;
+    const frame = this.translate(linear, access);
+    if (frame < 0 || this.leaving || !this.memory.isRam(frame, PAGE_BYTES)) return undefined;
+    this.noteCodePage(rip, sPA(frame));
+    return sPA(frame);
   }
 
   private codeAddress(rip: bigint): bigint | undefined {
@@ -635,58 +636,11 @@ export class Engine {
   }
 }
 
-/** What the engine derives from the registers in `CONTEXT_SLOTS`. */
-interface Context {
-  /** The registers, as 32-bit words. */
-  readonly key: readonly number[];
-  readonly paging: PagingContext;
-  /** All that translations depend on besides RAM, as a key. */
-  readonly translation: string;
-  readonly mode: number;
-  readonly asid: number;
-  readonly privilege: number;
-  readonly fillsAllowed: boolean;
-  /** Pages under data breakpoints. */
-  readonly watched: string;
-  /** Code segment of a legacy mode, '' in 64-bit mode. */
-  readonly legacyCode: string;
-  /** `translation` and `legacyCode`: by what the place of code follows from RIP. */
-  readonly codeSpace: string;
-}
-
-const HELD_CONTEXTS = 16;
-const CONTEXT_SLOTS: readonly Slot[] = [
-  // First those that tell most contexts apart.
-  ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
-  ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
-  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
-];
-const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
-const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;
-const CONTEXT_FLAGS = Number(Flag.AC | Flag.VM);
-const INTERCEPT5_WORD = (CPU_BASE >> 2) + 2 * R.intercept5;
-const BUS_LOCK_INTERCEPT = 1 << INTERCEPTS.BUSLOCK_THRESHOLD.bit;
-const DEBUG_CTL_WORD = (CPU_BASE >> 2) + 2 * R.debugCtl;
-const BUS_LOCK_TRAP = Number(DEBUG_CTL.BLCKDB);
-
 const LONG_MODE: CodeMode = { bits: 64, real: false };
 
 /** Unconditional transfers, and whatever the control plane does, end a block: what follows may be no code. */
 function endsBlock(insn: DecodedInstruction): boolean {
   return 'system' in insn.instruction || /^(JMP|CALL|RET)/.test(insn.mnemonic);
-}
-
-/** Page numbers (linear address / 4096, as the fill computes them) that an enabled data breakpoint watches. */
-function watchedPages(get: (slot: Slot) => bigint): readonly number[] {
-  const dr7 = get(R.dr7);
-  if ((dr7 & 0xffn) === 0n) return [];
-  const pages: number[] = [];
-  for (const [index, slot] of [R.dr0, R.dr1, R.dr2, R.dr3].entries()) {
-    if (((dr7 >> BigInt(2 * index)) & 3n) === 0n) continue;
-    const address = get(slot);
-    pages.push(Number(address >> 12n), Number((address + 7n) >> 12n));
-  }
-  return pages;
 }
 
 /** What translation depends on; of RFLAGS it is AC. */

@@ -21,6 +21,9 @@ import {
   TO_THE_EVALUATOR,
 } from './handlers.js';
 
+/** Of the table: there are not so many kinds of instructions. */
+const KEPT_FOR_HANDLERS = 8192;
+
 interface Exports {
   readonly enter: (uop: number) => void;
   readonly lookup: (rip: bigint) => number;
@@ -89,6 +92,25 @@ export class Interpreter {
     this.exports.table.set(handler, instance.exports.handler);
     return { handler, effects };
   }
+
+  /** Puts the function of a region into the table. @returns its number among the handlers; 0 when the table is full. */
+  placeRegion(binary: Uint8Array): number {
+    const handler = this.freed.pop() ?? (this.nextHandler < TABLE_SIZE - KEPT_FOR_HANDLERS ? this.nextHandler++ : 0);
+    if (handler === 0) return 0;
+    const { memory, fill } = this;
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(binary), {
+      env: { memory, fill, lookup: this.exports.lookup },
+    });
+    this.exports.table.set(handler, instance.exports.handler);
+    return handler;
+  }
+
+  /** Nothing leads to the region any more. */
+  dropRegion(handler: number): void {
+    this.exports.table.set(handler, null);
+    this.freed.push(handler);
+  }
+  private readonly freed: number[] = [];
 
   /** The handler that does the same but sets no flags, for where nobody will see them; undefined when there is none. */
   flaglessHandlerOf(insn: DecodedInstruction): number | undefined {

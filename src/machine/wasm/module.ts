@@ -33,6 +33,7 @@ export const Op = {
   I32_NE: 0x47,
   I32_LT_S: 0x48,
   I32_LT_U: 0x49,
+  I32_GT_U: 0x4b,
   I32_GE_U: 0x4f,
   I64_EQZ: 0x50,
   I64_EQ: 0x51,
@@ -174,6 +175,14 @@ export class Code {
     return this.op(0x04, result ?? EMPTY_BLOCK);
   }
 
+  /** An `if` that is seldom taken: where the host knows branch hints, registers are allocated for the other way. */
+  ifRare(): this {
+    this.rare.push(this.bytes.length);
+    return this.if();
+  }
+  /** Where those stand. */
+  readonly rare: number[] = [];
+
   else(): this {
     return this.op(Op.ELSE);
   }
@@ -266,6 +275,16 @@ export class ModuleWriter {
     this.table = { name: tableName, size };
   }
 
+  /** Of each function the branches that are seldom taken. Source: WebAssembly Branch Hinting proposal. */
+  private hints(): number[][] {
+    return this.functions.flatMap(({ code }, index) => {
+      if (code.rare.length === 0) return [];
+      const start = encodeLocals(code).length;
+      const hints = code.rare.map((at) => [...unsigned(start + at), 1, 0]);
+      return [[...unsigned(this.imports.length + index), ...vector(hints)]];
+    });
+  }
+
   /** @param memoryPages minimum and maximum of the imported memory `env.memory`. */
   finish(memoryPages: number): Uint8Array {
     const out: number[] = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
@@ -284,6 +303,7 @@ export class ModuleWriter {
     const exports = this.exports.map((entry) => [...name(entry.name), 0x00, ...unsigned(entry.index)]);
     if (table !== undefined) exports.push([...name(table.name), 0x01, 0x00]);
     section(out, 7, vector(exports));
+    section(out, 0, [...name('metadata.code.branch_hint'), ...vector(this.hints())]);
     const bodies = this.functions.map(({ code }) => encodeBody(code));
     const header: number[] = unsigned(bodies.length);
     const total = bodies.reduce((sum, body) => sum + body.length, header.length);
@@ -299,18 +319,22 @@ export class ModuleWriter {
   }
 }
 
-function encodeType(type: FunctionType): number[] {
-  return [0x60, ...vector(type.parameters.map((t) => [t])), ...vector(type.results.map((t) => [t]))];
-}
-
-function encodeBody(code: Code): Uint8Array {
+function encodeLocals(code: Code): number[] {
   const runs: [number, ValueType][] = [];
   for (const type of code.locals) {
     const last = runs.at(-1);
     if (last?.[1] === type) last[0]++;
     else runs.push([1, type]);
   }
-  const locals = vector(runs.map(([count, type]) => [...unsigned(count), type]));
+  return vector(runs.map(([count, type]) => [...unsigned(count), type]));
+}
+
+function encodeType(type: FunctionType): number[] {
+  return [0x60, ...vector(type.parameters.map((t) => [t])), ...vector(type.results.map((t) => [t]))];
+}
+
+function encodeBody(code: Code): Uint8Array {
+  const locals = encodeLocals(code);
   const size = locals.length + code.bytes.length + 1;
   const head = [...unsigned(size), ...locals];
   const body = new Uint8Array(head.length + code.bytes.length + 1);

@@ -122,7 +122,7 @@ export class Translator {
   }
 
   private addressUop(at: number, memory: MemoryOperand, insn: DecodedInstruction, place: UopPlace): void {
-    const bare = insn.mnemonic === 'LEA';
+    const bare = isBare(insn);
     this.head(at, addressHandlerOf(insn, bare), insn.length, place);
     this.plainAddress(at, memory, insn, place);
     const { view } = this;
@@ -157,7 +157,10 @@ const hasBase = (memory: MemoryOperand, insn: DecodedInstruction): boolean =>
   !insn.long || memory.segment === Segment.FS || memory.segment === Segment.GS;
 
 const needsAddressUop = (memory: MemoryOperand, insn: DecodedInstruction): boolean =>
-  insn.addressWidth !== 64 || (hasBase(memory, insn) && insn.mnemonic !== 'LEA');
+  insn.addressWidth !== 64 || (hasBase(memory, insn) && !isBare(insn));
+
+/** Their operand is an address and no access. */
+const isBare = ({ mnemonic }: DecodedInstruction): boolean => mnemonic === 'LEA' || mnemonic === 'NOP';
 
 function addressHandlerOf(insn: DecodedInstruction, bare: boolean): number {
   if (bare) return insn.addressWidth === 16 ? Handler.ADDRESS_BARE_16 : Handler.ADDRESS_BARE_32;

@@ -14,6 +14,8 @@ export const Uop = {
   LENGTH: 3,
   /** Offset of the instruction within its linear page (u16). */
   PAGE_OFFSET: 4,
+  /** Number of the entry, where a region is entered here (u8). */
+  ENTRY: 6,
   /** log2 of the index factor (u8). */
   SCALE: 7,
   /** Addresses of register operands, in order of the operands (u16 each). */
@@ -42,4 +44,10 @@ export const ExitReason = {
   LOOKUP: 2,
   /** The budget is too small for another block. */
   BUDGET: 3,
+  /** The same, in a region. */
+  SPENT: 4,
+  /** A region leaves the instruction at RIP, which was not executed, to the evaluator. */
+  EVALUATE: 5,
+  /** The region at `Cell.EXIT_UOP` asks whether its pages are where they were. */
+  CONTEXT: 6,
 } as const;

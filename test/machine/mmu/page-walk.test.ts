@@ -10,6 +10,7 @@ import {
   SLOT_COUNT,
   type Slot,
 } from '../../../src/machine/layout/cpu-state.js';
+import { RAM_BASE } from '../../../src/machine/layout/linear-memory.js';
 import { PhysicalMemory } from '../../../src/machine/mmu/memory.js';
 import { PAGE_FAULT, PageWalker, pagingContext } from '../../../src/machine/mmu/page-walk.js';
 
@@ -35,13 +36,12 @@ let walker: PageWalker;
 
 const get = (slot: Slot): bigint => registers[slot] as bigint;
 const index = (linear: bigint, shift: bigint, bits = 9n): number => Number((linear >> shift) & ((1n << bits) - 1n));
-const entryAt = (table: number, entry: number): bigint =>
-  memory.view.getBigUint64(0x200_0000 + table + 8 * entry, true);
+const entryAt = (table: number, entry: number): bigint => memory.view.getBigUint64(RAM_BASE + table + 8 * entry, true);
 function put(table: number, entry: number, value: bigint): void {
-  memory.view.setBigUint64(0x200_0000 + table + 8 * entry, value, true);
+  memory.view.setBigUint64(RAM_BASE + table + 8 * entry, value, true);
 }
 function put32(table: number, entry: number, value: bigint): void {
-  memory.view.setUint32(0x200_0000 + table + 4 * entry, Number(value), true);
+  memory.view.setUint32(RAM_BASE + table + 4 * entry, Number(value), true);
 }
 
 /** Four levels that map LINEAR to 5000h; entries may be changed by level 4..1. */

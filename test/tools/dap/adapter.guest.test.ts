@@ -220,9 +220,9 @@ describe('an editor', () => {
     const answer = await editor.ask('evaluate', { expression: 'goto vmexit:cpuid', context: 'repl' });
     expect(answer.result).toContain('runs L2');
     expect(await editor.event('stopped')).toMatchObject({ reason: 'goto' });
-    expect(await editor.request('writeMemory', {})).toMatchObject({
+    expect(await editor.request('setExpression', {})).toMatchObject({
       success: false,
-      message: 'a recording cannot do writeMemory',
+      message: 'a recording cannot do setExpression',
     });
     expect(await editor.request('evaluate', { expression: 'nonsense', context: 'watch' })).toMatchObject({
       success: false,
@@ -241,5 +241,78 @@ describe('an editor', () => {
       success: false,
       message: expect.stringContaining('launch'),
     });
+  });
+});
+
+describe('a diversion', () => {
+  const variable = async (editor: Editor, reference: number, name: string): Promise<string> =>
+    (await editor.ask('variables', { variablesReference: reference })).variables.find(
+      (each: { readonly name: string }) => each.name === name,
+    ).value;
+
+  const scopesOf = async (editor: Editor): Promise<readonly number[]> => {
+    const { stackFrames } = await editor.ask('stackTrace', { threadId: 1 });
+    const { scopes } = await editor.ask('scopes', { frameId: stackFrames[0].id });
+    return scopes.map((each: { readonly variablesReference: number }) => each.variablesReference);
+  };
+
+  it('takes registers, fields of the VMCB and memory, and leaves the tape as it was', async () => {
+    const editor = new Editor();
+    const capabilities = await editor.ask('initialize', { adapterID: 'vmtape', supportsInvalidatedEvent: true });
+    expect(capabilities).toMatchObject({ supportsSetVariable: true, supportsWriteMemoryRequest: true });
+    await editor.ask('launch', { tape, at: 'vmrun[3]' });
+    await editor.ask('configurationDone');
+    await editor.event('stopped');
+    const [general = 0, , , vmcb = 0] = await scopesOf(editor);
+    const r15 = await variable(editor, general, 'r15');
+    const write = { variablesReference: general, name: 'r15', value: '0x1234' };
+    const refused = await editor.request('setVariable', write);
+    expect([refused.success, refused.message]).toEqual([false, expect.stringContaining('monitor fork')]);
+
+    expect((await editor.ask('fork')).result).toContain('in a diversion of the recording');
+    await editor.event('stopped');
+    expect((await editor.ask('setVariable', write)).value).toBe('0x1234');
+    await editor.event('invalidated');
+    expect(await variable(editor, general, 'r15')).toBe('0x1234');
+    await editor.ask('setVariable', { variablesReference: vmcb, name: 'guestASID', value: '3' });
+    expect(await variable(editor, vmcb, 'guestASID')).toBe('0x3');
+    const data = Buffer.from([1, 2, 3]).toString('base64');
+    const place = { memoryReference: '0x200000', offset: 1 };
+    expect(await editor.ask('writeMemory', { ...place, data })).toEqual({ bytesWritten: 3 });
+    expect((await editor.ask('readMemory', { ...place, count: 3 })).data).toBe(data);
+    for (const [name, value, word] of [
+      ['rip', '0x800000000000', 'canonical'],
+      ['eflags', '-1', 'no number of 32 bits'],
+    ]) {
+      const answer = await editor.request('setVariable', { variablesReference: general, name, value });
+      expect([answer.success, answer.message]).toEqual([false, expect.stringContaining(word as string)]);
+    }
+    const nowhere = await editor.request('writeMemory', { memoryReference: '0xfee00000', data });
+    expect(nowhere.message).toContain('no RAM');
+
+    await editor.go('next');
+    await editor.go('stepBack');
+    const typed = await editor.ask('evaluate', { expression: 'unfork', context: 'repl' });
+    expect(typed.result).not.toContain('in a diversion');
+    await editor.event('stopped');
+    expect(await variable(editor, general, 'r15')).toBe(r15);
+    await editor.ask('disconnect');
+  });
+
+  it('is kept where the request says', async () => {
+    const kept = join(temporaryFolder(), 'kept.vmtape');
+    const editor = new Editor();
+    await editor.ask('initialize', { adapterID: 'vmtape' });
+    await editor.ask('launch', { tape, at: '50000' });
+    await editor.ask('configurationDone');
+    await editor.event('stopped');
+    expect((await editor.ask('fork', { tape: kept })).result).toContain(kept);
+    await editor.event('stopped');
+    await editor.go('next');
+    // What is open is finished with the session.
+    await editor.ask('disconnect');
+    const reader = sqliteStore(kept).read();
+    expect([reader.state, reader.start.icount]).toEqual(['complete', 50_000n]);
+    reader.close();
   });
 });

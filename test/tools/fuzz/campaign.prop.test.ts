@@ -11,6 +11,7 @@ import { TlbBanks } from '../../../src/machine/mmu/tlb.js';
 import { BlockCache } from '../../../src/machine/wasm/block-cache.js';
 import { Emitter } from '../../../src/machine/wasm/emit.js';
 import { forgetHandlers } from '../../../src/machine/wasm/handlers.js';
+import { compileRegions } from '../../../src/machine/wasm/region/policy.js';
 import { Campaign } from '../../../tools/fuzz/campaign.js';
 import { reportLines } from '../../../tools/fuzz/report.js';
 
@@ -42,6 +43,13 @@ describe('random programs', () => {
     }
     expect(coverage.exitCodes().length).toBeGreaterThan(20);
   });
+});
+
+it('random programs run alike where whatever runs is compiled', { timeout: 0 }, () => {
+  const before = compileRegions('always');
+  const result = new Campaign(SEED + 1).run({ instructions: INSTRUCTIONS / 8 });
+  compileRegions(before);
+  expect(result.findings, reportLines({ ...result, seed: SEED + 1, seconds: 1 }).join('\n')).toEqual([]);
 });
 
 /** A machine with a fault of its own: `method` of `prototype` is another. */

@@ -1,0 +1,168 @@
+/**
+ * What the engine derives from the registers: how code is decoded, what translations depend on, who may enter a block. World
+ * switches and system calls go back and forth between a few such contexts, and so those of late are held.
+ */
+import { DEBUG_CTL } from '../cpu/debug.js';
+import { isAvxEnabled } from '../cpu/xstate.js';
+import { CPU_BASE, CR0, CR4, EFER, Flag, R, type RegisterFile, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
+import { INTERCEPTS } from '../svm/intercepts.js';
+
+/** Bits of the mode key: what decoding and handlers depend on. */
+export const Mode = {
+  BITS16: 0,
+  BITS32: 1,
+  BITS64: 2,
+  REAL: 4,
+  STACK32: 8,
+  /** One instruction in each block, for exact stops. */
+  SINGLE: 16,
+  /** SSE instructions fault or are not enabled. */
+  NO_SSE: 32,
+  /** A guest runs: instructions that an intercept may stop go to the control plane. */
+  GUEST: 64,
+  /** AVX instructions fault. */
+  NO_AVX: 128,
+  /** Bus locks are looked for: locked accesses go to the control plane. */
+  BUS_LOCKS: 256,
+  /** Not part of a block's key, but of who may enter it. */
+  USER: 512,
+} as const;
+/** Of what a block's key consists. */
+export const DECODE_MASK = Mode.USER - 1;
+export const MODE_BITS = 10;
+
+const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
+const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
+
+/** What the engine derives from the registers in `CONTEXT_SLOTS`. */
+export interface Context {
+  /** The registers, as 32-bit words. */
+  readonly key: readonly number[];
+  readonly paging: PagingContext;
+  /** All that translations depend on besides RAM, as a key. */
+  readonly translation: string;
+  readonly mode: number;
+  readonly asid: number;
+  readonly privilege: number;
+  readonly fillsAllowed: boolean;
+  /** Pages under data breakpoints. */
+  readonly watched: string;
+  /** Code segment of a legacy mode, '' in 64-bit mode. */
+  readonly legacyCode: string;
+  /** `translation` and `legacyCode`: by what the place of code follows from RIP. */
+  readonly codeSpace: string;
+}
+
+const HELD_CONTEXTS = 16;
+const CONTEXT_SLOTS: readonly Slot[] = [
+  // First those that tell most contexts apart.
+  ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
+  ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
+  ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
+];
+const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
+const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;
+const CONTEXT_FLAGS = Number(Flag.AC | Flag.VM);
+const INTERCEPT5_WORD = (CPU_BASE >> 2) + 2 * R.intercept5;
+const BUS_LOCK_INTERCEPT = 1 << INTERCEPTS.BUSLOCK_THRESHOLD.bit;
+const DEBUG_CTL_WORD = (CPU_BASE >> 2) + 2 * R.debugCtl;
+const BUS_LOCK_TRAP = Number(DEBUG_CTL.BLCKDB);
+
+export class Contexts {
+  private readonly contexts: Context[] = [];
+  private oldestContext = 0;
+
+  constructor(
+    private readonly words: Int32Array,
+    private readonly registers: RegisterFile,
+    private readonly features: PagingFeatures,
+  ) {}
+
+  get current(): Context {
+    for (const context of this.contexts) if (this.matches(context)) return context;
+    return this.newContext();
+  }
+
+  private matches({ key }: Context): boolean {
+    const { words } = this;
+    for (let index = 0; index < CONTEXT_WORDS.length; index++) {
+      if (words[CONTEXT_WORDS[index] as number] !== key[index]) return false;
+    }
+    return this.contextBits === key[CONTEXT_WORDS.length];
+  }
+
+  /** What of RFLAGS counts, and whether bus locks are looked for: in a guest, or in programs. */
+  private get contextBits(): number {
+    const { words } = this;
+    return (
+      ((words[RFLAGS_WORD] as number) & CONTEXT_FLAGS) |
+      ((words[INTERCEPT5_WORD] as number) & BUS_LOCK_INTERCEPT) |
+      ((words[DEBUG_CTL_WORD] as number) & BUS_LOCK_TRAP)
+    );
+  }
+
+  /** Derives everything from the registers and keeps it in the place of the oldest. */
+  private newContext(): Context {
+    const get = (slot: Slot): bigint => this.registers[slot] as bigint;
+    const cs = get(R.cs);
+    const cr0 = get(R.cr0);
+    const rflags = get(R.rflags);
+    const user = get(R.cpl) === 3n;
+    const guest = (get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    const long = (get(R.efer) & EFER.LMA) !== 0n && (cs & CODE_LONG) !== 0n;
+    const real = (cr0 & CR0.PE) === 0n || (rflags & Flag.VM) !== 0n;
+    const sse = (cr0 & (CR0.EM | CR0.TS)) === 0n && (get(R.cr4) & CR4.OSFXSR) !== 0n;
+    const avx = isAvxEnabled({ get }) && (cr0 & CR0.TS) === 0n;
+    const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
+    const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
+    const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
+    const paging = pagingContext(get, this.features);
+    // RFLAGS.AC is part of the privilege, where it counts.
+    const translation = JSON.stringify({ ...paging, accessAllowed: undefined });
+    const legacyCode = long ? '' : `${cs}:${get(R.csBase)}`;
+    const context: Context = {
+      key: [...key, this.contextBits],
+      paging,
+      translation,
+      mode:
+        (long ? Mode.BITS64 : (cs & CODE_BIG) !== 0n ? Mode.BITS32 : Mode.BITS16) |
+        (real ? Mode.REAL : 0) |
+        ((get(R.ss) & CODE_BIG) !== 0n ? Mode.STACK32 : 0) |
+        (sse ? 0 : Mode.NO_SSE) |
+        (avx ? 0 : Mode.NO_AVX) |
+        (guest ? Mode.GUEST : 0) |
+        ((this.contextBits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
+        (user ? Mode.USER : 0),
+      asid: guest ? Number(get(R.guestAsid)) : 0,
+      privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
+      fillsAllowed: !alignment,
+      watched: watchedPages(get).join(),
+      legacyCode,
+      codeSpace: `${translation}${legacyCode}`,
+    };
+    this.contexts[this.oldestContext] = context;
+    this.oldestContext = (this.oldestContext + 1) % HELD_CONTEXTS;
+    return context;
+  }
+}
+
+/** Regions are made of 64-bit code, and of 32-bit code whose pages are those of its segment, with a stack of 32 bits. */
+export function isForRegions(mode: number, csBase: bigint): boolean {
+  if ((mode & Mode.SINGLE) !== 0) return false;
+  if ((mode & Mode.BITS64) !== 0) return true;
+  return (mode & (Mode.BITS32 | Mode.STACK32 | Mode.REAL)) === (Mode.BITS32 | Mode.STACK32) && (csBase & 0xfffn) === 0n;
+}
+
+/** Page numbers (linear address / 4096, as the fill computes them) that an enabled data breakpoint watches. */
+function watchedPages(get: (slot: Slot) => bigint): readonly number[] {
+  const dr7 = get(R.dr7);
+  if ((dr7 & 0xffn) === 0n) return [];
+  const pages: number[] = [];
+  for (const [index, slot] of [R.dr0, R.dr1, R.dr2, R.dr3].entries()) {
+    if (((dr7 >> BigInt(2 * index)) & 3n) === 0n) continue;
+    const address = get(slot);
+    pages.push(Number(address >> 12n), Number((address + 7n) >> 12n));
+  }
+  return pages;
+}

@@ -1,0 +1,84 @@
+/** The two levels of the TLB: what is found again without a page walk, and what must not be. */
+import { describe, expect, it } from 'vitest';
+import { RAM_BASE, TLB_BANKS, TLB_ENTRIES } from '../../../src/machine/layout/linear-memory.js';
+import { PhysicalMemory } from '../../../src/machine/mmu/memory.js';
+import { TlbBanks } from '../../../src/machine/mmu/tlb.js';
+
+const LOW = 0x40_3000;
+const HIGH = 0x7f;
+const TARGET = RAM_BASE + 0x5000;
+
+function tlb(): { banks: TlbBanks; bank: number } {
+  const banks = new TlbBanks(new PhysicalMemory(1 << 20));
+  return { banks, bank: banks.select(1, 0, 'tables') };
+}
+
+describe('a translation', () => {
+  it('is recalled when another page has taken its place in the first level', () => {
+    const { banks, bank } = tlb();
+    banks.insert(bank, LOW, HIGH, TARGET, false);
+    banks.insert(bank, LOW + TLB_ENTRIES * 4096, HIGH, RAM_BASE, false);
+    expect(banks.recall(bank, LOW + 0x123, HIGH, false)).toBe(TARGET);
+  });
+
+  it('for reading is none for writing, and one for writing serves both', () => {
+    const { banks, bank } = tlb();
+    banks.insert(bank, LOW, HIGH, TARGET, false);
+    expect(banks.recall(bank, LOW, HIGH, true)).toBe(0);
+    banks.insert(bank, LOW, HIGH, TARGET, true);
+    banks.insert(bank, LOW, HIGH, TARGET, false);
+    expect([banks.recall(bank, LOW, HIGH, true), banks.recall(bank, LOW, HIGH, false)]).toEqual([TARGET, TARGET]);
+  });
+
+  it.each([
+    ['of another page', LOW + 0x1000, HIGH],
+    ['of a page 4 GiB away', LOW, HIGH + 1],
+    ['of a page where both hash alike', LOW + 16 * 1024 * 4096, HIGH],
+  ])('is none %s', (_which, low, high) => {
+    const { banks, bank } = tlb();
+    banks.insert(bank, LOW, HIGH, TARGET, true);
+    expect(banks.recall(bank, low, high, false)).toBe(0);
+  });
+});
+
+describe('a translation is gone', () => {
+  const gone: readonly (readonly [string, (banks: TlbBanks) => number])[] = [
+    [
+      'after a flush of its space',
+      (banks) => {
+        banks.flush(1);
+        return banks.select(1, 0, 'tables');
+      },
+    ],
+    [
+      'after a flush of everything',
+      (banks) => {
+        banks.flush(undefined);
+        return banks.select(1, 0, 'tables');
+      },
+    ],
+    ['under other rules', (banks) => banks.select(1, 0, 'other tables')],
+    ['in another space', (banks) => banks.select(2, 0, 'tables')],
+    ['at another privilege', (banks) => banks.select(1, 1, 'tables')],
+    [
+      'when its bank served others meanwhile',
+      (banks) => {
+        for (let space = 2; space < 2 + TLB_BANKS; space++)
+          banks.insert(banks.select(space, 0, ''), 0, 0, RAM_BASE, false);
+        return banks.select(1, 0, 'tables');
+      },
+    ],
+  ];
+  it.each(gone)('%s', (_when, happen) => {
+    const { banks, bank } = tlb();
+    banks.insert(bank, LOW, HIGH, TARGET, true);
+    expect(banks.recall(happen(banks), LOW, HIGH, false)).toBe(0);
+  });
+
+  it('but not by a flush of another space', () => {
+    const { banks, bank } = tlb();
+    banks.insert(bank, LOW, HIGH, TARGET, true);
+    banks.flush(2);
+    expect(banks.recall(bank, LOW, HIGH, true)).toBe(TARGET);
+  });
+});

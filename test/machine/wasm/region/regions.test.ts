@@ -1,0 +1,173 @@
+/** Compiled regions do what their instructions do, wherever they are entered, stopped and left, and whatever becomes of their code. */
+import { beforeEach, describe, expect, it } from 'vitest';
+import { R } from '../../../../src/machine/layout/cpu-state.js';
+import { compileRegions } from '../../../../src/machine/wasm/region/policy.js';
+import { CODE, DATA, differences, EngineBench, FOREVER, hex, STACK_TOP } from '../../../support/engine-bench.js';
+
+const before = compileRegions('always');
+const regions = new EngineBench('engine');
+compileRegions(before);
+const evaluator = new EngineBench('evaluator');
+
+/** RIP, RSI and RDI at their starts, 300 rounds to go. */
+const START = { rbx: BigInt(DATA), rsi: BigInt(DATA), rcx: 300n };
+/** dec ecx; jnz back by `bytes`, the whole loop's length with these two; hlt */
+const again = (bytes: number): string => `ff c9 75 ${((256 - bytes) & 0xff).toString(16).padStart(2, '0')} f4`;
+const looped = (body: string): string => `${body} ${again(body.split(' ').length + 4)}`;
+const OTHER_PAGE = CODE + 0x1000;
+/** call OTHER_PAGE, from `at` */
+function call(at: number): string {
+  const distance = OTHER_PAGE - (at + 5);
+  return `e8 ${[0, 8, 16, 24].map((shift) => ((distance >> shift) & 0xff).toString(16)).join(' ')}`;
+}
+
+let made = 0;
+beforeEach(() => {
+  made = regions.engine.regionCounts.made;
+});
+
+/** Runs on both; regions must have been compiled, and agree with the evaluator. */
+function runBoth(prepare: (bench: EngineBench) => void, slices: readonly number[] = [FOREVER]): EngineBench {
+  for (const bench of [regions, evaluator]) {
+    prepare(bench.clear());
+    for (const slice of slices) bench.run(slice);
+  }
+  expect(differences(evaluator, regions)).toEqual([]);
+  expect(regions.engine.regionCounts.made).toBeGreaterThan(made);
+  return regions;
+}
+
+describe('a loop', () => {
+  it('ends with the registers, flags and memory that its instructions leave', () => {
+    const bench = runBoth((each) =>
+      // add rax, rcx; mov [rbx], rax; add rbx, 8
+      each.mode(64, START).put(CODE, hex(looped('48 01 c8 48 89 03 48 83 c3 08'))),
+    );
+    expect(bench.get('rax')).toBe(45_150n);
+    expect(bench.get('rip')).toBe(BigInt(CODE + 15));
+  });
+
+  it('stops after any number of instructions', () => {
+    const program = hex(looped('48 01 c8 39 c8 11 c2 48 89 03 48 83 c3 08')); // … cmp eax, ecx; adc edx, eax
+    for (let slice = 61; slice < 140; slice++) {
+      runBoth((each) => each.mode(64, START).put(CODE, program), [400, slice, slice, 1, 63, 64, 65]);
+      made = 0;
+    }
+  });
+
+  it('faults at the instruction that does, with all before it done', () => {
+    // mov [rbx], ecx; add rbx, 400h: runs out of mapped memory
+    const bench = runBoth((each) => {
+      each.mode(64, { ...START, rcx: 1_000_000n, rbx: 0x3_0000n });
+      each.map(0x50, undefined).put(CODE, hex(looped('89 0b 48 81 c3 00 04 00 00')));
+    });
+    expect(bench.isShutDown).toBe(true);
+    expect([bench.get('rip'), bench.get('rbx')]).toEqual([BigInt(CODE), 0x5_0000n]);
+  });
+
+  it('goes on behind an instruction that is the evaluator’s', () => {
+    // cpuid's place: rdtsc would tell time. smsw eax; add rsi, rax
+    runBoth((each) => each.mode(64, START).put(CODE, hex(looped('0f 01 e0 48 01 c6'))));
+  });
+
+  it('with REP inside leaves that to the interpreter', () => {
+    // push rcx; mov ecx, 5; mov rdi, rbx; rep stosb; pop rcx
+    runBoth((each) => each.mode(64, START).put(CODE, hex(looped('51 b9 05 00 00 00 48 89 df f3 aa 59'))));
+  });
+});
+
+describe('flags', () => {
+  it.each([
+    ['of INC and DEC keep CF', '48 01 c8 48 d1 c0 ff c2 48 11 d6 ff ce'], // add; rol; inc; adc; dec
+    ['of a shift by CL stay when the count is 0', '39 c8 d3 e2 48 11 d6 0f 92 c0'], // cmp; shl edx, cl; adc; setb al
+    ['of bytes and words', '00 c8 66 01 ca 10 e5 66 29 d0 18 c4'], // add al, cl; add dx, cx; adc ch, ah; sub; sbb
+    ['as PUSHF shows them', '29 c8 9c 5a 01 d6'], // sub eax, ecx; pushfq; pop rdx; add esi, edx
+    ['of a comparison that two branches look at', '39 c8 72 04 74 02 ff c6 ff c7'], // cmp; jb +4; je +2; inc esi; inc edi
+    ['after NEG, CMPXCHG and XADD', 'f7 da 0f b1 13 0f 92 c0 0f c1 0b 48 11 c6'],
+  ])('%s', (_which, body) => {
+    runBoth((each) => each.mode(64, { ...START, rax: 0x1_8000_007fn, rdx: 3n }).put(CODE, hex(looped(body))));
+  });
+});
+
+describe('calls and jumps', () => {
+  it('into another page and back, from two places', () => {
+    runBoth((each) => {
+      each.mode(64, START);
+      // call OTHER_PAGE; add rax, 1; call OTHER_PAGE
+      each.put(CODE, hex(looped(`${call(CODE)} 48 83 c0 01 ${call(CODE + 9)}`)));
+      each.put(OTHER_PAGE, hex('48 01 c8 c3')); // add rax, rcx; ret
+    });
+  });
+
+  it('through a table of addresses', () => {
+    runBoth((each) => {
+      each.mode(64, START);
+      // mov eax, ecx; and eax, 1; call [rbx + rax * 8]
+      each.put(CODE, hex(looped('89 c8 83 e0 01 ff 14 c3')));
+      each.write(DATA, 8, BigInt(OTHER_PAGE)).write(DATA + 8, 8, BigInt(OTHER_PAGE + 0x80));
+      each.put(OTHER_PAGE, hex('48 ff c6 c3')).put(OTHER_PAGE + 0x80, hex('48 83 ee 02 c3'));
+    });
+  });
+
+  it('in 32-bit code, in a segment with a base', () => {
+    runBoth((each) => {
+      each.mode(32, { ...START, dsBase: 0x1000n, rsp: BigInt(STACK_TOP) });
+      // add eax, [ebx]; push eax; pop edx; mov [ebx], edx; lea esi, [esi + edx * 2]
+      each.put(CODE, hex(looped('03 03 50 5a 89 13 8d 34 56')));
+    });
+  });
+});
+
+describe('code that changes', () => {
+  it('in the loop that runs it is seen at its next instruction', () => {
+    // xor byte [rip + 1], 8: turns the INC behind it (ff c2) into DEC (ff ca) and back
+    runBoth((each) => each.mode(64, START).put(CODE, hex(looped('80 35 01 00 00 00 08 ff c2'))));
+    expect(regions.engine.regionCounts.dropped).toBeGreaterThan(0);
+  });
+
+  it('by a page table is seen at the next call', () => {
+    // Every round: call OTHER_PAGE; swap its page-table entry with RDX: xchg [rdi], rdx
+    const entry = 0x4000 + 8 * (OTHER_PAGE >> 12);
+    const twin = OTHER_PAGE + 0x3000;
+    runBoth((each) => {
+      each.mode(64, { ...START, rdi: BigInt(entry), rdx: BigInt(twin) | 0x67n });
+      each.put(CODE, hex(looped(`${call(CODE)} 48 87 17`)));
+      each.put(OTHER_PAGE, hex('48 ff c0 c3')).put(twin, hex('48 83 c0 10 c3'));
+    });
+  });
+
+  it('leaves accessed bits as fetches leave them', () => {
+    // Every round clears the accessed bit of OTHER_PAGE, and the 50th does not call it
+    const entry = 0x4000 + 8 * (OTHER_PAGE >> 12);
+    runBoth((each) => {
+      each.mode(64, { ...START, rdi: BigInt(entry) });
+      // and dword [rdi], ~20h; test cl, 7; jz +5; call OTHER_PAGE
+      each.put(CODE, hex(looped(`83 27 df f6 c1 07 74 05 ${call(CODE + 8)}`)));
+      each.put(OTHER_PAGE, hex('48 ff c0 c3'));
+    });
+  });
+
+  it('at the same place under another address is not taken for it', () => {
+    const alias = 0x8_0000;
+    runBoth((each) => {
+      // lea rax, [rip]; add rsi, rax: both addresses run the same page
+      each.mode(64, START).map(alias >> 12, CODE >> 12);
+      each.put(CODE, hex('48 8d 05 00 00 00 00 48 01 c6 ff c9 75 f2 ff e2 f4'));
+      each.set({ rdx: BigInt(alias + 0x20) });
+      // mov ecx, 200; mov edx, CODE + 10h; jmp to alias: the second time there it halts
+      each.put(CODE + 0x20, hex('b9 c8 00 00 00 ba 10 00 01 00 e9 d1 ff ff ff'));
+    });
+  });
+});
+
+it('no region is made when none is wanted', () => {
+  const previous = compileRegions('never');
+  const bench = new EngineBench('engine');
+  compileRegions(previous);
+  bench
+    .mode(64, START)
+    .put(CODE, hex(looped('48 01 c8')))
+    .run(FOREVER);
+  expect(bench.registers[R.rax]).toBe(45_150n);
+  expect(bench.engine.regionCounts.made).toBe(0);
+});
