@@ -13,6 +13,7 @@ import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
 import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host.js';
 import { BOOTSTRAP_VCPU, withStartup } from './cpu/reset.js';
+import { followRegisters, isDebuggerInput, putInMemory } from './debugger-input.js';
 import type { DecodedInstruction } from './decode/decoded.js';
 import {
   type CpuSignal,
@@ -65,7 +66,7 @@ import { entropyValue, initialState, type MachineState, reduce } from './reduce.
 import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { virtualizationOf } from './svm/nested-svm.js';
-import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, sPA, u64 } from './units.js';
+import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
 
@@ -184,7 +185,10 @@ export class Machine implements ProcessorHost, RestartHost {
     this.restart.keepImage(image);
   }
 
-  /** Gives a machine whose state came from elsewhere the image that `state.boot` names, which a reset loads again. */
+  /**
+   * Gives a machine whose state came from elsewhere the image that it booted: it loads it again when the guest resets it.
+   * @param image the one that `state.boot` names.
+   */
   keepImage(image: BootImage): void {
     this.restart.keepImage(image);
   }
@@ -193,8 +197,7 @@ export class Machine implements ProcessorHost, RestartHost {
   deliver(input: MachineInput): void {
     if (isHostInput(input)) checkHostInput(this.config, input);
     this.flushRun();
-    // Memory holds it before anybody hears of it, as with an image that is booted.
-    if (input.type === 'input.debugger-memory') this.memory.copyIn(sPA(input.address), input.data);
+    if (isDebuggerInput(input)) putInMemory(this.memory, input);
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
     if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
@@ -203,25 +206,21 @@ export class Machine implements ProcessorHost, RestartHost {
     if (input.type === 'input.turn') this.followTurn();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
-    if (input.type !== 'input.debugger-registers') return;
-    if (input.target === this.vcpu) this.registersChanged(input.changes);
-    // Any of them may be one that translations hang on.
-    this.engine.flush(undefined);
+    if (isDebuggerInput(input)) followRegisters(this.engine, this.vcpu, input);
   }
 
   /** Whose turn it is has changed. */
   private followTurn(): void {
-    if (this.state.schedule.vcpu === this.vcpu) return;
+    const { vcpu } = this.state.schedule;
+    if (vcpu === this.vcpu) return;
     this.paravirt?.leaves(this.vcpu);
     this.vcpus.follow();
-    this.paravirt?.enters(this.vcpu);
+    this.paravirt?.enters(vcpu);
   }
 
   private skewed(vcpu: number): void {
     if (vcpu === this.vcpu) this.engine.syncShadow(R.tscBase);
-    const base = this.vcpus.reader(vcpu).get(R.tscBase);
-    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
-    this.paravirt?.tscMoved(vcpu, base);
+    this.tscMoved(this.vcpus.reader(vcpu).get(R.tscBase), vcpu);
   }
 
   /** Whether a vCPU could have the turn now. */
@@ -290,7 +289,9 @@ export class Machine implements ProcessorHost, RestartHost {
     return capturePoint(this.state, this.engine.shadow, { retired, unstated, interrupted });
   }
 
-  /** Goes to where `point` was taken, by a machine of this configuration. RAM must be as it was there already. */
+  /**
+   * Goes to where `point` was taken, by this machine or one of the same configuration. RAM must be as it was there already.
+   */
   restore(point: MachinePoint): void {
     restoreState(this.state, point);
     this.vcpus.load(this.state.vcpus);
@@ -678,9 +679,9 @@ export class Machine implements ProcessorHost, RestartHost {
     return u64(BigInt(this.now) + (this.registers[R.tscBase] as bigint));
   }
 
-  tscMoved(base: bigint): void {
-    this.apply(decideTscMoved(this.state.devices, this.vcpu, base, this.now));
-    this.paravirt?.tscMoved(this.vcpu, base);
+  tscMoved(base: bigint, vcpu = this.vcpu): void {
+    this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
+    this.paravirt?.tscMoved(vcpu, base);
   }
 
   storedMsr(msr: number): bigint {

@@ -87,6 +87,7 @@ describe('an event is one line', () => {
     for (const [type, fields] of Object.entries(EVENT_FIELDS)) {
       const samples: Record<string, unknown> = {
         registers,
+        changes: registers,
         words: NONE,
         ignored: NONE,
         data: [],

@@ -91,13 +91,22 @@ describe('wrong usage', () => {
     expect(stderr).not.toMatch(STACK);
   });
 
-  it.each([
-    ['--initrd', 'file'],
-    ['--engine', 'jit'],
-  ])('%s %s is known, and refused by name', (flag, value) => {
-    const { status, stderr } = vmtape(['run', image('hello64.elf'), flag, value]);
+  it('--initrd is known, and refused by name', () => {
+    const { status, stderr } = vmtape(['run', image('hello64.elf'), '--initrd', 'file']);
     expect(status).toBe(2);
-    expect(stderr).toMatch(new RegExp(`^vmtape: ${flag}.*this version does not have`));
+    expect(stderr).toMatch(/^vmtape: --initrd.*this version does not have/);
+  });
+
+  it('--engine makes the same tape whatever it names, and refuses what is no tier', () => {
+    const tapes = ['interpreter', 'auto', 'jit'].map((tier) => {
+      const tape = join(folder, `${tier}.vmtape`);
+      const words = ['--engine', tier, '--seed', '1', '--clock', '2026-01-01', '--serial', 'null', '-o', tape];
+      expect(vmtape(['record', image('pointers.elf'), '--append', 'divide=200', ...words]).status).toBe(0);
+      return tape;
+    });
+    for (const tape of tapes.slice(1)) expect(readFileSync(tape)).toEqual(readFileSync(tapes[0] as string));
+    const { status, stderr } = vmtape(['run', image('hello64.elf'), '--engine', 'fast']);
+    expect([status, stderr]).toEqual([2, expect.stringMatching(/^vmtape: --engine "fast" is none/)]);
   });
 
   it('shows a stack when VMTAPE_DEBUG is set', () => {
