@@ -190,7 +190,7 @@ async function receive(there: End, here: End, how: Move, store: JournalStore): P
     poison(arrival.machine.memory);
     const recorder = Recorder.adopt(store, arrival, (sink) => incoming.direct(sink), {
       vmtapeVersion: 'test',
-      checkpointEvery: 2000,
+      checkpointEvery: postCopy === undefined ? undefined : 2000,
     });
     recorder.endInput();
     incoming.running('');
