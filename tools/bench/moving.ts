@@ -45,7 +45,10 @@ export async function movingBench(args: string[]): Promise<number> {
     },
   });
   const snapshots = await snapshotBench(parseCount(values.rounds, '--rounds', 1));
-  const downtimes = await migrationBench(parseCount(values.moves, '--moves', 1), values['post-copy'] ? ['--post-copy'] : []);
+  const downtimes = await migrationBench(
+    parseCount(values.moves, '--moves', 1),
+    values['post-copy'] ? ['--post-copy'] : [],
+  );
   const sorted = downtimes.toSorted((a, b) => a - b);
   const quantile = (part: number): number => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? 0;
   const downtime = { median: quantile(0.5), p95: quantile(0.95), most: quantile(1) };
