@@ -18,7 +18,7 @@ export { JournalError } from './errors.js';
 export { Fork } from './forked-reader.js';
 export { memoryStore } from './memory-store.js';
 export { PageIndex } from './page-index.js';
-export { PageTree, pageDigest } from './page-tree.js';
+export { DIGEST_BYTES, PageTree, pageDigest } from './page-tree.js';
 export {
   payloadJson,
   type RecordFilter,

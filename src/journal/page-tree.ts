@@ -34,6 +34,11 @@ export class PageTree {
     this.changed.add(Math.floor(page / FAN_OUT));
   }
 
+  /** A copy of what was set last for the page; zeros for a page of zeros. */
+  get(page: number): Uint8Array {
+    return (this.levels[0] as Uint8Array).slice(page * DIGEST_BYTES, (page + 1) * DIGEST_BYTES);
+  }
+
   /** The digest of all pages. */
   root(): Uint8Array {
     let changed: ReadonlySet<number> = this.changed;

@@ -82,7 +82,10 @@ export class TapeFile {
     };
   }
 
-  /** Makes the file with its header. @throws TapeInputError when there is one already. */
+  /**
+   * Makes the file with its header, and waits for no disk: a session may stand still for this. Its first writer waits.
+   * @throws TapeInputError when there is one already.
+   */
   static create(file: string, description: TapeDescription): void {
     requireNoFile(file);
     try {
@@ -104,7 +107,9 @@ export class TapeFile {
       database.pragma('journal_mode = WAL');
       database.pragma('synchronous = NORMAL');
       database.pragma(`wal_autocheckpoint = ${LOG_PAGES}`);
-      return new TapeFile(file, database);
+      const tape = new TapeFile(file, database);
+      if (tape.progress.chunks === 0n) syncFile(database);
+      return tape;
     } catch (cause) {
       database.close();
       throw cause instanceof JournalError ? cause : writeError(file, START, cause);
@@ -265,7 +270,14 @@ export class TapeFile {
   }
 }
 
+/** Moving a log into the file, whatever the log says, ends with the disk having all of the file. */
+function syncFile(database: Database.Database): void {
+  database.pragma(`user_version = ${database.pragma('user_version', { simple: true })}`);
+  database.pragma('wal_checkpoint(PASSIVE)');
+}
+
 function writeHeader(database: Database.Database, description: TapeDescription): void {
+  database.pragma('synchronous = OFF');
   database.pragma('journal_mode = WAL');
   const formatVersion = formatVersionOf(description);
   const row = {

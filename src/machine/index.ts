@@ -81,6 +81,7 @@ export {
 export { Machine } from './machine.js';
 export type { AdvanceStop, ChaosInput } from './machine-input.js';
 export type { MachinePoint } from './machine-point.js';
+export { ArrivingMemory } from './mmu/arriving-memory.js';
 export { explainWalk, type WalkStep } from './mmu/explain-walk.js';
 export { type MappedRange, mappedRanges } from './mmu/mapped-ranges.js';
 export { FIRST_EPOCH, type MemoryWatcher, type PhysicalMemory } from './mmu/memory.js';

@@ -102,18 +102,19 @@ export class Machine implements ProcessorHost, RestartHost {
   /** The next instruction is not stopped before: whoever runs has just stopped there. */
   private setsOut = false;
 
-  /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @throws InputError */
+  /** @param tier 'evaluator' leaves nothing to the engine: slow, and the same events. @param memory its RAM. @throws InputError */
   constructor(
     readonly config: MachineConfig,
     private readonly sink: EventSink,
     private tier: Tier = 'engine',
+    memory?: PhysicalMemory,
   ) {
     checkConfig(config);
     const profile = machineProfile(config);
     invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
     this.profile = profile;
     this.nested = virtualizationOf(profile);
-    this.memory = new PhysicalMemory(config.ramBytes);
+    this.memory = memory ?? new PhysicalMemory(config.ramBytes);
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);

@@ -1,19 +1,42 @@
 /** How a tape begins, and how a checkpoint is put on it: alike for whoever records. */
-import type { JournalStore, JournalWriter, Position, TapeDescription } from '../journal/index.js';
+import type { CheckpointInput, JournalStore, JournalWriter, Position, TapeDescription } from '../journal/index.js';
 import { invariant } from '../machine/index.js';
 import type { CheckpointTaker } from './checkpoint-taker.js';
 import { sha256Hex } from './live-session.js';
+import type { OriginRam } from './migration/origin-ram.js';
 import { digestsWithoutRam } from './state-digest.js';
 
 /** Puts a checkpoint of the machine on its tape, with digests of all its parts. @returns the bytes of pages in it. */
-export function putCheckpoint(writer: JournalWriter, taker: CheckpointTaker, position = writer.end): number {
-  for (const [kind, value] of Object.entries(digestsWithoutRam(taker.machine))) {
-    writer.appendDigest(kind, value, position);
-  }
-  const checkpoint = taker.take(position);
-  const pageBytes = checkpoint.contents.length;
-  writer.putCheckpoint(checkpoint);
-  return pageBytes;
+export const putCheckpoint = (writer: JournalWriter, taker: CheckpointTaker, position = writer.end): number =>
+  takeCheckpoint(taker, position)(writer);
+
+/**
+ * Takes one that is put on the tape later.
+ * @param ram RAM as it is there, for whoever has it, or will have when the checkpoint is put.
+ * @returns what puts it.
+ */
+export function takeCheckpoint(
+  taker: CheckpointTaker,
+  position: Position,
+  ram?: OriginRam,
+): (writer: JournalWriter) => number {
+  const digests = Object.entries(digestsWithoutRam(taker.machine));
+  const taken = ram === undefined ? taker.take(position) : { ...taker.takeWithoutRam(position), ram };
+  return (writer) => {
+    for (const [kind, value] of digests) writer.appendDigest(kind, value, position);
+    const checkpoint = whole(taken);
+    const pageBytes = checkpoint.contents.length;
+    writer.putCheckpoint(checkpoint);
+    return pageBytes;
+  };
+}
+
+type WithoutRam = ReturnType<CheckpointTaker['takeWithoutRam']> & { readonly ram: OriginRam };
+
+function whole(taken: CheckpointInput | WithoutRam): CheckpointInput {
+  if (!('ram' in taken)) return taken;
+  const { ram, ...rest } = taken;
+  return { ...rest, ...ram.take() };
 }
 
 /**

@@ -49,23 +49,23 @@ export class CheckpointTaker {
 
   /** The machine as it is, with the pages that were written to since the last time. It must stand between two steps. */
   take(position: Position): CheckpointInput {
-    const { machine } = this;
-    const { memory } = machine;
+    const { memory } = this.machine;
     const changed = memory.pagesWrittenSince(this.epoch);
-    this.epoch = memory.newEpoch();
     const contents = new Uint8Array(changed.length * PAGE_BYTES);
     for (let index = 0; index < changed.length; index++) {
       contents.set(memory.window((changed[index] as number) * PAGE_BYTES, PAGE_BYTES), index * PAGE_BYTES);
     }
+    return { ...this.takeWithoutRam(position), changed, contents };
+  }
+
+  /** For whoever has RAM as it is there. */
+  takeWithoutRam(position: Position): Omit<CheckpointInput, 'changed' | 'contents'> {
+    const { machine } = this;
+    const { memory } = machine;
+    this.epoch = memory.newEpoch();
     this.last = position;
     this.worth = INTERVAL;
     this.taken++;
-    return {
-      position,
-      state: encodePoint(machine.capture()),
-      ramPages: memory.ramBytes / PAGE_BYTES,
-      changed,
-      contents,
-    };
+    return { position, state: encodePoint(machine.capture()), ramPages: memory.ramBytes / PAGE_BYTES };
   }
 }

@@ -5,12 +5,13 @@
  * and feed the serial port. A tape that ends without `machine.ended` was stopped by its host.
  */
 import type { JournalStore, JournalWriter, Position, TapeOrigin } from '../journal/index.js';
-import type { EventSink, Machine, StatedEvent } from '../machine/index.js';
-import { beginTape, putCheckpoint } from './begin-tape.js';
+import { type EventSink, invariant, type Machine, type StatedEvent } from '../machine/index.js';
+import { beginTape, takeCheckpoint } from './begin-tape.js';
 import type { Perturbation } from './chaos.js';
 import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus } from './live-session.js';
 import type { Arrival } from './migration/destination.js';
+import type { OriginRam } from './migration/origin-ram.js';
 import { describeSession, type SessionConfig } from './session.js';
 import type { Snapshot } from './snapshot/snapshot.js';
 
@@ -45,6 +46,8 @@ export class Recorder {
   private readonly writer: JournalWriter;
   private readonly taker: CheckpointTaker;
   private exits = 0;
+  /** Checkpoints that wait for the one before them; undefined when none has to. */
+  private held: (() => void)[] | undefined;
 
   /**
    * Boots the machine and begins the tape.
@@ -64,14 +67,17 @@ export class Recorder {
     return new Recorder(store, (sink) => LiveSession.resume(snapshot, options, sink), image?.bytes, origin, options);
   }
 
-  /** Goes on with a machine that has come from elsewhere, on a tape that begins there; as `resume`. */
+  /**
+   * Goes on with a machine that has come from elsewhere, on a tape that begins there; as `resume`. While pages are still to
+   * come the tape is without what it began with, until `originIsWhole`.
+   */
   static adopt(
     store: JournalStore,
     arrival: Arrival,
     redirect: (sink: EventSink) => void,
     options: TapeOptions,
   ): Recorder {
-    const { machine, session, snapshot, input } = arrival;
+    const { machine, session, snapshot, input, ram, isWhole } = arrival;
     const { position, parent, point, image } = snapshot;
     const begin: Beginning = (sink) => {
       redirect(sink);
@@ -80,7 +86,7 @@ export class Recorder {
       return live;
     };
     const origin = { position, unstated: point.unstated, parent };
-    return new Recorder(store, begin, image?.bytes, origin, options, false);
+    return new Recorder(store, begin, image?.bytes, origin, options, { ram, isWhole });
   }
 
   private constructor(
@@ -89,7 +95,7 @@ export class Recorder {
     image: Uint8Array | undefined,
     private readonly origin: TapeOrigin | undefined,
     private readonly options: TapeOptions,
-    waitsForOrigin = true,
+    came?: Pick<Arrival, 'ram' | 'isWhole'>,
   ) {
     const { vmtapeVersion, checkpointEvery, observe } = options;
     // The image may be refused: until it is not, there is no tape, and what the machine states waits.
@@ -99,8 +105,9 @@ export class Recorder {
     this.taker = new CheckpointTaker(this.live.machine, checkpointEvery, origin?.position);
     const description = { ...describeSession(this.live.session, vmtapeVersion), origin };
     this.writer = beginTape(store, description, image, (writer, position) => {
-      this.checkpoint(writer, position);
-      if (waitsForOrigin) writer.flush();
+      if (came?.isWhole === false) this.held = [];
+      this.checkpoint(writer, position, came?.ram);
+      if (came === undefined) writer.flush();
     });
     append = (stated) => {
       this.writer.append(stated);
@@ -163,9 +170,20 @@ export class Recorder {
     return this.writer.historyDigest();
   }
 
+  /** All pages that the session began with have come. */
+  originIsWhole(): void {
+    for (const put of this.held ?? []) put();
+    this.held = undefined;
+  }
+
+  /** Checkpoints that wait for `originIsWhole`, each with the pages that were written to. */
+  get checkpointsHeld(): number {
+    return this.held?.length ?? 0;
+  }
+
   /** Stores all that there is, unless a checkpoint would hold that up. @returns whether it did. */
   storesNow(): boolean {
-    if (this.writer.checkpointsInFlight > 0) return false;
+    if (this.held !== undefined || this.writer.checkpointsInFlight > 0) return false;
     this.writer.flush();
     return true;
   }
@@ -182,6 +200,7 @@ export class Recorder {
 
   /** Ends the tape cleanly, with a checkpoint: when the session is over, and when the host stops it. */
   finish(): void {
+    invariant(this.held === undefined, 'the tape has what it began with');
     this.checkpoint();
     this.writer.finish();
   }
@@ -191,9 +210,15 @@ export class Recorder {
     this.writer.close();
   }
 
-  private checkpoint(writer = this.writer, position = writer.end): void {
+  /** @param ram that of the place, for whoever has it already, or will have. */
+  private checkpoint(writer = this.writer, position = writer.end, ram?: OriginRam): void {
     this.options.beforeCheckpoint?.();
-    const pageBytes = putCheckpoint(writer, this.taker, position);
-    this.options.onCheckpoint?.(pageBytes);
+    const putTaken = takeCheckpoint(this.taker, position, ram);
+    const put = (): void => {
+      const pageBytes = putTaken(writer);
+      this.options.onCheckpoint?.(pageBytes);
+    };
+    if (this.held === undefined) put();
+    else this.held.push(put);
   }
 }

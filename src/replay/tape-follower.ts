@@ -105,6 +105,10 @@ export class TapeFollower {
   /** Does one step: an instruction, or what stands between two: an input, an exception, an interrupt, a deadline. */
   step(): readonly Hit[] {
     if (this.feedDueInput()) return this.machine.takeHits();
+    if (this.isAtLastRun) {
+      this.machine.flushRun();
+      return this.machine.takeHits();
+    }
     this.stepping = true;
     try {
       return this.advance(this.machine.retired + 1);
@@ -116,6 +120,13 @@ export class TapeFollower {
   /** Where the tape ends. */
   protected get lastIcount(): bigint {
     return this.reader.end.icount;
+  }
+
+  /** The run under way is all that the tape still has: its host stopped the session amid it, and it was stated for that. */
+  private get isAtLastRun(): boolean {
+    const { machine, comparer } = this;
+    const { icount, seq } = this.reader.end;
+    return BigInt(machine.retired) === icount && BigInt(comparer.compared) + 1n === seq && machine.hasPendingRun;
   }
 
   protected advance(target: number): readonly Hit[] {

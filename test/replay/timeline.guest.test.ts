@@ -2,8 +2,15 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { comparePositions, formatPosition, memoryStore, type Position, START } from '../../src/journal/index.js';
 import { DEFAULT_CONFIG, NO_STOP_POINTS, R, type StopPoints } from '../../src/machine/index.js';
-import { Cancelled, Replayer, stateDigests, Timeline } from '../../src/replay/index.js';
-import { MEBIBYTE, type RecordedHow, type RecordedSession, recordGuest } from '../support/sessions.js';
+import { Cancelled, Recorder, Replayer, stateDigests, Timeline } from '../../src/replay/index.js';
+import {
+  MEBIBYTE,
+  type RecordedHow,
+  type RecordedSession,
+  recordGuest,
+  sessionOptions,
+  withoutCheckpoints,
+} from '../support/sessions.js';
 
 const hexDigests = (machine: Parameters<typeof stateDigests>[0]): Record<string, string> =>
   Object.fromEntries(
@@ -191,6 +198,39 @@ describe('a search', () => {
     expect(() => timeline.runBackward({ tick: () => ++ticks > 3 })).toThrow(Cancelled);
     expect(timeline.position).toEqual(place);
     expect(hexDigests(timeline.machine)).toEqual(before);
+  });
+});
+
+describe('a timeline of a tape whose session was stopped amid a run', () => {
+  const store = memoryStore();
+  const recorder = Recorder.boot(store, sessionOptions('exits.elf'));
+  while (recorder.step(1_234) !== 'limit');
+  recorder.finish();
+  // What it ends with would else be loaded from there.
+  const reader = withoutCheckpoints(store.read());
+  const { end } = reader;
+
+  it('is run to its end, and goes no further', () => {
+    expect([...reader.records()].at(-1)?.event.type).toBe('cpu.ran');
+    const timeline = new Timeline(reader);
+    timeline.stopAt({ ...NO_STOP_POINTS, code: new Set([1n]) });
+    expect(timeline.runForward()).toEqual({ kind: 'end' });
+    expect(timeline.position).toEqual(end);
+    expect(timeline.step()).toBe(false);
+    expect(hexDigests(timeline.machine)).toEqual(hexDigests(recorder.machine));
+  });
+
+  it('is stepped back from its end, and there again', () => {
+    const timeline = new Timeline(reader);
+    expect(timeline.seek(end)).toEqual(end);
+    const back = [1, 2, 3].map(() => {
+      timeline.stepBack();
+      return timeline.position;
+    });
+    expect(back.map(({ icount }) => icount)).toEqual([end.icount, end.icount - 1n, end.icount - 2n]);
+    for (let step = 0; step < 3; step++) expect(timeline.step()).toBe(true);
+    expect(timeline.position).toEqual(end);
+    expect(timeline.step()).toBe(false);
   });
 });
 

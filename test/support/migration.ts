@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { type JournalStore, memoryStore } from '../../src/journal/index.js';
+import { ArrivingMemory, PAGE_BYTES, type PhysicalMemory, RAM_BASE } from '../../src/machine/index.js';
 import {
   type Channel,
   DEFAULT_SETTINGS,
@@ -14,17 +15,20 @@ import {
   snapshotWithoutRam,
   type Terms,
 } from '../../src/replay/index.js';
+import { KINDS } from '../../src/replay/migration/messages.js';
 import { guestImage } from './sessions.js';
 
 /** What becomes of bytes on their way; undefined is where the connection breaks. */
 export type Tamper = (bytes: Uint8Array) => readonly (Uint8Array | undefined)[];
 
 class End implements Channel {
-  readonly waiting = 0;
+  waiting = 0;
   other: End | undefined;
   private readonly received: Uint8Array[] = [];
   private ended = false;
   private wake: () => void = () => {};
+  /** What the other side does while this one waits, and does nothing else; it can wait only then. */
+  wait?: () => void;
 
   constructor(private readonly tamper: Tamper) {}
 
@@ -43,6 +47,12 @@ class End implements Channel {
       });
     }
     return this.received.shift();
+  }
+
+  poll(): Uint8Array | undefined {
+    const next = this.received.shift();
+    if (next === undefined && this.ended) throw new PeerGone('the peer has closed the connection');
+    return next;
   }
 
   break(): void {
@@ -68,12 +78,23 @@ export interface Move {
   readonly toSource?: Tamper;
   readonly terms?: Terms;
   readonly store?: JournalStore;
+  readonly postCopy?: PostCopy;
+}
+
+export interface PostCopy {
+  readonly rounds: number;
+  /** Stretches that the session runs at the destination before all pages are there; the source sends some at each. */
+  readonly stretches: number;
+  /** Whether pages come that nobody waits for. */
+  readonly background: boolean;
 }
 
 export interface Moved {
   readonly recorder: Recorder;
   readonly store: JournalStore;
   readonly rounds: number;
+  /** Pages that the destination waited for. */
+  readonly needed: number;
 }
 
 const imageOf = (file: string) => {
@@ -83,21 +104,26 @@ const imageOf = (file: string) => {
 
 /** Moves a session while it runs. @throws what either side says; the source is then as it was, and runs. */
 export async function move(source: Recorder, file: string, how: Move = {}): Promise<Moved> {
-  const { toDestination = untouched, toSource = untouched, terms = {}, store = memoryStore() } = how;
-  const [here, there] = [new End(toDestination), new End(toSource)];
+  const { toDestination = untouched, toSource = untouched, store = memoryStore() } = how;
+  let needed = 0;
+  const counting: Tamper = (bytes) => {
+    if (bytes[4] === KINDS.need.code) needed++;
+    return toSource(bytes);
+  };
+  const [here, there] = [new End(toDestination), new End(counting)];
   here.other = there;
   there.other = here;
   const failures: unknown[] = [];
-  const arriving = receive(there, terms, store).catch((error: unknown) => {
+  const arriving = receive(there, here, how, store).catch((error: unknown) => {
     failures.push(error);
     there.break();
     return undefined;
   });
   try {
-    const rounds = await send(here, source, file);
+    const rounds = await send(here, there, source, file, how);
     const recorder = await arriving;
     if (recorder === undefined) throw failures[0];
-    return { recorder, store, rounds };
+    return { recorder, store, rounds, needed };
   } catch (error) {
     here.break();
     await arriving;
@@ -105,12 +131,16 @@ export async function move(source: Recorder, file: string, how: Move = {}): Prom
   }
 }
 
-async function send(channel: Channel, source: Recorder, file: string): Promise<number> {
+/** Rounds without an answer after which a side that waits gives up. */
+const PATIENCE = 1000;
+
+async function send(here: End, there: End, source: Recorder, file: string, { postCopy }: Move): Promise<number> {
   const { machine, session } = source;
-  const peer = new Peer(channel);
+  const peer = new Peer(here);
   await peer.greet('test');
   let now = 0;
-  const migration = new OutgoingMigration(machine, peer, DEFAULT_SETTINGS, () => now++);
+  const settings = postCopy === undefined ? DEFAULT_SETTINGS : { ...DEFAULT_SETTINGS, ...postCopy, postCopy: true };
+  const migration = new OutgoingMigration(machine, peer, settings, () => now++);
   const description = describeSession(session, 'test');
   await migration.offer(session);
   while (!migration.turn()) {
@@ -123,20 +153,55 @@ async function send(channel: Channel, source: Recorder, file: string): Promise<n
     parent: source.historyDigest(),
     image: { ...imageOf(file), commandLine },
   };
+  let failure: unknown;
+  let idle = 0;
+  there.wait = () => {
+    try {
+      migration.sendLater();
+      if (++idle > PATIENCE) here.break();
+    } catch (error) {
+      failure ??= error;
+      here.break();
+    }
+  };
+  if (postCopy?.background === false) here.waiting = Number.POSITIVE_INFINITY;
   migration.sendRest(snapshotWithoutRam(machine, description, place), source.queuedInput);
-  await migration.handOver();
+  try {
+    for (idle = 0; !migration.sendLater(); idle++) {
+      if (idle > PATIENCE) here.break();
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    await migration.handOver();
+  } catch (error) {
+    throw failure ?? error;
+  }
   return migration.progress.round;
 }
 
-async function receive(channel: Channel, terms: Terms, store: JournalStore): Promise<Recorder> {
-  const peer = new Peer(channel);
+async function receive(there: End, here: End, how: Move, store: JournalStore): Promise<Recorder> {
+  const { terms = {}, postCopy } = how;
+  const peer = new Peer(there);
   const incoming = new IncomingMigration(peer, terms);
+  // What holds up everything is there once the source has pages to send.
+  if (postCopy !== undefined) there.wait = () => {};
   try {
     await peer.greet('test');
     const arrival = await incoming.arrive();
-    const recorder = Recorder.adopt(store, arrival, (sink) => incoming.direct(sink), { vmtapeVersion: 'test' });
+    poison(arrival.machine.memory);
+    const recorder = Recorder.adopt(store, arrival, (sink) => incoming.direct(sink), {
+      vmtapeVersion: 'test',
+      checkpointEvery: postCopy === undefined ? undefined : 2000,
+    });
     recorder.endInput();
     incoming.running('');
+    for (let stretch = 0; stretch < (postCopy?.stretches ?? 0); stretch++) {
+      if (recorder.step() === 'ended') break;
+      incoming.takeLater();
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    here.waiting = 0;
+    await incoming.arriveLater();
+    recorder.originIsWhole();
     while (!recorder.storesNow());
     await incoming.takeOver();
     return recorder;
@@ -147,5 +212,13 @@ async function receive(channel: Channel, terms: Terms, store: JournalStore): Pro
       // It has gone.
     }
     throw error;
+  }
+}
+
+/** Whoever reads a page that is not there reads this, and the tape tells. */
+function poison(memory: PhysicalMemory): void {
+  if (!(memory instanceof ArrivingMemory)) return;
+  for (let page = 0; page * PAGE_BYTES < memory.ramBytes; page++) {
+    if (memory.isAway(page)) memory.bytes.fill(0xcc, RAM_BASE + page * PAGE_BYTES, RAM_BASE + (page + 1) * PAGE_BYTES);
   }
 }

@@ -1,6 +1,6 @@
 /** Recorded sessions of the sample guests, for the tests of replay. */
 import { readFileSync } from 'node:fs';
-import { type JournalStore, memoryStore } from '../../src/journal/index.js';
+import { type JournalReader, type JournalStore, memoryStore } from '../../src/journal/index.js';
 import { DEFAULT_CONFIG, type StatedEvent } from '../../src/machine/index.js';
 import { Recorder, type RecorderOptions } from '../../src/replay/index.js';
 
@@ -56,3 +56,7 @@ export function recordGuest(file: string, how: RecordedHow = {}): RecordedSessio
   recorder.finish();
   return { store, recorder, output };
 }
+
+/** The tape as it is once its checkpoints were dropped. */
+export const withoutCheckpoints = (reader: JournalReader): JournalReader =>
+  Object.create(reader, { checkpoints: { value: () => [] } }) as JournalReader;

@@ -1,9 +1,10 @@
 /** `vmtape migrate` and `receive` in processes of their own, over loopback, plain and secured. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { FRAME_HEAD_BYTES, KINDS, type Kind } from '../../src/replay/migration/messages.js';
 import { type Ended, image, type Running, startVmtape, temporaryFolder, until, vmtape } from './vmtape.js';
 
 const folder = temporaryFolder();
@@ -48,6 +49,50 @@ function migrateLong(rounds: number, tape: string, port: number, ...flags: reado
     ...['migrate', ...guest(rounds), '-o', at(tape), '--to', `127.0.0.1:${port}`],
     ...['--serial', `file:${at(`${tape}.serial`)}`, '--input', '/dev/null', ...flags],
   ]);
+}
+
+/** The message from which on nothing gets through to a side: the first of a kind behind one of another kind. */
+interface Stall {
+  readonly to: 'source' | 'destination';
+  readonly kind: Kind;
+  readonly after: Kind;
+}
+
+/** Stands between the two sides. `stalled` resolves when the message has come. */
+async function stallingProxy(
+  target: number,
+  { to, kind, after }: Stall,
+): Promise<{ readonly port: number; readonly stalled: Promise<void> }> {
+  let tellStalled = (): void => {};
+  const stalled = new Promise<void>((resolve) => {
+    tellStalled = resolve;
+  });
+  const forward = (from: Socket, onward: Socket, stalls: boolean): void => {
+    let bytes: Buffer = Buffer.alloc(0);
+    let isAfter = false;
+    let isStalled = false;
+    from.on('data', (data) => {
+      bytes = Buffer.concat([bytes, data]);
+      while (bytes.length >= FRAME_HEAD_BYTES && bytes.length >= FRAME_HEAD_BYTES + bytes.readUInt32LE(0)) {
+        const frame = bytes.subarray(0, FRAME_HEAD_BYTES + bytes.readUInt32LE(0));
+        bytes = bytes.subarray(frame.length);
+        if (stalls && isAfter && frame[4] === KINDS[kind].code) isStalled = true;
+        if (frame[4] === KINDS[after].code) isAfter = true;
+        if (isStalled) tellStalled();
+        else onward.write(frame);
+      }
+    });
+    from.on('error', () => {});
+    from.on('close', () => onward.destroy());
+  };
+  const server = createServer((source) => {
+    const destination = connect(target, '127.0.0.1');
+    forward(source, destination, to === 'destination');
+    forward(destination, source, to === 'source');
+    server.close();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { port: (server.address() as AddressInfo).port, stalled };
 }
 
 describe('a session', () => {
@@ -109,6 +154,82 @@ describe('a session', () => {
     expect({ status, stderr }).toEqual({ status: 4, stderr: expect.stringMatching(/the session stays here/) });
     full.child.kill('SIGINT');
     await full.ended;
+  });
+});
+
+describe('a session that runs ahead of its RAM', () => {
+  const postCopy: readonly string[] = ['--post-copy', '--rounds', '0'];
+
+  /** Moves a session, but nothing gets through from a message on; waits until that one is on its way. */
+  async function stalledMove(
+    name: string,
+    stall: Stall,
+  ): Promise<{ readonly there: Receiver; readonly here: Running }> {
+    const there = await receiver(`${name}-there.vmtape`);
+    const { port, stalled } = await stallingProxy(there.port, stall);
+    const here = startVmtape([
+      ...['migrate', ...guest(100_000), '--at', '300000', '-o', at(`${name}-here.vmtape`)],
+      ...['--to', `127.0.0.1:${port}`, ...postCopy],
+      ...['--max-instructions', '1000000', '--serial', 'null', '--input', '/dev/null'],
+    ]);
+    await stalled;
+    return { there, here };
+  }
+
+  it('is the session that never moved, with a key and without a round before', async () => {
+    writeFileSync(at('later-key'), `${'ef'.repeat(32)}\n`);
+    const key = ['--psk-file', at('later-key')];
+    const b = await receiver('later.vmtape', ...key);
+    const moved = migrateLong(100, 'sooner.vmtape', b.port, ...postCopy, ...key, '--at', '300000');
+    expect(moved).toMatchObject({ status: 0, stderr: expect.stringMatching(/, \d+ pages followed\n/) });
+    expect((await b.ended).status).toBe(0);
+    expect(vmtape(['replay', at('sooner.vmtape'), at('later.vmtape')])).toMatchObject({ status: 0, stderr: '' });
+    expect(vmtape(['record', ...guest(100), '-o', at('at-once.vmtape'), '--serial', 'null']).status).toBe(0);
+    expect(vmtape(['diff', at('at-once.vmtape'), 'end', at('later.vmtape'), 'end'])).toMatchObject({ status: 0 });
+  });
+
+  it('stays when the other side is killed while it waits for pages', async () => {
+    const { there, here } = await stalledMove('killed-later', { to: 'destination', kind: 'pages', after: 'state' });
+    there.child.kill('SIGKILL');
+    const { status, stderr } = await here.ended;
+    expect({ status, stderr }).toEqual({ status: 4, stderr: expect.stringMatching(/the session stays here: /) });
+    expect(vmtape(['replay', at('killed-later-here.vmtape')]).status).toBe(0);
+  });
+
+  it('stays when somebody stops the other side, which keeps nothing', async () => {
+    const { there, here } = await stalledMove('stopped-later', { to: 'source', kind: 'safe', after: 'running' });
+    there.child.kill('SIGINT');
+    expect((await there.ended).status).toBe(0);
+    expect(there.said()).toMatch(/stays where it was: stopped by SIGINT before it was handed over/);
+    expect(existsSync(at('stopped-later-there.vmtape'))).toBe(false);
+    const { status, stderr } = await here.ended;
+    expect({ status, stderr }).toEqual({ status: 4, stderr: expect.stringMatching(/the session stays here: /) });
+  });
+
+  it('is on the tape of the source when that one is killed, and moves from there', async () => {
+    const { there, here } = await stalledMove('orphan', { to: 'destination', kind: 'pages', after: 'state' });
+    here.child.kill('SIGKILL');
+    await here.ended;
+    await until(() => /the session stays where it was/.test(there.said()));
+    expect(existsSync(at('orphan-there.vmtape'))).toBe(false);
+    const again = startVmtape(['migrate', at('orphan-here.vmtape'), '--to', `127.0.0.1:${there.port}`, '--post-copy']);
+    expect(await again.ended).toMatchObject({ status: 0, stderr: expect.stringMatching(/moved at/) });
+    there.child.kill('SIGINT');
+    expect((await there.ended).status).toBe(0);
+    expect(vmtape(['replay', at('orphan-here.vmtape'), at('orphan-there.vmtape')]).status).toBe(0);
+  });
+
+  it('stays when the disk of the other side is full', async () => {
+    const full = await receiver('/proc/later.vmtape');
+    const { status, stderr } = migrate('kept-again.vmtape', full.port, ...postCopy);
+    expect({ status, stderr }).toEqual({ status: 4, stderr: expect.stringMatching(/the session stays here/) });
+    full.child.kill('SIGINT');
+    await full.ended;
+  });
+
+  it('needs a round, or to be told so', () => {
+    const { status, stderr } = migrate('none.vmtape', 1, '--rounds', '0');
+    expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringMatching(/--rounds 0 leaves all of RAM/) });
   });
 });
 

@@ -1,8 +1,9 @@
 /** `vmtape torture` as a user types it: the pool, the report, what it refuses. */
+import { spawn } from 'node:child_process';
 import { readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { FIXED, image, STACK, temporaryFolder, vmtape } from './vmtape.js';
+import { FIXED, image, MAIN, STACK, temporaryFolder, vmtape } from './vmtape.js';
 
 const folder = temporaryFolder();
 const tape = join(folder, 'torture.vmtape');
@@ -66,6 +67,23 @@ describe('vmtape torture', () => {
     const { chosen, of, places, restores } = JSON.parse(stdout) as Report;
     expect(chosen).toBe(of);
     expect(restores).toBe(2 * places);
+  });
+
+  it('ends with a word when a process of its pool is killed', async () => {
+    const child = spawn(process.execPath, [MAIN, 'torture', tape, '--at', 'all', '--window', 'end', '--workers', '1']);
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      said += text;
+    });
+    const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+    const workers = () =>
+      readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ').filter(Boolean);
+    await expect.poll(() => workers().length, { timeout: 20_000 }).toBeGreaterThan(0);
+    // By then it has a task.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    for (const worker of workers()) process.kill(Number(worker), 'SIGKILL');
+    expect(await ended).toBe(4);
+    expect(said).toMatch(/vmtape: a process that restores machines was ended from outside/);
   });
 
   it.each([

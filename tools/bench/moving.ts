@@ -23,6 +23,7 @@ const IMAGE = join(PACKAGE_FOLDER, 'test/guests/images/nested.elf');
 
 export const MOVING_USAGE = `usage: npm run bench -- moving [options]
   --moves N    between processes (20)
+  --post-copy  the rest of RAM follows
   --rounds N   snapshots (5)
   --json       one document to stdout`;
 
@@ -38,12 +39,16 @@ export async function movingBench(args: string[]): Promise<number> {
     args,
     options: {
       moves: { type: 'string', default: '20' },
+      'post-copy': { type: 'boolean', default: false },
       rounds: { type: 'string', default: '5' },
       json: { type: 'boolean', default: false },
     },
   });
   const snapshots = await snapshotBench(parseCount(values.rounds, '--rounds', 1));
-  const downtimes = await migrationBench(parseCount(values.moves, '--moves', 1));
+  const downtimes = await migrationBench(
+    parseCount(values.moves, '--moves', 1),
+    values['post-copy'] ? ['--post-copy'] : [],
+  );
   const sorted = downtimes.toSorted((a, b) => a - b);
   const quantile = (part: number): number => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? 0;
   const downtime = { median: quantile(0.5), p95: quantile(0.95), most: quantile(1) };
@@ -63,7 +68,8 @@ export async function movingBench(args: string[]): Promise<number> {
         ['size', `${byteSize(snapshots.bytes)}, ${(snapshots.share * 100).toFixed(0)} % of what was touched`],
       ]),
       '',
-      `${sorted.length} moves between two processes, ${byteSize(RAM_BYTES)} of RAM, while nested.elf runs its guest`,
+      `${sorted.length} moves${values['post-copy'] ? ' with post-copy' : ''} between two processes, ` +
+        `${byteSize(RAM_BYTES)} of RAM, while nested.elf runs its guest`,
       ...table([
         ['stood still, median', milliseconds(downtime.median)],
         ['p95', milliseconds(downtime.p95)],
@@ -124,12 +130,13 @@ async function seconds(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - start) / 1000;
 }
 
-async function migrationBench(moves: number): Promise<readonly number[]> {
+async function migrationBench(moves: number, flags: readonly string[]): Promise<readonly number[]> {
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
   const downtimes: number[] = [];
   try {
     for (let move = 0; move < moves; move++) {
-      downtimes.push(await oneMove(join(folder, `here-${move}.vmtape`), join(folder, `there-${move}.vmtape`), move));
+      const [here, there] = [join(folder, `here-${move}.vmtape`), join(folder, `there-${move}.vmtape`)];
+      downtimes.push(await oneMove(here, there, move, flags));
     }
   } finally {
     rmSync(folder, { recursive: true });
@@ -141,7 +148,7 @@ const MAIN = join(PACKAGE_FOLDER, 'dist/tools/cli/main.js');
 const QUIET = ['--serial', 'null', '--input', '/dev/null', '--json'];
 
 /** @returns milliseconds for which the session stood still. */
-async function oneMove(here: string, there: string, move: number): Promise<number> {
+async function oneMove(here: string, there: string, move: number, flags: readonly string[]): Promise<number> {
   const receiver = spawn(
     process.execPath,
     [MAIN, 'receive', '--listen', '127.0.0.1:0', '-o', there, '--max-instructions', '1', ...QUIET],
@@ -153,7 +160,7 @@ async function oneMove(here: string, there: string, move: number): Promise<numbe
     process.execPath,
     [
       ...[MAIN, 'migrate', IMAGE, '--append', 'rounds=100000', '--memory', String(RAM_BYTES), '-o', here],
-      ...['--to', `127.0.0.1:${listening.port}`, '--at', String(1_000_000 + 137_000 * move), ...QUIET],
+      ...['--to', `127.0.0.1:${listening.port}`, '--at', String(1_000_000 + 137_000 * move), ...flags, ...QUIET],
     ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );

@@ -4,6 +4,7 @@
  */
 import type { EndReason } from '../../src/machine/index.js';
 import type { LiveSession, SessionStatus } from '../../src/replay/index.js';
+import { OperatingError } from './failure.js';
 import { shortCount } from './format.js';
 import type { SerialInput, SerialOutput } from './serial-line.js';
 import type { Terminal } from './terminal.js';
@@ -55,6 +56,13 @@ export interface Drive {
   readonly holdsOutput?: () => boolean;
 }
 
+/** The host stopped a session that is somebody else's still: there is nothing to end. */
+export class StoppedTooEarly extends OperatingError {
+  constructor(by: StopCause) {
+    super(`stopped by ${by} before it was handed over`);
+  }
+}
+
 const PROGRESS_SECONDS = 0.25;
 
 export async function drive(options: Drive): Promise<Outcome> {
@@ -63,7 +71,10 @@ export async function drive(options: Drive): Promise<Outcome> {
   const progress = new Progress(session, counters, terminal);
   try {
     for (;;) {
-      if (signals.cause !== undefined) return { kind: 'stopped', by: signals.cause };
+      if (signals.cause !== undefined) {
+        if (holdsOutput?.() === true) throw new StoppedTooEarly(signals.cause);
+        return { kind: 'stopped', by: signals.cause };
+      }
       const status = session.step(maxInstructions);
       if (holdsOutput?.() !== true && !output.flush()) return { kind: 'stopped', by: 'closed console' };
       const elsewhere = await between?.(status);

@@ -5,6 +5,8 @@ import { type Channel, PeerGone } from '../../src/replay/index.js';
 /** What came and was not asked for yet; more than that is not read from the network. */
 const MOST_UNREAD = 16 << 20;
 
+const MOMENT_MILLISECONDS = 1;
+
 export class SocketChannel implements Channel {
   private readonly received: Uint8Array[] = [];
   private unread = 0;
@@ -36,23 +38,36 @@ export class SocketChannel implements Channel {
   send(bytes: Uint8Array): void {
     if (this.failure !== undefined) throw this.failure;
     if (this.ended || this.socket.destroyed) throw new PeerGone('the peer has closed the connection');
-    this.socket.write(bytes);
+    this.socket.write(bytes, () => this.wake());
   }
 
   async receive(): Promise<Uint8Array | undefined> {
     for (;;) {
-      const next = this.received.shift();
-      if (next !== undefined) {
-        this.unread -= next.length;
-        if (this.unread < MOST_UNREAD) this.socket.resume();
-        return next;
-      }
+      const next = this.taken();
+      if (next !== undefined) return next;
       if (this.failure !== undefined) throw this.failure;
       if (this.ended) return undefined;
       await new Promise<void>((resolve) => {
         this.wake = resolve;
       });
     }
+  }
+
+  poll(): Uint8Array | undefined {
+    const next = this.taken();
+    if (next !== undefined) return next;
+    if (this.failure !== undefined) throw this.failure;
+    if (this.ended) throw new PeerGone('the peer has closed the connection');
+    return undefined;
+  }
+
+  /** Resolves when something has come or has left, and after a moment in any case. */
+  async stirred(): Promise<void> {
+    if (this.received.length > 0 || this.ended) return;
+    await new Promise<void>((resolve) => {
+      this.wake = resolve;
+      setTimeout(resolve, MOMENT_MILLISECONDS);
+    });
   }
 
   /** Sends what was written, and closes. */
@@ -67,6 +82,14 @@ export class SocketChannel implements Channel {
   /** At once, whatever was written. */
   destroy(): void {
     this.socket.destroy();
+  }
+
+  private taken(): Uint8Array | undefined {
+    const next = this.received.shift();
+    if (next === undefined) return undefined;
+    this.unread -= next.length;
+    if (this.unread < MOST_UNREAD) this.socket.resume();
+    return next;
   }
 
   private take(bytes: Uint8Array): void {

@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { Tinypool } from 'tinypool';
 import { formatPosition, type Position } from '../../src/journal/index.js';
 import type { TortureFailure } from '../../src/replay/index.js';
-import { FailedElsewhere } from '../cli/failure.js';
+import { FailedElsewhere, OperatingError } from '../cli/failure.js';
 import type { BatchSums, TapeSettings, Task, TaskResult } from './worker.js';
 
 export interface Campaign {
@@ -36,7 +36,7 @@ const LARGEST_BATCH = 512;
 /** A batch's machines must first get to its place. */
 const SMALLEST_BATCH = 16;
 
-/** @param tell hears of every batch that is done. @throws FailedElsewhere when a process cannot read the tape, or run it. */
+/** @param tell hears of every batch that is done. @throws FailedElsewhere when a process cannot read the tape, or run it; OperatingError when it is ended. */
 export async function runCampaign(campaign: Campaign, tell: (sums: Sums) => void): Promise<Sums> {
   const { places, workers, stops, tape } = campaign;
   const pool = makePool(workers, false);
@@ -63,14 +63,27 @@ export async function runCampaign(campaign: Campaign, tell: (sums: Sums) => void
         add({ apart: 1, apartFailures: problem === undefined ? [] : [{ saved: place, problem }] });
       }),
     ];
-    const ends = await Promise.allSettled(tasks);
-    const failed = ends.find((end) => end.status === 'rejected' && !stop.signal.aborted);
-    if (failed?.status === 'rejected') throw failed.reason;
+    let failure: unknown;
+    // The first one ends the others: a pool whose processes have ended would leave them waiting.
+    const guarded = tasks.map((task) =>
+      task.catch((error: unknown) => {
+        if (!stop.signal.aborted) failure = error;
+        stop.abort();
+      }),
+    );
+    await Promise.all(guarded);
+    if (failure !== undefined) throw withReason(failure);
     return sums;
   } finally {
     await Promise.all([pool.destroy(), strangers.destroy()]);
   }
 }
+
+/** What the pool says of a process that somebody, or a lack of memory, has ended is no bug of vmtape. */
+const withReason = (failure: unknown): unknown =>
+  failure instanceof Error && failure.message === 'Worker exited unexpectedly'
+    ? new OperatingError('a process that restores machines was ended from outside. Is there memory for --workers?')
+    : failure;
 
 const makePool = (workers: number, isolateWorkers: boolean): Tinypool =>
   new Tinypool({

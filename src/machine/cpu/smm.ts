@@ -23,6 +23,7 @@ import {
   SvmMode,
   segmentSlot,
 } from '../layout/cpu-state.js';
+import { VMCB_BYTES } from '../layout/vmcb.js';
 import { signExtend, sPA, uN } from '../units.js';
 import { loadPdptes } from './control-registers.js';
 import { cr4Mask, eferMask } from './cpuid.js';
@@ -202,6 +203,8 @@ export function resume(context: SystemContext): void {
   tx.set(R.cpl, (tx.get(R.rflags) & Flag.VM) === 0n ? (interrupted >> CPL_SHIFT) & 3n : 3n);
   tx.set(R.activity, read(Area.AUTO_HALT, 1) === 0n ? Activity.RUNNING : Activity.HALTED);
   tx.set(R.svmMode, tx.get(R.svmMode) | (read(Area.SVM_GUEST, 8) & SvmMode.GUEST));
+  // A #VMEXIT of the guest that goes on will find its VMCB by this address alone.
+  tx.host.memory.touch(Number(tx.get(R.vmcb)), VMCB_BYTES);
   tx.set(R.smBase, read(Area.SMBASE, 4));
   loadPointers(tx);
   context.flushTlb({ scope: 'all' });

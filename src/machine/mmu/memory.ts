@@ -148,6 +148,12 @@ export class PhysicalMemory {
     return end <= this.ramBytes && (end <= HOLE_START || address >= HOLE_END);
   }
 
+  /**
+   * RAM at `address` is about to be accessed by its place among `words` or `quads`, which nothing else would notice. Only RAM
+   * of which a part is elsewhere cares (`ArrivingMemory`).
+   */
+  touch(_address: number, _length: number): void {}
+
   /** Where RAM is, in ascending order: pairs of the first address and the one behind the last. */
   ramRanges(): readonly (readonly [start: number, end: number])[] {
     const below = Math.min(this.ramBytes, HOLE_START);

@@ -1,14 +1,25 @@
 /**
  * The side that a session comes to. It takes pages as they come; once it has the rest it holds the machine against the digests
- * of the source, and only then runs.
+ * of the source, and only then runs. With post-copy pages are missing then, whose digests are known: what touches one of them
+ * waits for it, and no content is taken but that of the digest.
  */
-import { decompress, PageTree, pageDigest, sameBytes } from '../../journal/index.js';
-import { type EventSink, InputError, MACHINE_MODEL_VERSION, Machine, PAGE_BYTES, sPA } from '../../machine/index.js';
-import { type SessionConfig, sessionConfig } from '../session.js';
+import { DIGEST_BYTES, decompress, PageTree, pageDigest, sameBytes } from '../../journal/index.js';
+import {
+  ArrivingMemory,
+  type EventSink,
+  InputError,
+  MACHINE_MODEL_VERSION,
+  Machine,
+  PAGE_BYTES,
+  R,
+  sPA,
+} from '../../machine/index.js';
+import { describeSession, type SessionConfig, sessionConfig } from '../session.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { decodeSnapshot } from '../snapshot/snapshot-file.js';
 import { digestsWithoutRam, type StateDigests } from '../state-digest.js';
-import { numbersFromBytes, type Offer, type Pages, ProtocolError } from './messages.js';
+import { type Message, numbersFromBytes, type Offer, type Pages, ProtocolError, type State } from './messages.js';
+import { OriginRam } from './origin-ram.js';
 import type { Peer } from './peer.js';
 import { rehearse } from './rehearsal.js';
 
@@ -27,10 +38,18 @@ export interface Arrival {
   readonly snapshot: Snapshot;
   /** For the serial port. */
   readonly input: Uint8Array;
+  /** RAM as it was there. */
+  readonly ram: OriginRam;
+  /** All of RAM is here. */
+  readonly isWhole: boolean;
 }
 
 export class IncomingMigration {
   private sink: EventSink = () => {};
+  private memory: ArrivingMemory | undefined;
+  private ram = new OriginRam(0);
+  /** Digests of the pages that are still to come. */
+  private readonly later = new Map<number, Uint8Array>();
   /** Pages that came, for a progress line. */
   pages = 0;
   round = 0;
@@ -49,7 +68,9 @@ export class IncomingMigration {
   async arrive(): Promise<Arrival> {
     const offer = await this.peer.expect('offer');
     const session = this.accepted(offer);
-    const machine = new Machine(session.machine, (stated) => this.sink(stated));
+    if (offer.postCopy) this.memory = new ArrivingMemory(session.machine.ramBytes);
+    const machine = new Machine(session.machine, (stated) => this.sink(stated), undefined, this.memory);
+    this.ram = new OriginRam(offer.ramPages);
     const tree = new PageTree(offer.ramPages);
     rehearse(machine, session);
     this.peer.send('accept', {});
@@ -59,8 +80,10 @@ export class IncomingMigration {
       else if (message.kind === 'round') this.round = message.round;
       else if (message.kind === 'state') {
         const snapshot = decodeSnapshot(message.snapshot, 'the state of the source');
+        this.leave(message, tree);
         this.enter(machine, tree, snapshot, message.ram);
-        return { machine, session, snapshot, input: message.input };
+        const { ram, isWhole } = this;
+        return { machine, session, snapshot, input: message.input, ram, isWhole };
       } else throw new ProtocolError(`a ${message.kind} message came where pages were due`);
     }
   }
@@ -68,6 +91,25 @@ export class IncomingMigration {
   /** The machine runs. */
   running(position: string): void {
     this.peer.send('running', { position });
+  }
+
+  /** No page is to come any more. */
+  get isWhole(): boolean {
+    return this.later.size === 0;
+  }
+
+  /** Takes pages that have come, between two stretches of the session. @throws as `arrive`. */
+  takeLater(): void {
+    while (!this.isWhole) {
+      const message = this.peer.poll();
+      if (message === undefined) return;
+      this.takePagesLater(message);
+    }
+  }
+
+  /** Takes pages until all are there. @throws as `arrive`. */
+  async arriveLater(): Promise<void> {
+    while (!this.isWhole) this.takePagesLater(await this.peer.next());
   }
 
   /** The tape has what it began with: the source may let go. @throws when it does not. */
@@ -88,6 +130,9 @@ export class IncomingMigration {
       throw new InputError('offer', problem, 'Use equal versions, or a snapshot.');
     }
     const session = sessionConfig({ configuration: JSON.parse(offer.configuration) });
+    if (JSON.stringify(describeSession(session, '').configuration) !== offer.configuration) {
+      throw new ProtocolError('the configuration of the session has something that this vmtape does not know');
+    }
     const { machine } = session;
     if (offer.ramPages * PAGE_BYTES !== machine.ramBytes) {
       throw new ProtocolError(`${offer.ramPages} pages are not the ${machine.ramBytes} bytes of RAM of the session`);
@@ -100,6 +145,9 @@ export class IncomingMigration {
       const problem = `the session's CPU is ${machine.cpu}, and this side takes ${cpu} only`;
       throw new InputError('offer', problem, 'Start receive with another --cpu, or without.');
     }
+    if (offer.postCopy && !this.peer.canWait) {
+      throw new InputError('offer', 'this side cannot wait for pages', 'Leave out --post-copy.');
+    }
     return session;
   }
 
@@ -108,14 +156,60 @@ export class IncomingMigration {
     const contents = unpacked(data, there.length * PAGE_BYTES);
     for (const page of numbersFromBytes(zeros, tree.pages)) {
       memory.clear(sPA(page * PAGE_BYTES), PAGE_BYTES);
+      this.ram.clear(page);
       tree.set(page, undefined);
     }
     for (const [index, page] of there.entries()) {
       const content = contents.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES);
       memory.copyIn(sPA(page * PAGE_BYTES), content);
+      this.ram.put(page, content);
       tree.set(page, pageDigest(content));
     }
     this.pages += there.length;
+  }
+
+  /** Notes which pages come later: RAM's digest is that of what they will hold. */
+  private leave({ later, laterDigests }: State, tree: PageTree): void {
+    const { memory } = this;
+    const pages = numbersFromBytes(later, tree.pages);
+    if (pages.length > 0 && memory === undefined) throw new ProtocolError('pages are left for later without an offer');
+    if (laterDigests.length !== pages.length * DIGEST_BYTES) throw new ProtocolError('pages for later lack digests');
+    for (const [index, page] of pages.entries()) {
+      if (page <= (pages[index - 1] ?? -1)) throw new ProtocolError('pages for later are not in order');
+      const digest = laterDigests.slice(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES);
+      this.later.set(page, digest);
+      tree.set(page, digest);
+    }
+    if (memory === undefined) return;
+    memory.leave(pages);
+    memory.fetch = (page) => this.fetch(page);
+  }
+
+  /** Brings a page that the machine has touched. */
+  private fetch(page: number): void {
+    this.peer.send('need', { page });
+    while (this.later.has(page)) this.takePagesLater(this.peer.nextNow());
+  }
+
+  private takePagesLater(message: Message): void {
+    const { memory, later } = this;
+    if (message.kind !== 'pages') throw new ProtocolError(`a ${message.kind} message came where pages were due`);
+    const numbers = numbersFromBytes(message.numbers, Number.POSITIVE_INFINITY);
+    const contents = unpacked(message.data, numbers.length * PAGE_BYTES);
+    if (message.zeros.length > 0) throw new ProtocolError('pages of zeros came after the state');
+    for (const [index, page] of numbers.entries()) {
+      const content = contents.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES);
+      const expected = later.get(page);
+      if (expected === undefined) throw new ProtocolError(`page ${page} came, which is not due`);
+      const digest = pageDigest(content);
+      if (digest === undefined || !sameBytes(digest, expected)) {
+        throw new ProtocolError(`page ${page} does not hold what its digest says`);
+      }
+      later.delete(page);
+      memory?.arrive(page, content);
+      this.ram.put(page, content);
+    }
+    this.pages += numbers.length;
   }
 
   private enter(machine: Machine, tree: PageTree, { point, image, digests }: Snapshot, ram: Uint8Array): void {
@@ -126,7 +220,11 @@ export class IncomingMigration {
     const different = Object.entries(here).filter(
       ([part, value]) => !sameBytes(value, there[part as keyof StateDigests]),
     );
-    if (different.length === 0) return;
+    if (different.length === 0) {
+      // World switches find the VMCB of a guest by its place.
+      for (const { registers } of machine.state.vcpus) machine.memory.touch(Number(registers[R.vmcb]), PAGE_BYTES);
+      return;
+    }
     throw new ProtocolError(`the ${different.map(([part]) => part).join(' and ')} state is not that of the source`);
   }
 }

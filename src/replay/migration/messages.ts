@@ -5,7 +5,7 @@
  */
 import { Packr } from 'msgpackr';
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** Kinds of messages, with the most bytes that each may have. */
 export const KINDS = {
@@ -29,6 +29,8 @@ export const KINDS = {
   yours: { code: 9, most: 4 << 10 },
   /** Either: why it goes no further. */
   refuse: { code: 10, most: 64 << 10 },
+  /** Destination, which runs already: a page that it waits for. */
+  need: { code: 11, most: 4 << 10 },
 } as const;
 export type Kind = keyof typeof KINDS;
 
@@ -43,6 +45,8 @@ export interface Offer {
   /** As in a tape's header. */
   readonly configuration: string;
   readonly ramPages: number;
+  /** Pages may come after the state. */
+  readonly postCopy: boolean;
 }
 
 export interface Pages {
@@ -64,11 +68,18 @@ export interface State {
   readonly ram: Uint8Array;
   /** Bytes for the serial port that have not been delivered. */
   readonly input: Uint8Array;
+  /** Numbers of the pages that come later, ascending, as u32; and the SHA-256 of each. */
+  readonly later: Uint8Array;
+  readonly laterDigests: Uint8Array;
 }
 
 export interface Running {
   /** `icount:seq`. */
   readonly position: string;
+}
+
+export interface Need {
+  readonly page: number;
 }
 
 export interface Refuse {
@@ -87,6 +98,7 @@ export interface Payloads {
   readonly safe: object;
   readonly yours: object;
   readonly refuse: Refuse;
+  readonly need: Need;
 }
 
 export type Message = { readonly [Name in Kind]: { readonly kind: Name } & Payloads[Name] }[Kind];
@@ -172,17 +184,20 @@ export class FrameReader {
 }
 
 /** Fields of each kind with the type that each must have. */
-const FIELDS: { readonly [Name in Kind]: Readonly<Record<keyof Payloads[Name], 'string' | 'number' | 'bytes'>> } = {
+const FIELDS: {
+  readonly [Name in Kind]: Readonly<Record<keyof Payloads[Name], 'string' | 'number' | 'boolean' | 'bytes'>>;
+} = {
   hello: { magic: 'string', protocol: 'number', vmtapeVersion: 'string' },
-  offer: { machineVersion: 'string', configuration: 'string', ramPages: 'number' },
+  offer: { machineVersion: 'string', configuration: 'string', ramPages: 'number', postCopy: 'boolean' },
   accept: {},
   pages: { zeros: 'bytes', numbers: 'bytes', data: 'bytes' },
   round: { round: 'number' },
-  state: { snapshot: 'bytes', ram: 'bytes', input: 'bytes' },
+  state: { snapshot: 'bytes', ram: 'bytes', input: 'bytes', later: 'bytes', laterDigests: 'bytes' },
   running: { position: 'string' },
   safe: {},
   yours: {},
   refuse: { why: 'string' },
+  need: { page: 'number' },
 };
 
 function payloadOf(kind: Kind, packed: Uint8Array): object {
@@ -202,7 +217,7 @@ function payloadOf(kind: Kind, packed: Uint8Array): object {
 }
 
 /** Numbers of pages as bytes, whose place in memory may be odd. */
-export const numbersToBytes = (numbers: readonly number[]): Uint8Array =>
+export const numbersToBytes = (numbers: Iterable<number>): Uint8Array =>
   new Uint8Array(Uint32Array.from(numbers).buffer);
 /** @throws ProtocolError */
 export function numbersFromBytes(bytes: Uint8Array, pages: number): Uint32Array {

@@ -1,5 +1,5 @@
 /** The other end: bytes out, messages in, one at a time and of the kind that is due. */
-import { InputError } from '../../machine/index.js';
+import { InputError, invariant } from '../../machine/index.js';
 import {
   FrameReader,
   FrameWriter,
@@ -18,6 +18,10 @@ export interface Channel {
   readonly waiting: number;
   /** More bytes; undefined once the peer has ended. @throws when the connection is lost, or silent for too long. */
   receive(): Promise<Uint8Array | undefined>;
+  /** Bytes that have come already; undefined when there are none, or the peer has ended. @throws as `receive`. */
+  poll(): Uint8Array | undefined;
+  /** Holds up everything until there are more bytes, or there will be none. Not every channel can. @throws as `receive`. */
+  readonly wait?: () => void;
 }
 
 /** The peer has said that it goes no further, and why. */
@@ -59,12 +63,47 @@ export class Peer {
 
   /** @throws Refused, PeerGone, ProtocolError */
   async next(): Promise<Message> {
-    while (this.messages.length === 0) {
-      const bytes = await this.channel.receive();
-      if (bytes === undefined) throw new PeerGone('the peer has closed the connection');
-      this.messages.push(...this.reader.take(bytes));
+    for (;;) {
+      const message = this.take();
+      if (message !== undefined) return message;
+      this.read(await this.channel.receive());
     }
-    const message = this.messages.shift() as Message;
+  }
+
+  /** A message that has come already. @throws Refused, PeerGone, ProtocolError */
+  poll(): Message | undefined {
+    for (;;) {
+      const message = this.take();
+      if (message !== undefined) return message;
+      const bytes = this.channel.poll();
+      if (bytes === undefined) return undefined;
+      this.read(bytes);
+    }
+  }
+
+  /** Whether `nextNow` can be asked for. */
+  get canWait(): boolean {
+    return this.channel.wait !== undefined;
+  }
+
+  /** The next message, while everything waits for it. @throws Refused, PeerGone, ProtocolError */
+  nextNow(): Message {
+    for (;;) {
+      const message = this.poll();
+      if (message !== undefined) return message;
+      invariant(this.channel.wait !== undefined, 'this channel can wait');
+      this.channel.wait();
+    }
+  }
+
+  private read(bytes: Uint8Array | undefined): void {
+    if (bytes === undefined) throw new PeerGone('the peer has closed the connection');
+    this.messages.push(...this.reader.take(bytes));
+  }
+
+  private take(): Message | undefined {
+    const message = this.messages.shift();
+    if (message === undefined) return undefined;
     if (message.kind === 'refuse') throw new Refused(printable(message.why));
     return message;
   }

@@ -1,8 +1,7 @@
 /** Snapshots as bytes: what is not as it was written, or not known here, is refused by name. */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { InputError, R, type Slot } from '../../../src/machine/index.js';
+import { R, type Slot } from '../../../src/machine/index.js';
 import {
   decodeSnapshot,
   encodeSnapshot,
@@ -13,7 +12,6 @@ import {
   withProfile,
 } from '../../../src/replay/index.js';
 import { sessionConfig } from '../../../src/replay/session.js';
-import type { ComponentFormats } from '../../../src/replay/snapshot/component-formats.js';
 import { type Components, componentsOf, Restoration } from '../../../src/replay/snapshot/components.js';
 import { recordGuest } from '../../support/sessions.js';
 
@@ -109,65 +107,6 @@ describe('a snapshot as bytes', () => {
       if (part !== undefined) part.version = 3;
     });
     expect(refusal(newer).message).toMatch(/vcpu\.0\.nested is of version 3, and this vmtape knows versions up to 1/);
-  });
-});
-
-describe('a snapshot of format 1 that was kept', () => {
-  it('is read, and its session comes to its end', () => {
-    const kept = readFileSync(new URL('nested-l2-format-1.vmsnap', import.meta.url));
-    const { point, ...read } = decodeSnapshot(kept, 'kept');
-    expect((point.state.vcpus[0]?.registers[R.svmMode] as bigint) & 1n).toBe(1n);
-    let output = '';
-    const session = LiveSession.resume({ point, ...read }, {}, ({ event }) => {
-      if (event.type === 'uart.transmitted') output += String.fromCharCode(event.byte);
-    });
-    session.endInput();
-    while (session.step() === 'running');
-    expect(session.machine.state.ended).toEqual({ reason: 'debug-exit', status: 1 });
-    expect(output).toMatch(/2 rounds/);
-  });
-});
-
-describe('versions of components', () => {
-  /** A vmtape in whose second version the speaker's byte is in halves; it does without what it does not know. */
-  const later: ComponentFormats = {
-    'device.port92': {
-      version: 2,
-      upgrades: { 1: ({ value }) => ({ value: Number(value) }) },
-      downgrades: {
-        2: ({ value }) => {
-          if (value === 0xff) throw new InputError('device.port92', 'version 1 has no room for it', 'Keep version 2.');
-          return { value };
-        },
-      },
-    },
-  };
-  const versionsIn = (data: Uint8Array): ReadonlyMap<string, number> => {
-    const length = Buffer.from(data).readUInt32LE(12);
-    const { parts } = JSON.parse(Buffer.from(data.subarray(HEAD, HEAD + length)).toString()) as {
-      parts: readonly { name: string; version: number }[];
-    };
-    return new Map(parts.map(({ name, version }) => [name, version]));
-  };
-
-  it('go up when an older snapshot is read, and down when one is written for an older vmtape', () => {
-    const newer = bytesOf(encodeSnapshot(snapshot, { components: later }));
-    expect(versionsIn(newer).get('device.port92')).toBe(2);
-    expect(refusal(newer).message).toMatch(/device\.port92 is of version 2, and this vmtape knows versions up to 1/);
-    const older = bytesOf(encodeSnapshot(snapshot, { components: later, versions: { 'device.port92': 1 } }));
-    expect(older).toEqual(bytes);
-    expect(componentsOf(decodeSnapshot(older, 'old', later).point)).toEqual(componentsOf(snapshot.point));
-  });
-
-  it('do not go down where there is no room', () => {
-    const { state } = snapshot.point;
-    const port92 = { ...state.devices.port92, value: 0xff };
-    const full: Snapshot = {
-      ...snapshot,
-      point: { ...snapshot.point, state: { ...state, devices: { ...state.devices, port92 } } },
-    };
-    const write = () => encodeSnapshot(full, { components: later, versions: { 'device.port92': 1 } });
-    expect(write).toThrow(/device\.port92: version 1 has no room for it/);
   });
 });
 

@@ -18,7 +18,7 @@ import {
 } from '../../../src/replay/index.js';
 import type { Components } from '../../../src/replay/snapshot/components.js';
 import type { RestoreFault } from '../../../src/replay/torture/fault.js';
-import { recordGuest, sessionOptions } from '../../support/sessions.js';
+import { recordGuest, sessionOptions, withoutCheckpoints } from '../../support/sessions.js';
 import { ZOO, type ZooBug } from './zoo.js';
 
 const SETTINGS = { orders: parseOrders('all'), window: { instructions: 2000, events: 200 }, seed: 1n };
@@ -145,6 +145,26 @@ describe('torture of a tape that was cut', () => {
     expect(outcomes.length).toBeGreaterThan(10);
     expect(outcomes.at(-1)?.position).toEqual(reader.end);
     expect(outcomes.flatMap(({ failures }) => failures)).toEqual([]);
+  });
+});
+
+describe('torture of a tape whose session was stopped amid a run', () => {
+  it('goes to its end, with and without a checkpoint there', () => {
+    const store = memoryStore();
+    const recorder = Recorder.boot(store, sessionOptions('torture.elf', { commandLine: 'torture.elf rounds=1' }));
+    while (recorder.step(30_340) !== 'limit');
+    recorder.finish();
+    const whole = store.read();
+    expect([...whole.records()].at(-1)?.event.type).toBe('cpu.ran');
+    for (const reader of [whole, withoutCheckpoints(whole)]) {
+      const torture = new Torture(reader, SETTINGS);
+      const places = [...placesIn(reader, parsePlaces('all'), { from: reader.start, to: reader.end })].slice(-20);
+      torture.begin(places[0] as Position);
+      const outcomes = places.flatMap((place) => torture.at(place) ?? []);
+      torture.close();
+      expect(outcomes.at(-1)?.position).toEqual(reader.end);
+      expect(outcomes.flatMap(({ failures }) => failures)).toEqual([]);
+    }
   });
 });
 

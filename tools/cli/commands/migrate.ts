@@ -39,6 +39,7 @@ interface MigrateOptions extends MachineOptions, ConnectionFlags {
   readonly downtime?: number;
   readonly bandwidth?: number;
   readonly rounds?: number;
+  readonly postCopy?: boolean;
 }
 
 export function migrateCommand(program: Command): void {
@@ -60,15 +61,24 @@ export function migrateCommand(program: Command): void {
     .option('--bandwidth <bytes>', 'bytes a second (default: as much as goes)', (text) =>
       parseSize(text, '--bandwidth'),
     )
-    .option('--rounds <n>', 'copy RAM at most so often before it stands still', (text) =>
-      parseCount(text, '--rounds', 1),
+    .option(
+      '--rounds <n>',
+      'copy RAM at most so often before it stands still (default: 30; with --post-copy 1)',
+      (text) => parseCount(text, '--rounds'),
     )
+    .option('--post-copy', 'after the rounds hand over at once: the rest of RAM follows while the session runs there')
     .action(async (source: string, options: MigrateOptions, self: Command) => {
+      if (options.rounds === 0 && options.postCopy !== true) {
+        throw new UsageError('--rounds 0 leaves all of RAM behind. Give --post-copy with it, or at least 1.');
+      }
       process.exitCode = isTape(source)
         ? await migrateTape(source, options, self)
         : await migrateImage(source, options, self);
     });
 }
+
+/** Pages that are never written to again had better go while the session runs here. */
+const POST_COPY_ROUNDS = 1;
 
 const SQLITE = 'SQLite format 3';
 
@@ -229,14 +239,15 @@ class Mover {
   };
 
   private async connect({ machine, session }: Recorder | LiveSession): Promise<void> {
-    const { to, downtime, bandwidth, rounds = DEFAULT_SETTINGS.rounds } = this.options;
+    const { to, downtime, bandwidth, postCopy } = this.options;
+    const { rounds = postCopy === true ? POST_COPY_ROUNDS : DEFAULT_SETTINGS.rounds } = this.options;
     const channel = new SocketChannel(await connectTo(to, this.options), silenceOf(this.options));
     this.channel = channel;
     const peer = new Peer(channel);
     await peer.greet(VMTAPE_VERSION);
     const settings = {
       downtime: downtime === undefined ? DEFAULT_SETTINGS.downtime : downtime / 1e6,
-      ...{ bandwidth, rounds },
+      ...{ bandwidth, rounds, postCopy },
     };
     const migration = new OutgoingMigration(machine, peer, settings, () => this.watch.seconds * 1000);
     await migration.offer(session);
@@ -257,16 +268,22 @@ class Mover {
     const description = describeSession(session, VMTAPE_VERSION);
     const place = { ...this.place(), image: this.image };
     migration.sendRest(snapshotWithoutRam(machine, description, place), queuedInput);
+    while (!migration.sendLater()) {
+      this.tellProgress();
+      await this.channel?.stirred();
+    }
     const { running } = await migration.handOver();
+    const { pagesLater } = migration;
     const { round, bytes } = migration.progress;
     const at = formatPosition(place.position);
     const downtime = Math.round((running - stood) * 10) / 10;
     terminal.clearStatus();
     terminal.say(
-      `vmtape: moved at ${at}: ${byteSize(bytes)} in ${plural(round, 'round')}, stood still for ${downtime.toFixed(1)} ms`,
+      `vmtape: moved at ${at}: ${byteSize(bytes)} in ${plural(round, 'round')}, stood still for ${downtime.toFixed(1)} ms` +
+        (pagesLater === 0 ? '' : `, ${plural(pagesLater, 'page')} followed`),
     );
     if (terminal.json) {
-      await terminal.line(JSON.stringify({ moved: { at, bytes, rounds: round, downtime } }));
+      await terminal.line(JSON.stringify({ moved: { at, bytes, rounds: round, downtime, pagesLater } }));
       await terminal.flush();
     }
   }

@@ -1,15 +1,15 @@
 /** `vmtape receive --listen HOST:PORT -o TAPE`: waits for a session from another host, then goes on with it. */
 import { existsSync, rmSync } from 'node:fs';
-import type { Server, Socket } from 'node:net';
 import type { Command } from 'commander';
 import { formatPosition, sqliteStore } from '../../../src/journal/index.js';
+import { invariant } from '../../../src/machine/index.js';
 import { type Arrival, IncomingMigration, Peer, Recorder } from '../../../src/replay/index.js';
-import { type Endpoint, listenAt, parseEndpoint } from '../../net/secure.js';
-import { SocketChannel } from '../../net/socket-channel.js';
+import { ListeningThread, type ThreadChannel } from '../../net/listening-thread.js';
+import { type Endpoint, parseEndpoint } from '../../net/secure.js';
 import { VMTAPE_VERSION } from '../../version.js';
 import { parseSize } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
-import { StopSignals } from '../drive.js';
+import { StoppedTooEarly, StopSignals } from '../drive.js';
 import { failureOf, Status, UsageError } from '../failure.js';
 import { plural } from '../format.js';
 import { recordLive } from '../live.js';
@@ -24,9 +24,12 @@ interface ReceiveOptions extends HostFlags, ConnectionFlags {
   readonly cpu?: string;
 }
 
+/** Each has a copy of the pages that were written to. */
+const MOST_CHECKPOINTS_HELD = 4;
+
 /** A session that has come and runs here, for as long as its source has not let go. */
 interface Incoming {
-  readonly channel: SocketChannel;
+  readonly channel: ThreadChannel;
   readonly migration: IncomingMigration;
   readonly arrival: Arrival;
 }
@@ -64,6 +67,10 @@ async function receiveAndRun(options: ReceiveOptions, self: Command): Promise<nu
       return ended;
     }
     waiting.gaveUp(ended);
+    if (ended instanceof StoppedTooEarly) {
+      waiting.close();
+      return Status.DONE;
+    }
   }
 }
 
@@ -85,10 +92,9 @@ async function runOn(incoming: Incoming, options: ReceiveOptions, self: Command)
   try {
     return await recordLive(
       (tape) => {
-        const made = Recorder.adopt(sqliteStore(options.output), arrival, (sink) => migration.direct(sink), tape);
-        recorder = made;
+        recorder = Recorder.adopt(sqliteStore(options.output), arrival, (sink) => migration.direct(sink), tape);
         migration.running(formatPosition(arrival.snapshot.position));
-        return made;
+        return recorder;
       },
       options,
       self,
@@ -96,9 +102,10 @@ async function runOn(incoming: Incoming, options: ReceiveOptions, self: Command)
         holdsOutput: () => !isOurs,
         between: async (status) => {
           if (isOurs) return undefined;
+          await takePages(migration, made(recorder), status !== 'running');
           // A session that has come to a stop must not end before it is ours.
-          while (status !== 'running' && recorder?.storesNow() === false) await turn();
-          if (recorder?.storesNow() === true) taking ??= takeOver();
+          while (status !== 'running' && made(recorder).storesNow() === false) await turn();
+          if (made(recorder).storesNow()) taking ??= takeOver();
           if (status !== 'running') await taking;
           if (failure !== undefined) throw failure;
           return undefined;
@@ -115,6 +122,19 @@ async function runOn(incoming: Incoming, options: ReceiveOptions, self: Command)
   }
 }
 
+function made(recorder: Recorder | undefined): Recorder {
+  invariant(recorder !== undefined, 'a session that runs has its recorder');
+  return recorder;
+}
+
+/** Takes pages that have come after the session. @param all it can do no more until it is ours. */
+async function takePages(migration: IncomingMigration, recorder: Recorder, all: boolean): Promise<void> {
+  if (recorder.checkpointsHeld === 0) return;
+  migration.takeLater();
+  if (all || recorder.checkpointsHeld > MOST_CHECKPOINTS_HELD) await migration.arriveLater();
+  if (migration.isWhole) recorder.originIsWhole();
+}
+
 function migrationFailed(migration: IncomingMigration, error: unknown): void {
   try {
     migration.refuse(failureOf(error).message);
@@ -127,7 +147,7 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 
 /** Listens, and lets one peer in at a time. */
 class Waiting {
-  private server: Server | undefined;
+  private thread: ListeningThread | undefined;
   private readonly arrived: Incoming[] = [];
   private busy = false;
   private wake: () => void = () => {};
@@ -141,14 +161,11 @@ class Waiting {
   async listen(): Promise<void> {
     const { options, terminal } = this;
     const { host } = options.listen;
-    this.server = await listenAt(
-      options.listen,
-      options,
-      (socket) => void this.admit(socket),
-      (problem) => terminal.say(`vmtape: a peer was not let in: ${problem}`),
-    );
-    const address = this.server.address();
-    const port = typeof address === 'object' ? address?.port : options.listen.port;
+    this.thread = await ListeningThread.listen(options.listen, options, silenceOf(options), {
+      onConnection: (channel, from) => void this.admit(channel, from),
+      onFailure: (problem) => terminal.say(`vmtape: a peer was not let in: ${problem}`),
+    });
+    const { port } = this.thread;
     if (terminal.json) {
       await terminal.line(JSON.stringify({ listening: { host, port } }));
       await terminal.flush();
@@ -182,15 +199,13 @@ class Waiting {
 
   close(): void {
     this.signals.release();
-    this.server?.close();
+    this.thread?.close();
   }
 
-  private async admit(socket: Socket): Promise<void> {
+  private async admit(channel: ThreadChannel, from: string): Promise<void> {
     const { options, terminal } = this;
-    const channel = new SocketChannel(socket, silenceOf(options));
     const peer = new Peer(channel);
     const migration = new IncomingMigration(peer, { memory: options.memory, cpu: options.cpu });
-    const from = `${socket.remoteAddress}:${socket.remotePort}`;
     if (this.busy) {
       migration.refuse('another session is on its way here');
       await channel.close();
