@@ -105,7 +105,6 @@ export { type ControlWord, type ExitByControls, exitByControls } from './svm/exi
 export {
   EXIT_CODES,
   ExitCode,
-  exceptionExit,
   exitCodeNamed,
   exitName,
   manualExitName,

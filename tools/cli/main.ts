@@ -13,6 +13,7 @@ import { exportCommand } from './commands/export.js';
 import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { lintNestedStateCommand } from './commands/lint-nested-state.js';
+import { lockstepCommand } from './commands/lockstep.js';
 import { logCommand } from './commands/log.js';
 import { migrateCommand } from './commands/migrate.js';
 import { policiesCommand } from './commands/policies.js';
@@ -54,7 +55,15 @@ function program(): Command {
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
     ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
-    ...[importCommand, lintNestedStateCommand, tortureCommand, bisectCommand, conformCommand, alignCommand],
+    ...[
+      importCommand,
+      lintNestedStateCommand,
+      tortureCommand,
+      bisectCommand,
+      conformCommand,
+      alignCommand,
+      lockstepCommand,
+    ],
     ...[profilesCommand, policiesCommand],
   ]) {
     add(root);

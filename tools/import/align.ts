@@ -65,7 +65,7 @@ export const BY_TIME: ReadonlySet<bigint> = new Set([
 const WITH_INFO: ReadonlySet<bigint> = new Set([ExitCode.IOIO, ExitCode.MSR]);
 
 /** Exits of a log in order. */
-export function* logExits(log: LogReader, whose: Whose, tick: () => void = () => {}): Generator<LogExit, void, void> {
+function* logExits(log: LogReader, whose: Whose, tick: () => void = () => {}): Generator<LogExit, void, void> {
   const nested = new NestedExits();
   function* wanted(facts: Iterable<NestedFact>): Generator<LogExit, void, void> {
     for (const fact of facts) {
@@ -80,7 +80,7 @@ export function* logExits(log: LogReader, whose: Whose, tick: () => void = () =>
   yield* wanted(nested.finish());
 }
 
-export function isSame(tape: TapeExit, { exit }: LogExit, fields: ReadonlySet<Field>): boolean {
+function isSame(tape: TapeExit, { exit }: LogExit, fields: ReadonlySet<Field>): boolean {
   if (exit.reason.code !== tape.code) return false;
   if (fields.has('rip') && tape.rip !== undefined && exit.rip !== undefined && exit.rip !== tape.rip) return false;
   return !(fields.has('info') && WITH_INFO.has(tape.code) && exit.info1 !== undefined && exit.info1 !== tape.info1);
