@@ -2,7 +2,7 @@
  * What of two machines' registers is compared after a step, and which differences are no fault of either: flags that an
  * instruction leaves undefined, and results that come from outside the processor or tell what it is.
  */
-import { REGISTER_NAMES, SEGMENT_NAMES, type Slot } from '../../src/machine/index.js';
+import { gprSlot, REGISTER_NAMES, SEGMENT_NAMES, type Slot } from '../../src/machine/index.js';
 import { leaveUndefined, STATUS_FLAGS, type TraceStep } from '../../src/replay/index.js';
 import type { RegisterTexts } from './protocol.js';
 
@@ -28,26 +28,40 @@ const ALL = 0xffff_ffff_ffff_ffffn;
 const PRIVATE =
   /^(?:activity|boundary|svmKey|host[A-Z]\w*|monitorDigest|lastPause|busLocks|tscBase|avic\w+|monitorAddress|eventNextRip)$/;
 
-/** Those that both have. */
-export const comparedSlots = (theirs: ReadonlySet<string>): readonly (readonly [string, Slot])[] =>
-  [...SLOTS].filter(([name]) => theirs.has(name) && !PRIVATE.test(name));
+/** A register by its name, and what of it is compared. */
+export interface Compared {
+  readonly name: string;
+  readonly slot: Slot;
+  readonly mask: bigint;
+}
 
-/** A register by its name in the interface. */
-export const registerNamed = (name: string, slot: Slot, registers: BigUint64Array): bigint =>
-  (registers[slot] as bigint) & (name.endsWith('Selector') ? SELECTOR : ALL);
+/** Those that both have. */
+export const comparedRegisters = (theirs: ReadonlySet<string>): readonly Compared[] =>
+  [...SLOTS]
+    .filter(([name]) => theirs.has(name) && !PRIVATE.test(name))
+    .map(([name, slot]) => ({ name, slot, mask: name.endsWith('Selector') ? SELECTOR : (MASKS[name] ?? ALL) }));
+
+const ONLY_IN_64_BIT_MODE = /^(?:r\d+|[xy]mm(?:8|9|1\d)(?:High)?)$/;
+const LAST_LEGACY_GPR = gprSlot(7);
+const LOW_HALF = 0xffff_ffffn;
+
+/** What a debugger is shown of them outside 64-bit mode: eight of each, of 32 bits. */
+export const inLegacyMode = (registers: readonly Compared[]): readonly Compared[] =>
+  registers
+    .filter(({ name }) => !ONLY_IN_64_BIT_MODE.test(name))
+    .map((each) => (each.slot <= LAST_LEGACY_GPR ? { ...each, mask: LOW_HALF } : each));
 
 export function differencesOf(
-  slots: readonly (readonly [string, Slot])[],
-  first: BigUint64Array,
+  compared: readonly Compared[],
+  registers: BigUint64Array,
   texts: RegisterTexts,
 ): readonly FieldDifference[] {
   const found: FieldDifference[] = [];
-  for (const [register, slot] of slots) {
-    const text = texts[register];
+  for (const { name, slot, mask } of compared) {
+    const text = texts[name];
     if (text === undefined) continue;
-    const mask = MASKS[register] ?? ALL;
-    const [mine, second] = [registerNamed(register, slot, first), BigInt(text)];
-    if (((mine ^ second) & mask) !== 0n) found.push({ register, first: mine, second });
+    const [first, second] = [(registers[slot] as bigint) & mask, BigInt(text) & mask];
+    if (first !== second) found.push({ register: name, first, second });
   }
   return found;
 }

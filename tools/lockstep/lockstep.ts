@@ -8,31 +8,32 @@
  */
 import { type JournalReader, type Position, toHex } from '../../src/journal/index.js';
 import {
+  codeBits,
   decodeDelta,
   type EventOf,
   ExitCode,
   exitName,
-  InputError,
   isInput,
   type MachineEvent,
   PAGE_BYTES,
   R,
-  type Slot,
   sPA,
 } from '../../src/machine/index.js';
 import { imageOf, RamDigester, sessionConfig, type TraceStep } from '../../src/replay/index.js';
 import {
   byNature,
-  comparedSlots,
+  type Compared,
+  comparedRegisters,
   differencesOf,
   type FieldDifference,
+  inLegacyMode,
   isUndefinedFlags,
-  registerNamed,
 } from './compare.js';
 import { explained } from './known-differences.js';
 import type { Peer } from './peer.js';
 import { hexValue, inputJson, type MemoryText, type RegisterTexts } from './protocol.js';
 import { Recording, type Taken } from './recording.js';
+import { bootOf, inputsBetween } from './tape-inputs.js';
 
 export type TracedInstruction = Extract<TraceStep, { readonly kind: 'instruction' }>;
 
@@ -67,6 +68,8 @@ export interface LockstepResult {
   readonly differs: PartsDifference | undefined;
   /** Where it came to. */
   readonly end: Position;
+  /** Why it goes no further, where that is no difference. */
+  readonly stopped: string | undefined;
   /** Differences that were passed over, by reason. */
   readonly passed: ReadonlyMap<string, number>;
   /** The last instructions that both did alike, the latest last. */
@@ -97,11 +100,13 @@ const DELIVERIES = 3;
 export class Lockstep {
   private readonly recording: Recording;
   private readonly boot: EventOf<'input.boot'>;
-  private slots: readonly (readonly [string, Slot])[] = [];
+  private shared: readonly Compared[] = [];
+  private legacy: readonly Compared[] = [];
   private peer: Peer;
   private readonly passed = new Map<string, number>();
   private latest: TracedInstruction[] = [];
   private compared = 0n;
+  private stopped: { readonly position: Position; readonly why: string } | undefined;
 
   /** @param start makes the other machine, as often as it is needed. @throws InputError for a tape that does not begin with a boot. */
   constructor(
@@ -121,8 +126,17 @@ export class Lockstep {
         ? await this.byStrides()
         : await this.single(this.recording.start, this.last);
       const { passed, compared } = this;
-      const end = differs?.position ?? this.last;
-      return { other: this.peer.name, compared, differs, end, passed, recent: this.latest.slice(-SHOWN) };
+      const { stopped } = this;
+      const end = differs?.position ?? stopped?.position ?? this.last;
+      return {
+        other: this.peer.name,
+        compared,
+        differs,
+        end,
+        stopped: stopped?.why,
+        passed,
+        recent: this.latest.slice(-SHOWN),
+      };
     } finally {
       await this.peer.close();
       this.recording.close();
@@ -142,7 +156,8 @@ export class Lockstep {
     const entry = hexValue(new Map(decodeDelta(this.boot.registers)).get(R.rip) ?? 0n);
     const { commandLine } = this.boot;
     await this.peer.hello({ machine: { ...machine }, sliceInstructions, image, commandLine, entry });
-    this.slots = comparedSlots(this.peer.registers);
+    this.shared = comparedRegisters(this.peer.registers);
+    this.legacy = inLegacyMode(this.shared);
   }
 
   private async restart(): Promise<void> {
@@ -190,7 +205,7 @@ export class Lockstep {
       const stop = await this.bring(at, next);
       const icount = this.recording.to(next);
       const state = await this.peer.ask({ op: 'state' });
-      const fields = differencesOf(this.slots, this.recording.registers(), registersIn(state));
+      const fields = this.differences(this.recording.registers(), registersIn(state));
       const ram = sameKind && typeof state.ram === 'string' && state.ram !== toHex(digester.digest());
       if (fields.length > 0 || ram || (stop !== undefined && icount < last)) return at;
       this.compared = icount;
@@ -238,6 +253,7 @@ export class Lockstep {
       const found =
         step.kind === 'event' ? await this.event(taken, step.event.event) : await this.instruction(taken, step);
       if (found !== undefined) return found;
+      if (this.stopped !== undefined) return undefined;
       if (step.kind === 'instruction') {
         this.latest.push(step);
         if (this.latest.length > REMEMBERED) this.latest.shift();
@@ -262,8 +278,11 @@ export class Lockstep {
         return await this.stepped(taken, undefined);
       case 'svm.vmexit':
         if (!BY_EVENT.has(event.code)) return await this.stepped(taken, undefined);
-        this.pass(`#VMEXIT ${exitName(event.code)}: what its host’s time decides`);
-        await this.write(taken);
+        // It would still be in guest mode, whatever is written over its registers.
+        this.stopped = {
+          position: taken.step.position,
+          why: `#VMEXIT(${exitName(event.code)}) ends L2 here, which cannot be given to a machine that is only stepped`,
+        };
         return undefined;
       case 'cpu.interrupt':
         this.pass('interrupts: none comes in single steps, so they are given');
@@ -305,7 +324,7 @@ export class Lockstep {
             step: taken.step,
           };
     }
-    const fields = differencesOf(this.slots, taken.registers, registersIn(answer));
+    const fields = this.differences(taken.registers, registersIn(answer));
     const memory = await this.differentMemory(taken);
     if (fields.length === 0 && memory.length === 0) return undefined;
     if (memory.length === 0 && this.hasDelivered(registersIn(answer))) return undefined;
@@ -315,7 +334,18 @@ export class Lockstep {
       await this.write(taken);
       return undefined;
     }
-    return { position, step: taken.step, fields, memory, why: explained(this.peer.name, taken.step, fields) };
+    return {
+      position,
+      step: taken.step,
+      fields,
+      memory,
+      why: explained(
+        this.peer.name,
+        taken.step,
+        fields,
+        memory.map(({ address }) => address),
+      ),
+    };
   }
 
   /**
@@ -327,7 +357,7 @@ export class Lockstep {
     for (let count = 1; count <= DELIVERIES; count++) {
       const next = this.recording.peek(count - 1);
       if (next?.step.kind !== 'event' || !IN_ONE_STEP.has(next.step.event.event.type)) return false;
-      if (differencesOf(this.slots, next.registers, theirs).length > 0) continue;
+      if (this.differences(next.registers, theirs).length > 0) continue;
       this.recording.skip(count);
       return true;
     }
@@ -348,8 +378,9 @@ export class Lockstep {
 
   private async differentMemory({ step }: Taken): Promise<PartsDifference['memory']> {
     const found: PartsDifference['memory'][number][] = [];
-    // A difference in RAM alone was found by its digest.
-    const wanted = this.options.memory || this.peer.can('raise');
+    // A difference in RAM alone was found by its digest; and what a world switch writes is looked at where it is written.
+    const isSwitch = step.event?.event.type === 'svm.vmexit' || step.event?.event.type === 'svm.vmrun';
+    const wanted = this.options.memory || this.peer.can('raise') || isSwitch;
     if (!wanted || !this.peer.can('memory')) return found;
     for (const { physical, bytes, device } of step.writes) {
       if (device) continue;
@@ -379,45 +410,24 @@ export class Lockstep {
     await this.peer.ask({ op: 'override', registers: this.texts(registers), memory: pages });
   }
 
+  /** Registers that the other machine shows, and takes, in the mode that the tape's is in. */
+  private registersIn(registers: BigUint64Array): readonly Compared[] {
+    if (this.peer.can('raise')) return this.shared;
+    return codeBits({ get: (slot) => registers[slot] as bigint }) === 64 ? this.shared : this.legacy;
+  }
+
+  private differences(registers: BigUint64Array, theirs: RegisterTexts): readonly FieldDifference[] {
+    return differencesOf(this.registersIn(registers), registers, theirs);
+  }
+
   private texts(registers: BigUint64Array): RegisterTexts {
-    return Object.fromEntries(this.slots.map(([name, slot]) => [name, hexValue(registerNamed(name, slot, registers))]));
+    const entries = this.registersIn(registers).map(({ name, slot }) => {
+      const value = registers[slot] as bigint;
+      return [name, hexValue(name.endsWith('Selector') ? BigInt.asUintN(16, value) : value)] as const;
+    });
+    return Object.fromEntries(entries);
   }
 }
 
 const registersIn = (answer: Readonly<Record<string, unknown>>): RegisterTexts =>
   (answer.registers ?? {}) as RegisterTexts;
-
-function bootOf(reader: JournalReader): EventOf<'input.boot'> {
-  for (const { event } of reader.records(0n)) {
-    if (event.type === 'input.boot') return event;
-    if (!isInput(event)) break;
-  }
-  const problem = 'it begins with no boot, but goes on from somewhere';
-  throw new InputError('the tape', problem, 'Give the tape of the session’s beginning.');
-}
-
-interface InputThere {
-  readonly event: MachineEvent;
-  /** Instructions retired before it. */
-  readonly icount: bigint;
-  /** Something else had happened at the same place before. */
-  readonly due: boolean;
-}
-
-/** Inputs after `from` up to `to`; at the very beginning those too that come before any instruction. */
-function* inputsBetween(reader: JournalReader, from: bigint, to: bigint): Generator<InputThere, void, void> {
-  let due = false;
-  let place = -1n;
-  const start = from === 0n ? 0n : (reader.chunkAtIcount(from)?.start.seq ?? reader.end.seq);
-  for (const { event, position, retired } of reader.records(start)) {
-    if (position.icount > to) return;
-    if (position.icount !== place || retired > 0) due = false;
-    place = position.icount;
-    if (!isInput(event)) {
-      if (retired === 0) due = true;
-      continue;
-    }
-    if (position.icount > from || (from === 0n && position.icount === 0n))
-      yield { event, icount: position.icount, due };
-  }
-}

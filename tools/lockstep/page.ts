@@ -12,12 +12,13 @@ const stepText = ({ step }: PartsDifference): string => {
 };
 
 export function lockstepPage(tape: string, result: LockstepResult, colors: Colors): readonly string[] {
-  const { other, compared, differs, end, passed, recent } = result;
+  const { other, compared, differs, end, stopped, passed, recent } = result;
   const upTo = `the same for ${grouped(compared)} instructions`;
   const lines =
     differs === undefined
       ? [colors.bold(`${tape} and ${other} are ${upTo}, to ${formatPosition(end)}.`)]
       : [colors.bold(`${tape} and ${other} part at ${formatPosition(differs.position)}.`), colors.dim(`  ${upTo}`)];
+  if (stopped !== undefined) lines.push(`  ${stopped}`);
   if (differs !== undefined) lines.push(...differenceLines(tape, result, differs, colors));
   if (passed.size > 0) {
     lines.push('', colors.bold('Passed over:'));
@@ -65,7 +66,7 @@ function differenceLines(
 }
 
 export function lockstepDocument(tape: string, result: LockstepResult): unknown {
-  const { other, compared, differs, end, passed, recent } = result;
+  const { other, compared, differs, end, stopped, passed, recent } = result;
   return {
     ...{ tape, other, outcome: differs === undefined ? 'same' : 'differs', compared, end: formatPosition(end) },
     differs:
@@ -78,6 +79,7 @@ export function lockstepDocument(tape: string, result: LockstepResult): unknown 
             memory: differs.memory,
             cause: differs.why,
           },
+    stopped: stopped ?? null,
     passed: [...passed].map(([why, count]) => ({ why, count })),
     recent: recent.map(({ rip, text }) => ({ rip, text })),
   };

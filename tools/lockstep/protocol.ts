@@ -79,13 +79,6 @@ export interface StepAnswer extends Partial<StateAnswer> {
   readonly retired?: number;
 }
 
-export type Answer =
-  | HelloAnswer
-  | StateAnswer
-  | StepAnswer
-  | { readonly bytes: string }
-  | Readonly<Record<string, never>>;
-
 /** A machine behind the interface. */
 export interface LockstepMachine {
   hello(request: Extract<Request, { readonly op: 'hello' }>): Promise<HelloAnswer>;

@@ -1,9 +1,8 @@
-/** A tape in lockstep with other machines: vmtape itself, one with a planted fault, programs that keep to nothing, QEMU. */
+/** A tape in lockstep with other machines: vmtape itself, one with a planted fault, programs that keep to nothing. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { qemuVersion } from '../../../tools/lockstep/qemu-machine.js';
 import { FIXED, image, MAIN, STACK, temporaryFolder, vmtape } from '../vmtape.js';
 import { plantedMachine } from './planted-machine.js';
 
@@ -159,14 +158,4 @@ describe('vmtape lockstep', () => {
     const errors = answers.map(({ error }) => error !== undefined);
     expect(errors).toEqual([true, true, true, true, false, true, true, true, true, true, true, true, false]);
   });
-});
-
-const installed = qemuVersion();
-
-describe.skipIf(installed === undefined)(`lockstep with ${installed ?? 'QEMU, which is not installed'}`, () => {
-  it('steps a guest of ours through its boot into long mode, and finds no difference', () => {
-    const { status, compared, other } = lockstep(nested, 'qemu', '--max-instructions', '10000');
-    expect({ status, compared }).toEqual({ status: 0, compared: '10000' });
-    expect(other).toMatch(/^QEMU emulator version/);
-  }, 300_000);
 });
