@@ -102,7 +102,14 @@ export { UNMODELLED, type Unmodelled } from './policy/unmodelled.js';
 export { apicFeatures, type BootSource, initialState, type MachineState, reduce } from './reduce.js';
 export type { BootImage } from './restart.js';
 export { type Hit, NO_STOP_POINTS, type StopPoints, type WatchedRange } from './stop-points.js';
-export { EXIT_CODES, exitCodeNamed, exitName, manualExitName } from './svm/exit-code.js';
+export { type ControlWord, type ExitByControls, exitByControls } from './svm/exit-by-controls.js';
+export {
+  EXIT_CODES,
+  ExitCode,
+  exitCodeNamed,
+  exitName,
+  manualExitName,
+} from './svm/exit-code.js';
 export {
   explainMsr,
   explainPort,

@@ -14,15 +14,16 @@ export { type PolicySearch, searchPolicies } from './bisect/policy-search.js';
 export type { RamDifference } from './bisect/ram-difference.js';
 export { Side } from './bisect/side.js';
 export type { Transition } from './bisect/transition.js';
+export { leaveUndefined, STATUS_FLAGS } from './bisect/undefined-flags.js';
 export type { WriterAnswer } from './bisect/writers.js';
 export { type Perturbation, type Plan, randomPlan } from './chaos.js';
 export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } from './chaos-search.js';
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 export { type CodePlace, type DisassembledInstruction, disassemble } from './disassemble.js';
 export { Diversion } from './diversion/diversion.js';
-
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
+export { imageOf } from './feed-input.js';
 export { FoldChecker, FoldMismatch, foldHistory, foldTape, type StateDifference, stateDifferences } from './fold.js';
 export { type RecordedGuest, recordedGuests } from './guests.js';
 export { type CoreHead, elfCoreHead } from './interchange/elf-core.js';
@@ -71,7 +72,7 @@ export {
   type UnpackedGroup,
   unpackedGroup,
 } from './snapshot/snapshot-file.js';
-export { stateDigests } from './state-digest.js';
+export { RamDigester, stateDigests } from './state-digest.js';
 export { FollowingError } from './tape-follower.js';
 export { thinned } from './thinning.js';
 export { Timeline } from './timeline.js';

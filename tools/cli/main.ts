@@ -2,8 +2,10 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
+import { alignCommand } from './commands/align.js';
 import { bisectCommand } from './commands/bisect.js';
 import { checkpointCommand } from './commands/checkpoint.js';
+import { conformCommand } from './commands/conform.js';
 import { dapCommand } from './commands/dap.js';
 import { debugCommand } from './commands/debug.js';
 import { diffCommand } from './commands/diff.js';
@@ -11,6 +13,7 @@ import { exportCommand } from './commands/export.js';
 import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { lintNestedStateCommand } from './commands/lint-nested-state.js';
+import { lockstepCommand } from './commands/lockstep.js';
 import { logCommand } from './commands/log.js';
 import { migrateCommand } from './commands/migrate.js';
 import { policiesCommand } from './commands/policies.js';
@@ -52,7 +55,15 @@ function program(): Command {
     ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
     ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
     ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
-    ...[importCommand, lintNestedStateCommand, tortureCommand, bisectCommand],
+    ...[
+      importCommand,
+      lintNestedStateCommand,
+      tortureCommand,
+      bisectCommand,
+      conformCommand,
+      alignCommand,
+      lockstepCommand,
+    ],
     ...[profilesCommand, policiesCommand],
   ]) {
     add(root);

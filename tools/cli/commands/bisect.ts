@@ -23,10 +23,11 @@ import { junitReport } from '../../bisect/junit.js';
 import { type Names, page, searchPage } from '../../bisect/page.js';
 import { compilePredicate } from '../../debug/predicate.js';
 import { NewFile } from '../../export/new-file.js';
-import { quote } from '../arguments.js';
+import { parseCount, quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { shortCount } from '../format.js';
+import { lockstepRun } from '../lockstep-run.js';
 import { parsePolicyFlag } from '../machine-flags.js';
 import type { Terminal } from '../terminal.js';
 
@@ -39,6 +40,10 @@ interface BisectFlags {
   readonly instructions?: boolean;
   readonly equivalent?: ReadonlySet<Equivalent>;
   readonly ignore?: readonly string[];
+  readonly other?: string;
+  readonly maxInstructions?: number;
+  readonly strict?: boolean;
+  readonly memory?: boolean;
   readonly html?: string;
   readonly junit?: string;
 }
@@ -59,8 +64,9 @@ export function bisectCommand(program: Command): void {
     'vmtape bisect guest.vmtape --policy kvm-6.1',
     'vmtape bisect mine.vmtape other.vmtape --search policies',
     `vmtape bisect guest.vmtape --where 'serial ~ "panic"' --monotonic`,
+    'vmtape bisect guest.vmtape --other qemu --max-instructions 100000',
   )
-    .argument('<tapes...>', 'two; or one, with --cpu, --policy or --where')
+    .argument('<tapes...>', 'two; or one, with --cpu, --policy, --where or --other')
     .option('--cpu <profile>', 'hold the tape against what this processor does with the same inputs')
     .option(
       '--policy <policy>',
@@ -83,6 +89,12 @@ export function bisectCommand(program: Command): void {
     .option('--ignore <kinds>', 'kinds of events whose content is passed over, such as input.clock or rtc.*', (text) =>
       text.split(','),
     )
+    .option('--other <command>', 'another machine in lockstep: a command that speaks the interface, or qemu')
+    .option('--max-instructions <n>', 'with --other: compare so many', (text) =>
+      parseCount(text, '--max-instructions', 1),
+    )
+    .option('--strict', 'with --other: stop at what differs by nature, too: CPUID, time, device registers')
+    .option('--memory', 'with --other: compare the RAM that each instruction writes, too')
     .option('--html <file>', 'the report as a page, with both timelines around the place')
     .option('--junit <file>', 'the report as a test case, for CI')
     .action(async (tapes: readonly string[], flags: BisectFlags, self: Command) => {
@@ -123,6 +135,11 @@ class BisectRun {
     if (where === undefined && (monotonic ?? instructions) !== undefined) {
       throw new UsageError('--monotonic and --instructions are for --where. Leave them out, or give an expression.');
     }
+    const { other, maxInstructions, strict, memory } = this.flags;
+    if (other === undefined && (maxInstructions ?? strict ?? memory) !== undefined) {
+      throw new UsageError('--max-instructions, --strict and --memory are for --other. Leave them out, or give it.');
+    }
+    if (other !== undefined) return await this.lockstepAlone(first, second, other);
     if (where !== undefined) return await this.whereAlone(first, second, where);
     const isOther = cpu !== undefined || policy !== undefined;
     if (second === undefined && !isOther) {
@@ -217,6 +234,18 @@ class BisectRun {
     this.files().junit?.write(() => junitReport(same, names, pc.createColors(false)));
     await this.report(same, names);
     return Status.DONE;
+  }
+
+  private async lockstepAlone(tape: string, second: string | undefined, other: string): Promise<number> {
+    const { maxInstructions, strict, memory, ...others } = this.flags;
+    const { cpu, policy, search, where, html, junit, equivalent, ignore } = others;
+    const compares = [cpu, policy, search, where, html, junit, equivalent, ignore];
+    if (second !== undefined || compares.some((flag) => flag !== undefined)) {
+      throw new UsageError(
+        '--other holds one tape against a machine. Leave out other ways to compare it, and their reports.',
+      );
+    }
+    return await lockstepRun(tape, { other, maxInstructions, strict, memory }, this.terminal);
   }
 
   private async whereAlone(tape: string, second: string | undefined, where: string): Promise<number> {
