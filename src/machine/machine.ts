@@ -6,7 +6,7 @@
  * environment: a session is a function of configuration, boot image and inputs (laws 1 and 2).
  */
 import type { Board } from './boot/board.js';
-import { bootMultiboot } from './boot/multiboot.js';
+import { loadBootImage } from './boot/load-image.js';
 import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
@@ -174,7 +174,7 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** Loads the image and sets the registers that the boot protocol prescribes. @throws InputError */
   boot(image: BootImage): void {
-    const entry = bootMultiboot(this.memory, this.board, image.bytes, image.commandLine);
+    const entry = loadBootImage(this.memory, this.board, image.bytes, image.commandLine);
     this.state1({
       type: 'input.boot',
       imageDigest: image.digest,
