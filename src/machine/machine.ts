@@ -397,14 +397,20 @@ export class Machine implements ProcessorHost, RestartHost {
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
     while (this.state.ended === null && this.request === null) {
-      this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
-      if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
+      const deadline = this.nextDeadline;
+      if (deadline > this.now) return Math.min(deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
+  }
+
+  /** When a device acts by itself, or a page arrives. */
+  private get nextDeadline(): number {
+    this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
+    return this.deadline;
   }
 
   private get nextRelease(): number {
@@ -454,9 +460,17 @@ export class Machine implements ProcessorHost, RestartHost {
     }
     this.setsOut = false;
     this.processor.step(known);
+    if (this.processor.napping !== undefined) this.nap(this.processor.napping);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();
     else this.followInterrupt();
+  }
+
+  /** A wait with a timer: another vCPU may run first; where none can, time jumps to its end or to what may end it sooner. */
+  private nap({ nanoseconds, masked }: NonNullable<Processor['napping']>): void {
+    if (this.passTurn() || this.vcpus.hasDueEvent(this.vcpu) || (masked && this.externalPending)) return;
+    const end = Math.min(this.now + nanoseconds, this.nextDeadline, this.nextRelease);
+    if (end > this.now) this.skipTo(end);
   }
 
   // Events

@@ -99,8 +99,12 @@ export class Vcpus {
 
   /** It runs, or an event of its own is due. */
   canRun(vcpu: number): boolean {
+    return this.reader(vcpu).get(R.activity) === Activity.RUNNING || this.hasDueEvent(vcpu);
+  }
+
+  /** An event of its own is due: an interrupt, a trap. */
+  hasDueEvent(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    if (cpu.get(R.activity) === Activity.RUNNING) return true;
     const held = this.isHeld(vcpu);
     const externalPending = !held && cpuInterruptPending(this.state.devices, vcpu) !== undefined;
     return decideBoundary(cpu, { externalPending, held, nested: this.nested }) !== undefined;

@@ -127,7 +127,7 @@ describe('CR4.PCIDE (APM vol.2 §5.5.1 Process Context Identifiers)', () => {
 });
 
 describe('MONITORX and MWAITX (APM vol.3)', () => {
-  it('are for programs, and a wait with a timer is over at once', () => {
+  it('are for programs, and a wait with a timer ends', () => {
     const armed = user('0f01fa b902000000 0f01fb'.replaceAll(' ', ''), { rax: BigInt(DATA), rcx: 0n });
     expect(armed.vectors).toEqual([Vector.GP]);
     expect(armed.pushedRip).toBe(BigInt(USER + 11));
