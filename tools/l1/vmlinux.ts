@@ -1,0 +1,34 @@
+/**
+ * The ELF kernel that a bzImage carries, for the entries that only it has. The payload's place stands in the setup header,
+ * and the last four bytes of the payload are the size of what it unpacks to.
+ * Source: Linux, Documentation/arch/x86/boot.rst, fields payload_offset and payload_length.
+ */
+import { UsageError } from '../cli/failure.js';
+import { LEGACY_MAGIC, Lz4Error, unpackLz4 } from './lz4.js';
+
+const SETUP_SECTORS = 0x1f1;
+const SETUP_MAGIC_AT = 0x202;
+const SETUP_MAGIC = 0x5372_6448; // "HdrS"
+const PAYLOAD = 0x248;
+const SECTOR_BYTES = 512;
+
+/** @throws UsageError for what is no bzImage, or is compressed in another way than LZ4. */
+export function vmlinuxOf(image: Uint8Array): Uint8Array {
+  const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
+  if (image.length < PAYLOAD + 8 || view.getUint32(SETUP_MAGIC_AT, true) !== SETUP_MAGIC) {
+    throw new UsageError('The kernel is no bzImage. Give a package of a kernel for x86-64.');
+  }
+  const start = (view.getUint8(SETUP_SECTORS) + 1) * SECTOR_BYTES + view.getUint32(PAYLOAD, true);
+  const end = start + view.getUint32(PAYLOAD + 4, true);
+  if (end > image.length || end - start < 8) throw new UsageError('The kernel is cut off. Fetch it again.');
+  if (view.getUint32(start, true) !== LEGACY_MAGIC) {
+    throw new UsageError('The kernel is not compressed with LZ4. Give a package of a cloud kernel.');
+  }
+  try {
+    return unpackLz4(image.subarray(start, end - 4), view.getUint32(end - 4, true));
+  } catch (error) {
+    if (error instanceof Lz4Error)
+      throw new UsageError(`The kernel cannot be unpacked: ${error.message}. Fetch it again.`);
+    throw error;
+  }
+}
