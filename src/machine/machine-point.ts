@@ -29,11 +29,11 @@ export function capturePoint(state: MachineState, shadow: BigUint64Array, loop: 
   return { state: copy, ...loop, shadow: changed ? shadow.slice() : undefined };
 }
 
-/** Registers may lie in the machine's memory, which `structuredClone` would copy whole. */
 function copyState(state: MachineState): MachineState {
   const { vcpus, ...rest } = state;
   return {
-    ...structuredClone(rest),
+    ...copyOf(rest),
+    // Registers may lie in the machine's memory.
     vcpus: vcpus.map(({ registers, msrs }): VcpuState => {
       const copy = new BigUint64Array(SLOT_COUNT);
       for (let slot = 0; slot < SLOT_COUNT; slot++)
@@ -41,6 +41,16 @@ function copyState(state: MachineState): MachineState {
       return { registers: copy as unknown as VcpuState['registers'], msrs: { ...msrs } };
     }),
   };
+}
+
+/** State is a tree of plain values; here that is several times as fast as `structuredClone`. */
+function copyOf<Value>(value: Value): Value {
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(copyOf) as Value;
+  if (ArrayBuffer.isView(value)) return structuredClone(value);
+  const copy: Record<string, unknown> = {};
+  for (const [name, field] of Object.entries(value)) copy[name] = copyOf(field);
+  return copy as Value;
 }
 
 /** Puts a point's state in the place of `state`, in whose hands it is the machine's own from then on. */

@@ -17,11 +17,15 @@ export class RamImage {
     private readonly stretches: readonly (readonly PageRef[])[],
   ) {}
 
-  /** @param contents for each page the number of its content. */
-  static of(contents: Uint32Array): RamImage {
-    const stretches: PageRef[][] = [];
-    for (let page = 0; page < contents.length; page += STRETCH)
-      stretches.push([...contents.subarray(page, page + STRETCH)]);
+  /** @param contents for each page the number of its content. @param neighbour shares with it what is equal. */
+  static of(contents: Uint32Array, neighbour?: RamImage): RamImage {
+    const stretches: (readonly PageRef[])[] = [];
+    for (let page = 0; page < contents.length; page += STRETCH) {
+      const stretch = contents.subarray(page, page + STRETCH);
+      const its = neighbour?.stretches[stretches.length];
+      const isEqual = its?.length === stretch.length && its.every((ref, index) => ref === stretch[index]);
+      stretches.push(isEqual ? its : [...stretch]);
+    }
     return new RamImage(contents.length, stretches);
   }
 

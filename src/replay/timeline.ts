@@ -7,7 +7,14 @@
  * It stands between two steps of the machine. A position amid a step (between a #VMEXIT and what the same instruction states
  * after it) is none of its places: whoever asks for one gets the last place before it.
  */
-import { comparePositions, formatPosition, type JournalReader, type Position, START } from '../journal/index.js';
+import {
+  type Chunk,
+  comparePositions,
+  formatPosition,
+  type JournalReader,
+  type Position,
+  START,
+} from '../journal/index.js';
 import { type EventSink, FIRST_EPOCH, type Hit, type Machine, PAGE_BYTES, type StopPoints } from '../machine/index.js';
 import { ArmedFollower, type Found } from './armed-follower.js';
 import { type Moment, Moments } from './moments.js';
@@ -27,6 +34,9 @@ const SPARSEST = 120_000_000;
 /** Nanoseconds of running that are worth looking for another way. */
 const WORTH_SKIPPING = 5_000_000;
 
+/** Instructions of which all places are noted when one goes back among them. */
+const TRAIL = 32n;
+
 export interface HitPlace extends Found {
   readonly position: Position;
 }
@@ -43,6 +53,8 @@ export class Timeline {
   private epoch = FIRST_EPOCH;
   private last: Position | undefined;
   protected readonly search: ArmedFollower;
+  /** Neighbouring places, each the next one of the one before. */
+  private trail: readonly Position[] = [];
   /** Stretches of the tape without a hit of what is looked for, between moments. */
   private readonly searched = new Set<string>();
 
@@ -119,9 +131,12 @@ export class Timeline {
   /** `seekInstruction` as work. */
   *seekingInstruction(icount: bigint): Work<Position> {
     this.search.disarm();
-    // No more than a lower bound for the number of events.
-    const target = { icount, seq: this.reader.chunkAtIcount(icount)?.start.seq ?? 0n };
-    yield* this.orBack(this.approach(comparePositions(target, this.end) > 0 ? this.end : target));
+    const chunk = this.reader.chunkAtIcount(icount);
+    // No more than a lower bound for the number of events, and what is likely.
+    const target = { icount, seq: chunk?.start.seq ?? 0n };
+    const estimate = { icount, seq: chunk === undefined ? 0n : likelySeq(chunk, icount) };
+    const isBeyond = comparePositions(target, this.end) > 0;
+    yield* this.orBack(isBeyond ? this.approach(this.end) : this.approach(target, estimate));
     return this.position;
   }
 
@@ -304,19 +319,26 @@ export class Timeline {
     const ahead = comparePositions(here, target) <= 0 && comparePositions(here, nearest) >= 0;
     if (!ahead) this.enter(this.load(nearest));
     if (comparePositions(this.position, START) === 0) yield* this.leaveStart(target);
-    const start = this.position;
-    const cost = runCost(start, estimate);
-    for (let left = cost / 2; left > DENSEST; left /= 2) {
-      const stop = partOfWay(start, estimate, 1 - left / cost);
-      // Where few events are expected, or none is known of, instructions alone tell how far it is.
-      const knowsEvents = stop.seq > start.seq;
-      yield* this.runWhile(
-        ({ icount, seq }) => icount < stop.icount && (seq < stop.seq || !knowsEvents),
-        knowsEvents ? stop : { icount: stop.icount, seq: target.seq },
-      );
-      this.keep();
-    }
+    while (yield* this.goHalfWay(target, estimate)) this.keep();
     yield* this.runWhile((at) => comparePositions(at, target) < 0, target);
+  }
+
+  /** @returns false when the rest is so short that it is not worth a moment. */
+  private *goHalfWay(target: Position, estimate: Position): Work<boolean> {
+    const start = this.position;
+    if (comparePositions(start, target) >= 0 || runCost(start, estimate) / 2 <= DENSEST) return false;
+    const half = middle(start, estimate);
+    // Where few events are expected, or none is known of, instructions alone tell how far it is; or the other way round.
+    const byEvents = half.seq > start.seq;
+    const byInstructions = half.icount > start.icount;
+    yield* this.runWhile(
+      (at) =>
+        comparePositions(at, target) < 0 &&
+        (!byInstructions || at.icount < half.icount) &&
+        (!byEvents || at.seq < half.seq),
+      { icount: byInstructions ? half.icount : target.icount, seq: byEvents ? half.seq : target.seq },
+    );
+    return true;
   }
 
   /** As `approach`, whatever the machine has done since it was at a place. */
@@ -342,20 +364,23 @@ export class Timeline {
 
   /** The last place before `position`, which is one. */
   private *placeBefore(position: Position): Work<Position> {
-    const earlier = { icount: position.icount > 0n ? position.icount - 1n : 0n, seq: 0n };
-    // An instruction back and then step by step; a place where much happened without an instruction has many steps.
+    const known = this.trail.findIndex((place) => comparePositions(place, position) === 0);
+    if (known > 0) return this.trail[known - 1] as Position;
+    // Some instructions back and then step by step; a place where much happened without an instruction has many steps.
+    const earlier = { icount: position.icount > TRAIL ? position.icount - TRAIL : 0n, seq: 0n };
     const base = this.moments.before(position);
     const from = comparePositions(base, earlier) > 0 ? base : { icount: earlier.icount, seq: base.seq };
     yield* this.approach(from, position);
     this.keep();
-    let before = this.position;
+    const trail = [this.position];
     while (comparePositions(this.position, position) < 0) {
       yield this.position;
-      before = this.position;
       this.keepOnTheWay();
       this.follower.step();
+      trail.push(this.position);
     }
-    return before;
+    this.trail = trail;
+    return trail.at(-2) as Position;
   }
 
   /** Of a tape that was cut, maybe amid a step. */
@@ -403,7 +428,7 @@ export class Timeline {
         checkpoint && {
           position: checkpoint.position,
           point: decodePoint(checkpoint.state),
-          image: RamImage.of(checkpoint.pages),
+          image: RamImage.of(checkpoint.pages, this.image),
         }
       );
     });
@@ -462,8 +487,14 @@ export class Timeline {
 
 const ZEROS = new Uint8Array(PAGE_BYTES);
 
-/** The place that far between two, as far as one can tell from outside. */
-function partOfWay(from: Position, to: Position, part: number): Position {
-  const between = (a: bigint, b: bigint): bigint => a + BigInt(Math.floor(Number(b - a) * part));
-  return { icount: between(from.icount, to.icount), seq: between(from.seq, to.seq) };
+/** The place half way between two, as far as one can tell from outside. */
+const middle = (from: Position, to: Position): Position => ({
+  icount: from.icount + (to.icount - from.icount) / 2n,
+  seq: from.seq + (to.seq - from.seq) / 2n,
+});
+
+/** How many events there are before an instruction of a chunk, were they evenly spread. */
+function likelySeq({ start, end }: Chunk, icount: bigint): bigint {
+  const instructions = end.icount - start.icount;
+  return instructions === 0n ? start.seq : start.seq + ((end.seq - start.seq) * (icount - start.icount)) / instructions;
 }

@@ -84,11 +84,20 @@ describe.each(GUESTS)('a timeline of %s', (guest) => {
     }
   });
 
+  it('stands at an instruction that it is sent to, however events are spread', () => {
+    const timeline = new Timeline(session.store.read());
+    const random = numbers(11, Number(timeline.end.icount));
+    for (let round = 0; round < 25; round++) {
+      const icount = BigInt(random.next().value);
+      expect(timeline.seekInstruction(icount).icount).toBe(icount);
+    }
+  });
+
   it('steps back to where it stepped forwards, over many steps', () => {
     const timeline = new Timeline(session.store.read());
     timeline.seekInstruction(timeline.end.icount / 2n);
     const places: { at: Position; digests: Record<string, string> }[] = [];
-    for (let step = 0; step < 25; step++) {
+    for (let step = 0; step < 75; step++) {
       places.push({ at: timeline.position, digests: hexDigests(timeline.machine) });
       expect(timeline.step()).toBe(true);
     }

@@ -4,9 +4,10 @@
  */
 import type { Feature, Width } from '../isa/instruction.js';
 import { Segment } from '../layout/cpu-state.js';
+import { kept } from '../layout/slab.js';
 import { signExtend, u64 } from '../units.js';
 import type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decoded.js';
-import { buildTables, type DecodeTables, type Form, type OperandCode, tableIndex } from './tables.js';
+import { buildTables, type DecodeTables, type Form, type OperandCode, type PrefixClass, tableIndex } from './tables.js';
 
 /** Why bytes make no instruction. */
 export type DecodeFailure =
@@ -65,18 +66,68 @@ function tablesOf(instructions: Instructions): ReturnType<typeof buildTables> {
   return tables;
 }
 
+/** A form, with what its declaration means for decoding worked out. */
+interface Candidate {
+  readonly form: Form;
+  readonly invalidIn64: boolean;
+  readonly onlyIn64: boolean;
+  readonly onlyProtected: boolean;
+  /** REX.W or VEX.W that it demands. */
+  readonly w: boolean | undefined;
+  readonly withoutRexB: boolean;
+  readonly takesVexRegister: boolean;
+  readonly defaultsTo64: boolean;
+  readonly always64: boolean;
+  readonly mayLock: boolean;
+  readonly repeats: boolean;
+  readonly width: WidthRule;
+}
+
+function candidateOf(form: Form): Candidate {
+  const { attributes, operands } = form;
+  return {
+    form,
+    invalidIn64: attributes.has('i64'),
+    onlyIn64: attributes.has('o64'),
+    onlyProtected: attributes.has('prot'),
+    w: attributes.has('w1') ? true : attributes.has('w0') ? false : undefined,
+    withoutRexB: attributes.has('b0'),
+    takesVexRegister: operands.some(({ addressing }) => addressing === 'B' || addressing === 'H'),
+    defaultsTo64: attributes.has('d64'),
+    always64: attributes.has('f64'),
+    mayLock: attributes.has('lock'),
+    repeats: attributes.has('rep'),
+    width: widthRuleOf(form),
+  };
+}
+
+/** The forms of an opcode that a processor has. */
+interface Opcode {
+  readonly hasModRM: boolean;
+  readonly candidates: readonly Candidate[];
+}
+
 export class Decoder {
   readonly tables: DecodeTables;
+  /** By `tableIndex`. */
+  private readonly opcodes: readonly Opcode[];
   private bytes: Uint8Array = new Uint8Array(0);
   private at = 0;
   /** Index field of the SIB byte with its extension: a vector register to some. */
   private sibIndex: number | undefined;
 
-  constructor(
-    instructions: Instructions,
-    private readonly features: ReadonlySet<Feature>,
-  ) {
+  constructor(instructions: Instructions, features: ReadonlySet<Feature>) {
     this.tables = tablesOf(instructions);
+    const known = new Map<Form, Candidate>();
+    const candidate = (form: Form): Candidate => {
+      const made = known.get(form) ?? candidateOf(form);
+      known.set(form, made);
+      return made;
+    };
+    this.opcodes = this.tables.candidates.map((forms) => ({
+      hasModRM: forms.some((form) => form.hasModRM),
+      candidates: forms.filter((form) => form.features.every((feature) => features.has(feature))).map(candidate),
+    }));
   }
 
   /** @param bytes what could be fetched, at most 15 bytes are looked at. */
@@ -95,14 +146,15 @@ export class Decoder {
   private decodeOne(mode: CodeMode): DecodedInstruction | DecodeFailure {
     const encoding = this.prefixesAndOpcode(mode);
     if (encoding === undefined) return 'invalid';
-    const candidates = this.tables.candidates[tableIndex(encoding.vex, encoding.map, encoding.opcode)] ?? [];
-    if (candidates.length === 0) return 'invalid';
-    const hasModRM = candidates.some((form) => form.hasModRM);
-    if (hasModRM) encoding.modrm = this.peek8();
-    const form = candidates.find((candidate) => this.matches(candidate, encoding, mode));
-    if (form === undefined) return 'invalid';
-    if (form.hasModRM) this.at++;
-    return this.operandsOf(form, encoding, mode);
+    const opcode = this.opcodes[tableIndex(encoding.vex, encoding.map, encoding.opcode)];
+    if (opcode === undefined) return 'invalid';
+    if (opcode.hasModRM) encoding.modrm = this.peek8();
+    for (const candidate of opcode.candidates) {
+      if (!matches(candidate, encoding, mode)) continue;
+      if (candidate.form.hasModRM) this.at++;
+      return this.operandsOf(candidate, encoding, mode);
+    }
+    return 'invalid';
   }
 
   private prefixesAndOpcode(mode: CodeMode): Encoding | undefined {
@@ -187,55 +239,37 @@ export class Decoder {
     return encoding;
   }
 
-  private matches(form: Form, encoding: Encoding, mode: CodeMode): boolean {
-    if (form.digit !== undefined && form.digit !== ((encoding.modrm >> 3) & 7)) return false;
-    if (form.fixedModRM !== undefined && form.fixedModRM !== encoding.modrm) return false;
-    if (form.mod === 'memory' && encoding.modrm >= 0xc0) return false;
-    if (form.mod === 'register' && form.hasModRM && encoding.modrm < 0xc0) return false;
-    if (form.vexL !== undefined && form.vexL !== encoding.vexL) return false;
-    if (encoding.hasVexRegister && !form.operands.some(({ addressing }) => addressing === 'B' || addressing === 'H')) {
-      return false;
-    }
-    const { attributes } = form;
-    if (mode.bits === 64 ? attributes.has('i64') : attributes.has('o64')) return false;
-    if (mode.real && attributes.has('prot')) return false;
-    const w = (encoding.rex & 8) !== 0;
-    if ((attributes.has('w0') && w) || (attributes.has('w1') && !w)) return false;
-    if (attributes.has('b0') && (encoding.rex & 1) !== 0) return false;
-    if (!form.features.every((feature) => this.features.has(feature))) return false;
-    return form.prefix === 'any' || form.prefix === mandatoryPrefix(encoding);
-  }
-
-  private operandsOf(form: Form, encoding: Encoding, mode: CodeMode): DecodedInstruction | DecodeFailure {
-    const { attributes } = form;
+  private operandsOf(candidate: Candidate, encoding: Encoding, mode: CodeMode): DecodedInstruction | DecodeFailure {
+    const { form } = candidate;
     const rexW = (encoding.rex & 8) !== 0;
     // A mandatory 66 selects the form and is no operand size there.
     const sizePrefix = encoding.operandSizePrefix && form.prefix !== '66';
-    const operandSize = operandSizeOf(mode, attributes, rexW, sizePrefix);
+    const operandSize = operandSizeOf(mode, candidate, rexW, sizePrefix);
     const addressWidth = addressSizeOf(mode, encoding.addressSizePrefix);
     const memory =
       form.hasModRM && encoding.modrm < 0xc0 && form.fixedModRM === undefined && form.mod !== 'ignored'
         ? this.memoryOperand(encoding, addressWidth, mode)
         : undefined;
-    const operands = form.operands.map((code) =>
-      this.operand(code, encoding, form, operandSize, addressWidth, memory, mode),
-    );
-    if (operands.includes(undefined)) return 'invalid';
-    const list = operands as DecodedOperand[];
-    if (encoding.lock && !attributes.has('cr8') && !(attributes.has('lock') && list[0]?.kind === 'mem'))
+    const operands: DecodedOperand[] = [];
+    for (const code of form.operands) {
+      const operand = this.operand(code, encoding, form, operandSize, addressWidth, memory, mode);
+      if (operand === undefined) return 'invalid';
+      operands.push(operand);
+    }
+    if (encoding.lock && !form.attributes.has('cr8') && !(candidate.mayLock && operands[0]?.kind === 'mem'))
       return 'invalid';
     const prefixRepeats = encoding.repeat !== 0 && form.prefix !== 'F2' && form.prefix !== 'F3';
     return {
       instruction: form.instruction,
       form: form.id,
       mnemonic: form.instruction.mnemonic,
-      width: attributes.has('b') ? 8 : instructionWidth(form, operandSize, list),
+      width: instructionWidth(candidate.width, operandSize, operands),
       addressWidth,
       long: mode.bits === 64,
-      rep: prefixRepeats && attributes.has('rep') ? (encoding.repeat === 0xf3 ? 'rep' : 'repne') : 'none',
-      operands: list,
+      rep: prefixRepeats && candidate.repeats ? (encoding.repeat === 0xf3 ? 'rep' : 'repne') : 'none',
+      operands,
       length: this.at,
-      bytes: this.bytes.slice(0, this.at),
+      bytes: kept(this.bytes, 0, this.at),
       lock: encoding.lock,
       segmentOverride: encoding.segment,
       opcode: encoding.opcode,
@@ -446,9 +480,10 @@ export class Decoder {
   }
 
   private little(bytes: number): bigint {
-    let value = 0n;
-    for (let index = 0; index < bytes; index++) value |= BigInt(this.next8()) << BigInt(8 * index);
-    return value;
+    if (bytes > 4) return this.little(4) | (this.little(bytes - 4) << 32n);
+    let value = 0;
+    for (let shift = 0; shift < 8 * bytes; shift += 8) value |= this.next8() << shift;
+    return BigInt(value >>> 0);
   }
 }
 
@@ -472,17 +507,35 @@ const isPrefix = (byte: number): boolean =>
   byte === 0xf2 ||
   byte === 0xf3;
 
-function mandatoryPrefix(encoding: Encoding): string {
-  if (encoding.vex) return ['NP', '66', 'F3', 'F2'][encoding.vexPrefix] as string;
+function matches(candidate: Candidate, encoding: Encoding, mode: CodeMode): boolean {
+  const { form } = candidate;
+  const { modrm, rex } = encoding;
+  if (form.digit !== undefined && form.digit !== ((modrm >> 3) & 7)) return false;
+  if (form.fixedModRM !== undefined && form.fixedModRM !== modrm) return false;
+  if (form.mod === 'memory' && modrm >= 0xc0) return false;
+  if (form.mod === 'register' && form.hasModRM && modrm < 0xc0) return false;
+  if (form.vexL !== undefined && form.vexL !== encoding.vexL) return false;
+  if (encoding.hasVexRegister && !candidate.takesVexRegister) return false;
+  if (mode.bits === 64 ? candidate.invalidIn64 : candidate.onlyIn64) return false;
+  if (mode.real && candidate.onlyProtected) return false;
+  if (candidate.w !== undefined && candidate.w !== ((rex & 8) !== 0)) return false;
+  if (candidate.withoutRexB && (rex & 1) !== 0) return false;
+  return form.prefix === 'any' || form.prefix === mandatoryPrefix(encoding);
+}
+
+const VEX_PREFIXES = ['NP', '66', 'F3', 'F2'] as const;
+
+function mandatoryPrefix(encoding: Encoding): PrefixClass {
+  if (encoding.vex) return VEX_PREFIXES[encoding.vexPrefix] as PrefixClass;
   if (encoding.repeat !== 0) return encoding.repeat === 0xf3 ? 'F3' : 'F2';
   return encoding.operandSizePrefix ? '66' : 'NP';
 }
 
-function operandSizeOf(mode: CodeMode, attributes: ReadonlySet<string>, rexW: boolean, prefix: boolean): 16 | 32 | 64 {
+function operandSizeOf(mode: CodeMode, candidate: Candidate, rexW: boolean, prefix: boolean): 16 | 32 | 64 {
   if (mode.bits === 64) {
-    if (attributes.has('f64') || rexW) return 64;
+    if (candidate.always64 || rexW) return 64;
     if (prefix) return 16;
-    return attributes.has('d64') ? 64 : 32;
+    return candidate.defaultsTo64 ? 64 : 32;
   }
   return (mode.bits === 32) !== prefix ? 32 : 16;
 }
@@ -521,18 +574,28 @@ function widthOf(size: string, operandSize: 16 | 32 | 64, rexW: boolean): number
   }
 }
 
-/** The width that semantics go by: 8 when the form is a byte form, else the operand size, or that of its y operands. */
-function instructionWidth(form: Form, operandSize: 16 | 32 | 64, operands: readonly DecodedOperand[]): Width {
+/** The width that semantics go by: 8, the operand size, or that of an operand, given by its number. */
+type WidthRule = 'byte' | 'operand-size' | number;
+
+/** 8 when the form is a byte form, else the operand size, or that of its y operands. */
+function widthRuleOf({ attributes, operands }: Form): WidthRule {
+  if (attributes.has('b')) return 'byte';
   // The length of a branch displacement says nothing about the operand size.
-  const sizes = form.operands.map(({ addressing, size }) =>
+  const sizes = operands.map(({ addressing, size }) =>
     addressing === 'rAX' ? 'v' : addressing === 'AL' ? 'b' : addressing === 'J' ? '' : size,
   );
-  if (sizes.some((size) => size === 'v' || size === 'z')) return operandSize;
+  if (sizes.some((size) => size === 'v' || size === 'z')) return 'operand-size';
   const y = sizes.indexOf('y');
-  if (y >= 0) return operands[y]?.width === 64 ? 64 : 32;
-  if (sizes.length > 0 && sizes.every((size) => size === 'b')) return 8;
-  if (sizes[0] === 'b' && form.operands[0]?.addressing !== 'I' && form.operands[0]?.addressing !== 'J') return 8;
-  return operandSize;
+  if (y >= 0) return y;
+  if (sizes.length > 0 && sizes.every((size) => size === 'b')) return 'byte';
+  if (sizes[0] === 'b' && operands[0]?.addressing !== 'I' && operands[0]?.addressing !== 'J') return 'byte';
+  return 'operand-size';
+}
+
+function instructionWidth(rule: WidthRule, operandSize: 16 | 32 | 64, operands: readonly DecodedOperand[]): Width {
+  if (rule === 'byte') return 8;
+  if (rule === 'operand-size') return operandSize;
+  return operands[rule]?.width === 64 ? 64 : 32;
 }
 
 const gpr = (number: number, width: number, encoding: Encoding): DecodedOperand =>

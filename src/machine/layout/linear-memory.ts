@@ -73,9 +73,9 @@ export const TLB_WRITE_OFFSET = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_BANK_BYTES = 2 * TLB_ARRAY_BYTES;
 
 export const UOP_BASE = 0xa0_0000;
-export const UOP_ARENA_BYTES = 0x180_0000;
+export const UOP_ARENA_BYTES = 0x480_0000;
 /** Guest RAM: sPA 0 stands here. */
-export const RAM_BASE = 0x280_0000;
+export const RAM_BASE = 0x580_0000;
 
 export const WASM_PAGE_BYTES = 0x1_0000;
 /** The largest RAM that fits into a 32-bit WebAssembly memory below the local APIC's window. */

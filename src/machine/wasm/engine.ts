@@ -43,13 +43,13 @@ import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
-import { isCompiled } from './handlers.js';
+import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
 import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
-import { Translator } from './translate.js';
+import { Translator, type WrittenInstruction } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
 /** Why `run` came back. */
@@ -561,7 +561,7 @@ export class Engine {
     let at = first;
     let offset = start;
     let position = 0;
-    const written: { uop: number; insn: DecodedInstruction }[] = [];
+    const written: WrittenInstruction[] = [];
     while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
       if (this.kept.has(offset)) break;
       const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
@@ -569,17 +569,16 @@ export class Engine {
       if (typeof insn === 'string') break;
       // The limit may cut it; the evaluator sees what becomes of that.
       if (careful && this.codeAddress(rip + BigInt(insn.length - 1)) === undefined) break;
-      const place = { pageOffset: offset, position };
-      const uop = at;
-      at = this.translator.write(at, insn, place, this.mayCompile(insn));
-      if (this.view.getUint16(at - Uop.BYTES, true) === 0) this.assists.set(at - Uop.BYTES, insn);
+      const one = this.translator.write(at, insn, { pageOffset: offset, position }, this.mayCompile(insn));
+      if (one.handler === TO_THE_EVALUATOR) this.assists.set(one.uop, insn);
       // Address micro-ops may leave for the evaluator too.
-      if (at - uop > Uop.BYTES) this.assists.set(uop, insn);
+      if (one.uop !== at) this.assists.set(at, insn);
+      at = one.end;
       offset += insn.length;
       position++;
       if (!single) {
-        this.link(at - Uop.BYTES, insn, page, offset, mode);
-        written.push({ uop: at - Uop.BYTES, insn });
+        this.link(one.uop, insn, page, offset, mode);
+        written.push(one);
       }
       if (endsBlock(insn)) break;
     }
@@ -606,9 +605,9 @@ export class Engine {
     const insn = this.decoder.decode(bytes, this.codeMode);
     if (typeof insn === 'string') return 0;
     const first = this.blocks.reserve();
-    let at = this.translator.write(first, insn, { pageOffset: start, position: 0 }, this.mayCompile(insn));
-    for (let uop = first; uop < at; uop += Uop.BYTES) this.assists.set(uop, insn);
-    at = this.translator.writeEnd(at, { pageOffset: start + insn.length, position: 1 });
+    const { end } = this.translator.write(first, insn, { pageOffset: start, position: 0 }, this.mayCompile(insn));
+    for (let uop = first; uop < end; uop += Uop.BYTES) this.assists.set(uop, insn);
+    const at = this.translator.writeEnd(end, { pageOffset: start + insn.length, position: 1 });
     if (this.blocks.add(page, start, undefined, at, insn.length, sPA(second))) {
       this.banks.forgetWrites(RAM_BASE + page);
       this.banks.forgetWrites(RAM_BASE + second - (second % PAGE_BYTES));

@@ -3,7 +3,7 @@
  * others a handler in a module of its own. All machines of a process share them: compiling is what takes long.
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import type { Instruction, PlainInstruction } from '../isa/instruction.js';
+import type { PlainInstruction } from '../isa/instruction.js';
 import {
   ARITHMETIC_FLAGS,
   CPU_BASE,
@@ -14,6 +14,7 @@ import {
   slotAddress,
 } from '../layout/cpu-state.js';
 import { Cell, DELTA_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE, WASM_PAGE_BYTES } from '../layout/linear-memory.js';
+import { ByShape, keyOf } from './by-shape.js';
 import { Emitter } from './emit.js';
 import {
   type Frame,
@@ -46,22 +47,29 @@ export const Handler = {
   FIRST_INSTRUCTION: 8,
 } as const;
 
-/** A handler's number, and what it does around itself. */
+/** A handler's number, what it does around itself, and which handlers may stand in its place. */
 export interface KnownHandler {
   readonly handler: number;
   readonly effects: HandlerEffects;
+  /** Does the same but sets no flags, for where nobody will see them. */
+  flagless?: number;
+  /** Do the instruction and the one behind it at once, by the handler of that one. */
+  readonly pairs: Map<KnownHandler, number>;
 }
 
 export const TO_THE_EVALUATOR: KnownHandler = {
   handler: Handler.ASSIST,
   effects: { readsFlags: true, overwritesFlags: false, leaves: true },
+  pairs: new Map(),
 };
 
 /** The functions that every machine has, the dispatch function among them. */
 export interface Core {
   readonly module: WebAssembly.Module;
   /** Handlers that stand inside the dispatch function. */
-  readonly handlers: ReadonlyMap<string, KnownHandler>;
+  readonly handlers: ByShape<KnownHandler>;
+  /** How many there are. */
+  readonly count: number;
 }
 
 /** A handler in a module of its own. */
@@ -87,16 +95,6 @@ function once<Value>(made: Map<string, Value>, key: string, make: () => Value): 
 /** Modules name the size of the memory that they import. */
 const pagesOf = (memory: WebAssembly.Memory): number => memory.buffer.byteLength / WASM_PAGE_BYTES;
 
-const INSTRUCTION_IDS = new Map<Instruction, number>();
-
-/** Everything that the code of a handler depends on; registers, addresses and values come from the micro-op. */
-export function keyOf(insn: DecodedInstruction): string {
-  const id = INSTRUCTION_IDS.get(insn.instruction) ?? INSTRUCTION_IDS.size;
-  INSTRUCTION_IDS.set(insn.instruction, id);
-  const operands = insn.operands.map(({ kind, width }) => (kind === 'rel' ? kind : `${kind}${width}`)).join();
-  return `${id}|${insn.width}|${insn.addressWidth}|${insn.long}|${insn.rep}|${operands}`;
-}
-
 /** @param hot instructions whose handlers stand inside the dispatch function. */
 export const coreOf = (memory: WebAssembly.Memory, hot: readonly DecodedInstruction[]): Core =>
   once(CORES, `${pagesOf(memory)}:${hot.map(keyOf).join(' ')}`, () => makeCore(memory, hot));
@@ -115,21 +113,26 @@ function makeCore(memory: WebAssembly.Memory, hot: readonly DecodedInstruction[]
   writer.exportFunction('delta', writer.addFunction(deltaFunction()));
   writer.exportFunction('enter', writer.addFunction(enterFunction(run, lookup)));
   writer.exportTable('table', TABLE_SIZE);
-  return { module: new WebAssembly.Module(writer.finish(pagesOf(memory))), handlers: dispatch.handlers };
+  const { handlers, count } = dispatch;
+  return { module: new WebAssembly.Module(writer.finish(pagesOf(memory))), handlers, count };
 }
 
 /** The dispatch function, which holds the handlers of hot instructions. */
 class Dispatch {
-  readonly handlers = new Map<string, KnownHandler>();
+  readonly handlers = new ByShape<KnownHandler>();
+  /** Handlers of instructions. */
+  count = 0;
+  /** One of each shape. */
+  private readonly hot: readonly DecodedInstruction[];
 
-  constructor(private readonly hot: readonly DecodedInstruction[]) {}
+  constructor(hot: readonly DecodedInstruction[]) {
+    this.hot = uniqueBy(hot, keyOf);
+  }
 
   write(writer: ModuleWriter, helpers: Helpers): Code {
-    const { hot } = this;
     const code = new Code({ parameters: [ValueType.I32], results: [] });
     const pool = new LocalPool(code);
-    const bodies = [...builtInHandlers(), ...this.hotHandlers(hot), ...this.flaglessHandlers(hot)];
-    bodies.push(...this.pairHandlers(hot));
+    const bodies = [...builtInHandlers(), ...this.hotHandlers(), ...this.flaglessHandlers(), ...this.pairHandlers()];
     const slack = code.local(ValueType.I32);
     const bank = code.local(ValueType.I32);
     const loadSlack = (): Code => code.i32(0).memory(Op.I32_LOAD, Cell.SLACK).set(slack);
@@ -180,50 +183,59 @@ class Dispatch {
     return code;
   }
 
-  private hotHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
-    const bodies: HandlerBody[] = [];
-    for (const insn of hot) {
-      const key = keyOf(insn);
-      if (this.handlers.has(key)) continue;
-      bodies.push(this.hotBody(key, (emitter) => emitter.instruction(insn.instruction as PlainInstruction, insn)));
-    }
-    return bodies;
+  private hotHandlers(): HandlerBody[] {
+    return this.hot.map((insn) => {
+      const { handler, effects, body } = this.next((emitter) =>
+        emitter.instruction(insn.instruction as PlainInstruction, insn),
+      );
+      this.handlers.set(insn, { handler, effects, pairs: new Map() });
+      return body;
+    });
   }
 
-  /** The next handler of the dispatch function. */
-  private hotBody(key: string, write: (emitter: Emitter) => void): HandlerBody {
+  /** The next handler of the dispatch function; what its effects are is known when its body is written. */
+  private next(write: (emitter: Emitter) => void): { handler: number; effects: HandlerEffects; body: HandlerBody } {
     const effects: HandlerEffects = { readsFlags: false, overwritesFlags: false, leaves: false };
-    this.handlers.set(key, { handler: Handler.FIRST_INSTRUCTION + this.handlers.size, effects });
-    return (frame, pool, helpers) => {
+    const body: HandlerBody = (frame, pool, helpers) => {
       const emitter = new Emitter(frame, pool, helpers);
       write(emitter);
       Object.assign(effects, emitter.effects);
       frame.code.op(Op.UNREACHABLE);
     };
+    return { handler: Handler.FIRST_INSTRUCTION + this.count++, effects, body };
+  }
+
+  private of(insn: DecodedInstruction): KnownHandler {
+    return this.handlers.get(insn) as KnownHandler;
   }
 
   /** Arithmetic that sets no flags: most of it is followed by more of it. */
-  private flaglessHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
-    return uniqueBy(hot, (insn) => keyOf(insn))
-      .filter(({ mnemonic, operands }) => FLAGLESS_MNEMONICS.has(mnemonic) && operands[0]?.kind === 'gpr')
-      .map((insn) =>
-        this.hotBody(keyOf(insn) + FLAGLESS, (emitter) => {
-          emitter.flagsAreDead = true;
-          emitter.instruction(insn.instruction as PlainInstruction, insn);
-        }),
-      );
+  private flaglessHandlers(): HandlerBody[] {
+    const arithmetic = this.hot.filter(
+      ({ mnemonic, operands }) => FLAGLESS_MNEMONICS.has(mnemonic) && operands[0]?.kind === 'gpr',
+    );
+    return arithmetic.map((insn) => {
+      const { handler, body } = this.next((emitter) => {
+        emitter.flagsAreDead = true;
+        emitter.instruction(insn.instruction as PlainInstruction, insn);
+      });
+      this.of(insn).flagless = handler;
+      return body;
+    });
   }
 
   /** Comparisons with the branch behind them, in one dispatch. */
-  private pairHandlers(hot: readonly DecodedInstruction[]): HandlerBody[] {
-    const bodies: HandlerBody[] = [];
-    const branches = uniqueBy(hot, (insn) => insn.mnemonic);
-    for (const first of uniqueBy(hot, (insn) => keyOf(insn))) {
-      for (const second of branches.filter((branch) => isFused(first, branch))) {
-        bodies.push(this.hotBody(pairKey(keyOf(first), keyOf(second)), (emitter) => emitter.pair(first, second)));
-      }
-    }
-    return bodies;
+  private pairHandlers(): HandlerBody[] {
+    const branches = uniqueBy(this.hot, ({ mnemonic }) => mnemonic);
+    return this.hot.flatMap((first) =>
+      branches
+        .filter((branch) => isFused(first, branch))
+        .map((second) => {
+          const { handler, body } = this.next((emitter) => emitter.pair(first, second));
+          this.of(first).pairs.set(this.of(second), handler);
+          return body;
+        }),
+    );
   }
 }
 
@@ -256,7 +268,6 @@ function compileSingle(memory: WebAssembly.Memory, insn: DecodedInstruction): Si
   return { module: new WebAssembly.Module(writer.finish(pagesOf(memory))), effects: emitter.effects };
 }
 
-export const FLAGLESS = '|flagless';
 /** They set flags and read none. */
 const FLAGLESS_MNEMONICS = new Set([
   'ADD',
@@ -275,8 +286,6 @@ const FLAGLESS_MNEMONICS = new Set([
   'ROR',
 ]);
 
-export const pairKey = (first: string, second: string): string => `${first}+${second}`;
-
 /** Comparisons by the branches that are fused with them: the dispatch function has no room for all. */
 const FUSED_BRANCHES: Readonly<Partial<Record<string, ReadonlySet<string>>>> = {
   CMP: new Set(['JE', 'JNE', 'JB', 'JAE', 'JBE', 'JA', 'JL', 'JGE', 'JLE', 'JG']),
@@ -284,7 +293,7 @@ const FUSED_BRANCHES: Readonly<Partial<Record<string, ReadonlySet<string>>>> = {
 };
 const FUSED_WITH_MEMORY: ReadonlySet<string> = new Set(['JE', 'JNE']);
 
-export function isFused(first: DecodedInstruction, { mnemonic }: DecodedInstruction): boolean {
+function isFused(first: DecodedInstruction, { mnemonic }: DecodedInstruction): boolean {
   if (FUSED_BRANCHES[first.mnemonic]?.has(mnemonic) !== true) return false;
   return FUSED_WITH_MEMORY.has(mnemonic) || first.operands.every(({ kind }) => kind !== 'mem');
 }

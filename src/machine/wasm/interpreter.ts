@@ -6,20 +6,8 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import type { HandlerEffects } from './emit-values.js';
-import {
-  coreOf,
-  FLAGLESS,
-  Handler,
-  isFused,
-  type KnownHandler,
-  keyOf,
-  pairKey,
-  type Single,
-  singleOf,
-  TABLE_SIZE,
-  TO_THE_EVALUATOR,
-} from './handlers.js';
+import { ByShape } from './by-shape.js';
+import { coreOf, Handler, type KnownHandler, type Single, singleOf, TABLE_SIZE, TO_THE_EVALUATOR } from './handlers.js';
 
 /** Of the table: there are not so many kinds of instructions. */
 const KEPT_FOR_HANDLERS = 8192;
@@ -33,8 +21,7 @@ interface Exports {
 
 export class Interpreter {
   private readonly exports: Exports;
-  /** Handlers by what an instruction's handler depends on. */
-  private readonly handlers: Map<string, KnownHandler>;
+  private readonly handlers: ByShape<KnownHandler>;
   private nextHandler: number;
 
   /**
@@ -46,9 +33,9 @@ export class Interpreter {
     private readonly fill: (accessAndSize: number) => number,
     hot: readonly DecodedInstruction[],
   ) {
-    const { module, handlers } = coreOf(memory, hot);
-    this.handlers = new Map(handlers);
-    this.nextHandler = Handler.FIRST_INSTRUCTION + handlers.size;
+    const { module, handlers, count } = coreOf(memory, hot);
+    this.handlers = new ByShape(handlers);
+    this.nextHandler = Handler.FIRST_INSTRUCTION + count;
     const instance = new WebAssembly.Instance(module, { env: { memory, fill } });
     this.exports = instance.exports as unknown as Exports;
   }
@@ -64,23 +51,11 @@ export class Interpreter {
   }
 
   /** The handler of an instruction; a new one is compiled when it is the first of its kind. */
-  handlerOf(insn: DecodedInstruction): number {
-    return this.known(insn).handler;
-  }
-
-  /** What that handler does; asked after `handlerOf`. */
-  effectsOf(insn: DecodedInstruction): HandlerEffects {
-    return this.known(insn).effects;
-  }
-
-  private known(insn: DecodedInstruction): KnownHandler {
-    const key = keyOf(insn);
-    const held = this.handlers.get(key);
-    if (held !== undefined) return held;
-    const single = singleOf(this.memory, insn);
-    const made = single === undefined ? TO_THE_EVALUATOR : this.place(single);
-    this.handlers.set(key, made);
-    return made;
+  handlerOf(insn: DecodedInstruction): KnownHandler {
+    return this.handlers.once(insn, () => {
+      const single = singleOf(this.memory, insn);
+      return single === undefined ? TO_THE_EVALUATOR : this.place(single);
+    });
   }
 
   /** Puts a handler into the shared table. */
@@ -90,7 +65,7 @@ export class Interpreter {
     const handler = this.nextHandler++;
     invariant(handler < TABLE_SIZE, 'the handler table is full');
     this.exports.table.set(handler, instance.exports.handler);
-    return { handler, effects };
+    return { handler, effects, pairs: new Map() };
   }
 
   /** Puts the function of a region into the table. @returns its number among the handlers; 0 when the table is full. */
@@ -111,15 +86,4 @@ export class Interpreter {
     this.freed.push(handler);
   }
   private readonly freed: number[] = [];
-
-  /** The handler that does the same but sets no flags, for where nobody will see them; undefined when there is none. */
-  flaglessHandlerOf(insn: DecodedInstruction): number | undefined {
-    return this.handlers.get(keyOf(insn) + FLAGLESS)?.handler;
-  }
-
-  /** The handler of both instructions at once, when there is one. */
-  pairHandlerOf(first: DecodedInstruction, second: DecodedInstruction): number | undefined {
-    if (!isFused(first, second)) return undefined;
-    return this.handlers.get(pairKey(keyOf(first), keyOf(second)))?.handler;
-  }
 }

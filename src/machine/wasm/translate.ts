@@ -6,7 +6,7 @@ import { RIP_BASE } from '../decode/decode.js';
 import type { DecodedInstruction, DecodedOperand, MemoryOperand } from '../decode/decoded.js';
 import { gprSlot, Segment, slotAddress, xmmSlot } from '../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../layout/linear-memory.js';
-import { Handler, isCompiled } from './handlers.js';
+import { Handler, isCompiled, type KnownHandler, TO_THE_EVALUATOR } from './handlers.js';
 import type { Interpreter } from './interpreter.js';
 import { Uop } from './uop.js';
 
@@ -18,10 +18,14 @@ export interface UopPlace {
   readonly position: number;
 }
 
-/** An instruction of a block, with the last of its micro-ops. */
+/** An instruction as it was written. */
 export interface WrittenInstruction {
-  readonly uop: number;
   readonly insn: DecodedInstruction;
+  readonly handler: KnownHandler;
+  /** The last of its micro-ops. */
+  readonly uop: number;
+  /** The address behind it. */
+  readonly end: number;
 }
 
 export class Translator {
@@ -33,55 +37,47 @@ export class Translator {
   /**
    * Writes the micro-ops of `insn` at `at`.
    * @param compiled false leaves it to the evaluator whatever it is.
-   * @returns the address behind them.
    */
-  write(at: number, insn: DecodedInstruction, place: UopPlace, compiled: boolean): number {
+  write(at: number, insn: DecodedInstruction, place: UopPlace, compiled: boolean): WrittenInstruction {
     const handler =
-      compiled && isCompiled(insn) && isPackable(insn, place) ? this.interpreter.handlerOf(insn) : Handler.ASSIST;
-    this.head(at, handler, insn.length, place);
-    if (handler === Handler.ASSIST) return at + Uop.BYTES;
-    const memory = insn.operands.find((operand): operand is MemoryOperand => operand.kind === 'mem');
-    let next = at;
-    if (memory !== undefined && needsAddressUop(memory, insn)) {
-      this.addressUop(next, memory, insn, place);
-      next += Uop.BYTES;
-      this.head(next, handler, insn.length, place);
-      this.address(next, Cell.ADDRESS, Cell.ZERO, 0, 0);
-    } else if (memory !== undefined) this.plainAddress(next, memory, insn, place);
-    this.operands(next, insn);
-    return next + Uop.BYTES;
+      compiled && isCompiled(insn) && isPackable(insn, place) ? this.interpreter.handlerOf(insn) : TO_THE_EVALUATOR;
+    const number = handler.handler;
+    this.head(at, number, insn.length, place);
+    let uop = at;
+    if (handler !== TO_THE_EVALUATOR) {
+      const memory = memoryOperand(insn);
+      if (memory !== undefined && needsAddressUop(memory, insn)) {
+        this.addressUop(uop, memory, insn, place);
+        uop += Uop.BYTES;
+        this.head(uop, number, insn.length, place);
+        this.address(uop, Cell.ADDRESS, Cell.ZERO, 0, 0);
+      } else if (memory !== undefined) this.plainAddress(uop, memory, insn, place);
+      this.operands(uop, insn);
+    }
+    return { insn, handler, uop, end: uop + Uop.BYTES };
   }
 
-  /** Lets one micro-op do two instructions, where the interpreter has a handler for the pair. @param block as above. */
+  /** Lets one micro-op do two instructions, where there is a handler for the pair. @param block its instructions in order. */
   fusePairs(block: readonly WrittenInstruction[]): void {
-    block.forEach(({ uop, insn }, index) => {
-      const second = block[index + 1]?.insn;
-      if (second === undefined || !insn.long || this.isAssist(uop)) return;
-      const handler = this.interpreter.pairHandlerOf(insn, second);
-      if (handler !== undefined) this.view.setUint16(uop + Uop.HANDLER, handler, true);
-    });
-  }
-
-  private isAssist(uop: number): boolean {
-    return this.view.getUint16(uop + Uop.HANDLER, true) === Handler.ASSIST;
+    for (let index = 1; index < block.length; index++) {
+      const first = block[index - 1] as WrittenInstruction;
+      const handler = first.insn.long
+        ? first.handler.pairs.get((block[index] as WrittenInstruction).handler)
+        : undefined;
+      if (handler !== undefined) this.view.setUint16(first.uop + Uop.HANDLER, handler, true);
+    }
   }
 
   /**
    * Finds the instructions of a block whose flags are overwritten before anybody can see them, and takes the handlers
    * that set none. Between such an instruction and the one that overwrites nothing may leave the block.
-   * @param block its instructions in order, each with its last micro-op.
    */
   dropDeadFlags(block: readonly WrittenInstruction[]): void {
     let dead = false;
-    for (const { uop, insn } of block.toReversed()) {
-      const { interpreter, view } = this;
-      if (this.isAssist(uop)) {
-        dead = false;
-        continue;
-      }
-      const { readsFlags, overwritesFlags, leaves } = interpreter.effectsOf(insn);
-      const flagless = dead ? interpreter.flaglessHandlerOf(insn) : undefined;
-      if (flagless !== undefined) view.setUint16(uop + Uop.HANDLER, flagless, true);
+    for (let index = block.length - 1; index >= 0; index--) {
+      const { uop, handler } = block[index] as WrittenInstruction;
+      const { readsFlags, overwritesFlags, leaves } = handler.effects;
+      if (dead && handler.flagless !== undefined) this.view.setUint16(uop + Uop.HANDLER, handler.flagless, true);
       dead = !leaves && !readsFlags && (overwritesFlags || dead);
     }
   }
@@ -138,6 +134,11 @@ export class Translator {
     view.setUint8(at + Uop.SCALE, scale);
     view.setInt32(at + Uop.DISPLACEMENT, displacement, true);
   }
+}
+
+function memoryOperand({ operands }: DecodedInstruction): MemoryOperand | undefined {
+  for (const operand of operands) if (operand.kind === 'mem') return operand;
+  return undefined;
 }
 
 /** Operands that a micro-op has no room for are left to the evaluator. */

@@ -96,7 +96,7 @@ describe.each([64, 32, 16] as const)('%i-bit code', (bits) => {
     const attempt = (form: Form, shape: Shape): boolean => {
       const insn = encodeTame(pair.decoder, form, bits, shape, random);
       if (insn === undefined) return true;
-      const handler = isCompiled(insn) ? handlers.handlerOf(insn) : Handler.ASSIST;
+      const handler = isCompiled(insn) ? handlers.handlerOf(insn).handler : Handler.ASSIST;
       pair.engine.helped = 0;
       const found = pair.run(insn.bytes, tameRegisters(bits, random), 1);
       if (found.length > 0) {
@@ -157,7 +157,7 @@ describe('the table of handlers', () => {
         const shapes = [...shapesOf(form, bits)].flatMap((shape) => [shape, { ...shape, addressSizePrefix: true }]);
         for (const shape of shapes) {
           const insn = encodeTame(decoder, form, bits, shape, random);
-          if (insn !== undefined && isCompiled(insn)) seen.add(handlers.handlerOf(insn));
+          if (insn !== undefined && isCompiled(insn)) seen.add(handlers.handlerOf(insn).handler);
         }
       }
     }

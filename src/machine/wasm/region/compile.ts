@@ -8,8 +8,8 @@
  */
 import { gprSlot, R, slotAddress } from '../../layout/cpu-state.js';
 import { Cell } from '../../layout/linear-memory.js';
+import { ByShape } from '../by-shape.js';
 import { type HandlerEffects, type Helpers, LocalPool, NotCompiled } from '../emit-values.js';
-import { keyOf } from '../handlers.js';
 import { Code, ModuleWriter, Op, ValueType } from '../module.js';
 import { ExitReason, Uop } from '../uop.js';
 import type { BlockEnd, RegionBlock, RegionCode, RegionInstruction } from './discover.js';
@@ -73,20 +73,15 @@ export function isForRegions(at: RegionInstruction): boolean {
   }
 }
 
-const EFFECTS = new Map<string, HandlerEffects>();
+const EFFECTS = new ByShape<HandlerEffects>();
 
 /** What an instruction does with the flags, and whether it may leave: for all instructions with the same handler alike. */
-function effectsOf(at: RegionInstruction): HandlerEffects {
-  const key = keyOf(at.insn);
-  let known = EFFECTS.get(key);
-  if (known === undefined) {
+const effectsOf = (at: RegionInstruction): HandlerEffects =>
+  EFFECTS.once(at.insn, () => {
     const emitter = trialEmitter(new Code(REGION_TYPE));
     emitter.emit(at, 0);
-    known = emitter.effects;
-    EFFECTS.set(key, known);
-  }
-  return known;
-}
+    return emitter.effects;
+  });
 
 /** Writes code that nobody will run. */
 function trialEmitter(code: Code): RegionEmitter {

@@ -9,7 +9,8 @@ import { Cell, WASM_PAGE_BYTES } from '../../layout/linear-memory.js';
 import type { PhysicalMemory } from '../../mmu/memory.js';
 import type { SPA } from '../../units.js';
 import type { BlockCache } from '../block-cache.js';
-import { isCompiled, keyOf } from '../handlers.js';
+import { ByShape } from '../by-shape.js';
+import { isCompiled } from '../handlers.js';
 import type { Interpreter } from '../interpreter.js';
 import type { Translator } from '../translate.js';
 import { Uop } from '../uop.js';
@@ -77,7 +78,7 @@ export class Regions {
   private readonly byEntry = new Map<string, { readonly region: Region; readonly number: number }>();
   private readonly stops = new Map<bigint, number>();
   private readonly drops = new Map<SPA, number>();
-  private readonly treatments = new Map<string, Treatment>();
+  private readonly treatments = new ByShape<Treatment>();
   /** Instructions compiled ahead of the stops that pay for them. */
   private debt = 0;
   /** Regions compiled so far. */
@@ -162,8 +163,8 @@ export class Regions {
   /** The first instruction of an entry alone, for whoever cannot enter the region there. */
   private writeTwin(twin: number, { rip, insn }: RegionInstruction, code: RunningCode): void {
     const pageOffset = offsetOf(rip);
-    const at = this.translator.write(twin, insn, { pageOffset, position: 0 }, code.mayCompile(insn));
-    this.translator.writeEnd(at, { pageOffset: pageOffset + insn.length, position: 1 });
+    const { end } = this.translator.write(twin, insn, { pageOffset, position: 0 }, code.mayCompile(insn));
+    this.translator.writeEnd(end, { pageOffset: pageOffset + insn.length, position: 1 });
   }
 
   private keep(region: Region, found: RegionCode, code: RunningCode): void {
@@ -277,13 +278,9 @@ export class Regions {
     if (insn.rep !== 'none') return 'interpreted';
     if (!code.mayCompile(insn) || !isCompiled(insn) || (insn.lock && insn.operands[0]?.kind !== 'mem'))
       return 'evaluated';
-    const key = keyOf(insn);
-    let known = this.treatments.get(key);
-    if (known === undefined) {
-      known = isShort(insn) ? 'interpreted' : isForRegions({ rip: 0n, insn }) ? 'compiled' : 'evaluated';
-      this.treatments.set(key, known);
-    }
-    return known;
+    return this.treatments.once(insn, () =>
+      isShort(insn) ? 'interpreted' : isForRegions({ rip: 0n, insn }) ? 'compiled' : 'evaluated',
+    );
   }
 }
 
