@@ -322,22 +322,18 @@ export class Machine implements ProcessorHost, RestartHost {
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
+        if (deadline === NEVER || (this.vcpus.areDeaf && !signalsRouted(this.state.devices))) return 'idle';
         this.skipTo(deadline);
         continue;
       }
-      this.runUntil(Math.min(limit, this.instructionAt(deadline), this.turnEnd));
+      const turnEnd = this.vcpus.turnEnd(this.instructions, this.config.quantumInstructions);
+      this.runUntil(Math.min(limit, this.instructionAt(deadline), turnEnd));
     }
   }
 
   private grantRequest(request: NonNullable<Decision['request']>): void {
     this.request = null;
     this.restart.grant(request);
-  }
-
-  /** No vCPU will ever take what a device may raise. */
-  private get isDeaf(): boolean {
-    return this.state.vcpus.every((_, vcpu) => this.vcpus.isDeaf(vcpu));
   }
 
   // Turns
@@ -383,15 +379,6 @@ export class Machine implements ProcessorHost, RestartHost {
     this.state1({ type: 'vcpu.scheduled', until: this.instructions + this.config.quantumInstructions }, 0, next);
     this.followTurn();
     return true;
-  }
-
-  /** Until when the current vCPU may run before it is asked again whether others can. */
-  private get turnEnd(): number {
-    if (this.processors === 1) return NEVER;
-    const { until } = this.state.schedule;
-    const { quantumInstructions } = this.config;
-    if (until > this.instructions) return until;
-    return until + quantumInstructions * (Math.floor((this.instructions - until) / quantumInstructions) + 1);
   }
 
   /** Lets devices act whose time has come. @returns the next deadline. */

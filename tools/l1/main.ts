@@ -1,6 +1,6 @@
 /**
  * `npm run test:l1`: Debian's cloud kernel and its KVM modules, unmodified, as L1 on vmtape, with guests of ours as L2;
- * recorded and replayed in every way that there is. Opt-in: it fetches packages, and takes minutes.
+ * recorded and replayed in every way that there is. And Debian's Xen, whose guest is Linux. Opt-in: it fetches packages, and takes minutes.
  *
  * Exit status: 0 when every session came out right, 1 when one did not, 4 when something cannot be fetched or built.
  */
@@ -10,10 +10,10 @@ import { join, resolve } from 'node:path';
 import { Status, UsageError } from '../cli/failure.js';
 import { grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
-import { makeImages, requireTools } from './images.js';
-import { L1_SESSIONS, runSession } from './sessions.js';
+import { makeLinux, makeXen, requireTools } from './images.js';
+import { type L1Session, LINUX_SESSIONS, linuxSession, runSession, XEN_SESSION, xenSession } from './sessions.js';
 
-const NAMES = L1_SESSIONS.map(({ name }) => name);
+const NAMES = [...LINUX_SESSIONS.map(({ name }) => name), XEN_SESSION];
 const USAGE = `usage: npm run test:l1 -- [options]
   --only NAMES      some of ${NAMES.join(', ')}
   --folder FOLDER   keeps packages, images and consoles there (default: vmtape-l1 among temporary files)
@@ -36,11 +36,10 @@ async function test(words: string[]): Promise<number> {
   const folder = resolve(values.folder ?? join(tmpdir(), 'vmtape-l1'));
   mkdirSync(folder, { recursive: true });
   requireTools();
-  const images = makeImages(folder, values.kernel);
-  console.log(`L1 is ${images.kernel}; everything is in ${folder}`);
+  console.log(`Everything is in ${folder}`);
   let failed = 0;
-  for (const session of L1_SESSIONS.filter(({ name }) => wanted.includes(name))) {
-    const outcome = await runSession(session, images, folder);
+  for (const session of sessionsOf(wanted, folder, values.kernel)) {
+    const outcome = await runSession(session, folder);
     if (outcome.failure !== undefined) failed++;
     const figures = [
       `${grouped(outcome.instructions)} instructions`,
@@ -54,6 +53,23 @@ async function test(words: string[]): Promise<number> {
   }
   console.log(`${wanted.length - failed} of ${wanted.length} sessions are right`);
   return failed === 0 ? Status.DONE : Status.NO;
+}
+
+/** Those that are wanted, with images that are made only for them. @throws OperatingError */
+function sessionsOf(wanted: readonly string[], folder: string, kernel: string | undefined): readonly L1Session[] {
+  const linux = LINUX_SESSIONS.filter(({ name }) => wanted.includes(name));
+  const sessions: L1Session[] = [];
+  if (linux.length > 0) {
+    const images = makeLinux(folder, kernel);
+    console.log(`Linux as L1: ${images.package}`);
+    sessions.push(...linux.map((session) => linuxSession(session, images)));
+  }
+  if (wanted.includes(XEN_SESSION)) {
+    const images = makeXen(folder);
+    console.log(`Xen as L1: ${images.package}`);
+    sessions.push(xenSession(images));
+  }
+  return sessions;
 }
 
 await runTool(USAGE, test);

@@ -1,7 +1,7 @@
 /*
  * The only program of L1: loads the KVM modules as Debian built them, runs the guests of l2.c, and resets the machine.
  * Words `kvm.NAME=VALUE` and `kvm_amd.NAME=VALUE` of the kernel's command line become the parameters of the modules,
- * as modprobe would make them.
+ * as modprobe would make them. With `guests=none` there are no modules and no guests: L1 is Xen then, and we are its dom0.
  */
 #include "linux.h"
 
@@ -83,6 +83,14 @@ static int begins(const char *text, const char *with)
 	return 1;
 }
 
+static int contains(const char *text, const char *part)
+{
+	for (; *text != 0; text++)
+		if (begins(text, part))
+			return 1;
+	return 0;
+}
+
 /* Parameters that the command line has for a module, without the module's name. */
 static void parameters_of(const char *prefix, const char *command_line, char *parameters)
 {
@@ -136,10 +144,12 @@ __attribute__((used)) static void start(void)
 
 	file = checked("/proc/cmdline", CALL(open, "/proc/cmdline", OPEN_READ, 0, 0, 0));
 	checked("/proc/cmdline", CALL(read, file, command_line, sizeof(command_line) - 1, 0, 0));
-	load_module("/irqbypass.ko", "irqbypass.", command_line);
-	load_module("/kvm.ko", "kvm.", command_line);
-	load_module("/kvm-amd.ko", "kvm_amd.", command_line);
-	run_guests();
+	if (!contains(command_line, "guests=none")) {
+		load_module("/irqbypass.ko", "irqbypass.", command_line);
+		load_module("/kvm.ko", "kvm.", command_line);
+		load_module("/kvm-amd.ko", "kvm_amd.", command_line);
+		run_guests();
+	}
 	put_text(&line, "DONE\n");
 	send(&line);
 	reset();

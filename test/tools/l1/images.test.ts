@@ -59,10 +59,16 @@ describe('the kernel in a bzImage (Linux, boot.rst, payload_offset)', () => {
     expect(text(vmlinuxOf(bzImage(hex(MAGIC + REPEATED), 25)))).toBe('abcdabcdabcdabcdabcdabcxy');
   });
 
+  it('may be compressed with XZ', () => {
+    const packed = execFileSync('xz', ['-c', '--check=crc32'], { input: 'a kernel' });
+    expect(text(vmlinuxOf(bzImage(packed, 8)))).toBe('a kernel');
+    expect(() => vmlinuxOf(bzImage(packed.subarray(0, -20), 8))).toThrow(/cannot be unpacked by xz/);
+  });
+
   it.each<[string, Uint8Array, RegExp]>([
     ['what is no bzImage', new Uint8Array(2000), /no bzImage/],
     ['what is cut off', bzImage(hex(MAGIC + REPEATED), 25).subarray(0, -1), /cut off/],
-    ['other compression', bzImage(hex('1f8b0800 00000000'), 25), /not compressed with LZ4/],
+    ['other compression', bzImage(hex('1f8b0800 00000000'), 25), /neither LZ4 nor XZ/],
     ['damage', bzImage(hex(MAGIC + REPEATED), 24), /cannot be unpacked: there are more than 24 bytes/],
   ])('is not found in %s', (_, bytes, message) => {
     expect(() => vmlinuxOf(bytes)).toThrow(message);
@@ -105,10 +111,11 @@ describe('an archive for the first file system', () => {
 describe('the lines of a session', () => {
   it('must all be there, in order', () => {
     const good = ['[ 0.1] boot', ...EXPECTED.slice(0, 2), 'L2-EXITS', ...EXPECTED.slice(2)];
-    expect(missingLine(good.join('\r\n'))).toBeUndefined();
-    expect(missingLine(good.toReversed().join('\n'))).toBe(EXPECTED[1]);
-    expect(missingLine(good.join('\n').replace('698b2168', '698b2169'))).toBe('L2-SUM 698b2168');
-    expect(missingLine('')).toBe('L1-UP');
+    const missing = (lines: string): string | undefined => missingLine(EXPECTED, lines);
+    expect(missing(good.join('\r\n'))).toBeUndefined();
+    expect(missing(good.toReversed().join('\n'))).toBe(EXPECTED[1]);
+    expect(missing(good.join('\n').replace('698b2168', '698b2169'))).toBe('L2-SUM 698b2168');
+    expect(missing('')).toBe('L1-UP');
   });
 });
 
