@@ -65,12 +65,12 @@ export const linuxSession = (session: LinuxSession, { initrd, ...images }: Linux
 
 /**
  * Xen with a dom0 that is a hardware-virtualised guest: Linux is L2, up to its init. Xen waits on clocks for most of its boot,
- * so time runs fast; and Linux counts its TSC against a PIT that Xen emulates, 100,000 exits, unless it is told.
+ * so time runs fast.
  */
 export const XEN_SESSION = 'xen-pvh-dom0';
 const XEN_APPEND = 'console=com1 com1=115200,8n1 no-real-mode dom0=pvh dom0-iommu=none dom0_mem=192M';
 const DOM0_APPEND =
-  'console=hvc0 nokaslr mitigations=off cryptomgr.notests tsc=reliable tsc_early_khz=1000000 lpj=4000000 panic=-1 guests=none';
+  'console=hvc0 nokaslr mitigations=off cryptomgr.notests tsc=reliable lpj=4000000 panic=-1 guests=none';
 const XEN_FLAGS = ['--memory', '512M', '--cpu', 'zen-2', '--time-per-instruction', '50'];
 
 export const xenSession = ({ xen, vmlinux, initrd }: XenImages): L1Session => ({

@@ -5,6 +5,8 @@
  */
 #include "linux.h"
 
+/* TCSBRK with an argument: waits until the terminal has sent all that it was given. */
+#define DRAIN 0x5409
 #define OPEN_READ 0
 #define OPEN_READ_WRITE 2
 
@@ -50,6 +52,7 @@ void send(struct line *line)
 static void reset(void) __attribute__((noreturn));
 static void reset(void)
 {
+	CALL(ioctl, 1, DRAIN, 1, 0, 0);
 	CALL(reboot, 0xfee1deadL, 672274793, 0x01234567, 0, 0);
 	for (;;)
 		CALL(pause, 0, 0, 0, 0, 0);
