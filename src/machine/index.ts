@@ -2,6 +2,8 @@
  * The machine's front door: all that other rooms may use.
  */
 
+export { BOOT_PROTOCOLS, type BootModule, type BootProtocol, packBoot, unpackBoot } from './boot/boot-package.js';
+export { bootProtocol, namesImage } from './boot/load-image.js';
 export {
   checkConfig,
   DEFAULT_CONFIG,

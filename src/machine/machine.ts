@@ -6,7 +6,7 @@
  * environment: a session is a function of configuration, boot image and inputs (laws 1 and 2).
  */
 import type { Board } from './boot/board.js';
-import { bootMultiboot } from './boot/multiboot.js';
+import { loadBootImage } from './boot/load-image.js';
 import { checkConfig, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
@@ -175,7 +175,7 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** Loads the image and sets the registers that the boot protocol prescribes. @throws InputError */
   boot(image: BootImage): void {
-    const entry = bootMultiboot(this.memory, this.board, image.bytes, image.commandLine);
+    const entry = loadBootImage(this.memory, this.board, image.bytes, image.commandLine);
     this.state1({
       type: 'input.boot',
       imageDigest: image.digest,
@@ -323,22 +323,18 @@ export class Machine implements ProcessorHost, RestartHost {
       if (this.instructions >= limit) return 'limit';
       if (this.processors > 1 && this.changesTurn()) continue;
       if (!this.processor.isRunning) {
-        if (deadline === NEVER || (this.isDeaf && !signalsRouted(this.state.devices))) return 'idle';
+        if (deadline === NEVER || (this.vcpus.areDeaf && !signalsRouted(this.state.devices))) return 'idle';
         this.skipTo(deadline);
         continue;
       }
-      this.runUntil(Math.min(limit, this.instructionAt(deadline), this.turnEnd));
+      const turnEnd = this.vcpus.turnEnd(this.instructions, this.config.quantumInstructions);
+      this.runUntil(Math.min(limit, this.instructionAt(deadline), turnEnd));
     }
   }
 
   private grantRequest(request: NonNullable<Decision['request']>): void {
     this.request = null;
     this.restart.grant(request);
-  }
-
-  /** No vCPU will ever take what a device may raise. */
-  private get isDeaf(): boolean {
-    return this.state.vcpus.every((_, vcpu) => this.vcpus.isDeaf(vcpu));
   }
 
   // Turns
@@ -386,26 +382,23 @@ export class Machine implements ProcessorHost, RestartHost {
     return true;
   }
 
-  /** Until when the current vCPU may run before it is asked again whether others can. */
-  private get turnEnd(): number {
-    if (this.processors === 1) return NEVER;
-    const { until } = this.state.schedule;
-    const { quantumInstructions } = this.config;
-    if (until > this.instructions) return until;
-    return until + quantumInstructions * (Math.floor((this.instructions - until) / quantumInstructions) + 1);
-  }
-
   /** Lets devices act whose time has come. @returns the next deadline. */
   private runDeadlines(): number {
     while (this.state.ended === null && this.request === null) {
-      this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
-      if (this.deadline > this.now) return Math.min(this.deadline, this.nextRelease);
+      const deadline = this.nextDeadline;
+      if (deadline > this.now) return Math.min(deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
       if (this.processors > 1) this.followInterrupt();
     }
     return NEVER;
+  }
+
+  /** When a device acts by itself, or a page arrives. */
+  private get nextDeadline(): number {
+    this.deadline ??= Math.min(nextDeadline(this.state.devices) ?? NEVER, this.paravirt?.pages.nextArrival ?? NEVER);
+    return this.deadline;
   }
 
   private get nextRelease(): number {
@@ -455,9 +448,17 @@ export class Machine implements ProcessorHost, RestartHost {
     }
     this.setsOut = false;
     this.processor.step(known);
+    if (this.processor.napping !== undefined) this.nap(this.processor.napping);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();
     else this.followInterrupt();
+  }
+
+  /** A wait with a timer: another vCPU may run first; where none can, time jumps to its end or to what may end it sooner. */
+  private nap({ nanoseconds, masked }: NonNullable<Processor['napping']>): void {
+    if (this.passTurn() || this.vcpus.hasDueEvent(this.vcpu) || (masked && this.externalPending)) return;
+    const end = Math.min(this.now + nanoseconds, this.nextDeadline, this.nextRelease);
+    if (end > this.now) this.skipTo(end);
   }
 
   // Events

@@ -8,7 +8,7 @@
  */
 import type { Board } from './boot/board.js';
 import { handedOverRegisters } from './boot/firmware.js';
-import { bootMultiboot } from './boot/multiboot.js';
+import { loadBootImage } from './boot/load-image.js';
 import { endsInterrupt, isWarmStart, warmStartRegisters } from './boot/warm-start.js';
 import type { MachineConfig } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
@@ -28,6 +28,7 @@ import { type Nanoseconds, u64 } from './units.js';
 import type { Engine } from './wasm/engine.js';
 
 export interface BootImage {
+  /** The image, or a package of it and what goes with it (`boot/boot-package.ts`). */
   readonly bytes: Uint8Array;
   /** Content digest, as the tape names the image. */
   readonly digest: string;
@@ -154,7 +155,7 @@ export class Restart {
     invariant(image !== undefined, 'a machine that boots again was given its image');
     this.signalInit([...state.vcpus.keys()].filter((vcpu) => needsInit(readerOf(state, vcpu), vcpu)));
     host.stateEvent({ type: 'firmware.initialized', at: host.now }, 0);
-    const entry = bootMultiboot(host.memory, host.board, image.bytes, image.commandLine);
+    const entry = loadBootImage(host.memory, host.board, image.bytes, image.commandLine);
     const registers = encodeDelta(
       changedRegisters(state, BOOTSTRAP_VCPU, [...handedOverRegisters(host.profile), ...entry]),
     );

@@ -99,8 +99,12 @@ export class Vcpus {
 
   /** It runs, or an event of its own is due. */
   canRun(vcpu: number): boolean {
+    return this.reader(vcpu).get(R.activity) === Activity.RUNNING || this.hasDueEvent(vcpu);
+  }
+
+  /** An event of its own is due: an interrupt, a trap. */
+  hasDueEvent(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
-    if (cpu.get(R.activity) === Activity.RUNNING) return true;
     const held = this.isHeld(vcpu);
     const externalPending = !held && cpuInterruptPending(this.state.devices, vcpu) !== undefined;
     return decideBoundary(cpu, { externalPending, held, nested: this.nested }) !== undefined;
@@ -117,11 +121,24 @@ export class Vcpus {
     return this.state.holds.reduce((next, until) => (until > now ? Math.min(next, until) : next), NEVER);
   }
 
+  /** Until when the current one may run before it is asked again whether others can. @param instructions retired so far. */
+  turnEnd(instructions: number, quantum: number): number {
+    if (this.state.vcpus.length === 1) return NEVER;
+    const { until } = this.state.schedule;
+    if (until > instructions) return until;
+    return until + quantum * (Math.floor((instructions - until) / quantum) + 1);
+  }
+
+  /** None will ever take what a device may raise. */
+  get areDeaf(): boolean {
+    return this.state.vcpus.every((_, vcpu) => this.isDeaf(vcpu));
+  }
+
   /**
    * It waits and no interrupt that a device may raise will ever be taken; an NMI could still wake it. A page that it waits
    * for will come.
    */
-  isDeaf(vcpu: number): boolean {
+  private isDeaf(vcpu: number): boolean {
     const cpu = this.reader(vcpu);
     const activity = cpu.get(R.activity);
     if (activity === Activity.RUNNING || activity === Activity.PAGE_WAIT) return false;

@@ -344,6 +344,7 @@ export class CpuMachine {
       now: nanoseconds(0),
       vcpu: 0,
       pause: () => {},
+      nap: () => {},
       vmcbShadow: { knownWords: () => undefined },
       nested: virtualizationOf(this.profile),
       nestedAddress: (gPA) => gPA,

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { sqliteStore } from '../../src/journal/index.js';
@@ -78,6 +78,13 @@ describe('wrong usage', () => {
     ],
     ['a serial line to nowhere', ['run', image('hello64.elf'), '--serial', 'com1'], /--serial "com1" leads nowhere/],
     ['an engine that is none', ['run', image('hello64.elf'), '--engine', 'warp'], /--engine "warp" is none/],
+    ['a protocol that is none', ['run', image('hello64.elf'), '--boot', 'bios'], /--boot <protocol>.*bios.*multiboot/s],
+    ['a RAM disk that is not there', ['run', image('hello64.elf'), '--initrd', join(folder, 'no')], /no such file/],
+    [
+      'a module that is not there',
+      ['run', image('hello64.elf'), '--module', join(folder, 'no,a')],
+      /no: there is no such/,
+    ],
     ['an input file that is not there', ['run', image('hello64.elf'), '--input', join(folder, 'no')], /no such file/],
     ['a position that is none', ['show', tape, '?!'], /position "\?!"/],
     ['a position past the end', ['show', tape, '#99999999'], /the tape ends at/],
@@ -91,10 +98,28 @@ describe('wrong usage', () => {
     expect(stderr).not.toMatch(STACK);
   });
 
-  it('--initrd is known, and refused by name', () => {
-    const { status, stderr } = vmtape(['run', image('hello64.elf'), '--initrd', 'file']);
-    expect(status).toBe(2);
-    expect(stderr).toMatch(/^vmtape: --initrd.*this version does not have/);
+  it('--initrd, --module and --boot: files beside an image are on the tape, which replays without them', () => {
+    // By EBX: the arguments of each module, and its first byte.
+    const code = '8b4b14 8b7b18 8b7708 66baf803 ac84c07403eeebf8 8b378a06ee 83c710 e2e7 b000e6f4 ebfe';
+    const file = (name: string, contents: string | Uint8Array): string => {
+      const path = join(folder, name);
+      writeFileSync(path, contents);
+      return path;
+    };
+    const flat = file('flat.bin', Buffer.from(code.replaceAll(' ', ''), 'hex'));
+    const files = [
+      '--initrd',
+      file('disk', 'D'),
+      '--module',
+      `${file('one', '1')},a,b c `,
+      '--module',
+      file('two', '2'),
+    ];
+    const tape = join(folder, 'modules.vmtape');
+    const recorded = vmtape(['record', flat, '--boot', 'flat', ...files, '-o', tape]);
+    expect(recorded).toMatchObject({ status: 0, stdout: 'diskDone a,b c 1two2' });
+    for (const name of ['flat.bin', 'disk', 'one', 'two']) rmSync(join(folder, name));
+    expect(vmtape(['replay', tape, '--serial'])).toMatchObject({ status: 0, stdout: 'diskDone a,b c 1two2' });
   });
 
   it('--engine makes the same tape whatever it names, and refuses what is no tier', () => {

@@ -4,11 +4,17 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import {
+  BOOT_PROTOCOLS,
+  type BootModule,
+  type BootProtocol,
+  bootProtocol,
   DEFAULT_CONFIG,
   type MachineConfig,
+  namesImage,
   PARAVIRT_NAMES,
   type ParavirtName,
   type Policy,
+  packBoot,
   parsePolicy,
   policyNamed,
   RESET_NAMES,
@@ -46,14 +52,14 @@ export interface MachineOptions extends HostFlags {
   readonly smp?: number;
   readonly quantum?: number;
   readonly append?: string;
+  readonly initrd?: string;
+  readonly module?: readonly string[];
+  readonly boot?: BootProtocol;
   readonly seed?: bigint;
   readonly chaos?: SeedRange;
   readonly clock?: number;
   readonly timePerInstruction?: number;
 }
-
-/** Flags of the command line that this version does not have: named, and refused by name. */
-const LATER: readonly (readonly [flags: string, what: string])[] = [['--initrd <file>', 'an initial RAM disk']];
 
 /** Flags of every session that runs now. */
 export function addHostFlags(command: Command): Command {
@@ -93,6 +99,13 @@ export function addMachineFlags(command: Command): Command {
     .option('--reset <what>', 'what a reset or a triple fault does: end the session or boot (default: end)', checkReset)
     .option('--host-events <file>', 'what the host does to the guest: absent pages, stolen time, pauses')
     .option('--append <text>', "the image's command line")
+    .option('--initrd <file>', 'initial RAM disk: the first file that the image finds beside it')
+    .option('--module <file,args>', 'file that the image finds beside it, with its arguments; may be repeated', gather)
+    .addOption(
+      new Option('--boot <protocol>', 'how the image is loaded and entered (default: as it says of itself)').choices(
+        BOOT_PROTOCOLS,
+      ),
+    )
     .option('--seed <n>', 'seed of the random-number instructions (default: from the host)', (text) =>
       parseU64(text, '--seed'),
     )
@@ -108,12 +121,6 @@ export function addMachineFlags(command: Command): Command {
     .option('--chaos <seed>', 'perturb what the architecture leaves open, as this seed says', (text) =>
       parseSeeds(text, '--chaos'),
     );
-  for (const [flags, what] of LATER) {
-    const refuse = (): never => {
-      throw new UsageError(`${flags.split(' ')[0]}: this version does not have ${what} yet. Leave it out.`);
-    };
-    command.addOption(new Option(flags).argParser(refuse).hideHelp());
-  }
   return command;
 }
 
@@ -157,7 +164,7 @@ function checkReset(text: string): ResetName {
 
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
-  const { memory, smp, quantum, cpu, policy, paravirt, reset, hostEvents, append, seed, clock } = options;
+  const { memory, smp, quantum, cpu, policy, paravirt, reset, hostEvents, seed, clock } = options;
   const { timePerInstruction } = options;
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
@@ -170,17 +177,36 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
     ...(reset === undefined ? {} : { reset }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
   };
-  // The name without its folder: where an image lies is no part of a session.
-  const name = basename(imagePath);
   return {
     config,
-    image: readImage(imagePath),
-    commandLine: append === undefined || append === '' ? name : `${name} ${append}`,
+    ...bootOptions(imagePath, options),
     unixSeconds: clock ?? Math.floor(Date.now() / 1000),
     entropySeed: seed ?? randomBytes(8).readBigUInt64LE(),
     ...(hostEvents === undefined ? {} : { hostInputs: hostInputs(hostEvents) }),
   };
 }
+
+/** The image with all that goes with it, and its command line. @throws InputError for an image that says of no protocol. */
+function bootOptions(imagePath: string, options: MachineOptions): Pick<SessionOptions, 'image' | 'commandLine'> {
+  const { append = '', initrd, module: given = [], boot: protocol } = options;
+  const image = readImage(imagePath);
+  const named = namesImage(bootProtocol({ image, protocol }));
+  // The name without its folder: where a file lies is no part of a session.
+  const line = (path: string, text: string): string =>
+    [...(named ? [basename(path)] : []), ...(text === '' ? [] : [text])].join(' ');
+  const module = (path: string, text: string, what: string): BootModule => ({
+    bytes: readInputFile(path, what),
+    commandLine: line(path, text),
+  });
+  const modules = given.map((value) => {
+    const [path = '', ...rest] = value.split(',');
+    return module(path, rest.join(','), 'the module');
+  });
+  if (initrd !== undefined) modules.unshift(module(initrd, '', 'the RAM disk'));
+  return { image: packBoot({ image, protocol, modules }), commandLine: line(imagePath, append) };
+}
+
+const gather = (value: string, before: readonly string[] = []): readonly string[] => [...before, value];
 
 const hostInputs = (file: string): readonly ScheduledInput[] =>
   parseHostEvents(new TextDecoder().decode(readInputFile(file, 'the file of host events')), file);

@@ -3,7 +3,9 @@
  *
  * Segments go to their physical addresses. The entry point is a linear address by the ELF specification; where it lies
  * in a segment by that segment's virtual address it is translated, as GRUB does, else it is taken for a physical one.
- * Source: Tool Interface Standard ELF Specification 1.2, book I; System V ABI AMD64 supplement, §4 Object Files.
+ * Notes are what the image says of itself: where else it can be entered, and what it is.
+ * Source: Tool Interface Standard ELF Specification 1.2, book I (Note Section); System V ABI AMD64 supplement, §4 Object
+ * Files.
  */
 import { hexadecimal, type ImageReader, refuseImage } from './image-reader.js';
 import type { LoadPlan, Segment } from './segments.js';
@@ -16,6 +18,9 @@ const EXECUTABLE = 2;
 const MACHINE_386 = 3;
 const MACHINE_X86_64 = 62;
 const LOADABLE = 1;
+const NOTES = 4;
+/** Bytes ahead of a note's name: lengths of name and content, and the type. */
+const NOTE_HEAD_BYTES = 12;
 
 /** Bytes that tell ELF files apart from others, and their class. */
 const IDENT_BYTES = 16;
@@ -79,8 +84,29 @@ const ELF64: ElfClass = {
 
 export const isElf = (image: ImageReader): boolean => image.has(0, IDENT_BYTES) && image.u32(0) === ELF_MAGIC;
 
-/** @throws InputError */
-export function planElf(image: ImageReader): LoadPlan {
+/** What an owner says of the image. */
+export interface ElfNote {
+  readonly owner: string;
+  readonly type: number;
+  readonly content: Uint8Array;
+}
+
+/** @param physical where the image is entered instead of at its entry point. @throws InputError */
+export function planElf(image: ImageReader, physical?: number): LoadPlan {
+  const { elf, headers } = tableOf(image);
+  const segments = headers.flatMap((header, index) => segmentOf(image, header, index));
+  if (segments.length === 0) refuseImage('ELF header', 'no program header is loadable', REBUILD);
+  return { segments, entry: physical ?? physicalEntry(elf.entry(image), headers) };
+}
+
+/** Whether it is an ELF64 for x86-64. @throws InputError */
+export const isElf64 = (image: ImageReader): boolean => tableOf(image).elf === ELF64;
+
+/** All notes, in the order of the file. @throws InputError */
+export const elfNotes = (image: ImageReader): readonly ElfNote[] =>
+  tableOf(image).headers.flatMap((header, index) => (header.type === NOTES ? notesOf(image, header, index) : []));
+
+function tableOf(image: ImageReader): { readonly elf: ElfClass; readonly headers: readonly ProgramHeader[] } {
   const elf = classOf(image);
   if (!image.has(0, elf.headerBytes)) {
     refuseImage('ELF header', `the file ends after ${image.length} of ${elf.headerBytes} bytes`, TRUNCATED);
@@ -91,11 +117,7 @@ export function planElf(image: ImageReader): LoadPlan {
     refuseImage('ELF header', `it is for machine type ${machine}, not x86`, 'Build it for x86.');
   }
   if (type !== EXECUTABLE) refuseImage('ELF header', `the file is of type ${type}, not an executable (2)`, REBUILD);
-  const headers = programHeaders(image, elf);
-  const segments = headers.flatMap((header, index) => segmentOf(image, header, index));
-  if (segments.length === 0) refuseImage('ELF header', 'no program header is loadable', REBUILD);
-  const entry = elf.entry(image);
-  return { segments, entry: physicalEntry(entry, headers) };
+  return { elf, headers: programHeaders(image, elf) };
 }
 
 function classOf(image: ImageReader): ElfClass {
@@ -134,6 +156,29 @@ function segmentOf(image: ImageReader, header: ProgramHeader, index: number): Se
     refuseImage(name, `the segment ends at file offset ${end}, past the end of the file`, TRUNCATED);
   }
   return [{ name, address: physical, data: image.bytes.subarray(offset, offset + fileBytes), memoryBytes }];
+}
+
+const aligned4 = (length: number): number => Math.ceil(length / 4) * 4;
+
+/** Name and content are padded to 4 bytes each. */
+function notesOf(image: ImageReader, { offset, fileBytes }: ProgramHeader, index: number): ElfNote[] {
+  const end = offset + fileBytes;
+  const name = `program header ${index}`;
+  if (!image.has(offset, fileBytes)) {
+    refuseImage(name, `its notes end at file offset ${hexadecimal(end)}, past the end of the file`, TRUNCATED);
+  }
+  const notes: ElfNote[] = [];
+  for (let at = offset; at + NOTE_HEAD_BYTES <= end; ) {
+    const nameAt = at + NOTE_HEAD_BYTES;
+    const contentAt = nameAt + aligned4(image.u32(at));
+    const contentEnd = contentAt + image.u32(at + 4);
+    if (contentEnd > end) refuseImage(name, `the note at file offset ${hexadecimal(at)} is cut off`, TRUNCATED);
+    const owner = new TextDecoder('latin1').decode(image.bytes.subarray(nameAt, nameAt + image.u32(at)));
+    const content = image.bytes.subarray(contentAt, contentEnd);
+    notes.push({ owner: owner.replace(/\0.*$/s, ''), type: image.u32(at + 8), content });
+    at = aligned4(contentEnd - offset) + offset;
+  }
+  return notes;
 }
 
 function physicalEntry(entry: number, headers: readonly ProgramHeader[]): number {

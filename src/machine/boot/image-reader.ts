@@ -28,6 +28,10 @@ export class ImageReader {
     return offset + length <= this.bytes.length;
   }
 
+  u8(offset: number): number {
+    return this.view.getUint8(offset);
+  }
+
   u16(offset: number): number {
     return this.view.getUint16(offset, true);
   }

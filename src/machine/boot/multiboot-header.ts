@@ -3,7 +3,7 @@
  * "a.out kludge") read as a load plan.
  * Source: Multiboot Specification 0.6.96, §3.1 OS image format.
  */
-import { hexadecimal, IMAGE, type ImageReader, refuseImage } from './image-reader.js';
+import { hexadecimal, type ImageReader, refuseImage } from './image-reader.js';
 import type { LoadPlan, Segment } from './segments.js';
 
 const MAGIC = 0x1bad_b002;
@@ -24,10 +24,7 @@ const Flag = {
 } as const;
 const SUPPORTED = Flag.PAGE_ALIGN | Flag.MEMORY_INFO | Flag.VIDEO_MODE;
 
-const LINUX_MAGIC = 0x5372_6448; // "HdrS"
-const LINUX_MAGIC_AT = 0x202;
-const MULTIBOOT2_MAGIC = 0xe852_50d6;
-const NEEDS_HEADER = `Give a Multiboot 1 image: its header must stand in the first ${SEARCH_BYTES} bytes.`;
+const NEEDS_HEADER = `Give a Multiboot image, whose header must stand in the first ${SEARCH_BYTES} bytes, or a Linux kernel; or say with --boot how to load it.`;
 
 export interface MultibootHeader {
   /** File offset. */
@@ -36,22 +33,33 @@ export interface MultibootHeader {
   readonly hasAddresses: boolean;
 }
 
+/** Whether there is a header whose checksum is right. */
+export const hasHeader = (image: ImageReader): boolean => typeof headerAt(image) === 'object';
+
 /** @throws InputError */
 export function findHeader(image: ImageReader): MultibootHeader {
   if (image.length === 0) refuseImage('', 'the file is empty', 'Build or copy the image again.');
+  const found = headerAt(image);
+  if (typeof found === 'object') return checkedHeader(image, found.offset, image.u32(found.offset + 4));
+  if (found !== undefined) {
+    const sum = 'magic number, flags and checksum do not add up to 0';
+    refuseImage(`Multiboot header at file offset ${hexadecimal(found)}`, sum, 'Build the image again.');
+  }
+  return refuseImage('', 'it has no Multiboot header, and is nothing else that this version knows', NEEDS_HEADER);
+}
+
+/**
+ * A chance match of the magic number goes on; its checksum tells.
+ * @returns where the header is; else the file offset of the first with a wrong checksum, if there is one.
+ */
+function headerAt(image: ImageReader): { readonly offset: number } | number | undefined {
   let corrupt: number | undefined;
   for (let offset = 0; offset + BASIC_BYTES <= Math.min(image.length, SEARCH_BYTES); offset += 4) {
     if (image.u32(offset) !== MAGIC) continue;
-    const flags = image.u32(offset + 4);
-    // A chance match of the magic number goes on; its checksum tells.
-    if ((MAGIC + flags + image.u32(offset + 8)) % 2 ** 32 === 0) return checkedHeader(image, offset, flags);
+    if ((MAGIC + image.u32(offset + 4) + image.u32(offset + 8)) % 2 ** 32 === 0) return { offset };
     corrupt ??= offset;
   }
-  if (corrupt !== undefined) {
-    const sum = 'magic number, flags and checksum do not add up to 0';
-    refuseImage(`Multiboot header at file offset ${hexadecimal(corrupt)}`, sum, 'Build the image again.');
-  }
-  return refuseImage('', whatElse(image), NEEDS_HEADER);
+  return corrupt;
 }
 
 function checkedHeader(image: ImageReader, offset: number, flags: number): MultibootHeader {
@@ -67,30 +75,38 @@ function checkedHeader(image: ImageReader, offset: number, flags: number): Multi
   return { offset, hasAddresses };
 }
 
-function whatElse(image: ImageReader): string {
-  if (image.has(LINUX_MAGIC_AT, 4) && image.u32(LINUX_MAGIC_AT) === LINUX_MAGIC) {
-    return 'it is a Linux bzImage, which this version does not boot';
-  }
-  for (let offset = 0; offset + 4 <= Math.min(image.length, 4 * SEARCH_BYTES); offset += 8) {
-    if (image.u32(offset) === MULTIBOOT2_MAGIC) return 'it has a Multiboot 2 header only';
-  }
-  return `it has no Multiboot header, so it is no ${IMAGE} that this version knows`;
+/** Where an image says that it is to be loaded, by the address of its header. */
+export interface LoadAddresses {
+  readonly headerAddress: number;
+  readonly loadAddress: number;
+  /** Zero: to the end of the file. */
+  readonly loadEnd: number;
+  /** Zero: there is none. */
+  readonly bssEnd: number;
+  readonly entry: number;
 }
 
 /** The load plan in the header's address fields. @throws InputError */
 export function planByHeader(image: ImageReader, { offset }: MultibootHeader): LoadPlan {
+  const [headerAddress = 0, loadAddress = 0, loadEnd = 0, bssEnd = 0, entry = 0] = [12, 16, 20, 24, 28].map((field) =>
+    image.u32(offset + field),
+  );
   const name = `Multiboot header at file offset ${hexadecimal(offset)}`;
-  const headerAddress = image.u32(offset + 12);
-  const loadAddress = image.u32(offset + 16);
-  const loadEnd = image.u32(offset + 20);
-  const bssEnd = image.u32(offset + 24);
-  const entry = image.u32(offset + 28);
+  return planByAddresses(image, name, offset, { headerAddress, loadAddress, loadEnd, bssEnd, entry });
+}
+
+/** @param name of the header, for messages. @param offset of the header in the file. @throws InputError */
+export function planByAddresses(
+  image: ImageReader,
+  name: string,
+  offset: number,
+  { headerAddress, loadAddress, loadEnd, bssEnd, entry }: LoadAddresses,
+): LoadPlan {
   const start = offset - (headerAddress - loadAddress);
   if (headerAddress < loadAddress || start < 0) {
     const addresses = `header_addr ${hexadecimal(headerAddress)} and load_addr ${hexadecimal(loadAddress)}`;
     refuseImage(name, `${addresses} put the start of the image outside of the file`, 'Build the image again.');
   }
-  // Zero means: to the end of the file.
   const fileBytes = loadEnd === 0 ? image.length - start : loadEnd - loadAddress;
   if (fileBytes <= 0) {
     refuseImage(name, `load_end_addr ${hexadecimal(loadEnd)} lies before load_addr`, 'Build the image again.');

@@ -83,6 +83,8 @@ export function loadSegments(memory: PhysicalMemory, segments: readonly Segment[
 /** The first page boundary at or above `address`. */
 const nextPage = (address: number): number => Math.ceil(address / PAGE_BYTES) * PAGE_BYTES;
 
+const pageBefore = (address: number): number => Math.floor(address / PAGE_BYTES) * PAGE_BYTES;
+
 /** Finds room beside what is loaded. */
 export class FreeMemory {
   private readonly taken: { readonly start: number; readonly end: number }[];
@@ -109,6 +111,25 @@ export class FreeMemory {
         return sPA(start);
       }
       start = nextPage(blocker.end);
+    }
+  }
+
+  /**
+   * Takes `length` bytes at the last free page boundary so that they end at or below `to`, above 1 MiB.
+   * @returns undefined when there is no room.
+   */
+  takeHigh(length: number, to: number): SPA | undefined {
+    let limit = Math.min(to, this.ramBytes);
+    for (;;) {
+      const start = pageBefore(limit - length);
+      if (start < HIGH_MEMORY) return undefined;
+      const end = start + length;
+      const blocker = this.taken.find((range) => start < range.end && end > range.start);
+      if (blocker === undefined) {
+        this.taken.push({ start, end });
+        return sPA(start);
+      }
+      limit = blocker.start;
     }
   }
 }

@@ -79,6 +79,7 @@ export class DebuggerContext implements SystemContext, TransactionHost {
   flushTlb(): void {}
   plain(): void {}
   pause(): void {}
+  nap(): void {}
   /** An MSR that nobody has: what follows is #GP. */
   state(): void {}
 

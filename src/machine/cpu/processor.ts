@@ -98,6 +98,8 @@ export class Processor extends MachineAccess implements SystemContext {
   private trap: VmExit | undefined;
   /** The last instruction was PAUSE: whoever spins lets others run. */
   paused = false;
+  /** How long the program that just executed MWAITX wants to wait, and whether a masked interrupt ends that. */
+  napping: { readonly nanoseconds: number; readonly masked: boolean } | undefined;
   /** The instruction took a bus lock that traps. */
   private busLocked = false;
   /** The event whose delivery is under way, for EXITINTINFO. */
@@ -284,6 +286,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.pendingFault = undefined;
     this.trap = undefined;
     this.paused = false;
+    this.napping = undefined;
     this.busLocked = false;
     this.current = known;
     try {
@@ -632,6 +635,10 @@ export class Processor extends MachineAccess implements SystemContext {
   plain(): void {
     this.makeOutcome = 'plain';
   }
+  nap(nanoseconds: bigint, masked: boolean): void {
+    this.napping = { nanoseconds: Number(nanoseconds), masked };
+  }
+
   pause(): void {
     this.paused = true;
   }

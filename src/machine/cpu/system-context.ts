@@ -52,6 +52,8 @@ export interface SystemContext extends SwitchContext {
   plain(): void;
   /** The program spins: other vCPUs may run first. */
   pause(): void;
+  /** The program wants nothing for so many nanoseconds. @param masked whether an interrupt ends that which IF holds back. */
+  nap(nanoseconds: bigint, masked: boolean): void;
   /** The instruction stands, and `fault` is delivered after it: in the task that it switched to. */
   faultAfter(fault: GuestFault): void;
 

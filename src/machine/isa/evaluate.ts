@@ -41,6 +41,7 @@ import type {
   Feature,
   FloatOperation,
   FusedOperation,
+  Instruction,
   Operand,
   Ops,
   PlainInstruction,
@@ -64,7 +65,7 @@ const MASK64 = (1n << 64n) - 1n;
 const MASK128 = (1n << 128n) - 1n;
 
 /** Instruction sets that need SSE state to be enabled. Source: APM vol.2 §11.3 XSAVE, §3.1.3 CR4.OSFXSR. */
-export const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
+const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
   'sse',
   'sse2',
   'sse3',
@@ -76,6 +77,10 @@ export const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
   'pclmulqdq',
   'sha',
 ]);
+
+/** Whether CR0.EM, CR0.TS and CR4.OSFXSR decide about an instruction as they do about SSE. */
+export const needsSseState = ({ feature, withoutSseState }: Instruction): boolean =>
+  feature !== undefined && SSE_FEATURES.has(feature) && withoutSseState !== true;
 
 export class Evaluator implements Ops<bigint, boolean, bigint> {
   private insn: DecodedInstruction | undefined;
@@ -108,7 +113,7 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
   execute(insn: DecodedInstruction): void {
     this.begin(insn);
     const instruction = insn.instruction as PlainInstruction;
-    if (instruction.feature !== undefined && SSE_FEATURES.has(instruction.feature)) this.requireSse();
+    if (needsSseState(instruction)) this.requireSse();
     if (instruction.feature !== undefined && AVX_FEATURES.has(instruction.feature)) requireAvx(this.tx);
     if (insn.rep === 'none') {
       instruction.semantics(this, insn);

@@ -367,6 +367,8 @@ export interface InstructionSpec {
    */
   readonly forms: readonly string[];
   readonly feature?: Feature;
+  /** Of a feature of SSE, but without its registers: it works whether or not CR0 and CR4 let those be used. */
+  readonly withoutSseState?: true;
   /** Another one that must be there, too: AVX forms of AES. */
   readonly alsoFeature?: Feature;
 }

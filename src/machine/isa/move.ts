@@ -37,6 +37,7 @@ const MOVNTI = instruction({
   source: 'APM vol.3, MOVNTI',
   forms: ['NP 0F C3 /r: My, Gy'],
   feature: 'sse2',
+  withoutSseState: true,
   semantics: copy,
 });
 

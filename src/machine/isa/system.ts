@@ -177,8 +177,8 @@ const MWAITX_TIMER = 2n;
 
 /**
  * Waits for an interrupt, or for another vCPU to write to the monitored line. Unarmed it does nothing, as when the line
- * has been written to already. A wait that a timer or a masked interrupt may end is over at once, which it may be for any
- * reason.
+ * has been written to already. A wait with a timer is a nap: it ends with the timer, or sooner when something happens,
+ * which it may for any reason. One that a masked interrupt may end without a timer is over at once.
  */
 const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'): Instruction =>
   systemInstruction({
@@ -197,7 +197,11 @@ const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwait
       if (!armed) return;
       const written = lineChanged(tx, tx.host.memory);
       tx.set(R.monitorAddress, 0n);
-      if (ops.readGpr(Gpr.RCX, 32) !== 0n || written) return;
+      const extensions = ops.readGpr(Gpr.RCX, 32);
+      if ((extensions & MWAITX_TIMER) !== 0n && !written) {
+        context.nap(ops.readGpr(Gpr.RBX, 32), (extensions & MWAITX_INTERRUPT) !== 0n);
+      }
+      if (extensions !== 0n || written) return;
       tx.set(R.monitorAddress, (monitored & ~Monitor.ARMED) | Monitor.WAITING);
       tx.set(R.activity, Activity.MWAIT);
       context.outcome((registers) => ({ type: 'cpu.halted', registers }));

@@ -10,7 +10,7 @@ import { AVX_FEATURES } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
 import { GuestFault } from '../faults.js';
-import { SSE_FEATURES } from '../isa/evaluate.js';
+import { needsSseState } from '../isa/evaluate.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
 import {
   CPU_BASE,
@@ -651,7 +651,7 @@ export class Engine {
     if ((this.mode & Mode.BUS_LOCKS) !== 0 && locksMemory(insn)) return false;
     const { feature } = insn.instruction;
     if (feature === undefined) return true;
-    if ((this.mode & Mode.NO_SSE) !== 0 && SSE_FEATURES.has(feature)) return false;
+    if ((this.mode & Mode.NO_SSE) !== 0 && needsSseState(insn.instruction)) return false;
     return (this.mode & Mode.NO_AVX) === 0 || !AVX_FEATURES.has(feature);
   }
 

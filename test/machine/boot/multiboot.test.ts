@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { type BootModule, bootMultiboot } from '../../../src/machine/boot/multiboot.js';
+import type { BootModule } from '../../../src/machine/boot/boot-package.js';
+import { ImageReader } from '../../../src/machine/boot/image-reader.js';
+import { bootMultiboot } from '../../../src/machine/boot/multiboot.js';
 import { InputError } from '../../../src/machine/errors.js';
 import { R, type Slot } from '../../../src/machine/layout/cpu-state.js';
 import { PhysicalMemory } from '../../../src/machine/mmu/memory.js';
@@ -22,7 +24,8 @@ const elf = (segment: Partial<ElfSegment> = {}, fields: ElfFields = {}, ...more:
 
 function boot(image: Uint8Array, commandLine = 'guest', modules: readonly BootModule[] = [], ramBytes = RAM_BYTES) {
   const memory = new PhysicalMemory(ramBytes);
-  const registers = new Map(bootMultiboot(memory, { vcpus: 1, timerBits: 24 }, image, commandLine, modules));
+  const target = { memory, board: { vcpus: 1, timerBits: 24 }, commandLine, modules };
+  const registers = new Map(bootMultiboot(target, new ImageReader(image)));
   const u32 = (address: number): number => memory.read32(address);
   const info = Number(registers.get(R.rbx));
   return { memory, registers, info, u32, text: (address: number) => textAt(memory, address) };
@@ -154,17 +157,10 @@ describe('a Multiboot image', () => {
 
 describe('an image is refused, with what, where and what to do', () => {
   const kludge = (...addresses: readonly number[]): Uint8Array => joined(multibootHeader({ addresses }), pattern(100));
-  const bzImage = (): Uint8Array => {
-    const bytes = new Uint8Array(0x1000);
-    new DataView(bytes.buffer).setUint32(0x202, 0x5372_6448, true);
-    return bytes;
-  };
 
   const refused: readonly (readonly [what: string, image: Uint8Array, message: RegExp])[] = [
     ['an empty file', new Uint8Array(0), /^boot image: the file is empty\. Build/],
     ['a text', new TextEncoder().encode('#!/bin/sh\necho hello\n'), /no Multiboot header.*first 8192 bytes/],
-    ['a Linux kernel', bzImage(), /Linux bzImage/],
-    ['a Multiboot 2 image', joined(Uint8Array.of(0xd6, 0x50, 0x52, 0xe8), pattern(100)), /Multiboot 2 header only/],
     ['a header behind 8192 bytes', joined(new Uint8Array(8192), CODE), /no Multiboot header/],
     ['a header across byte 8192', joined(new Uint8Array(8184), CODE), /no Multiboot header/],
     ['a header that is not aligned', joined(new Uint8Array(2), CODE), /no Multiboot header/],
@@ -224,10 +220,6 @@ describe('an image is refused, with what, where and what to do', () => {
   it.each(refused)('%s', (_, image, message) => {
     expect(() => boot(image)).toThrow(InputError);
     expect(() => boot(image)).toThrow(message);
-  });
-
-  it('a command line with a zero byte', () => {
-    expect(() => boot(elf(), 'a\0b')).toThrow(/command line: it contains a zero byte/);
   });
 
   it('a module that does not fit', () => {

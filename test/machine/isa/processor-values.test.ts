@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { Vector } from '../../../src/machine/faults.js';
 import { CR0, CR4, EFER } from '../../../src/machine/layout/cpu-state.js';
+import { sPA } from '../../../src/machine/units.js';
 import { CODE, DATA, LiveMachine, USER, USER_SEGMENTS } from '../../support/live-machine.js';
 
 const HLT = 'f4';
@@ -127,7 +128,7 @@ describe('CR4.PCIDE (APM vol.2 §5.5.1 Process Context Identifiers)', () => {
 });
 
 describe('MONITORX and MWAITX (APM vol.3)', () => {
-  it('are for programs, and a wait with a timer is over at once', () => {
+  it('are for programs, and a wait with a timer ends', () => {
     const armed = user('0f01fa b902000000 0f01fb'.replaceAll(' ', ''), { rax: BigInt(DATA), rcx: 0n });
     expect(armed.vectors).toEqual([Vector.GP]);
     expect(armed.pushedRip).toBe(BigInt(USER + 11));
@@ -142,5 +143,17 @@ describe('MONITORX and MWAITX (APM vol.3)', () => {
   it('are not MCOMMIT, which has MONITORX’s opcode behind F3 and is #UD here (APM vol.3 MCOMMIT)', () => {
     expect(kernel('f30f01fa', { rcx: 0n, rax: BigInt(DATA) }).vectors).toEqual([Vector.UD]);
     expect(user('f30f01fa', { rcx: 0n, rax: BigInt(DATA) }).vectors).toEqual([Vector.UD]);
+  });
+});
+
+describe('MOVNTI (APM vol.3)', () => {
+  it.each([
+    ['with SSE not enabled, as Xen boots', { cr4: CR4.PAE }],
+    ['with the numeric state of another task', { cr0: CR0.PE | CR0.ET | CR0.PG | CR0.TS }],
+    ['with SSE emulated', { cr0: CR0.PE | CR0.ET | CR0.PG | CR0.EM }],
+  ])('is a store like any other %s', (_, values) => {
+    const live = kernel('480fc307', { ...values, rax: 0x1234_5678_9abc_def0n, rdi: BigInt(DATA) });
+    expect(live.vectors).toEqual([]);
+    expect(live.memory.read(sPA(DATA), 8)).toBe(0x1234_5678_9abc_def0n);
   });
 });

@@ -1,0 +1,143 @@
+/** The sessions of `npm run test:l1`, each recorded, then replayed, by the command line as a user has it. */
+import { spawn } from 'node:child_process';
+import { createWriteStream, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { PACKAGE_FOLDER } from '../version.js';
+import type { LinuxImages, XenImages } from './images.js';
+
+export interface LinuxSession {
+  readonly name: string;
+  readonly kernel: 'vmlinux' | 'bzImage';
+  /** More of the command line. */
+  readonly flags: readonly string[];
+  /** More of the kernel's command line. */
+  readonly append?: string;
+}
+
+/** Both boots, both tiers, both kinds of paging of L2, one and four vCPUs, with and without L0's clock. */
+export const LINUX_SESSIONS: readonly LinuxSession[] = [
+  { name: 'pvh', kernel: 'vmlinux', flags: [] },
+  { name: 'bzimage', kernel: 'bzImage', flags: [] },
+  { name: 'linux64', kernel: 'vmlinux', flags: ['--boot', 'linux'] },
+  { name: 'no-acpi', kernel: 'vmlinux', flags: [], append: 'acpi=off' },
+  { name: 'no-npt', kernel: 'vmlinux', flags: [], append: 'kvm_amd.npt=0' },
+  { name: 'no-np', kernel: 'bzImage', flags: ['--cpu', 'zen-2,-np'] },
+  { name: 'smp', kernel: 'vmlinux', flags: ['--smp', '4'] },
+  { name: 'kvmclock', kernel: 'bzImage', flags: ['--paravirt', 'kvm'] },
+  {
+    name: 'smp-kvmclock-no-npt',
+    kernel: 'vmlinux',
+    flags: ['--smp', '4', '--paravirt', 'kvm'],
+    append: 'kvm_amd.npt=0',
+  },
+  { name: 'interpreter', kernel: 'vmlinux', flags: ['--engine', 'interpreter'] },
+];
+
+/** Lines that must come, in this order. The checksum is that of every processor that does as the manual says. */
+export const EXPECTED = ['L1-UP', 'KVM-OK api=12', 'L2-SUM 698b2168', 'L2-TMR ticks=8', 'DONE'];
+
+/**
+ * Makes a boot short: no self tests of the crypto modules (870 M instructions), no loop to find out about delays, no probing
+ * of serial ports that are not there; and its end a reset.
+ */
+const APPEND =
+  'console=ttyS0 nokaslr mitigations=off reboot=t panic=-1 cryptomgr.notests tsc=reliable no_timer_check lpj=4000000 8250.nr_uarts=1';
+const FIXED = ['--clock', '2026-01-01T00:00:00Z', '--seed', '1', '--stats'];
+const MOST_INSTRUCTIONS = 4_000_000_000;
+
+/** What is recorded. */
+export interface L1Session {
+  readonly name: string;
+  /** The image and the flags of vmtape. */
+  readonly boot: readonly string[];
+  readonly expected: readonly string[];
+}
+
+export const linuxSession = (session: LinuxSession, { initrd, ...images }: LinuxImages): L1Session => {
+  const { name, kernel, flags, append } = session;
+  const line = append === undefined ? APPEND : `${APPEND} ${append}`;
+  return {
+    name,
+    boot: [images[kernel], '--initrd', initrd, '--append', line, '--memory', '256M', ...flags],
+    expected: EXPECTED,
+  };
+};
+
+/**
+ * Xen with a dom0 that is a hardware-virtualised guest: Linux is L2, up to its init. Xen waits on clocks for most of its boot,
+ * so time runs fast.
+ */
+export const XEN_SESSION = 'xen-pvh-dom0';
+const XEN_APPEND = 'console=com1 com1=115200,8n1 no-real-mode dom0=pvh dom0-iommu=none dom0_mem=192M';
+const DOM0_APPEND =
+  'console=hvc0 nokaslr mitigations=off cryptomgr.notests tsc=reliable lpj=4000000 panic=-1 guests=none';
+const XEN_FLAGS = ['--memory', '512M', '--cpu', 'zen-2', '--time-per-instruction', '50'];
+
+export const xenSession = ({ xen, vmlinux, initrd }: XenImages): L1Session => ({
+  name: XEN_SESSION,
+  boot: [xen, '--append', XEN_APPEND, '--module', `${vmlinux},${DOM0_APPEND}`, '--module', initrd, ...XEN_FLAGS],
+  expected: ['(XEN) HVM: SVM enabled', '(XEN) HVM: Hardware Assisted Paging (HAP) detected', 'L1-UP', 'DONE'],
+});
+
+export interface Outcome {
+  readonly instructions: number;
+  readonly events: number;
+  readonly recordSeconds: number;
+  readonly replaySeconds: number;
+  /** What is wrong; undefined when nothing is. */
+  readonly failure: string | undefined;
+}
+
+const MAIN = join(PACKAGE_FOLDER, 'dist/tools/cli/main.js');
+
+interface Ended {
+  readonly status: number | null;
+  readonly stderr: string;
+  readonly seconds: number;
+}
+
+/** @param output takes stdout. */
+function vmtape(args: readonly string[], output: string): Promise<Ended> {
+  const started = process.hrtime.bigint();
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let stderr = '';
+    child.stderr.on('data', (data: Buffer) => {
+      stderr += data.toString();
+    });
+    child.stdout.pipe(createWriteStream(output));
+    child.on('error', reject);
+    child.on('close', (status) => {
+      resolve({ status, stderr, seconds: Number(process.hrtime.bigint() - started) / 1e9 });
+    });
+  });
+}
+
+/** @returns the first expected line that is not there, after those before it. */
+export function missingLine(expected: readonly string[], console: string): string | undefined {
+  const lines = console.split(/\r*\n/);
+  let at = 0;
+  return expected.find((line) => {
+    const found = lines.indexOf(line, at);
+    at = found + 1;
+    return found < 0;
+  });
+}
+
+/** @param folder for the tape and the console's text. */
+export async function runSession({ name, boot, expected }: L1Session, folder: string): Promise<Outcome> {
+  const tape = join(folder, `${name}.vmtape`);
+  const console = join(folder, `${name}.txt`);
+  rmSync(tape, { force: true });
+  const limit = ['--max-instructions', String(MOST_INSTRUCTIONS)];
+  const recorded = await vmtape(['record', '-q', ...boot, ...FIXED, ...limit, '-o', tape], console);
+  const stats = /^\{"instructions".*$/m.exec(recorded.stderr)?.[0];
+  const { instructions = 0, events = 0 } = stats === undefined ? {} : JSON.parse(stats);
+  const outcome = { instructions, events, recordSeconds: recorded.seconds, replaySeconds: 0 };
+  if (recorded.status !== 0) return { ...outcome, failure: `recording: ${recorded.stderr.trim()}` };
+  const missing = missingLine(expected, readFileSync(console, 'latin1'));
+  if (missing !== undefined) return { ...outcome, failure: `no line ${missing}; its console is ${console}` };
+  const replayed = await vmtape(['replay', tape], join(folder, `${name}.replay.txt`));
+  const failure = replayed.status === 0 ? undefined : `replay: ${replayed.stderr.trim()}`;
+  return { ...outcome, replaySeconds: replayed.seconds, failure };
+}
