@@ -2,7 +2,7 @@
  * The machine's front door: all that other rooms may use.
  */
 
-export { BOOT_PROTOCOLS, type BootModule, type BootProtocol, packBoot, unpackBoot } from './boot/boot-package.js';
+export { BOOT_PROTOCOLS, type BootModule, type BootProtocol, packBoot } from './boot/boot-package.js';
 export { bootProtocol, namesImage } from './boot/load-image.js';
 export {
   checkConfig,

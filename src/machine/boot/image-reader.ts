@@ -3,7 +3,7 @@
  */
 import { InputError } from '../errors.js';
 
-export const IMAGE = 'boot image';
+const IMAGE = 'boot image';
 
 /** @throws InputError; never returns. */
 export function refuseImage(where: string, problem: string, remedy: string): never {

@@ -4,7 +4,7 @@
  */
 import { CONVENTIONAL_END, HIGH_MEMORY } from './segments.js';
 
-export const MapType = { AVAILABLE: 1, RESERVED: 2 } as const;
+const MapType = { AVAILABLE: 1, RESERVED: 2 } as const;
 
 export interface MapRange {
   readonly start: number;
