@@ -434,9 +434,7 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** The linear address of the instruction that comes next. */
   get nextInstruction(): bigint {
-    const { codeMode } = this.engine;
-    const rip = this.registers[R.rip] as bigint;
-    return codeMode.bits === 64 ? rip : (rip + (this.registers[R.csBase] as bigint)) & 0xffff_ffffn;
+    return this.engine.nextInstruction;
   }
 
   /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */

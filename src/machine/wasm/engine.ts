@@ -388,6 +388,12 @@ export class Engine {
     return { bits, real: (this.mode & Mode.REAL) !== 0 };
   }
 
+  /** The linear address of the instruction at RIP. */
+  get nextInstruction(): bigint {
+    const rip = this.registers[R.rip] as bigint;
+    return this.codeMode.bits === 64 ? rip : (rip + (this.registers[R.csBase] as bigint)) & 0xffff_ffffn;
+  }
+
   // TLB
 
   /** A TLB miss of compiled code. @returns 1 when the entry is there now, 0 when the evaluator must see to it. */
