@@ -37,6 +37,12 @@ describe('help', () => {
     expect(stdout).toContain('3 the tape is damaged');
   });
 
+  it('is cut short by who reads no more of it, without a word', async () => {
+    const { child, ended } = startVmtape(['--help']);
+    child.stdout?.destroy();
+    expect(await ended).toMatchObject({ status: 0, stderr: '' });
+  });
+
   it('of --version is that of package.json', () => {
     const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
       version: string;

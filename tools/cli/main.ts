@@ -2,42 +2,56 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
-import { alignCommand } from './commands/align.js';
-import { bisectCommand } from './commands/bisect.js';
-import { checkpointCommand } from './commands/checkpoint.js';
-import { conformCommand } from './commands/conform.js';
-import { dapCommand } from './commands/dap.js';
-import { debugCommand } from './commands/debug.js';
-import { diffCommand } from './commands/diff.js';
-import { exportCommand } from './commands/export.js';
-import { importCommand } from './commands/import.js';
-import { infoCommand } from './commands/info.js';
-import { lintNestedStateCommand } from './commands/lint-nested-state.js';
-import { lockstepCommand } from './commands/lockstep.js';
-import { logCommand } from './commands/log.js';
-import { migrateCommand } from './commands/migrate.js';
-import { policiesCommand } from './commands/policies.js';
-import { profilesCommand } from './commands/profiles.js';
-import { receiveCommand } from './commands/receive.js';
-import { recordCommand } from './commands/record.js';
-import { replayCommand } from './commands/replay.js';
-import { resumeCommand } from './commands/resume.js';
-import { runCommand } from './commands/run.js';
-import { showCommand } from './commands/show.js';
-import { snapshotCommand } from './commands/snapshot.js';
-import { sqlCommand } from './commands/sql.js';
-import { timelineCommand } from './commands/timeline.js';
-import { tortureCommand } from './commands/torture.js';
-import { traceCommand } from './commands/trace.js';
-import { verifyCommand } from './commands/verify.js';
-import { whoWroteCommand } from './commands/who-wrote.js';
 import { readBranchHints } from './engine.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
 readBranchHints();
 
-function program(): Command {
+// Help pages are written past the terminal of a command. Who stops reading them wants no more.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+}
+
+type AddCommand = (program: Command) => void;
+
+/** Where each command is, in the order of the help page. Only what is asked for is loaded: that is most of a short command's time. */
+const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
+  run: async () => (await import('./commands/run.js')).runCommand,
+  record: async () => (await import('./commands/record.js')).recordCommand,
+  replay: async () => (await import('./commands/replay.js')).replayCommand,
+  verify: async () => (await import('./commands/verify.js')).verifyCommand,
+  info: async () => (await import('./commands/info.js')).infoCommand,
+  log: async () => (await import('./commands/log.js')).logCommand,
+  show: async () => (await import('./commands/show.js')).showCommand,
+  trace: async () => (await import('./commands/trace.js')).traceCommand,
+  'who-wrote': async () => (await import('./commands/who-wrote.js')).whoWroteCommand,
+  sql: async () => (await import('./commands/sql.js')).sqlCommand,
+  timeline: async () => (await import('./commands/timeline.js')).timelineCommand,
+  export: async () => (await import('./commands/export.js')).exportCommand,
+  checkpoint: async () => (await import('./commands/checkpoint.js')).checkpointCommand,
+  snapshot: async () => (await import('./commands/snapshot.js')).snapshotCommand,
+  resume: async () => (await import('./commands/resume.js')).resumeCommand,
+  diff: async () => (await import('./commands/diff.js')).diffCommand,
+  migrate: async () => (await import('./commands/migrate.js')).migrateCommand,
+  receive: async () => (await import('./commands/receive.js')).receiveCommand,
+  debug: async () => (await import('./commands/debug.js')).debugCommand,
+  dap: async () => (await import('./commands/dap.js')).dapCommand,
+  import: async () => (await import('./commands/import.js')).importCommand,
+  'lint-nested-state': async () => (await import('./commands/lint-nested-state.js')).lintNestedStateCommand,
+  torture: async () => (await import('./commands/torture.js')).tortureCommand,
+  bisect: async () => (await import('./commands/bisect.js')).bisectCommand,
+  conform: async () => (await import('./commands/conform.js')).conformCommand,
+  align: async () => (await import('./commands/align.js')).alignCommand,
+  lockstep: async () => (await import('./commands/lockstep.js')).lockstepCommand,
+  profiles: async () => (await import('./commands/profiles.js')).profilesCommand,
+  policies: async () => (await import('./commands/policies.js')).policiesCommand,
+};
+
+/** @param asked the first word; every command is there when it is none, for the help page and for suggestions. */
+async function program(asked: string | undefined): Promise<Command> {
   const root = new Command('vmtape')
     .description(
       'An AMD64 computer with SVM that can be rewound: records sessions on tapes and replays them bit for bit',
@@ -51,30 +65,16 @@ function program(): Command {
       'after',
       '\nExit status: 0 as asked, 1 the answer is no, 2 wrong usage or bad input, 3 the tape is damaged, 4 an operating error.',
     );
-  for (const add of [
-    ...[runCommand, recordCommand, replayCommand, verifyCommand, infoCommand, logCommand, showCommand],
-    ...[traceCommand, whoWroteCommand, sqlCommand, timelineCommand, exportCommand, checkpointCommand],
-    ...[snapshotCommand, resumeCommand, diffCommand, migrateCommand, receiveCommand, debugCommand, dapCommand],
-    ...[
-      importCommand,
-      lintNestedStateCommand,
-      tortureCommand,
-      bisectCommand,
-      conformCommand,
-      alignCommand,
-      lockstepCommand,
-    ],
-    ...[profilesCommand, policiesCommand],
-  ]) {
-    add(root);
-  }
+  const one = asked !== undefined && Object.hasOwn(COMMANDS, asked) ? COMMANDS[asked] : undefined;
+  for (const load of one === undefined ? Object.values(COMMANDS) : [one]) (await load())(root);
   for (const each of root.commands) each.exitOverride().showSuggestionAfterError();
   return root;
 }
 
 async function main(): Promise<void> {
   try {
-    await program().parseAsync();
+    const root = await program(process.argv[2]);
+    await root.parseAsync();
   } catch (error) {
     if (error instanceof ReaderGone) return;
     // Commander has said what is wrong; help and --version end here too.
