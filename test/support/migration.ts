@@ -1,7 +1,7 @@
 /** Moves recorded sessions between two machines of one process, through a channel that may be tampered with. */
 
 import { createHash } from 'node:crypto';
-import { type JournalStore, memoryStore } from '../../src/journal/index.js';
+import { type JournalRecord, type JournalStore, memoryStore } from '../../src/journal/index.js';
 import { ArrivingMemory, PAGE_BYTES, type PhysicalMemory, RAM_BASE } from '../../src/machine/index.js';
 import {
   type Channel,
@@ -220,5 +220,19 @@ function poison(memory: PhysicalMemory): void {
   if (!(memory instanceof ArrivingMemory)) return;
   for (let page = 0; page * PAGE_BYTES < memory.ramBytes; page++) {
     if (memory.isAway(page)) memory.bytes.fill(0xcc, RAM_BASE + page * PAGE_BYTES, RAM_BASE + (page + 1) * PAGE_BYTES);
+  }
+}
+
+/** A record as text, to be compared. */
+export const recordText = (record: JournalRecord): string =>
+  JSON.stringify(record, (_, value) =>
+    typeof value === 'bigint' ? `${value}n` : value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
+  );
+
+/** A small pseudo-random generator, so that a failure comes again. */
+export function* numbers(seed: number): Generator<number, never, void> {
+  for (let state = seed; ; ) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    yield state / 2 ** 32;
   }
 }

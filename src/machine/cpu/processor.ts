@@ -648,7 +648,7 @@ export class Processor extends MachineAccess implements SystemContext {
   state(event: MachineEvent): void {
     this.machine.stateEvent(event, 0);
   }
-  /** Translations follow their tables (docs/adr/0021): only what changes the map of memory may drop some, with all others. */
+  /** Translations follow their tables (docs/adr/0021): what asks for some of them to be dropped needs none to be. */
   flushTlb({ scope }: TlbFlush): void {
     if (scope === 'all') this.flushesAll = true;
   }

@@ -1,9 +1,8 @@
 /**
  * The TLB, in two levels. Compiled code looks into the first: banks of direct-mapped entries, one bank for each address space
  * (a vCPU's ASID), privilege and set of tables, so that a world switch, a change of CPL or another CR3 selects another bank and
- * flushes nothing. What
- * another page has taken the place of is found again in the second, which all banks share, without a page walk: a walk
- * through nested tables takes twenty times as long.
+ * flushes nothing. What another page has taken the place of is found again in the second, which all banks share, without a
+ * page walk: a walk through nested tables takes twenty times as long.
  * Source: APM vol.2 §5.5 Translation-Lookaside Buffer, §15.16 TLB Control.
  */
 import { invariant } from '../errors.js';

@@ -467,12 +467,13 @@ export class Engine {
     const linear = this.codeAddress(rip);
     if (linear === undefined) return 0;
     const offset = Number(linear & 0xfffn);
-    const page = this.codePageAt(rip - BigInt(offset)) ?? this.fetchPage(linear);
+    const base = rip - BigInt(offset);
+    const page = this.codePageAt(base) ?? this.fetchPage(linear);
     if (page === undefined) return 0;
     const mode = this.mode & DECODE_MASK;
     const wraps = this.ripWraps(rip, offset);
     let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
-    if (!wraps) this.noteCodePage(rip - BigInt(offset), linear, page);
+    if (!wraps) this.noteCodePage(base, linear, page);
     else this.notePageOfCode(linear);
     if (uop === 0) uop = this.decodeBlock(rip, linear, page, offset, mode, wraps);
     if (uop !== 0) this.enterJumpCache(rip, uop);

@@ -1,23 +1,10 @@
 /** A session that runs at the other side before its RAM is there is still the session that never moved. */
 import { describe, expect, it } from 'vitest';
-import { formatPosition, type JournalReader, type JournalRecord, memoryStore } from '../../../src/journal/index.js';
+import { formatPosition, type JournalReader, memoryStore } from '../../../src/journal/index.js';
 import { DEFAULT_CONFIG, R } from '../../../src/machine/index.js';
 import { Recorder, Replayer } from '../../../src/replay/index.js';
-import { move } from '../../support/migration.js';
+import { move, numbers, recordText } from '../../support/migration.js';
 import { MEBIBYTE, recordGuest, sessionOptions } from '../../support/sessions.js';
-
-const text = (record: JournalRecord): string =>
-  JSON.stringify(record, (_, value) =>
-    typeof value === 'bigint' ? `${value}n` : value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
-  );
-
-/** A small pseudo-random generator, so that a failure comes again. */
-function* numbers(seed: number): Generator<number, never, void> {
-  for (let state = seed; ; ) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    yield state / 2 ** 32;
-  }
-}
 
 const guests = [
   { file: 'smp.elf', commandLine: 'smp.elf', vcpus: 2, slice: 53, hops: 80 },
@@ -71,8 +58,8 @@ describe.each(guests)('$file on $vcpus vCPUs', ({ file, commandLine, vcpus, slic
     expect(seen.needed).toBeGreaterThan(seen.moves);
     // The guest of nested.elf runs for some dozen instructions at a time.
     if (file === 'avic.elf' || file === 'nested-timer.elf') expect(seen.live).toBeGreaterThan(0);
-    const stitched = readers.flatMap((reader) => [...reader.records()].map(text));
-    const expected = [...unbroken.records()].map(text);
+    const stitched = readers.flatMap((reader) => [...reader.records()].map(recordText));
+    const expected = [...unbroken.records()].map(recordText);
     const different = expected.findIndex((record, index) => record !== stitched[index]);
     expect([different, stitched[different], stitched.length]).toEqual([-1, undefined, expected.length]);
     for (const [index, reader] of readers.entries()) {
