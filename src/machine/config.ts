@@ -43,7 +43,7 @@ export const DEFAULT_CONFIG: MachineConfig = {
 };
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 10;
+export const MACHINE_MODEL_VERSION = 11;
 
 /** APIC ids are a byte wide, and the highest is the broadcast. */
 const MAX_VCPUS = 255;

@@ -314,6 +314,7 @@ export class Machine implements ProcessorHost, RestartHost {
       if (this.request !== null) this.grantRequest(this.request);
       if (this.barrenEvents > MOST_BARREN_EVENTS) return 'waiting';
       if (early && (this.pausing || this.instructions >= limit) && this.state.ended === null) return 'limit';
+      if (this.interrupted !== undefined && this.state.ended === null) this.followInterrupt();
       const deadline = this.runDeadlines();
       if (this.request !== null) continue;
       if (this.state.ended !== null) return 'ended';
@@ -390,7 +391,7 @@ export class Machine implements ProcessorHost, RestartHost {
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
       this.paravirt?.pages.arriveDue();
-      if (this.processors > 1) this.followInterrupt();
+      this.followInterrupt();
     }
     return NEVER;
   }

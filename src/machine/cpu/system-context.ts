@@ -4,7 +4,7 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { GuestFault } from '../faults.js';
-import type { InstructionSpec, Ops, SystemInstruction } from '../isa/instruction.js';
+import type { InstructionSpec, Ops, Semantics, SystemInstruction } from '../isa/instruction.js';
 import type { Paravirt } from '../paravirt/interface.js';
 import type { InterceptName, InterceptStage } from '../svm/intercepts.js';
 import type { PortAccess } from '../svm/permission-maps.js';
@@ -88,6 +88,7 @@ export interface SystemContext extends SwitchContext {
 /** A control-plane instruction, with its context by name. */
 export interface SystemDescription extends InstructionSpec {
   readonly interceptedFirst?: InterceptName;
+  readonly semantics?: Semantics;
   system(context: SystemContext): void;
 }
 

@@ -408,6 +408,12 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const rflags = this.tx.get(R.rflags);
     this.tx.set(R.rflags, value ? rflags | Flag.DF : rflags & ~Flag.DF);
   }
+  systemFlags(): bigint {
+    return this.tx.get(R.rflags) & ~ARITHMETIC_FLAGS;
+  }
+  clearInterruptFlag(): void {
+    this.tx.set(R.rflags, this.tx.get(R.rflags) & ~Flag.IF);
+  }
   arithmeticFlags(): bigint {
     return this.tx.get(R.rflags) & ARITHMETIC_FLAGS;
   }

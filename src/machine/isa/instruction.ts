@@ -169,6 +169,10 @@ export interface Ops<V, C, X> {
   /** RFLAGS.DF. */
   directionFlag(): C;
   setDirectionFlag(value: boolean): void;
+  /** rFLAGS but for the arithmetic flags. */
+  systemFlags(): V;
+  /** Clears rFLAGS.IF. */
+  clearInterruptFlag(): void;
   /** The six arithmetic flags packed as in RFLAGS bits 7:0 and 11 (others 0), and the way back. */
   arithmeticFlags(): V;
   setArithmeticFlags(value: V): void;
@@ -382,6 +386,8 @@ export interface PlainInstruction extends InstructionSpec {
 export interface SystemInstruction extends InstructionSpec {
   /** The intercept that wins against every exception of the instruction: looked at before it is executed. */
   readonly interceptedFirst?: InterceptName;
+  /** The same at CPL 0 of 64-bit mode and in no guest, where nothing is left to check: what is compiled for such code. */
+  readonly semantics?: Semantics;
   /**
    * Executes on a transaction; throws GuestFault, or #VMEXIT as data. The context is a `SystemContext`
    * (`cpu/system-context.ts`), which knows decoded instructions and so cannot be named here; as a method, it may be

@@ -13,7 +13,8 @@ import { Boundary, CR4, R, type RegisterName, Segment } from '../layout/cpu-stat
 import type { InterceptName } from '../svm/intercepts.js';
 import { isCanonical } from '../units.js';
 import { farPointer } from './far.js';
-import type { Instruction } from './instruction.js';
+import { type Instruction, instruction } from './instruction.js';
+import { two } from './operands.js';
 import { memoryAt, numberAt, operandAt, readIn, requireCpl0, writeIn } from './system-operands.js';
 
 /** Interrupts and debug traps wait for one instruction, so that SS and rSP can be loaded together (APM vol.2 §8.5). */
@@ -34,13 +35,13 @@ const MOV_TO_SEGMENT = systemInstruction({
 });
 
 /** Memory takes 16 bits; a register the selector, zero-extended. */
-const MOV_FROM_SEGMENT = systemInstruction({
+const MOV_FROM_SEGMENT = instruction({
   mnemonic: 'MOV',
   source: 'APM vol.3, MOV',
   forms: ['8C /r: Mw, Sw', '8C /r: Rv, Sw'],
-  system(context) {
-    context.ops.write(operandAt(context, 0), BigInt(readSelector(context.tx, numberAt(context, 1))));
-    context.plain();
+  semantics(ops, insn) {
+    const [destination, source] = two(insn);
+    ops.write(destination, ops.read(source));
   },
 });
 

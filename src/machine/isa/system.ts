@@ -67,6 +67,7 @@ const CLI = systemInstruction({
     tx.set(R.rflags, tx.get(R.rflags) & ~interruptFlag(tx));
     context.plain();
   },
+  semantics: (ops) => ops.clearInterruptFlag(),
 });
 
 /** What lets interrupts in is an event; the rest of the flags is plain. */
@@ -115,6 +116,10 @@ const PUSHF = systemInstruction({
     if (!virtual) requireFlagAccess(context);
     context.ops.push(width, BigInt.asUintN(width, virtual ? shownFlags(rflags) : rflags));
     context.plain();
+  },
+  semantics(ops, { width }) {
+    const shown = ops.and(ops.systemFlags(), ops.constant(BigInt.asUintN(64, ~(Flag.VM | Flag.RF))));
+    ops.push(width, ops.truncate(width, ops.or(shown, ops.arithmeticFlags())));
   },
 });
 

@@ -24,6 +24,8 @@ export const Cell = {
   JUMP_CONTEXT: 0x124,
   /** Address of the jump cache in use (i32). */
   JUMP_CACHE: 0x150,
+  /** What turns a RIP's place in the jump cache, so that spaces do not drive each other's entries out (i32). */
+  JUMP_SALT: 0x154,
   /** Why the engine stopped (`ExitReason`, i32), the micro-op at which it did (i32), what it asks for. */
   EXIT_REASON: 0x128,
   EXIT_UOP: 0x12c,
@@ -56,12 +58,14 @@ export const DELTA_BASE = 0x3000;
 /** One for each vCPU: those that run the same code would drive each other's entries out. Above their number they share. */
 export const JUMP_CACHE_BASE = 0x1_0000;
 export const JUMP_CACHES = 16;
-export const JUMP_CACHE_ENTRIES = 4096;
+export const JUMP_CACHE_ENTRIES = 16_384;
 /** { rip: i64, context: i32, uop: i32 } */
 export const JUMP_CACHE_ENTRY_BYTES = 16;
+/** Offset of the context within an entry. */
+export const JUMP_CACHE_CONTEXT = 8;
 export const JUMP_CACHE_BYTES = JUMP_CACHE_ENTRIES * JUMP_CACHE_ENTRY_BYTES;
 
-export const TLB_BASE = 0x12_0000;
+export const TLB_BASE = 0x42_0000;
 /** Two privileges of as many vCPUs as there are jump caches, and as many guests. */
 export const TLB_BANKS = 64;
 export const TLB_ENTRIES = 4096;
@@ -72,7 +76,7 @@ export const TLB_ARRAY_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_WRITE_OFFSET = TLB_ENTRIES * TLB_ENTRY_BYTES;
 export const TLB_BANK_BYTES = 2 * TLB_ARRAY_BYTES;
 
-export const UOP_BASE = 0xa0_0000;
+export const UOP_BASE = 0xd0_0000;
 export const UOP_ARENA_BYTES = 0x480_0000;
 /** Guest RAM: sPA 0 stands here. */
 export const RAM_BASE = 0x580_0000;

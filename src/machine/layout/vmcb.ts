@@ -229,14 +229,21 @@ export function vmcbChanges(
   changes.begin();
   for (let range = 0; range < ranges.length; range += 2) {
     const end = 2 * (ranges[range + 1] as number);
-    for (let at = 2 * (ranges[range] as number); at < end; at += 2) {
-      if (words[base + at] !== copy[at] || words[base + at + 1] !== copy[at + 1]) {
-        changes.add(at >>> 1, words[base + at] as number, words[base + at + 1] as number);
-      }
+    for (let at = 2 * (ranges[range] as number); at < end; at += 4) {
+      const here = base + at;
+      const low = difference(words, here, copy, at);
+      const high = difference(words, here + 2, copy, at + 2);
+      if ((low | high) === 0) continue;
+      if (low !== 0) changes.add(at >>> 1, words[here] as number, words[here + 1] as number);
+      if (high !== 0) changes.add((at >>> 1) + 1, words[here + 2] as number, words[here + 3] as number);
     }
   }
   return changes.finish();
 }
+
+/** 0 when the 64-bit words are the same. */
+const difference = (words: Uint32Array, here: number, copy: VmcbWords, at: number): number =>
+  ((words[here] as number) ^ (copy[at] as number)) | ((words[here + 1] as number) ^ (copy[at + 1] as number));
 
 /** Brings a copy up to date, in place: the reducer's part. */
 export function applyVmcbDelta(words: VmcbWords, delta: VmcbDelta): void {

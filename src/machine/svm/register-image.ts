@@ -4,23 +4,23 @@
  * as many bigints would. What changed goes into the transaction at the end.
  */
 import type { Transaction } from '../cpu/transaction.js';
-import { DELTA_ENTRY_BYTES, R, type RegisterDelta, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
+import { DELTA_ENTRY_BYTES, type RegisterDelta, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
 import { word32At } from '../layout/little-endian.js';
-
-/** The world switch leaves x87 and SSE state alone, which stands from here on. */
-const END = R.fcw;
 
 export class RegisterImage {
   private readonly nowQuads = new BigUint64Array(SLOT_COUNT);
   private readonly now = new Uint32Array(this.nowQuads.buffer);
   private readonly nextQuads = new BigUint64Array(SLOT_COUNT);
   private readonly next = new Uint32Array(this.nextQuads.buffer);
+  /** A bit for each slot that was set. */
+  private readonly isSet = new Uint32Array(Math.ceil(SLOT_COUNT / 32));
 
   /** Takes the registers as the transaction has them. */
   begin(tx: Transaction): void {
     this.nowQuads.set(tx.host.registers as unknown as ArrayLike<bigint>);
     this.overlay(tx.delta());
     this.nextQuads.set(this.nowQuads);
+    this.isSet.fill(0);
   }
 
   /** Halves of a register as it is before the switch. */
@@ -35,6 +35,7 @@ export class RegisterImage {
   set(slot: Slot, low: number, high = 0): void {
     this.next[2 * slot] = low;
     this.next[2 * slot + 1] = high;
+    this.isSet[slot >> 5] = (this.isSet[slot >> 5] as number) | (1 << (slot & 31));
   }
 
   /** `to` becomes what `from` is before the switch. */
@@ -44,11 +45,14 @@ export class RegisterImage {
 
   /** Gives the transaction what changed, in ascending order of slot. */
   finish(tx: Transaction): void {
-    const { now, next } = this;
-    for (let slot = 0; slot < END; slot++) {
-      const low = next[2 * slot] as number;
-      const high = next[2 * slot + 1] as number;
-      if (now[2 * slot] !== low || now[2 * slot + 1] !== high) tx.setHalves(slot as Slot, low, high);
+    const { now, next, isSet } = this;
+    for (let group = 0; group < isSet.length; group++) {
+      for (let left = isSet[group] as number; left !== 0; left &= left - 1) {
+        const slot = 32 * group + 31 - Math.clz32(left & -left);
+        const low = next[2 * slot] as number;
+        const high = next[2 * slot + 1] as number;
+        if (now[2 * slot] !== low || now[2 * slot + 1] !== high) tx.setHalves(slot as Slot, low, high);
+      }
     }
   }
 

@@ -6,7 +6,13 @@
  *
  * An instruction that crosses into another page is a block of its own, held by both pages.
  */
-import { JUMP_CACHE_BASE, JUMP_CACHE_BYTES, UOP_ARENA_BYTES, UOP_BASE } from '../layout/linear-memory.js';
+import {
+  JUMP_CACHE_BASE,
+  JUMP_CACHE_BYTES,
+  JUMP_CACHE_CONTEXT,
+  UOP_ARENA_BYTES,
+  UOP_BASE,
+} from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { pageOf, type SPA } from '../units.js';
 import { Handler } from './handlers.js';
@@ -19,13 +25,20 @@ interface Page {
   readonly ranges: number[];
   /** Branches that go to an entry that is not decoded yet. */
   readonly awaited: Map<number, number[]>;
+  /** Entries of jump caches that a block of the page was put into: perhaps others have them now. */
+  readonly jumps: Set<number>;
 }
+
+/** Of an entry that leads nowhere: spaces count from 1. */
+const NO_CONTEXT = 0;
 
 /** Every instruction may take two micro-ops, and one ends the block. */
 const MAX_BLOCK_BYTES = (2 * MAX_BLOCK_INSTRUCTIONS + 1) * Uop.BYTES;
 
 export class BlockCache {
   private readonly pages = new Map<number, Page>();
+  /** Into which other page the instruction at a micro-op crosses. */
+  private readonly crossings = new Map<number, SPA>();
   private next = UOP_BASE;
   /** Called when everything was dropped. */
   onReset: () => void = () => {};
@@ -83,9 +96,17 @@ export class BlockCache {
     if (mode !== undefined) this.onBlock(page, offset, mode, start);
     if (secondPage === undefined) return this.memory.markCode(page + offset, bytes);
     this.pageAt(secondPage).ranges.push(start, end);
+    this.crossings.set(start, secondPage);
     const inFirst = 4096 - offset;
     const fresh = this.memory.markCode(page + offset, inFirst);
     return this.memory.markCode(secondPage, bytes - inFirst) || fresh;
+  }
+
+  /** A jump cache has, at this address, a block of the page. */
+  entered(page: SPA, uop: number, entry: number): void {
+    this.pageAt(page).jumps.add(entry);
+    const second = this.crossings.get(uop);
+    if (second !== undefined) this.pageAt(second).jumps.add(entry);
   }
 
   /** The branch micro-op `uop` goes to `offset` in the page, which is not decoded yet. */
@@ -106,6 +127,7 @@ export class BlockCache {
   /** Drops every block. */
   reset(): void {
     this.pages.clear();
+    this.crossings.clear();
     this.next = UOP_BASE;
     this.memory.clearAllCode();
     this.clearJumpCaches();
@@ -119,7 +141,10 @@ export class BlockCache {
 
   private invalidate(address: SPA, length: number): void {
     for (let page = pageOf(address); page < address + length; page = (page + 4096) as SPA) this.drop(page);
-    this.clearJumpCaches();
+  }
+
+  private leaveJumpCaches({ jumps }: Page): void {
+    for (const entry of jumps) this.memory.view.setInt32(entry + JUMP_CACHE_CONTEXT, NO_CONTEXT, true);
   }
 
   private drop(page: SPA): void {
@@ -132,6 +157,7 @@ export class BlockCache {
         view.setUint16(uop + Uop.HANDLER, Handler.END, true);
       }
     }
+    this.leaveJumpCaches(known);
     this.pages.delete(page);
     this.memory.clearCodePage(page);
     this.onDrop(page);
@@ -140,7 +166,7 @@ export class BlockCache {
   private pageAt(page: SPA): Page {
     let known = this.pages.get(page);
     if (known === undefined) {
-      known = { entries: new Map(), ranges: [], awaited: new Map() };
+      known = { entries: new Map(), ranges: [], awaited: new Map(), jumps: new Set() };
       this.pages.set(page, known);
     }
     return known;

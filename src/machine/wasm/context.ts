@@ -25,12 +25,14 @@ export const Mode = {
   NO_AVX: 128,
   /** Bus locks are looked for: locked accesses go to the control plane. */
   BUS_LOCKS: 256,
+  /** 64-bit code at CPL 0, in no guest: instructions that ask for no more are compiled. */
+  KERNEL: 512,
   /** Not part of a block's key, but of who may enter it. */
-  USER: 512,
+  USER: 1024,
 } as const;
 /** Of what a block's key consists. */
 export const DECODE_MASK = Mode.USER - 1;
-export const MODE_BITS = 10;
+export const MODE_BITS = 11;
 
 const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
 const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
@@ -38,7 +40,7 @@ const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
 /** What the engine derives from the registers in `CONTEXT_SLOTS`. */
 export interface Context {
   /** The registers, as 32-bit words. */
-  readonly key: readonly number[];
+  readonly key: Int32Array;
   readonly paging: PagingContext;
   /** All that translations depend on besides RAM, as a key. */
   readonly translation: string;
@@ -61,7 +63,9 @@ const CONTEXT_SLOTS: readonly Slot[] = [
   ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
   ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
 ];
-const CONTEXT_WORDS = CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]);
+const CONTEXT_WORDS = Int32Array.from(
+  CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]),
+);
 const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;
 const CONTEXT_FLAGS = Number(Flag.AC | Flag.VM);
 const INTERCEPT5_WORD = (CPU_BASE >> 2) + 2 * R.intercept5;
@@ -116,13 +120,13 @@ export class Contexts {
     const avx = isAvxEnabled({ get }) && (cr0 & CR0.TS) === 0n;
     const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
-    const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
+    const key = Int32Array.of(...CONTEXT_WORDS.map((word) => this.words[word] as number), this.contextBits);
     const paging = pagingContext(get, this.features);
     // RFLAGS.AC is part of the privilege, where it counts.
     const translation = JSON.stringify({ ...paging, accessAllowed: undefined });
     const legacyCode = long ? '' : `${cs}:${get(R.csBase)}`;
     const context: Context = {
-      key: [...key, this.contextBits],
+      key,
       paging,
       translation,
       mode:
@@ -133,6 +137,7 @@ export class Contexts {
         (avx ? 0 : Mode.NO_AVX) |
         (guest ? Mode.GUEST : 0) |
         ((this.contextBits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
+        (long && !guest && get(R.cpl) === 0n ? Mode.KERNEL : 0) |
         (user ? Mode.USER : 0),
       asid: guest ? Number(get(R.guestAsid)) : 0,
       privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),

@@ -3,7 +3,7 @@
  * comparison that it is about needs no cells; an instruction whose flags nobody will see writes none.
  */
 import type { ArithmeticFlag, ConditionCode } from '../isa/instruction.js';
-import { R, slotAddress } from '../layout/cpu-state.js';
+import { ARITHMETIC_FLAGS, R, slotAddress } from '../layout/cpu-state.js';
 import { Cell } from '../layout/linear-memory.js';
 import { type C, SIGN, type V, ValueEmitter } from './emit-values.js';
 import { type Code, Op } from './module.js';
@@ -338,10 +338,21 @@ export abstract class FlagEmitter extends ValueEmitter {
     return this.truth();
   }
   setDirectionFlag(value: boolean): void {
+    this.storeSystemFlag(0x400n, value);
+  }
+  systemFlags(): V {
+    this.code.i32(slotAddress(R.rflags)).memory(Op.I64_LOAD).i64(~ARITHMETIC_FLAGS).op(Op.I64_AND);
+    return this.result();
+  }
+  clearInterruptFlag(): void {
+    this.storeSystemFlag(0x200n, false);
+  }
+  /** Flags that are not lazy stand in the register file. */
+  private storeSystemFlag(flag: bigint, value: boolean): void {
     const { code } = this;
     code.i32(slotAddress(R.rflags)).i32(slotAddress(R.rflags)).memory(Op.I64_LOAD);
-    if (value) code.i64(0x400n).op(Op.I64_OR);
-    else code.i64(~0x400n).op(Op.I64_AND);
+    if (value) code.i64(flag).op(Op.I64_OR);
+    else code.i64(~flag).op(Op.I64_AND);
     code.memory(Op.I64_STORE);
   }
 

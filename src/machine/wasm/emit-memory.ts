@@ -14,7 +14,7 @@ import {
 import { FlagEmitter } from './emit-flags.js';
 import { NotCompiled, UOP, type V } from './emit-values.js';
 import { type Code, Op } from './module.js';
-import { Uop } from './uop.js';
+import { isRegister, Uop } from './uop.js';
 
 /** Of a linear address shifted right by 8: the place of its page's entry in a bank. */
 const TLB_INDEX = (TLB_ENTRIES - 1) * TLB_ENTRY_BYTES;
@@ -28,7 +28,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
     let index = 0;
     for (const other of this.current.operands) {
       if (other === operand) break;
-      if (other.kind === 'gpr' || other.kind === 'xmm') index++;
+      if (isRegister(other)) index++;
     }
     const field = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2][index];
     if (field === undefined) throw new NotCompiled('more than three register operands');
@@ -43,11 +43,12 @@ export abstract class MemoryEmitter extends FlagEmitter {
         this.loadWidth(operand.width);
         return this.result();
       case 'mem':
-        return this.loadLinear(this.effective(), operand.width);
+        return this.loadLinear(this.linearOf(operand), operand.width);
       case 'imm':
         code.get(UOP).memory(Op.I64_LOAD, this.at + Uop.IMMEDIATE);
         return this.result();
       case 'xmm':
+      case 'segment':
         this.pushRegisterAddress(operand);
         this.loadWidth(operand.width);
         return this.result();
@@ -58,7 +59,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
 
   readForWrite(operand: Operand): V {
     if (operand.kind !== 'mem') return this.read(operand);
-    this.writeAddress = this.translate(this.effective(), operand.width / 8, true);
+    this.writeAddress = this.translate(this.linearOf(operand), operand.width / 8, true);
     this.code.get(this.writeAddress);
     this.loadWidth(operand.width);
     return this.result();
@@ -73,7 +74,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
         this.storeRegisterWidth(operand.width);
         return;
       case 'mem': {
-        const address = this.writeAddress ?? this.translate(this.effective(), operand.width / 8, true);
+        const address = this.writeAddress ?? this.translate(this.linearOf(operand), operand.width / 8, true);
         this.writeAddress = undefined;
         code.get(address).get(value);
         this.storeWidth(operand.width);
@@ -89,9 +90,15 @@ export abstract class MemoryEmitter extends FlagEmitter {
     return width === 64 ? this.effective() : this.truncate(width, this.effective());
   }
 
-  displaced(): Operand {
-    throw new NotCompiled('addresses beyond the operand');
+  /** Addresses wrap as 64-bit ones do. */
+  displaced(_operand: Operand, bytes: V, width: number): Operand {
+    const { long, addressWidth } = this.current;
+    if (!long || addressWidth !== 64) throw new NotCompiled('addresses beyond the operand');
+    const beyond: Operand = { kind: 'mem', width };
+    this.displacements.set(beyond, bytes);
+    return beyond;
   }
+  private readonly displacements = new WeakMap<Operand, V>();
   load(segment: 'data' | 'stack', width: number, offset: V): V {
     return this.loadLinear(this.implicitLinear(segment, width, offset), width);
   }
@@ -112,6 +119,13 @@ export abstract class MemoryEmitter extends FlagEmitter {
   writeGpr(number: number, width: number, value: V): void {
     this.code.i32(slotAddress(gprSlot(number))).get(value);
     this.storeRegisterWidth(width);
+  }
+
+  /** Where an operand in memory lies. */
+  protected linearOf(operand: Operand): V {
+    const linear = this.effective();
+    const bytes = this.displacements.get(operand);
+    return bytes === undefined ? linear : this.add(64, linear, bytes);
   }
 
   /** base + (index << scale) + displacement. */

@@ -82,8 +82,14 @@ export abstract class VectorEmitter extends MemoryEmitter {
     return this.readVector(operand);
   }
   writeVectorAligned(operand: Operand, value: X): void {
-    this.requireAligned(operand);
-    this.writeVector(operand, value);
+    const { writeAddress } = this;
+    if (writeAddress === undefined) {
+      this.requireAligned(operand);
+      this.writeVector(operand, value);
+      return;
+    }
+    this.writeAddress = undefined;
+    this.code.get(writeAddress).get(value).simdMemory(SIMD.STORE);
   }
   protected requireAligned(operand: Operand): void {
     if (operand.kind !== 'mem' || operand.width < 128) return;
@@ -137,8 +143,12 @@ export abstract class VectorEmitter extends MemoryEmitter {
   fused(): X {
     throw new NotCompiled('floating point');
   }
-  readVectorForWrite(): X {
-    throw new NotCompiled('vector read-modify-write');
+  readVectorForWrite(operand: Operand): X {
+    if (operand.kind !== 'mem' || operand.width !== 128) throw new NotCompiled('read-modify-write of such a vector');
+    this.requireAligned(operand);
+    this.writeAddress = this.translate(this.effective(), 16, true);
+    this.code.get(this.writeAddress).simdMemory(SIMD.LOAD);
+    return this.vectorResult();
   }
   vectorFromLow(value: V): X {
     this.code.v128(0n).get(value).simd(SIMD.I64X2_REPLACE_LANE).op(0);

@@ -27,6 +27,7 @@ import {
   DELTA_BASE,
   JUMP_CACHE_BASE,
   JUMP_CACHE_BYTES,
+  JUMP_CACHE_CONTEXT,
   JUMP_CACHE_ENTRIES,
   JUMP_CACHE_ENTRY_BYTES,
   JUMP_CACHES,
@@ -42,7 +43,9 @@ import { knownFrame } from '../mmu/peek.js';
 import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
+import { CodePages } from './code-pages.js';
 import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
+import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
@@ -59,12 +62,13 @@ export type EngineStop =
   /** The instruction at RIP was not executed: the control plane must. */
   | 'assist';
 
+/** Of 2³², for hashing by multiplication. */
+const GOLDEN_RATIO = 0x9e37_79b1;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
+/** In the place of a micro-op: a region stopped. */
+const IN_REGION = -1;
 const MAX_BUDGET = 0x4000_0000;
-/** Pages of code that are remembered; then all are forgotten. */
-const HELD_CODE_PAGES = 4096;
-const MOST_PAGES_OF_CODE = 65_536;
 /** ASIDs that a VMCB can name. */
 const ASIDS = 0x1_0000_0000;
 
@@ -72,13 +76,6 @@ const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment
 
 export interface EngineFeatures extends PagingFeatures {
   readonly instructions: ReadonlySet<Feature>;
-}
-
-/** A page of code, and under which tables and privilege it was found. */
-interface CodePage {
-  space: number;
-  user: number;
-  page: SPA;
 }
 
 export class Engine {
@@ -92,10 +89,8 @@ export class Engine {
   private readonly regions: Regions;
   private readonly stretches: Stretches;
   private readonly running: RunningCode;
-  /** Where pages of code lie by the RIP at which they begin, as code of them was found last. */
-  private readonly codePages = new Map<bigint, CodePage>();
-  /** Numbers of all linear pages in which code was found. */
-  private readonly pagesOfCode = new Set<number>();
+  private readonly codePages = new CodePages(() => this.flush());
+  private readonly evaluated = new EvaluatedInstructions();
   private readonly view: DataView;
   private readonly words: Int32Array;
   /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
@@ -147,8 +142,14 @@ export class Engine {
     const policy = regionPolicy();
     this.stretches = new Stretches(policy);
     this.regions = new Regions(memory, this.interpreter, this.blocks, this.translator, policy);
+    const { onDrop } = this.blocks;
+    this.blocks.onDrop = (page) => {
+      this.evaluated.clear();
+      onDrop(page);
+    };
     this.blocks.onReset = () => {
       this.assists.clear();
+      this.evaluated.clear();
       this.regions.reset();
     };
     memory.onNewTable = (page) => this.banks.forgetWrites(RAM_BASE + page);
@@ -156,7 +157,7 @@ export class Engine {
     memory.onWatch = () => this.banks.flush(undefined);
     memory.onTableWrite = (space) => this.flushSpace(space);
     memory.onEntryWrite = (space, page) => {
-      if (this.pagesOfCode.has(page)) this.flushSpace(space);
+      if (this.codePages.holds(page)) this.flushSpace(space);
       else this.banks.forgetPage(space, page);
     };
   }
@@ -205,7 +206,7 @@ export class Engine {
           break;
         }
         case ExitReason.EVALUATE:
-          this.assistUop = 0;
+          this.assistUop = IN_REGION;
           return { stop: 'assist', retired: this.retired(limit) };
         case ExitReason.SPENT:
         case ExitReason.BUDGET: {
@@ -262,7 +263,19 @@ export class Engine {
   assisted(): DecodedInstruction | undefined {
     const uop = this.assistUop;
     this.assistUop = 0;
-    return uop === 0 ? undefined : this.assists.get(uop);
+    if (uop === 0) return undefined;
+    return uop === IN_REGION ? this.leftByRegion() : this.assists.get(uop);
+  }
+
+  /** The instruction at RIP, of 64-bit code that is known to be there. */
+  private leftByRegion(): DecodedInstruction | undefined {
+    if ((this.mode & Mode.BITS64) === 0) return undefined;
+    const rip = this.registers[R.rip] as bigint;
+    return this.evaluated.at(rip, this.words[Cell.JUMP_CONTEXT >> 2] as number, () => {
+      const offset = rip & 0xfffn;
+      const page = this.codePageAt(rip - offset);
+      return page === undefined ? undefined : this.running.decode(page, Number(offset));
+    });
   }
 
   /** Changes since the last call, as an event carries them; the shadow follows. */
@@ -355,7 +368,9 @@ export class Engine {
   }
 
   private writeContext(): void {
-    this.words[Cell.JUMP_CONTEXT >> 2] = (this.space << MODE_BITS) | this.mode;
+    const context = (this.space << MODE_BITS) | this.mode;
+    this.words[Cell.JUMP_CONTEXT >> 2] = context;
+    this.words[Cell.JUMP_SALT >> 2] = Math.imul(context, GOLDEN_RATIO) >>> 16;
     this.words[Cell.RIP_MASK >> 2] = -1;
     this.words[(Cell.RIP_MASK >> 2) + 1] = (this.mode & Mode.BITS64) !== 0 ? -1 : 0;
   }
@@ -468,15 +483,16 @@ export class Engine {
     if (linear === undefined) return 0;
     const offset = Number(linear & 0xfffn);
     const base = rip - BigInt(offset);
-    const page = this.codePageAt(base) ?? this.fetchPage(linear);
+    const known = this.codePageAt(base);
+    const page = known ?? this.fetchPage(linear);
     if (page === undefined) return 0;
     const mode = this.mode & DECODE_MASK;
     const wraps = this.ripWraps(rip, offset);
     let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
-    if (!wraps) this.noteCodePage(base, linear, page);
-    else this.notePageOfCode(linear);
+    if (wraps) this.codePages.noteLinear(linear);
+    else if (known === undefined) this.noteCodePage(base, linear, page);
     if (uop === 0) uop = this.decodeBlock(rip, linear, page, offset, mode, wraps);
-    if (uop !== 0) this.enterJumpCache(rip, uop);
+    if (uop !== 0) this.enterJumpCache(rip, uop, page);
     return uop;
   }
 
@@ -491,36 +507,11 @@ export class Engine {
 
   /** Where the page that begins at a RIP lies, when code of it was found with the tables and the privilege of now. */
   private codePageAt(rip: bigint): SPA | undefined {
-    const known = this.codePages.get(rip);
-    return known?.space === this.space && known.user === (this.mode & Mode.USER) ? known.page : undefined;
+    return this.codePages.at(rip, this.space, this.mode & Mode.USER);
   }
 
   private noteCodePage(rip: bigint, linear: bigint, page: SPA): void {
-    const { codePages, space } = this;
-    const user = this.mode & Mode.USER;
-    const known = codePages.get(rip);
-    if (known?.space === space && known.user === user && known.page === page) return;
-    this.notePageOfCode(linear);
-    if (known === undefined) {
-      if (codePages.size >= HELD_CODE_PAGES) codePages.clear();
-      codePages.set(rip, { space, user, page });
-    } else {
-      known.space = space;
-      known.user = user;
-      known.page = page;
-    }
-  }
-
-  /** Whoever changes what is translated there changes the code that is found, too. */
-  private notePageOfCode(linear: bigint): void {
-    const page = Number(linear >> 12n);
-    if (this.pagesOfCode.has(page)) return;
-    if (this.pagesOfCode.size >= MOST_PAGES_OF_CODE) {
-      this.pagesOfCode.clear();
-      this.codePages.clear();
-      this.flush();
-    }
-    this.pagesOfCode.add(page);
+    this.codePages.note(rip, linear, { space: this.space, user: this.mode & Mode.USER, page });
   }
 
   /** What regions may know of the code that runs. */
@@ -577,13 +568,14 @@ export class Engine {
     return start < 0n || start + 0xfffn > limit;
   }
 
-  private enterJumpCache(rip: bigint, uop: number): void {
-    const low = Number(BigInt.asIntN(32, rip ^ (rip >> 12n)));
+  private enterJumpCache(rip: bigint, uop: number, page: SPA): void {
+    const low = Number(BigInt.asIntN(32, rip ^ (rip >> 12n))) ^ (this.words[Cell.JUMP_SALT >> 2] as number);
     const cache = this.words[Cell.JUMP_CACHE >> 2] as number;
     const entry = cache + (low & (JUMP_CACHE_ENTRIES - 1)) * JUMP_CACHE_ENTRY_BYTES;
     this.view.setBigUint64(entry, rip, true);
-    this.view.setInt32(entry + 8, this.words[Cell.JUMP_CONTEXT >> 2] as number, true);
+    this.view.setInt32(entry + JUMP_CACHE_CONTEXT, this.words[Cell.JUMP_CONTEXT >> 2] as number, true);
     this.view.setInt32(entry + 12, uop, true);
+    this.blocks.entered(page, uop, entry);
     this.view.setBigInt64(
       Cell.RIP_PAGE,
       BigInt.asIntN(64, rip) - BigInt(this.view.getUint16(uop + Uop.PAGE_OFFSET, true)),
@@ -607,7 +599,8 @@ export class Engine {
       if (typeof insn === 'string') break;
       // The limit may cut it; the evaluator sees what becomes of that.
       if (careful && this.codeAddress(rip + BigInt(insn.length - 1)) === undefined) break;
-      const one = this.translator.write(at, insn, { pageOffset: offset, position }, this.mayCompile(insn));
+      const compiled = this.mayCompile(insn) && isCompiled(insn);
+      const one = this.translator.write(at, insn, { pageOffset: offset, position }, compiled);
       if (one.handler === TO_THE_EVALUATOR) this.assists.set(one.uop, insn);
       // Address micro-ops may leave for the evaluator too.
       if (one.uop !== at) this.assists.set(at, insn);
@@ -618,7 +611,7 @@ export class Engine {
         this.link(one.uop, insn, page, offset, mode);
         written.push(one);
       }
-      if (endsBlock(insn)) break;
+      if (endsBlock(insn, compiled)) break;
     }
     if (position === 0) return 0;
     this.translator.dropDeadFlags(written);
@@ -635,7 +628,7 @@ export class Engine {
     if (this.codeAddress(rip + BigInt(PAGE_BYTES - start)) === undefined) return 0;
     const next = BigInt.asUintN((mode & Mode.BITS64) !== 0 ? 64 : 32, (linear & ~0xfffn) + 0x1000n);
     const second = this.translate(next, user | Access.FETCH);
-    this.notePageOfCode(next);
+    this.codePages.noteLinear(next);
     if (second < 0 || !this.memory.isRam(second, 16)) return 0;
     const bytes = new Uint8Array(15);
     const inFirst = PAGE_BYTES - start;
@@ -656,6 +649,7 @@ export class Engine {
 
   private mayCompile(insn: DecodedInstruction): boolean {
     if ((this.mode & Mode.BUS_LOCKS) !== 0 && locksMemory(insn)) return false;
+    if ('system' in insn.instruction && (this.mode & Mode.KERNEL) === 0) return false;
     const { feature } = insn.instruction;
     if (feature === undefined) return true;
     if ((this.mode & Mode.NO_SSE) !== 0 && needsSseState(insn.instruction)) return false;
@@ -677,8 +671,8 @@ export class Engine {
 const LONG_MODE: CodeMode = { bits: 64, real: false };
 
 /** Unconditional transfers, and whatever the control plane does, end a block: what follows may be no code. */
-function endsBlock(insn: DecodedInstruction): boolean {
-  return 'system' in insn.instruction || /^(JMP|CALL|RET)/.test(insn.mnemonic);
+function endsBlock(insn: DecodedInstruction, compiled: boolean): boolean {
+  return (!compiled && 'system' in insn.instruction) || /^(JMP|CALL|RET)/.test(insn.mnemonic);
 }
 
 /** What translation depends on; of RFLAGS it is AC. */

@@ -3,7 +3,7 @@
  * others a handler in a module of its own. All machines of a process share them: compiling is what takes long.
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import type { PlainInstruction } from '../isa/instruction.js';
+import type { Instruction, PlainInstruction } from '../isa/instruction.js';
 import {
   ARITHMETIC_FLAGS,
   CPU_BASE,
@@ -13,7 +13,14 @@ import {
   SLOT_COUNT,
   slotAddress,
 } from '../layout/cpu-state.js';
-import { Cell, DELTA_BASE, JUMP_CACHE_ENTRIES, SHADOW_BASE, WASM_PAGE_BYTES } from '../layout/linear-memory.js';
+import {
+  Cell,
+  DELTA_BASE,
+  JUMP_CACHE_CONTEXT,
+  JUMP_CACHE_ENTRIES,
+  SHADOW_BASE,
+  WASM_PAGE_BYTES,
+} from '../layout/linear-memory.js';
 import { ByShape, keyOf } from './by-shape.js';
 import { Emitter } from './emit.js';
 import {
@@ -306,7 +313,11 @@ type HandlerBody = (frame: Frame, pool: LocalPool, helpers: Helpers) => void;
 
 /** Whether compiled code may execute it; the engine asks before it asks for a handler. */
 export const isCompiled = (insn: DecodedInstruction): boolean =>
-  'semantics' in insn.instruction && insn.instruction.evaluatorOnly !== true && !isStringWithBase(insn);
+  'semantics' in insn.instruction && !isForEvaluator(insn.instruction, insn.long) && !isStringWithBase(insn);
+
+/** What of the control plane is compiled at all is so in 64-bit mode alone. */
+const isForEvaluator = (described: Instruction, long: boolean): boolean =>
+  'system' in described ? !long : 'evaluatorOnly' in described && described.evaluatorOnly === true;
 
 /** A string instruction whose source lies in FS or GS: rare, and its handler would have to know. */
 const isStringWithBase = ({ operands, segmentOverride }: DecodedInstruction): boolean =>
@@ -362,6 +373,7 @@ function lookupFunction(): Code {
   const entry = code.local(ValueType.I32);
   const uop = code.local(ValueType.I32);
   code.get(0).get(0).i64(12n).op(Op.I64_SHR_U, Op.I64_XOR, Op.I32_WRAP_I64);
+  code.i32(0).memory(Op.I32_LOAD, Cell.JUMP_SALT).op(Op.I32_XOR);
   code
     .i32(JUMP_CACHE_ENTRIES - 1)
     .op(Op.I32_AND)
@@ -372,7 +384,13 @@ function lookupFunction(): Code {
     .op(Op.I32_ADD)
     .tee(entry);
   code.memory(Op.I64_LOAD).get(0).op(Op.I64_EQ);
-  code.get(entry).memory(Op.I32_LOAD, 8).i32(0).memory(Op.I32_LOAD, Cell.JUMP_CONTEXT).op(Op.I32_EQ, Op.I32_AND).if();
+  code
+    .get(entry)
+    .memory(Op.I32_LOAD, JUMP_CACHE_CONTEXT)
+    .i32(0)
+    .memory(Op.I32_LOAD, Cell.JUMP_CONTEXT)
+    .op(Op.I32_EQ, Op.I32_AND)
+    .if();
   code.get(entry).memory(Op.I32_LOAD, 12).set(uop);
   code
     .i32(0)

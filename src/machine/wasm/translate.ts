@@ -4,11 +4,11 @@
  */
 import { RIP_BASE } from '../decode/decode.js';
 import type { DecodedInstruction, DecodedOperand, MemoryOperand } from '../decode/decoded.js';
-import { gprSlot, Segment, slotAddress, xmmSlot } from '../layout/cpu-state.js';
+import { gprSlot, Segment, segmentSlot, slotAddress, xmmSlot } from '../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../layout/linear-memory.js';
 import { Handler, isCompiled, type KnownHandler, TO_THE_EVALUATOR } from './handlers.js';
 import type { Interpreter } from './interpreter.js';
-import { Uop } from './uop.js';
+import { isRegister, Uop } from './uop.js';
 
 /** Where an instruction stands in the block that is being written. */
 export interface UopPlace {
@@ -102,7 +102,7 @@ export class Translator {
     const fields = [Uop.REGISTER0, Uop.REGISTER1, Uop.REGISTER2];
     let register = 0;
     for (const operand of insn.operands) {
-      if (operand.kind === 'gpr' || operand.kind === 'xmm') {
+      if (isRegister(operand)) {
         view.setUint16(at + (fields[register] as number), registerAddress(operand), true);
         register++;
       } else if (operand.kind === 'imm') view.setBigUint64(at + Uop.IMMEDIATE, operand.value, true);
@@ -171,6 +171,7 @@ function addressHandlerOf(insn: DecodedInstruction, bare: boolean): number {
 
 function registerAddress(operand: DecodedOperand): number {
   if (operand.kind === 'xmm') return slotAddress(xmmSlot(operand.number));
+  if (operand.kind === 'segment') return slotAddress(segmentSlot(operand.number));
   return operand.kind === 'gpr' ? slotAddress(gprSlot(operand.number)) + (operand.high ? 1 : 0) : Cell.ZERO;
 }
 

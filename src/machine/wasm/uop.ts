@@ -2,6 +2,7 @@
  * The micro-op: what the interpreter tier executes. An instruction becomes one, or two when its address needs more than
  * base + index * scale + displacement (then the first computes the linear address into `Cell.ADDRESS`).
  */
+import type { Operand } from '../isa/instruction.js';
 
 /** Layout of a micro-op in memory, offsets in bytes. */
 export const Uop = {
@@ -32,6 +33,9 @@ export const Uop = {
   /** Immediate, or displacement of a relative branch (i64). */
   IMMEDIATE: 24,
 } as const;
+
+/** Whether a micro-op has the address of the operand's register. */
+export const isRegister = ({ kind }: Operand): boolean => kind === 'gpr' || kind === 'xmm' || kind === 'segment';
 
 /** Most instructions in one block; the engine starts a block only with as many left in the budget. */
 export const MAX_BLOCK_INSTRUCTIONS = 64;

@@ -176,8 +176,19 @@ describe('hypercalls between vCPUs', () => {
     expect(live.read(COUNTER, 1)).toBe(1n);
   });
 
+  it('leave the turn to one that was interrupted from outside at once, whatever is compiled of what runs', () => {
+    const live = new TwoVcpus(LOOP, HALT);
+    live.run(3);
+    expect(live.turns()).toEqual([1, 0]);
+    expect(live.ran(1)).toBe(2);
+  });
+
   it('SCHED_YIELD lets the other one run at once', () => {
     const live = new TwoVcpus(`${hypercall(11, 1)} ${LOOP}`, LOOP);
+    // The one that was interrupted had the first turn.
+    live.runUntilTurnOf(1);
+    live.machine.giveTurn(0);
+    live.stated.length = 0;
     live.run(6);
     expect(live.turns()).toEqual([1]);
     expect(live.ran(1)).toBe(2);

@@ -17,6 +17,8 @@ import { reportLines } from '../../../tools/fuzz/report.js';
 
 const INSTRUCTIONS = 200_000;
 const SEED = 1;
+/** Its mistake shows in a program that needs no fault before it. */
+const SHRINKING_SEED = 2;
 /** Its programs come through every mode at every level. */
 const COVERING_SEED = 3;
 const MODES = ['real', 'virtual-8086', 'protected 16-bit', 'protected 32-bit', 'compatibility', '64-bit'];
@@ -117,7 +119,7 @@ describe('a machine with a mistake', () => {
 
   it(`is found, and the program cut to a few instructions: ${XOR.name}`, { timeout: 240_000 }, () => {
     apply(XOR);
-    const result = new Campaign(SEED).run({ instructions: INSTRUCTIONS });
+    const result = new Campaign(SHRINKING_SEED).run({ instructions: INSTRUCTIONS });
     const [finding] = result.findings;
     const { listing = [], differences = [], states = [] } = finding?.shrunk ?? {};
     expect(finding).toMatchObject({ before: 0 });
@@ -125,8 +127,8 @@ describe('a machine with a mistake', () => {
     expect(listing.at(-1)?.text).toMatch(/\b(v?p?xor|btc|bls|vxorps)/);
     expect(states).toHaveLength(1);
     expect(differences[0]).toMatch(/^event \d+ of/);
-    const told = reportLines({ ...result, seed: SEED, seconds: 1 });
-    expect(told).toContain(`again by: npm run fuzz -- --seed ${SEED} --program ${finding?.program} --programs 1`);
+    const told = reportLines({ ...result, seed: SHRINKING_SEED, seconds: 1 });
+    expect(told).toContain(`again by: npm run fuzz -- --seed ${SHRINKING_SEED} --program ${finding?.program} --programs 1`);
     expect(told.at(-1)).toMatch(/1 disagreements: engine and evaluator differ$/);
   });
 });

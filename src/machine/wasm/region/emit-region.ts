@@ -6,7 +6,7 @@ import { RIP_BASE } from '../../decode/decode.js';
 import type { DecodedOperand, GprOperand, MemoryOperand } from '../../decode/decoded.js';
 import { InvariantError } from '../../errors.js';
 import type { Operand, PlainInstruction } from '../../isa/instruction.js';
-import { Segment, slotAddress, xmmSlot } from '../../layout/cpu-state.js';
+import { Segment, segmentSlot, slotAddress, xmmSlot } from '../../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../../layout/linear-memory.js';
 import { isCanonical } from '../../units.js';
 import { Emitter } from '../emit.js';
@@ -216,8 +216,9 @@ export class RegionEmitter extends Emitter {
 
   protected override pushRegisterAddress(operand: Operand): void {
     const decoded = operand as DecodedOperand;
-    if (decoded.kind !== 'xmm') throw new NotCompiled(`the address of a register of kind ${operand.kind}`);
-    this.code.i32(slotAddress(xmmSlot(decoded.number)));
+    if (decoded.kind === 'xmm') this.code.i32(slotAddress(xmmSlot(decoded.number)));
+    else if (decoded.kind === 'segment') this.code.i32(slotAddress(segmentSlot(decoded.number)));
+    else throw new NotCompiled(`the address of a register of kind ${operand.kind}`);
   }
 
   // Addresses
