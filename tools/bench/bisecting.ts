@@ -140,7 +140,7 @@ function measure(guest: string, tapes: readonly [string, string], place: Positio
     eventSeconds = Math.min(
       eventSeconds,
       timed(tapes, (readers) => {
-        const found = firstDifference(readers).difference?.boundary;
+        const found = firstDifference(readers).difference?.boundaries[0];
         if (found?.seq !== place.seq) throw new Error(`${guest}: the difference was not found where it is`);
       }),
     );
@@ -149,7 +149,7 @@ function measure(guest: string, tapes: readonly [string, string], place: Positio
       timed(tapes, (readers) => {
         const sides = [new Side(tapes[0], readers[0]), new Side(tapes[1], readers[1])] as const;
         const found = bisect(sides, { leniency: { hostSaveArea: false }, searchesPolicies: false });
-        if (found.kind !== 'differs' || found.event?.boundary.seq !== place.seq) {
+        if (found.kind !== 'differs' || found.event?.boundaries[0].seq !== place.seq) {
           throw new Error(`${guest}: the report tells of another place`);
         }
         end = readers[0].end;

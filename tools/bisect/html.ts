@@ -20,7 +20,7 @@ export function bisectionPage(bisection: Bisection, names: Names, readers: Pair<
       : [`<pre>${escaped(page(bisection, names, plain).join('\n'))}</pre>`];
   const drawn =
     bisection.kind === 'differs'
-      ? readers.map((reader, index) => drawing(names[index] as string, reader, bisection.place))
+      ? [drawing(names[0], readers[0], bisection.place), drawing(names[1], readers[1], bisection.placeOnSecond)]
       : [];
   return `<!doctype html>
 <html lang="en">

@@ -97,7 +97,7 @@ describe('another machine is found out at the event that it stated:', () => {
     vi.restoreAllMocks();
     forgetHandlers();
     const found = differing(healthy, sick);
-    expect(formatPosition(found.event?.boundary ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
+    expect(formatPosition(found.event?.boundaries[0] ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
     expect(found.causes).toContainEqual(expect.objectContaining({ kind: 'machine' }));
     expect(found.problems[0]).toBeUndefined();
   });
@@ -112,7 +112,7 @@ describe('another machine is found out at the event that it stated:', () => {
     const sick = tapeOf('pic-pit.elf');
     vi.restoreAllMocks();
     const found = differing(healthy, sick);
-    expect(formatPosition(found.event?.boundary ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
+    expect(formatPosition(found.event?.boundaries[0] ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
     expect(found.transitions.fields.length).toBeGreaterThan(0);
   });
 });

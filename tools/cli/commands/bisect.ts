@@ -8,8 +8,11 @@ import {
   type Bisection,
   type BisectOptions,
   bisect,
+  CHAOS_DECISIONS,
   type Control,
   firstWhere,
+  OPEN_KINDS,
+  type OpenKind,
   type PolicySearch,
   runOtherModel,
   Side,
@@ -38,7 +41,7 @@ interface BisectFlags {
   readonly where?: string;
   readonly monotonic?: boolean;
   readonly instructions?: boolean;
-  readonly equivalent?: ReadonlySet<Equivalent>;
+  readonly equivalent?: ReadonlySet<OpenKind>;
   readonly ignore?: readonly string[];
   readonly other?: string;
   readonly maxInstructions?: number;
@@ -47,11 +50,6 @@ interface BisectFlags {
   readonly html?: string;
   readonly junit?: string;
 }
-
-const EQUIVALENTS = ['undefined-flags', 'host-save-area', 'chaos'] as const;
-/** What chaos decides, and whose turn it is then. */
-const CHAOS: ReadonlySet<string> = new Set(['input.turn', 'input.hold', 'input.skew', 'vcpu.scheduled']);
-type Equivalent = (typeof EQUIVALENTS)[number];
 
 const PROGRESS_MILLISECONDS = 250;
 
@@ -82,7 +80,7 @@ export function bisectCommand(program: Command): void {
     .option('--monotonic', 'with --where: once true it stays true, so it need not be looked at everywhere')
     .option('--instructions', 'with --where: after each instruction, not only at events')
     .addOption(
-      new Option('--equivalent <names>', `differences to pass over: ${EQUIVALENTS.join(', ')}`).argParser(
+      new Option('--equivalent <names>', `differences to pass over: ${OPEN_KINDS.join(', ')}`).argParser(
         parseEquivalents,
       ),
     )
@@ -107,12 +105,12 @@ function parseSearch(text: string): true {
   throw new UsageError(`--search ${quote(text)}: only policies can be searched. Give --search policies.`);
 }
 
-function parseEquivalents(text: string): ReadonlySet<Equivalent> {
+function parseEquivalents(text: string): ReadonlySet<OpenKind> {
   return new Set(
     text.split(',').map((word) => {
-      const known = EQUIVALENTS.find((each) => each === word);
+      const known = OPEN_KINDS.find((each) => each === word);
       if (known !== undefined) return known;
-      throw new UsageError(`--equivalent ${quote(word)} is none. There are ${EQUIVALENTS.join(', ')}.`);
+      throw new UsageError(`--equivalent ${quote(word)} is none. There are ${OPEN_KINDS.join(', ')}.`);
     }),
   );
 }
@@ -191,7 +189,7 @@ class BisectRun {
     return {
       leniency: { hostSaveArea: equivalent?.has('host-save-area') === true },
       undefinedFlags: equivalent?.has('undefined-flags'),
-      ignores: (type) => (chaos && CHAOS.has(type)) || patterns.some((pattern) => pattern.test(type)),
+      ignores: (type) => (chaos && CHAOS_DECISIONS.has(type)) || patterns.some((pattern) => pattern.test(type)),
       searchesPolicies: false,
       doing: (what) => this.terminal.status(what),
     };
