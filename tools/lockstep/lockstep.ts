@@ -177,7 +177,8 @@ export class Lockstep {
     const last = this.last.icount;
     let from = 0n;
     const finest = BigInt(this.comparesRam ? SINGLE_WITH_RAM : SINGLE);
-    for (let stride = BigInt(this.options.stride ?? STRIDE); ; stride /= BigInt(NARROWING)) {
+    const longest = BigInt(this.options.stride ?? STRIDE);
+    for (let stride = longest < last ? longest : last; ; stride = stride / BigInt(NARROWING) || 1n) {
       const agreed = await this.strides(from, last, stride);
       if (agreed === undefined) return undefined;
       from = agreed;

@@ -99,16 +99,30 @@ const lockstep = (other: string, ...flags: readonly string[]) => {
 
 describe('bisect --other', () => {
   it('finds vmtape the same as itself, as a program', () => {
-    const { status, outcome, compared, end } = lockstep(ITSELF);
+    const junit = file('same.xml');
+    const { status, outcome, compared, end } = lockstep(ITSELF, '--junit', junit);
+    expect(readFileSync(junit, 'utf8')).toContain('<testsuites tests="1" failures="0">');
     expect({ status, outcome }).toEqual({ status: 0, outcome: 'same' });
     expect(compared).toBe(end.split(':')[0]);
   });
 
   it('tells people what differs, before and after', () => {
-    const other = plantedProgram(file('planted.mjs'), 9000, 'r15', '0x77');
-    const { status, stdout } = vmtape(['bisect', nested, '--other', other]);
+    const other = plantedProgram(file('planted.mjs'), 30, 'r15', '0x77');
+    const [html, junit] = [file('report.html'), file('report.xml')];
+    const { status, stdout } = vmtape([
+      ...['bisect', nested, '--other', other, '--max-instructions', '31', '--html', html, '--junit', junit],
+    ]);
     expect(status).toBe(1);
-    expect(stdout).toMatch(/part at 8999:\d+\./);
+    const page = readFileSync(html, 'utf8');
+    expect(page).toMatch(/<h1>.* part at 29:\d+\.<\/h1>/);
+    expect(page).toMatch(/<pre>[^<]*r15 +0x[0-9a-f]+ +0x77\n?[^<]*<\/pre>/);
+    expect(page.match(/<svg/g)).toHaveLength(1);
+    expect(page).not.toMatch(/(src|href)=/);
+    expect(readFileSync(junit, 'utf8')).toMatch(
+      /<testsuites tests="1" failures="1">[\s\S]*<failure message="[^"]* part at 29:/,
+    );
+    expect(vmtape(['bisect', nested, '--other', other, '--html', html])).toMatchObject({ status: 2 });
+    expect(stdout).toMatch(/part at 29:\d+\./);
     expect(stdout).toMatch(/r15 +0x[0-9a-f]+ +0x77\n/);
     expect(stdout).toContain('Before, on both:');
   });

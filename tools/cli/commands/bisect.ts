@@ -1,5 +1,4 @@
 /** `vmtape bisect`: where two sessions part, how, by which decision, and why. */
-import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import pc from 'picocolors';
 import { formatPosition, type JournalReader, type Position, sqliteStore } from '../../../src/journal/index.js';
@@ -13,6 +12,7 @@ import {
   firstWhere,
   OPEN_KINDS,
   type OpenKind,
+  type Pair,
   type PolicySearch,
   runOtherModel,
   Side,
@@ -25,13 +25,13 @@ import { bisectionPage } from '../../bisect/html.js';
 import { junitReport } from '../../bisect/junit.js';
 import { type Names, page, searchPage } from '../../bisect/page.js';
 import { compilePredicate } from '../../debug/predicate.js';
-import { NewFile } from '../../export/new-file.js';
 import { parseCount, quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { shortCount } from '../format.js';
 import { lockstepRun } from '../lockstep-run.js';
 import { parsePolicyFlag } from '../machine-flags.js';
+import { ReportFiles } from '../report-file.js';
 import type { Terminal } from '../terminal.js';
 
 interface BisectFlags {
@@ -117,6 +117,7 @@ function parseEquivalents(text: string): ReadonlySet<OpenKind> {
 
 class BisectRun {
   private readonly readers: JournalReader[] = [];
+  private files: ReportFiles | undefined;
 
   constructor(
     private readonly flags: BisectFlags,
@@ -154,6 +155,7 @@ class BisectRun {
     if (search === true && second === undefined) {
       throw new UsageError('--search policies is for two tapes. Give the one to come to, too.');
     }
+    this.files = new ReportFiles(this.flags);
     try {
       if (second === undefined) return await this.againstModel(first);
       const sides = [this.side(first, this.open(first)), this.side(second, this.open(second))] as const;
@@ -162,15 +164,6 @@ class BisectRun {
     } finally {
       for (const reader of this.readers) reader.close();
     }
-  }
-
-  /** Made before the work, so that a name that is taken is told at once. */
-  private files(): { readonly html: Report | undefined; readonly junit: Report | undefined } {
-    const { html, junit } = this.flags;
-    return {
-      html: html === undefined ? undefined : new Report(html),
-      junit: junit === undefined ? undefined : new Report(junit),
-    };
   }
 
   private open(tape: string): JournalReader {
@@ -196,15 +189,19 @@ class BisectRun {
   }
 
   private async compare(sides: readonly [Side, Side], names: Names): Promise<number> {
-    const files = this.files();
     const bisection = bisect(sides, this.options);
     for (const side of sides) side.close();
-    const plain = pc.createColors(false);
-    const { html, junit } = files;
-    html?.write(() => bisectionPage(bisection, names, [sides[0].reader, sides[1].reader], plain));
-    junit?.write(() => junitReport(bisection, names, plain));
+    this.write(bisection, names, [sides[0].reader, sides[1].reader]);
     await this.report(bisection, names);
     return statusOf(bisection);
+  }
+
+  private write(bisection: Bisection, names: Names, readers: Pair<JournalReader>): void {
+    const plain = pc.createColors(false);
+    this.files?.write({
+      html: () => bisectionPage(bisection, names, readers, plain),
+      junit: () => junitReport(bisection, names, plain),
+    });
   }
 
   private async againstModel(tape: string): Promise<number> {
@@ -229,21 +226,19 @@ class BisectRun {
       end,
       effort: { start, links: 0, events: Number(end.seq - start.seq), passed: [] },
     } as const;
-    this.files().junit?.write(() => junitReport(same, names, pc.createColors(false)));
+    this.write(same, names, [reader, reader]);
     await this.report(same, names);
     return Status.DONE;
   }
 
   private async lockstepAlone(tape: string, second: string | undefined, other: string): Promise<number> {
-    const { maxInstructions, strict, memory, ...others } = this.flags;
-    const { cpu, policy, search, where, html, junit, equivalent, ignore } = others;
-    const compares = [cpu, policy, search, where, html, junit, equivalent, ignore];
+    const { maxInstructions, strict, memory, html, junit, ...others } = this.flags;
+    const { cpu, policy, search, where, equivalent, ignore } = others;
+    const compares = [cpu, policy, search, where, equivalent, ignore];
     if (second !== undefined || compares.some((flag) => flag !== undefined)) {
-      throw new UsageError(
-        '--other holds one tape against a machine. Leave out other ways to compare it, and their reports.',
-      );
+      throw new UsageError('--other holds one tape against a machine. Leave out other ways to compare it.');
     }
-    return await lockstepRun(tape, { other, maxInstructions, strict, memory }, this.terminal);
+    return await lockstepRun(tape, { other, maxInstructions, strict, memory, html, junit }, this.terminal);
   }
 
   private async whereAlone(tape: string, second: string | undefined, where: string): Promise<number> {
@@ -339,25 +334,6 @@ function patternOf(kind: string): RegExp {
   throw new UsageError(
     `--ignore ${quote(kind)}: there are no events of that kind. See vmtape info for those of a tape.`,
   );
-}
-
-/** A file of the report: there whole, or not at all. */
-class Report {
-  private readonly file: NewFile;
-
-  constructor(path: string) {
-    this.file = new NewFile(path);
-  }
-
-  write(text: () => string): void {
-    try {
-      writeFileSync(this.file.path, text());
-      this.file.finish();
-    } catch (error) {
-      this.file.abandon();
-      throw error;
-    }
-  }
 }
 
 const statusOf = ({ kind }: Bisection): number => (kind === 'same' ? Status.DONE : Status.NO);
