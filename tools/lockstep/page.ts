@@ -15,7 +15,7 @@ const stepText = ({ step }: PartsDifference): string => {
 };
 
 /** One sentence: what came out. */
-export function lockstepHeadline(tape: string, { other, compared, differs, end }: LockstepResult): string {
+function lockstepHeadline(tape: string, { other, compared, differs, end }: LockstepResult): string {
   if (differs !== undefined) return `${tape} and ${other} part at ${formatPosition(differs.position)}.`;
   return `${tape} and ${other} are ${sameFor(compared)}, to ${formatPosition(end)}.`;
 }

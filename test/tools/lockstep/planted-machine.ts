@@ -1,9 +1,11 @@
 /** Second machines with a fault. */
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Request, StepAnswer } from '../../../tools/lockstep/protocol.js';
 import { VmtapeMachine } from '../../../tools/lockstep/vmtape-machine.js';
 import { MAIN } from '../vmtape.js';
+
+const DIST = dirname(dirname(MAIN));
 
 type Step = Extract<Request, { readonly op: 'step' }>;
 type Override = Extract<Request, { readonly op: 'override' }>;
@@ -40,7 +42,7 @@ export class PlantedMachine extends VmtapeMachine {
  * @param at instructions after which the register is written over. @returns the command line.
  */
 export function plantedProgram(file: string, at: number, register: string, value: string): string {
-  const module = (name: string): string => JSON.stringify(join(MAIN, '../../lockstep', name));
+  const module = (name: string): string => JSON.stringify(join(DIST, 'tools/lockstep', name));
   writeFileSync(
     file,
     `import { serveLockstep } from ${module('serve.js')};
