@@ -84,8 +84,10 @@ export function bisectCommand(program: Command): void {
         parseEquivalents,
       ),
     )
-    .option('--ignore <kinds>', 'kinds of events whose content is passed over, such as input.clock or rtc.*', (text) =>
-      text.split(','),
+    .option(
+      '--ignore <kinds>',
+      'kinds of events to pass over, whichever tape has them, such as input.clock or rtc.*',
+      (text) => text.split(','),
     )
     .option('--other <command>', 'another machine in lockstep: a command that speaks the interface, or qemu')
     .option('--max-instructions <n>', 'with --other: compare so many', (text) =>
