@@ -8,6 +8,7 @@ export type { Cause } from './bisect/causes.js';
 export type { InterceptDecision, RowThere } from './bisect/decision.js';
 export { firstDifference } from './bisect/first-difference.js';
 export { firstWhere, type Predicate, type Sight } from './bisect/first-where.js';
+export { CHAOS_DECISIONS, OPEN_KINDS, type OpenKind } from './bisect/open-differences.js';
 export { runOtherModel } from './bisect/other-model.js';
 export type { Pair } from './bisect/pair.js';
 export { type PolicySearch, searchPolicies } from './bisect/policy-search.js';

@@ -16,7 +16,7 @@ export const guestOutput = (guest: string): string =>
 export function sessionOptions(file: string, changes: Partial<RecorderOptions> = {}): RecorderOptions {
   return {
     config: { ...DEFAULT_CONFIG, ramBytes: 64 * MEBIBYTE },
-    image: guestImage(file),
+    image: changes.image ?? guestImage(file),
     commandLine: file,
     unixSeconds: 1_700_000_000,
     entropySeed: 0x1234_5678_9abc_def0n,

@@ -2,7 +2,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { FIXED, image, STACK, temporaryFolder, vmtape } from './vmtape.js';
+import { sqliteStore } from '../../src/journal/index.js';
+import { DEFAULT_CONFIG, type DeviationName } from '../../src/machine/index.js';
+import { bisectCommand } from '../../tools/cli/commands/bisect.js';
+import { MEBIBYTE, recordGuest } from '../support/sessions.js';
+import { inProcess } from './in-process.js';
+import { STACK, temporaryFolder, vmtape } from './vmtape.js';
 
 const folder = temporaryFolder();
 const file = (name: string): string => join(folder, name);
@@ -13,15 +18,17 @@ const [manual, again, deviating] = ['manual.vmtape', 'again.vmtape', 'deviating.
 ];
 const policy = file('policy.json');
 
+const run = (...args: readonly string[]) => inProcess([bisectCommand], ['bisect', ...args]);
+
 beforeAll(() => {
   writeFileSync(policy, JSON.stringify({ with: ['invalid-exit-code-32-bit'] }));
-  const record = (tape: string, ...flags: readonly string[]): void => {
-    const args = ['record', image('nested.elf'), '-o', tape, ...FIXED, '-q', '--serial', 'null', ...flags];
-    expect(vmtape([...args, '--max-instructions', '90000', '--append', 'rounds=1']).status).toBe(0);
+  const record = (tape: string, ...deviations: readonly DeviationName[]): void => {
+    const config = { ...DEFAULT_CONFIG, ramBytes: 16 * MEBIBYTE, deviations };
+    recordGuest('nested.elf', { store: sqliteStore(tape), config, limit: 90_000, commandLine: 'nested.elf rounds=1' });
   };
   record(manual);
   record(again);
-  record(deviating, '--policy', policy);
+  record(deviating, 'invalid-exit-code-32-bit');
 });
 
 describe('bisect', () => {
@@ -31,8 +38,8 @@ describe('bisect', () => {
     expect(stdout).toContain('are the same, to the end of both');
   });
 
-  it('tells the place, the instruction, both transitions and the cause, with status 1', () => {
-    const { status, stdout, stderr } = vmtape(['bisect', manual, deviating]);
+  it('tells the place, the instruction, both transitions and the cause, with status 1', async () => {
+    const { status, stdout, stderr } = await run(manual, deviating);
     expect({ status, stderr }).toEqual({ status: 1, stderr: '' });
     expect(stdout).toContain('part at 38215:48, in L1 on vCPU 0');
     expect(stdout).toContain('0f 01 d8  vmrun');
@@ -40,9 +47,9 @@ describe('bisect', () => {
     expect(stdout).toMatch(/1\. deviation invalid-exit-code-32-bit: .* \[tried: this alone makes the difference\]/);
   });
 
-  it('gives programs one document, and CI a report that fails', () => {
+  it('gives programs one document, and CI a report that fails', async () => {
     const [html, junit] = [file('report.html'), file('report.xml')];
-    const { status, stdout } = vmtape(['bisect', manual, deviating, '--json', '--html', html, '--junit', junit]);
+    const { status, stdout } = await run(manual, deviating, '--json', '--html', html, '--junit', junit);
     expect(status).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({
       ...{ outcome: 'differs', position: '38215:48', level: 'L1', instruction: { bytes: '0f01d8' } },
@@ -54,21 +61,21 @@ describe('bisect', () => {
     const page = readFileSync(html, 'utf8');
     expect(page.match(/<svg/g)).toHaveLength(2);
     expect(page).not.toMatch(/(src|href)=/);
-    expect(vmtape(['bisect', manual, deviating, '--html', html])).toMatchObject({ status: 2 });
+    expect(await run(manual, deviating, '--html', html)).toMatchObject({ status: 2 });
   });
 
-  it('holds a tape against another model', () => {
-    const { status, stdout } = vmtape(['bisect', manual, '--policy', policy, '--json']);
+  it('holds a tape against another model', async () => {
+    const { status, stdout } = await run(manual, '--policy', policy, '--json');
     expect(status).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({
       position: '38215:48',
       causes: [{ name: 'invalid-exit-code-32-bit' }, {}],
     });
-    expect(vmtape(['bisect', deviating, '--policy', policy]).status).toBe(0);
+    expect((await run(deviating, '--policy', policy)).status).toBe(0);
   });
 
-  it('finds the deviation that turns one session into the other', () => {
-    const { status, stdout } = vmtape(['bisect', manual, deviating, '--search', 'policies', '--json']);
+  it('finds the deviation that turns one session into the other', async () => {
+    const { status, stdout } = await run(manual, deviating, '--search', 'policies', '--json');
     expect(status).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ outcome: 'found', toggled: ['invalid-exit-code-32-bit'] });
   });
@@ -76,13 +83,13 @@ describe('bisect', () => {
   it.each([
     ['at once', []],
     ['by halving', ['--monotonic']],
-  ])('finds the first place where an expression holds %s', (_, flags) => {
-    const { status, stdout } = vmtape(['bisect', manual, '--where', 'icount >= 12345', ...flags]);
+  ])('finds the first place where an expression holds %s', async (_, flags) => {
+    const { status, stdout } = await run(manual, '--where', 'icount >= 12345', ...flags);
     expect({ status, first: stdout.split('\n')[0] }).toEqual({
       status: 0,
       first: `${manual}: icount >= 12345 holds first at 12345:38`,
     });
-    expect(vmtape(['bisect', manual, '--where', 'rax == 0x123456789abcdef', ...flags]).status).toBe(1);
+    expect((await run(manual, '--where', 'rax == 0x123456789abcdef', ...flags)).status).toBe(1);
   });
 });
 
@@ -100,20 +107,20 @@ describe('bisect refuses', () => {
     ['halving without an expression', () => [manual, again, '--monotonic'], 2, 'are for --where'],
     ['a file that is no tape', () => [manual, policy], 2, 'is no SQLite file'],
     ['a file that is not there', () => [manual, file('nowhere')], 2, 'nowhere'],
-  ] as const)('%s', (_, args, status, message) => {
-    const ended = vmtape(['bisect', ...args()]);
+  ] as const)('%s', async (_, args, status, message) => {
+    const ended = await run(...args());
     expect(ended.status).toBe(status);
     expect(ended.stderr).toContain(message);
     expect(ended.stderr).not.toMatch(STACK);
   });
 
-  it('a damaged tape, with status 3', () => {
+  it('a damaged tape, with status 3', async () => {
     const damaged = file('damaged.vmtape');
     const bytes = readFileSync(again);
     // The first chunk lies behind the schema; some byte of every page is another.
     for (let at = 5000; at < bytes.length; at += 4096) bytes[at] = (bytes[at] as number) ^ 0xff;
     writeFileSync(damaged, bytes);
-    const { status, stderr } = vmtape(['bisect', manual, damaged]);
+    const { status, stderr } = await run(manual, damaged);
     expect(status).toBe(3);
     expect(stderr).toContain('damaged');
   });

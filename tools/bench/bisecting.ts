@@ -21,8 +21,10 @@ import { parseWords } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { parseSubjects, runVmtape, SUBJECTS } from './subjects.js';
 
-/** 2 thousand million instructions; more than a million events. */
-const USUAL_GUESTS = 'compute,nested';
+/** 2 thousand million instructions; more than a million events; both at once. */
+const USUAL_GUESTS = 'compute,nested,tenant';
+/** Options other than those for long sessions: a thousand million instructions, and a tick for each 22,000. */
+const OPTIONS: ReadonlyMap<string, string> = new Map([['tenant', 'scale=17 period=220000']]);
 
 export const BISECT_USAGE = `usage: npm run bench -- bisect [options]
   --guests A,B some of: ${SUBJECTS.map(({ name }) => name).join(', ')} (${USUAL_GUESTS})
@@ -53,11 +55,12 @@ export function bisectBench(args: string[]): number {
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
   try {
     const results = parseSubjects(values.guests, '--guests').map(({ name, image, long }) => {
+      const options = OPTIONS.get(name) ?? long;
       const tape = join(folder, `${name}.vmtape`);
       const changed = join(folder, `${name}-changed.vmtape`);
-      runVmtape(['record', '-o', tape], { name, image, options: long });
+      runVmtape(['record', '-o', tape], { name, image, options });
       const place = change(tape, changed);
-      const result = measure(`${name} ${long}`, [tape, changed], place, rounds);
+      const result = measure(`${name} ${options}`, [tape, changed], place, rounds);
       for (const file of [tape, changed]) rmSync(file);
       return result;
     });
@@ -140,7 +143,7 @@ function measure(guest: string, tapes: readonly [string, string], place: Positio
     eventSeconds = Math.min(
       eventSeconds,
       timed(tapes, (readers) => {
-        const found = firstDifference(readers).difference?.boundary;
+        const found = firstDifference(readers).difference?.boundaries[0];
         if (found?.seq !== place.seq) throw new Error(`${guest}: the difference was not found where it is`);
       }),
     );
@@ -149,7 +152,7 @@ function measure(guest: string, tapes: readonly [string, string], place: Positio
       timed(tapes, (readers) => {
         const sides = [new Side(tapes[0], readers[0]), new Side(tapes[1], readers[1])] as const;
         const found = bisect(sides, { leniency: { hostSaveArea: false }, searchesPolicies: false });
-        if (found.kind !== 'differs' || found.event?.boundary.seq !== place.seq) {
+        if (found.kind !== 'differs' || found.event?.boundaries[0].seq !== place.seq) {
           throw new Error(`${guest}: the report tells of another place`);
         }
         end = readers[0].end;

@@ -20,7 +20,10 @@ export function bisectionDocument(bisection: Bisection, names: Names): object {
   const common = {
     ...{ first: names[0], second: names[1], outcome: kind, summary: headline(bisection, names) },
     compared: { from: formatPosition(effort.start), links: effort.links, events: effort.events },
-    passedOver: effort.passed.map(({ boundary, what }) => ({ position: formatPosition(boundary), what })),
+    passedOver: effort.passed.map(({ boundary, what, only }) => ({
+      ...{ position: formatPosition(boundary), what },
+      only: only ?? null,
+    })),
   };
   switch (bisection.kind) {
     case 'same':
@@ -33,11 +36,12 @@ export function bisectionDocument(bisection: Bisection, names: Names): object {
 }
 
 function divergenceDocument(divergence: Divergence): object {
-  const { place, level, vcpu, event, digests, hidden, transitions, decisions, suspects, causes, recent, problems } =
-    divergence;
+  const { place, placeOnSecond, level, vcpu, event, open, digests, hidden, transitions, decisions } = divergence;
+  const { suspects, causes, recent, problems } = divergence;
   const instruction = transitions.sides.find(({ before }) => before !== undefined)?.before?.instruction;
   return {
     position: formatPosition(place),
+    positionOnSecond: formatPosition(placeOnSecond),
     level: `L${level}`,
     vcpu,
     instruction:
@@ -45,9 +49,10 @@ function divergenceDocument(divergence: Divergence): object {
         ? null
         : { rip: `0x${hex(instruction.rip)}`, bytes: instruction.bytes, text: instruction.text },
     hidden,
+    open: { all: open.isAll, differences: open.differences },
     digests,
     event: event && {
-      position: formatPosition(event.boundary),
+      position: formatPosition(event.boundaries[0]),
       first: recordDocument(event.records[0]),
       second: recordDocument(event.records[1]),
     },

@@ -1,10 +1,10 @@
-/** A bisection as one HTML file that needs nothing else: the report, and both sessions' timelines around the place. */
+/** What a comparison found as one HTML file that needs nothing else: the report, and sessions' timelines around the place. */
 import type { JournalReader, Position } from '../../src/journal/index.js';
 import type { Bisection, Pair } from '../../src/replay/index.js';
 import type { Colors } from '../cli/terminal.js';
 import { timelineModel } from '../timeline/model.js';
 import { svgTimeline } from '../timeline/svg.js';
-import { headline, type Names, page, sections } from './page.js';
+import { headline, type Names, page, type Section, sections } from './page.js';
 
 /** Events before and after the place that are drawn. */
 const AROUND = 400n;
@@ -12,16 +12,22 @@ const BINS = 240;
 
 export function bisectionPage(bisection: Bisection, names: Names, readers: Pair<JournalReader>, plain: Colors): string {
   const title = headline(bisection, names);
-  const body =
-    bisection.kind === 'differs'
-      ? sections(bisection, names)
-          .filter(({ lines }) => lines.length > 0)
-          .map(({ heading, lines }) => `<h2>${escaped(heading)}</h2>\n<pre>${escaped(lines.join('\n'))}</pre>`)
-      : [`<pre>${escaped(page(bisection, names, plain).join('\n'))}</pre>`];
-  const drawn =
-    bisection.kind === 'differs'
-      ? readers.map((reader, index) => drawing(names[index] as string, reader, bisection.place))
-      : [];
+  if (bisection.kind !== 'differs') {
+    return htmlPage(title, [{ heading: '', lines: page(bisection, names, plain) }], []);
+  }
+  const { place, placeOnSecond } = bisection;
+  const drawings = [drawing(names[0], readers[0], place), drawing(names[1], readers[1], placeOnSecond)];
+  return htmlPage(title, sections(bisection, names), drawings);
+}
+
+/** @param drawings HTML; they stand behind the first section. */
+export function htmlPage(title: string, told: readonly Section[], drawings: readonly string[]): string {
+  const body = told
+    .filter(({ lines }) => lines.length > 0)
+    .map(({ heading, lines }) => {
+      const text = `<pre>${escaped(lines.join('\n'))}</pre>`;
+      return heading === '' ? text : `<h2>${escaped(heading)}</h2>\n${text}`;
+    });
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -31,14 +37,14 @@ export function bisectionPage(bisection: Bisection, names: Names, readers: Pair<
 </head>
 <body>
 <h1>${escaped(title)}</h1>
-${[...body.slice(0, 1), ...drawn, ...body.slice(1)].join('\n')}
+${[...body.slice(0, 1), ...drawings, ...body.slice(1)].join('\n')}
 </body>
 </html>
 `;
 }
 
-/** One session around the place; the place is in its middle where there is enough on both sides. */
-function drawing(name: string, reader: JournalReader, place: Position): string {
+/** One session around a place, which is in the middle where there is enough on both sides. @returns HTML. */
+export function drawing(name: string, reader: JournalReader, place: Position): string {
   const { start, end } = reader;
   const from = boundaryAt(reader, place.seq - AROUND > start.seq ? place.seq - AROUND : start.seq);
   const to = boundaryAt(reader, place.seq + AROUND < end.seq ? place.seq + AROUND : end.seq);

@@ -46,8 +46,9 @@ export function headline(bisection: Bisection, names: Names): string {
       return `${shorter} ends at ${formatPosition(bisection.at)}, and ${longer} goes on; up to there they are the same.`;
     }
     case 'differs': {
-      const { place, level, vcpu } = bisection;
-      return `${first} and ${second} part at ${formatPosition(place)}, in L${level} on vCPU ${vcpu}.`;
+      const { place, placeOnSecond, level, vcpu } = bisection;
+      const on = place.seq === placeOnSecond.seq ? '' : ` (${formatPosition(placeOnSecond)} of ${second})`;
+      return `${first} and ${second} part at ${formatPosition(place)}${on}, in L${level} on vCPU ${vcpu}.`;
     }
   }
 }
@@ -56,14 +57,15 @@ export function page(bisection: Bisection, names: Names, colors: Colors): readon
   const { effort } = bisection;
   const lines = [colors.bold(headline(bisection, names)), colors.dim(`  ${effortText(effort)}`)];
   if (bisection.kind !== 'differs') return lines;
+  if (bisection.open.isAll) lines.push('  The architecture leaves open what differs here: both may be right.');
   for (const { heading, lines: body } of sections(bisection, names)) {
     if (body.length > 0) lines.push('', colors.bold(`${heading}:`), ...body.map((line) => `  ${line}`));
   }
-  const place = formatPosition(bisection.place);
+  const [place, onSecond] = [bisection.place, bisection.placeOnSecond].map(formatPosition);
   if (!names.every(isTape)) return lines;
   lines.push(
     '',
-    colors.dim(`See vmtape show ${names[0]} ${place}, and vmtape diff ${names[0]} ${place} ${names[1]} ${place}.`),
+    colors.dim(`See vmtape show ${names[0]} ${place}, and vmtape diff ${names[0]} ${place} ${names[1]} ${onSecond}.`),
   );
   return lines;
 }
@@ -85,10 +87,11 @@ export function sections(divergence: Divergence, names: Names): readonly Section
       ? [
           {
             heading: 'The first event that tells',
-            lines: [formatPosition(event.boundary), ...eventLines(divergence, names)],
+            lines: [formatPosition(event.boundaries[0]), ...eventLines(divergence, names)],
           },
         ]
       : []),
+    { heading: 'What the architecture leaves open', lines: openLines(divergence) },
     { heading: 'What differs', lines: fieldLines(divergence, names) },
     {
       heading: 'RAM that differs',
@@ -147,6 +150,11 @@ const eventLines = ({ event }: Divergence, names: Names): readonly string[] =>
       name,
       event?.records[index] === undefined ? 'ends here' : eventText(event.records[index]),
     ]),
+  );
+
+const openLines = ({ open }: Divergence): readonly string[] =>
+  open.differences.map(({ kind, text, before }) =>
+    before === true ? text : `${text}; --equivalent ${kind} passes it over`,
   );
 
 function fieldLines({ transitions: { fields } }: Divergence, names: Names): readonly string[] {

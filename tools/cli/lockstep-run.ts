@@ -1,14 +1,16 @@
 /** `vmtape bisect TAPE --other COMMAND`: the tape in lockstep with another machine. */
+import pc from 'picocolors';
 import { sqliteStore } from '../../src/journal/index.js';
 import { Lockstep } from '../lockstep/lockstep.js';
-import { lockstepDocument, lockstepPage } from '../lockstep/page.js';
+import { lockstepDocument, lockstepHtml, lockstepJunit, lockstepPage } from '../lockstep/page.js';
 import { Peer } from '../lockstep/peer.js';
 import { QemuMachine } from '../lockstep/qemu-machine.js';
 import { Status } from './failure.js';
 import { grouped } from './format.js';
+import { ReportFiles, type ReportFlags } from './report-file.js';
 import type { Terminal } from './terminal.js';
 
-export interface OtherFlags {
+export interface OtherFlags extends ReportFlags {
   /** A command line that speaks the lockstep interface, or `qemu`. */
   readonly other: string;
   readonly maxInstructions?: number | undefined;
@@ -21,6 +23,7 @@ const PROGRESS_MILLISECONDS = 250;
 /** @returns the exit status. */
 export async function lockstepRun(tape: string, flags: OtherFlags, terminal: Terminal): Promise<number> {
   const { other, maxInstructions, strict = false, memory = false } = flags;
+  const files = new ReportFiles(flags);
   const reader = sqliteStore(tape).read();
   let told = performance.now();
   const tick = (icount: bigint): void => {
@@ -35,6 +38,10 @@ export async function lockstepRun(tape: string, flags: OtherFlags, terminal: Ter
     terminal.status(`starting ${other}`);
     const result = await new Lockstep(reader, start, { most, strict, memory, tick }).run();
     terminal.clearStatus();
+    files.write({
+      html: () => lockstepHtml(tape, result, reader),
+      junit: () => lockstepJunit(tape, result, pc.createColors(false)),
+    });
     if (terminal.json) await terminal.document(lockstepDocument(tape, result));
     else await terminal.print(lockstepPage(tape, result, terminal.colors));
     return result.differs === undefined ? Status.DONE : Status.NO;

@@ -77,9 +77,14 @@ export interface LockstepResult {
 }
 
 const STRIDE = 1 << 20;
+const NARROWING = 32;
 /** A stride that is gone through by single instructions. */
 const SINGLE = 1024;
-const NARROWING = 32;
+/** Where RAM is held against RAM after each of them, too. */
+const SINGLE_WITH_RAM = 32;
+const MOST_RANGES = 16;
+/** Bytes that are asked for at once. */
+const ASKED_BYTES = 1 << 20;
 /** Instructions that are looked back at for flags that one of them leaves undefined. */
 const REMEMBERED = 64;
 const SHOWN = 5;
@@ -171,24 +176,32 @@ export class Lockstep {
   private async byStrides(): Promise<PartsDifference | undefined> {
     const last = this.last.icount;
     let from = 0n;
-    for (let stride = BigInt(this.options.stride ?? STRIDE); ; stride /= BigInt(NARROWING)) {
+    const finest = BigInt(this.comparesRam ? SINGLE_WITH_RAM : SINGLE);
+    const longest = BigInt(this.options.stride ?? STRIDE);
+    for (let stride = longest < last ? longest : last; ; stride = stride / BigInt(NARROWING) || 1n) {
       const agreed = await this.strides(from, last, stride);
       if (agreed === undefined) return undefined;
       from = agreed;
       if (!this.peer.can('deterministic')) {
         return this.otherwise(
-          { icount: from, seq: 0n },
+          this.recording.to(from),
           'within this stride; the machine cannot be started anew to narrow it',
         );
       }
       await this.restart();
-      if (stride <= BigInt(SINGLE)) break;
+      if (stride <= finest) break;
     }
-    const to = { icount: from + BigInt(SINGLE * NARROWING), seq: this.recording.end.seq };
+    const to = { icount: from + finest * BigInt(NARROWING), seq: this.recording.end.seq };
     await this.bring(0n, from);
     this.compared = from;
-    const found = await this.single(this.placeAt(from), to.icount < this.last.icount ? to : this.last);
-    return found ?? this.otherwise({ icount: from, seq: 0n }, 'RAM or state that no register shows');
+    const place = this.recording.to(from);
+    const found = await this.single(place, to.icount < this.last.icount ? to : this.last);
+    return found ?? this.otherwise(place, 'RAM or state that no register shows');
+  }
+
+  /** Machines of one name have digests of RAM that can be held against each other. */
+  private get comparesRam(): boolean {
+    return this.peer.name.startsWith('vmtape') && this.peer.can('raise');
   }
 
   private otherwise(position: Position, why: string): PartsDifference {
@@ -199,14 +212,13 @@ export class Lockstep {
   private async strides(from: bigint, last: bigint, stride: bigint): Promise<bigint | undefined> {
     await this.bring(0n, from);
     const digester = new RamDigester(this.recording.machine.memory);
-    const sameKind = this.peer.name.startsWith('vmtape');
     for (let at = from; at < last; ) {
       const next = at + stride < last ? at + stride : last;
       const stop = await this.bring(at, next);
-      const icount = this.recording.to(next);
+      const { icount } = this.recording.to(next);
       const state = await this.peer.ask({ op: 'state' });
       const fields = this.differences(this.recording.registers(), registersIn(state));
-      const ram = sameKind && typeof state.ram === 'string' && state.ram !== toHex(digester.digest());
+      const ram = this.comparesRam && typeof state.ram === 'string' && state.ram !== toHex(digester.digest());
       if (fields.length > 0 || ram || (stop !== undefined && icount < last)) return at;
       this.compared = icount;
       this.options.tick?.(icount);
@@ -235,17 +247,13 @@ export class Lockstep {
     return stop === 'count' ? undefined : String(stop);
   }
 
-  private placeAt(icount: bigint): Position {
-    this.recording.to(icount);
-    return { icount, seq: this.reader.chunkAtIcount(icount)?.start.seq ?? 0n };
-  }
-
   // One instruction at a time
 
   private async single(from: Position, to: Position): Promise<PartsDifference | undefined> {
     const raises = this.peer.can('raise');
+    const digester = this.comparesRam ? new RamDigester(this.recording.machine.memory) : undefined;
     // Where a tape has its events is not where this ends: instructions are counted.
-    for (const taken of this.recording.steps(from, this.recording.end)) {
+    for (const taken of this.recording.steps(from, this.recording.end, digester)) {
       const { step } = taken;
       if (step.position.icount >= to.icount && step.kind === 'instruction') return undefined;
       // What stands at the first place was done on the way to it.
@@ -376,19 +384,39 @@ export class Lockstep {
     this.passed.set(why, (this.passed.get(why) ?? 0) + 1);
   }
 
-  private async differentMemory({ step }: Taken): Promise<PartsDifference['memory']> {
+  private async differentMemory({ step, ram }: Taken): Promise<PartsDifference['memory']> {
     const found: PartsDifference['memory'][number][] = [];
-    // A difference in RAM alone was found by its digest; and what a world switch writes is looked at where it is written.
+    if (!this.peer.can('memory')) return found;
+    // What a world switch writes is looked at where it is written.
     const isSwitch = step.event?.event.type === 'svm.vmexit' || step.event?.event.type === 'svm.vmrun';
-    const wanted = this.options.memory || this.peer.can('raise') || isSwitch;
-    if (!wanted || !this.peer.can('memory')) return found;
+    if (!(this.options.memory || this.peer.can('raise') || isSwitch)) return found;
     for (const { physical, bytes, device } of step.writes) {
       if (device) continue;
       const answer = await this.peer.ask({ op: 'memory', address: hexValue(physical), length: bytes.length });
       const first = toHex(bytes);
       if (answer.bytes !== first) found.push({ address: physical, first, second: String(answer.bytes) });
     }
-    return found;
+    if (found.length > 0 || ram === undefined) return found;
+    const theirs = await this.peer.ask({ op: 'state' });
+    return theirs.ram === ram ? found : await this.differentRanges();
+  }
+
+  /** Where RAM differs, whoever wrote it. */
+  private async differentRanges(): Promise<PartsDifference['memory']> {
+    const { memory } = this.recording.machine;
+    const found: PartsDifference['memory'][number][] = [];
+    for (const [from, to] of memory.ramRanges()) {
+      for (let address = from; address < to && found.length < MOST_RANGES; address += ASKED_BYTES) {
+        const length = Math.min(ASKED_BYTES, to - address);
+        const { bytes } = await this.peer.ask({ op: 'memory', address: hexValue(address), length });
+        const theirs = Buffer.from(String(bytes), 'hex');
+        for (const [start, end] of differentBytes(memory.window(sPA(address), length), theirs)) {
+          const first = toHex(memory.window(sPA(address + start), end - start));
+          found.push({ address: address + start, first, second: theirs.toString('hex', start, end) });
+        }
+      }
+    }
+    return found.slice(0, MOST_RANGES);
   }
 
   /** Writes the tape's registers over the other machine's, and what the step wrote to RAM. */
@@ -431,3 +459,17 @@ export class Lockstep {
 
 const registersIn = (answer: Readonly<Record<string, unknown>>): RegisterTexts =>
   (answer.registers ?? {}) as RegisterTexts;
+
+/** Stretches in which two equally long stretches of bytes differ. */
+function* differentBytes(
+  own: Uint8Array,
+  theirs: Buffer,
+): Generator<readonly [start: number, end: number], void, void> {
+  if (theirs.equals(own)) return;
+  for (let at = 0; at < own.length; at++) {
+    if (own[at] === theirs[at]) continue;
+    const start = at;
+    while (at < own.length && own[at] !== theirs[at]) at++;
+    yield [start, at];
+  }
+}

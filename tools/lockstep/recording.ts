@@ -1,12 +1,14 @@
 /** The first machine: a tape, run again step by step, with its registers after each step. */
-import type { JournalReader, Position } from '../../src/journal/index.js';
+import { type JournalReader, type Position, toHex } from '../../src/journal/index.js';
 import { type Machine, REGISTER_NAMES, type Slot } from '../../src/machine/index.js';
-import { Timeline, Tracer, type TraceStep } from '../../src/replay/index.js';
+import { type RamDigester, Timeline, Tracer, type TraceStep } from '../../src/replay/index.js';
 
 export interface Taken {
   readonly step: TraceStep;
   /** All registers after it, by slot. */
   readonly registers: BigUint64Array;
+  /** Digest of RAM after it, in hexadecimal, where it is asked for. */
+  readonly ram: string | undefined;
 }
 
 export class Recording {
@@ -29,9 +31,9 @@ export class Recording {
     return this.timeline.end;
   }
 
-  /** Stands where so many instructions have retired, before what is due there. @returns how many there are then. */
-  to(icount: bigint): bigint {
-    return this.timeline.seekInstruction(icount).icount;
+  /** Stands where so many instructions have retired, before what is due there. @returns the place. */
+  to(icount: bigint): Position {
+    return this.timeline.seekInstruction(icount);
   }
 
   registers(): BigUint64Array {
@@ -43,9 +45,9 @@ export class Recording {
   private ahead: Taken[] = [];
   private going: Generator<Taken, void, void> | undefined;
 
-  /** Every step between two places; `peek` looks ahead. @throws FollowingError where this vmtape does something else than the tape says. */
-  *steps(from: Position, to: Position): Generator<Taken, void, void> {
-    const going = this.trace(from, to);
+  /** Every step between two places; `peek` looks ahead. @param digester of this machine's RAM, asked after each. @throws FollowingError where this vmtape does something else than the tape says. */
+  *steps(from: Position, to: Position, digester?: RamDigester): Generator<Taken, void, void> {
+    const going = this.trace(from, to, digester);
     this.going = going;
     this.ahead = [];
     try {
@@ -74,10 +76,10 @@ export class Recording {
     this.ahead.splice(0, count);
   }
 
-  private *trace(from: Position, to: Position): Generator<Taken, void, void> {
+  private *trace(from: Position, to: Position, digester: RamDigester | undefined): Generator<Taken, void, void> {
     const queue: Taken[] = [];
     const tell = (step: TraceStep): void => {
-      queue.push({ step, registers: this.registers() });
+      queue.push({ step, registers: this.registers(), ram: digester && toHex(digester.digest()) });
     };
     const tracer = new Tracer(this.reader, from, to, tell, this.timeline);
     let goesOn = true;

@@ -22,6 +22,8 @@ import { type PhysicalMemory, pageNumber } from './memory.js';
 const EMPTY = 0xffff_ffff;
 
 const NO_GENERATION = -1;
+/** Of a bank whose memory nobody has written to: it is cleared when it is selected first. */
+const UNUSED = 0;
 
 /** Entries of the second level: what a working set of 64 MiB needs. */
 const SECOND_ENTRIES = 16 * 1024;
@@ -30,7 +32,7 @@ const FOR_WRITES = 1;
 
 interface Bank {
   readonly address: number;
-  /** Marks entries of the second level that this bank made since its last flush. */
+  /** Marks entries of the second level that this bank made since its last flush; UNUSED before its first selection. */
   generation: number;
   space: number;
   privilege: number;
@@ -59,11 +61,10 @@ export class TlbBanks {
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
       this.banks.push({
-        ...{ address, generation: 0, space: -1, privilege: 0, rules: '', used: 0 },
+        ...{ address, generation: UNUSED, space: -1, privilege: 0, rules: '', used: 0 },
         ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1 },
       });
     }
-    for (const bank of this.banks) this.clear(bank);
   }
 
   /**
@@ -135,7 +136,9 @@ export class TlbBanks {
 
   /** Drops an address space, or everything. */
   flush(space: number | undefined): void {
-    for (const bank of this.banks) if (space === undefined || bank.space === space) this.clear(bank);
+    for (const bank of this.banks) {
+      if (bank.generation !== UNUSED && (space === undefined || bank.space === space)) this.clear(bank);
+    }
   }
 
   /** Drops one linear page of an address space. */
@@ -176,7 +179,8 @@ export class TlbBanks {
     }
   }
 
-  private eachWrite({ address, entries, inserted }: Bank, action: (entry: number) => void): void {
+  private eachWrite({ address, generation, entries, inserted }: Bank, action: (entry: number) => void): void {
+    if (generation === UNUSED) return;
     const start = (address + TLB_WRITE_OFFSET) >>> 2;
     if (inserted <= LISTED) {
       for (let index = 0; index < inserted; index++) {

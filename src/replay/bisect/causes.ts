@@ -2,7 +2,7 @@
  * Why two sessions may have parted: at most a few causes, the likeliest first. A cause that was tried, by a machine that does
  * the step at which they parted with nothing else changed, is certain; the others are what is known to be different.
  */
-import type { JournalReader, Position } from '../../journal/index.js';
+import { formatPosition, type JournalReader, type Position } from '../../journal/index.js';
 import {
   DEVIATION_NAMES,
   DEVIATIONS,
@@ -16,6 +16,7 @@ import { type SessionConfig, sessionConfig } from '../session.js';
 import { Experiment, type Outcome, outcomeDistance } from './experiment.js';
 import type { Pair } from './pair.js';
 import type { Side } from './side.js';
+import type { PassedOver } from './tolerance.js';
 import type { Transition } from './transition.js';
 
 export interface Cause {
@@ -38,10 +39,12 @@ const EXCHANGEABLE: ReadonlySet<string> = new Set(['cpu']);
 
 export interface Parting {
   readonly sides: Pair<Side>;
-  readonly place: Position;
+  readonly places: Pair<Position>;
   readonly transitions: Pair<Transition>;
   /** RAM was another before any event told. */
   readonly hidden: boolean;
+  /** What differed before. */
+  readonly passed: readonly PassedOver[];
 }
 
 /** @param search also tries deviations that neither tape names. */
@@ -50,6 +53,8 @@ export function causesOf(parting: Parting, search: boolean): readonly Cause[] {
   const configs: Configs = [configOf(sides[0].reader), configOf(sides[1].reader)];
   const found: Cause[] = [...inputCauses(transitions), ...originCauses(parting)];
   if (found.length === 0) found.push(...triedCauses(parting, configs, search));
+  // What was tried is certain; an input that differed before may be why, or not.
+  if (!found.some(({ effect }) => effect === 'whole')) found.push(...passedInputs(parting.passed));
   found.push(...knownDifferences(sides, configs).filter(({ name }) => !found.some((cause) => cause.name === name)));
   if (found.length === 0 && hidden) found.push(memoryCause());
   return found.slice(0, search ? MOST_SEARCHED : MOST_CAUSES);
@@ -80,10 +85,20 @@ function inputCauses([first, second]: Pair<Transition>): readonly Cause[] {
   return [{ kind: 'input', name, text, effect: 'untried' }];
 }
 
-function originCauses({ sides, place, hidden }: Parting): readonly Cause[] {
-  const begins = sides.some(({ reader }) => reader.header.origin !== undefined && reader.start.seq === place.seq);
+function originCauses({ sides, places: [{ seq }], hidden }: Parting): readonly Cause[] {
+  const begins = sides.some(({ reader }) => reader.header.origin !== undefined && reader.start.seq === seq);
   if (!begins || !hidden) return [];
   return [{ kind: 'origin', name: 'origin', text: 'the sessions go on from states that differ', effect: 'untried' }];
+}
+
+/** Inputs that differed before the sessions parted, and were passed over: the last one of each kind. */
+function passedInputs(passed: readonly PassedOver[]): readonly Cause[] {
+  const last = new Map(passed.filter(({ what }) => what.startsWith('input.')).map((each) => [each.what, each]));
+  return [...last.values()].reverse().map(({ what, boundary, only }) => {
+    const how = only === undefined ? 'is another on each side' : `is in the ${only} session alone`;
+    const text = `${what} at ${formatPosition(boundary)} ${how}, and was passed over`;
+    return { kind: 'input', name: what, text, effect: 'untried' };
+  });
 }
 
 const memoryCause = (): Cause => ({
@@ -100,13 +115,13 @@ interface Candidate {
   readonly config: MachineConfig;
 }
 
-function triedCauses({ sides, place, transitions }: Parting, configs: Configs, search: boolean): readonly Cause[] {
+function triedCauses({ sides, places, transitions }: Parting, configs: Configs, search: boolean): readonly Cause[] {
   const [a, b] = configs;
   if (!transitions[0].ran && !transitions[1].ran) return [];
   // From the side that can be run: its machine, and what the other one did.
   const from = transitions[0].ran ? 0 : 1;
   const config = configs[from]?.machine;
-  const machine = sides[from].at(place)?.machine;
+  const machine = sides[from].at(places[from])?.machine;
   if (config === undefined || machine === undefined) return [];
   const other = configs[1 - from]?.machine;
   const differs = a !== undefined && b !== undefined ? candidatesBetween(config, other as MachineConfig) : [];

@@ -69,7 +69,7 @@ type VmExitEvent = EventOf<'svm.vmexit'>;
 const exitOf = (events: readonly StatedEvent[]): VmExitEvent | undefined =>
   events.map(({ event }) => event).find((event): event is VmExitEvent => event.type === 'svm.vmexit');
 
-export function decisionsAt(sides: Pair<Side>, transitions: Pair<Transition>, place: Position): Decisions {
+export function decisionsAt(sides: Pair<Side>, transitions: Pair<Transition>, places: Pair<Position>): Decisions {
   const exits = [exitOf(transitions[0].events), exitOf(transitions[1].events)] as const;
   const invalid = exits.find((exit) => exit !== undefined && isInvalidExit(exit.code));
   const rows = new Map<Intercept, VmExitEvent>();
@@ -77,12 +77,12 @@ export function decisionsAt(sides: Pair<Side>, transitions: Pair<Transition>, pl
     const row = exit && interceptOfExit(exit.code);
     if (exit !== undefined && row !== undefined) rows.set(row, exit);
   }
-  const intercepts = [...rows].map(([row, exit]) => interceptAt(sides, transitions, exits, row, exit, place));
+  const intercepts = [...rows].map(([row, exit]) => interceptAt(sides, transitions, exits, row, exit, places));
   return {
-    intercepts: intercepts.length > 0 ? intercepts : loadedDifferently(sides, transitions, place),
+    intercepts: intercepts.length > 0 ? intercepts : loadedDifferently(sides, transitions, places),
     entry: invalid && {
       vmcb: invalid.vmcb,
-      refusals: [refusal(sides[0], invalid.vmcb, place), refusal(sides[1], invalid.vmcb, place)],
+      refusals: [refusal(sides[0], invalid.vmcb, places[0]), refusal(sides[1], invalid.vmcb, places[1])],
     },
   };
 }
@@ -91,7 +91,7 @@ export function decisionsAt(sides: Pair<Side>, transitions: Pair<Transition>, pl
 function loadedDifferently(
   sides: Pair<Side>,
   transitions: Pair<Transition>,
-  place: Position,
+  places: Pair<Position>,
 ): readonly InterceptDecision[] {
   const [first, second] = [vmrunOf(transitions[0]), vmrunOf(transitions[1])];
   if (first === undefined || second === undefined) return [];
@@ -111,7 +111,7 @@ function loadedDifferently(
         inGuest: true,
         set: ((loaded[index](row.slot) >> BigInt(row.bit)) & 1n) === 1n,
         taken: false,
-        writer: writerOfVmcb(sides[index], vmcb, byteOf(row), place),
+        writer: writerOfVmcb(sides[index], vmcb, byteOf(row), places[index]),
       });
       return { ...rowPlace(row, vmcb), sides: [there(0, first.before), there(1, second.before)] };
     });
@@ -146,10 +146,10 @@ function interceptAt(
   exits: Pair<VmExitEvent | undefined>,
   row: Intercept,
   exit: VmExitEvent,
-  place: Position,
+  places: Pair<Position>,
 ): InterceptDecision {
   const there = (index: 0 | 1, before: Before | undefined): RowThere | undefined =>
-    before && rowThere(sides[index], before, exits[index], row, exit, place);
+    before && rowThere(sides[index], before, exits[index], row, exit, places[index]);
   return { ...rowPlace(row, exit.vmcb), sides: [there(0, first.before), there(1, second.before)] };
 }
 

@@ -69,8 +69,17 @@ export class Experiment {
     ]);
   }
 
+  private readonly outcomes = new Map<string, Outcome>();
+
   /** What a machine of this configuration does next. It must have as much RAM and as many vCPUs. */
   step(config: MachineConfig): Outcome {
+    const key = JSON.stringify(config);
+    const outcome = this.outcomes.get(key) ?? this.outcomeOf(config);
+    this.outcomes.set(key, outcome);
+    return outcome;
+  }
+
+  private outcomeOf(config: MachineConfig): Outcome {
     const events: StatedEvent[] = [];
     let sink: EventSink = () => {};
     const machine = new Machine(config, (stated) => sink(stated));

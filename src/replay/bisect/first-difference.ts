@@ -5,25 +5,12 @@
  * begin with the header's digest; where headers differ the digests of the chunks themselves are compared one after the other,
  * 32 bytes for some thousands of events. Tapes that begin at different places have other chunks, and are compared event by event.
  */
-import {
-  type ChunkScan,
-  comparePositions,
-  type JournalReader,
-  type JournalRecord,
-  type Position,
-  sameBytes,
-} from '../../journal/index.js';
+import { comparePositions, type JournalReader, type Position, sameBytes } from '../../journal/index.js';
 import { InputError } from '../../machine/index.js';
 import { sameData } from '../fold.js';
+import { EventWalk, type TapeDifference } from './event-walk.js';
 import type { Pair } from './pair.js';
 import type { Tolerance } from './tolerance.js';
-
-export interface TapeDifference {
-  /** The boundary up to which all events are the same. */
-  readonly boundary: Position;
-  /** What each tape has next; undefined where it ends. */
-  readonly records: Pair<JournalRecord | undefined>;
-}
 
 /** How much of the tapes was looked at: figures for people. */
 export interface TapeComparison {
@@ -52,8 +39,8 @@ export function firstDifference(tapes: Pair<JournalReader>, tolerance?: Toleranc
   const aligned = alike && comparePositions(first.start, second.start) === 0;
   const { index, links } = aligned ? firstDifferentChunk(tapes) : { index: 0, links: 0 };
   const from = index === 0 ? start.seq : first.chunkLink(index - 1).end.seq;
-  const { difference, events } = compareEvents(tapes, from, alike, tolerance);
-  return { start, difference, links, events };
+  const walk = new EventWalk(tapes, from, alike, tolerance);
+  return { start, difference: walk.run(), links, events: walk.events };
 }
 
 /** The same event has the same bytes on both tapes. */
@@ -85,43 +72,4 @@ function firstDifferentChunk(tapes: Pair<JournalReader>): { readonly index: numb
   let index = 0;
   while (index < count && sameAt(index, 'digest')) index++;
   return { index, links };
-}
-
-function compareEvents(
-  tapes: Pair<JournalReader>,
-  seq: bigint,
-  alike: boolean,
-  tolerance: Tolerance | undefined,
-): { readonly difference: TapeDifference | undefined; readonly events: number } {
-  const [first, second] = [scansFrom(tapes[0], seq), scansFrom(tapes[1], seq)];
-  let events = 0;
-  for (;;) {
-    const [a, b] = [first.next().value, second.next().value];
-    if (a === undefined && b === undefined) return { difference: undefined, events };
-    const follows = tolerance !== undefined && tolerance.passed.length > 0;
-    const same = a !== undefined && b !== undefined && !follows && sameEvent(a, b, alike);
-    if (a === undefined || b === undefined || !(same || tolerance?.passes(a.record, b.record) === true)) {
-      const scan = (a ?? b) as ChunkScan;
-      const boundary = { icount: scan.icount - BigInt(scan.retired), seq: scan.seq };
-      return { difference: { boundary, records: [a?.record, b?.record] }, events };
-    }
-    events++;
-  }
-}
-
-function sameEvent(a: ChunkScan, b: ChunkScan, alike: boolean): boolean {
-  if (alike) return sameBytes(a.raw, b.raw);
-  if (a.type !== b.type || a.retired !== b.retired || a.vcpu !== b.vcpu || a.level !== b.level) return false;
-  return sameData(a.event, b.event);
-}
-
-/** The events of a tape from a number on, each in the same object. */
-function* scansFrom(reader: JournalReader, seq: bigint): Generator<ChunkScan, undefined, void> {
-  for (const chunk of reader.chunks(seq)) {
-    const scan = reader.scanChunk(chunk);
-    while (scan.next()) {
-      if (scan.seq >= reader.end.seq) return;
-      if (scan.seq >= seq) yield scan;
-    }
-  }
 }

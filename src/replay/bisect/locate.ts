@@ -3,7 +3,14 @@
  * by instruction, from the boundary before that event. RAM is in no event; what went wrong there may have done so long before any
  * event tells, and is looked for by halving between places where both machines are the same and where they are not.
  */
-import { boundaryAfter, comparePositions, type JournalRecord, type Position, sameBytes } from '../../journal/index.js';
+import {
+  boundaryAfter,
+  comparePositions,
+  formatPosition,
+  type JournalRecord,
+  type Position,
+  sameBytes,
+} from '../../journal/index.js';
 import { type Machine, PAGE_BYTES, R } from '../../machine/index.js';
 import { sameData, stateDifferences } from '../fold.js';
 import type { TraceStep } from '../tracer.js';
@@ -14,8 +21,8 @@ import type { Seen, Side } from './side.js';
 import type { Tolerance } from './tolerance.js';
 
 export interface Location {
-  /** The last place that both agree on. */
-  readonly place: Position;
+  /** The last place that both agree on, as each tape numbers its events. */
+  readonly places: Pair<Position>;
   /** What comes next on each side; undefined where a side cannot be run, or ends. */
   readonly seen: Pair<Seen | undefined>;
   /** Instructions and events that were found the same, step by step, before. */
@@ -44,14 +51,15 @@ export function locate(
 ): Location {
   // What was passed over has made the machines differ.
   if (difference !== undefined && tolerance.passed.length > 0) {
-    return traceApart(sides, difference.boundary, tolerance.flagsDiffer);
+    return traceApart(sides, difference.boundaries, tolerance);
   }
   if (difference === undefined) return locateHidden(sides, start, endOfBoth(sides), leniency);
-  const from = nearStart(sides, difference.boundary, difference.records, leniency);
-  const location = traceApart(sides, from);
-  const agree = sameMachines(sides, location.place, leniency);
+  const from = nearStart(sides, difference.boundaries[0], difference.records, leniency);
+  const location = traceApart(sides, [from, from]);
+  const [place] = location.places;
+  const agree = sameMachines(sides, place, leniency);
   if (agree !== false) return location;
-  return locateHidden(sides, start, location.place, leniency);
+  return locateHidden(sides, start, place, leniency);
 }
 
 const endOfBoth = ([first, second]: Pair<Side>): Position =>
@@ -83,22 +91,22 @@ function nearStart(
   return low;
 }
 
-/** Runs both from a place on until they do different things. */
-function traceApart(sides: Pair<Side>, from: Position, flagsDiffer = false): Location {
-  const [first, second] = sides.map((side) => side.trace(from, traceEnd(side, from.seq))) as [
-    Generator<Seen, void, void>,
-    Generator<Seen, void, void>,
-  ];
-  let place = from;
+/** Runs both from a place on until they do different things. @param tolerance of what was different before, and may go on so. */
+function traceApart(sides: Pair<Side>, from: Pair<Position>, tolerance?: Tolerance): Location {
+  const trace = (index: 0 | 1): Generator<Seen, void, void> => {
+    const side = sides[index];
+    return withoutIgnored(side.trace(from[index], traceEnd(side, from[index].seq)), tolerance);
+  };
+  const [first, second] = [trace(0), trace(1)];
+  let places = from;
   let steps = 0;
   try {
     for (;;) {
       const [a, b] = [first.next().value ?? undefined, second.next().value ?? undefined];
-      const next = [a, b].find((seen): seen is TraceStep => seen !== undefined && seen.kind !== 'stops');
-      if (next !== undefined) place = next.position;
+      places = placesOf(a, b, places);
       const same =
-        a !== undefined && b !== undefined && a.kind !== 'stops' && b.kind !== 'stops' && sameStep(a, b, flagsDiffer);
-      if (!same) return { place, seen: [a, b], steps, hidden: false };
+        a !== undefined && b !== undefined && a.kind !== 'stops' && b.kind !== 'stops' && sameStep(a, b, tolerance);
+      if (!same) return { places, seen: [a, b], steps, hidden: false };
       steps++;
     }
   } finally {
@@ -106,6 +114,25 @@ function traceApart(sides: Pair<Side>, from: Position, flagsDiffer = false): Loc
     second.return();
   }
 }
+
+/** Steps without the events that one side alone may have. */
+function* withoutIgnored(steps: Iterable<Seen>, tolerance: Tolerance | undefined): Generator<Seen, void, void> {
+  for (const step of steps) {
+    if (step.kind !== 'event' || tolerance?.ignores(step.event) !== true) yield step;
+  }
+}
+
+/** Where the next steps begin. A side that shows none stands as far on as the other. @param before of the steps before. */
+function placesOf(a: Seen | undefined, b: Seen | undefined, before: Pair<Position>): Pair<Position> {
+  const ahead = before[1].seq - before[0].seq;
+  const [first, second] = [a, b].map((seen) =>
+    seen === undefined || seen.kind === 'stops' ? undefined : seen.position,
+  );
+  if (first === undefined && second === undefined) return before;
+  return [first ?? moved(second as Position, -ahead), second ?? moved(first as Position, ahead)];
+}
+
+const moved = ({ icount, seq }: Position, by: bigint): Position => ({ icount, seq: seq + by });
 
 function traceEnd({ reader }: Side, seq: bigint): Position {
   let end = reader.end;
@@ -116,14 +143,18 @@ function traceEnd({ reader }: Side, seq: bigint): Position {
   return end;
 }
 
-/** @param flagsDiffer status flags were different before, and may go on so. */
-function sameStep(a: TraceStep, b: TraceStep, flagsDiffer: boolean): boolean {
-  return sameData(comparable(a, flagsDiffer), comparable(b, flagsDiffer));
+function sameStep(a: TraceStep, b: TraceStep, tolerance: Tolerance | undefined): boolean {
+  const isPassedOver = [a, b].some(({ event }) => event !== undefined && tolerance?.ignores(event) === true);
+  const comparable = (step: TraceStep): object => comparableStep(step, tolerance, isPassedOver);
+  return sameData(comparable(a), comparable(b));
 }
 
-function comparable(step: TraceStep, flagsDiffer: boolean): object {
+function comparableStep(step: TraceStep, tolerance: Tolerance | undefined, isPassedOver: boolean): object {
   const { position: _, ...rest } = step;
-  if (!flagsDiffer || rest.kind !== 'instruction') return rest;
+  if (rest.kind !== 'instruction') return rest;
+  // What comes of an event that is passed over does not count.
+  if (isPassedOver) return { text: rest.text, rip: rest.rip, vcpu: rest.vcpu, level: rest.level };
+  if (tolerance?.flagsDiffer !== true) return rest;
   return { ...rest, registers: rest.registers.filter(({ register }) => register !== 'rflags') };
 }
 
@@ -142,9 +173,13 @@ export function openPages(machines: readonly Machine[], { hostSaveArea }: Lenien
 /** What two machines of different configurations never have in common: what CPUID says of the local APIC. */
 const isConfiguration = (path: string): boolean => /^devices\.localApics\.\d+\.features\b/.test(path);
 
-/** Whether two machines are the same but for what is passed over, and for what their configurations make of it. */
-export function machinesAgree(first: Machine, second: Machine, leniency: Leniency): boolean {
-  if (stateDifferences(first.state, second.state).some(({ path }) => !isConfiguration(path))) return false;
+/**
+ * Whether two machines are the same but for what is passed over, and for what their configurations make of it.
+ * @param registersOnly of all but RAM, registers alone.
+ */
+export function machinesAgree(first: Machine, second: Machine, leniency: Leniency, registersOnly = false): boolean {
+  const counts = (path: string): boolean => !isConfiguration(path) && (!registersOnly || path.startsWith('vcpu '));
+  if (stateDifferences(first.state, second.state).some(({ path }) => counts(path))) return false;
   return differingPages(first.memory, second.memory, openPages([first, second], leniency)).next().done === true;
 }
 
@@ -162,9 +197,10 @@ function sameMachines(sides: Pair<Side>, place: Position, leniency: Leniency): b
  * before which it does not; a difference that was overwritten again before is none that matters.
  */
 function locateHidden(sides: Pair<Side>, start: Position, end: Position, leniency: Leniency): Location {
-  let { low, high } = digestBounds(sides, start, end);
+  const digests = differentDigests(sides, start, end, leniency);
+  let { low, position: high = end } = digests;
   if (comparePositions(low, start) === 0 && sameMachines(sides, start, leniency) === false) {
-    return { place: start, seen: [undefined, undefined], steps: 0, hidden: true };
+    return { places: [start, start], seen: [undefined, undefined], steps: 0, hidden: true };
   }
   while (high.seq - low.seq > 1n) {
     const middle = boundaryOf(sides[0], (low.seq + high.seq) >> 1n);
@@ -173,7 +209,7 @@ function locateHidden(sides: Pair<Side>, start: Position, end: Position, lenienc
     if (agree) low = middle;
     else high = middle;
   }
-  return { ...traceApart(sides, low), hidden: true };
+  return { ...traceApart(sides, [low, low]), hidden: true };
 }
 
 function boundaryOf({ reader }: Side, seq: bigint): Position {
@@ -181,24 +217,46 @@ function boundaryOf({ reader }: Side, seq: bigint): Position {
   return record ? { icount: record.position.icount - BigInt(record.retired), seq } : reader.end;
 }
 
-/** The last place before the first state digest that differs where all are the same, and the first place where one is not. */
-function digestBounds(
-  [first, second]: Pair<Side>,
+export interface DigestDifference {
+  /** The last place before at which all digests that both tapes have are the same, but for what is passed over. */
+  readonly low: Position;
+  /** The first place at which one is not; undefined when there is none. */
+  readonly position: Position | undefined;
+  /** Parts of the state that differ there. */
+  readonly parts: readonly string[];
+  /** The first place at which RAM differs in what is passed over alone. */
+  readonly passed: Position | undefined;
+}
+
+/** The first state digests that differ, up to a place to which the events of both tapes are the same. */
+export function differentDigests(
+  sides: Pair<Side>,
   start: Position,
   end: Position,
-): { readonly low: Position; readonly high: Position } {
+  leniency: Leniency,
+): DigestDifference {
   let low = start;
-  const own = digestsByPlace(first, end);
-  for (const [key, { position, parts }] of digestsByPlace(second, end)) {
+  let passed: Position | undefined;
+  const own = digestsByPlace(sides[0], end);
+  for (const [key, { position, parts }] of digestsByPlace(sides[1], end)) {
     const others = own.get(key)?.parts;
     if (others === undefined || comparePositions(position, start) < 0) continue;
     const shared = [...parts].filter(([kind]) => others.has(kind));
-    const same = shared.every(([kind, value]) => sameBytes(value, others.get(kind) as Uint8Array));
-    if (!same) return { low, high: position };
+    const different = shared
+      .filter(([kind, value]) => !sameBytes(value, others.get(kind) as Uint8Array))
+      .map(([kind]) => kind);
+    if (different.length > 0 && !isLeftOpen(sides, position, different, leniency)) {
+      return { low, position, parts: different, passed };
+    }
+    if (different.length > 0) passed ??= position;
     if (shared.length > 0 && comparePositions(position, low) > 0) low = position;
   }
-  return { low, high: end };
+  return { low, position: undefined, parts: [], passed };
 }
+
+/** Whether RAM differs at a place in what is passed over alone. */
+const isLeftOpen = (sides: Pair<Side>, place: Position, parts: readonly string[], leniency: Leniency): boolean =>
+  leniency.hostSaveArea && parts.every((part) => part === 'ram') && sameMachines(sides, place, leniency) === true;
 
 interface DigestsThere {
   readonly position: Position;
@@ -209,28 +267,10 @@ function digestsByPlace({ reader }: Side, end: Position): ReadonlyMap<string, Di
   const places = new Map<string, DigestsThere>();
   for (const { position, kind, value } of reader.digests()) {
     if (comparePositions(position, end) > 0) break;
-    const key = `${position.icount}:${position.seq}`;
+    const key = formatPosition(position);
     const there = places.get(key) ?? { position, parts: new Map<string, Uint8Array>() };
     there.parts.set(kind, value);
     places.set(key, there);
   }
   return places;
-}
-
-/** Parts of the state whose digests differ at the first place where any does, though all events before are the same. */
-export function differentDigests(
-  sides: Pair<Side>,
-  end: Position,
-): { readonly position: Position; readonly parts: readonly string[] } | undefined {
-  const own = digestsByPlace(sides[0], end);
-  for (const [key, { position, parts }] of digestsByPlace(sides[1], end)) {
-    const others = own.get(key)?.parts;
-    if (others === undefined) continue;
-    const different = [...parts].filter(([kind, value]) => {
-      const other = others.get(kind);
-      return other !== undefined && !sameBytes(value, other);
-    });
-    if (different.length > 0) return { position, parts: different.map(([kind]) => kind) };
-  }
-  return undefined;
 }

@@ -18,10 +18,15 @@ export interface Suspect {
 /** The evaluator executes some tens of thousands of instructions a second. */
 const MOST_INSTRUCTIONS = 8_000;
 
-/** @param place the boundary before the run. @param fields names of registers among what differs. */
-export function suspectsIn(sides: Pair<Side>, place: Position, fields: readonly ValueDifference[]): readonly Suspect[] {
+/** @param places the boundary before the run. @param fields names of registers among what differs. */
+export function suspectsIn(
+  sides: Pair<Side>,
+  places: Pair<Position>,
+  fields: readonly ValueDifference[],
+): readonly Suspect[] {
   // The tape that this vmtape can run says what the run should have been.
-  for (const side of sides) {
+  for (const [index, side] of sides.entries()) {
+    const place = places[index as 0 | 1];
     const [record] = side.reader.records(place.seq);
     if (record?.event.type !== 'cpu.ran') continue;
     const end = boundaryAfter(record);

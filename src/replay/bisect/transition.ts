@@ -63,11 +63,11 @@ const MOST_RANGES = 16;
  */
 export function transitionsAt(
   sides: Pair<Side>,
-  place: Position,
+  places: Pair<Position>,
   except: ReadonlySet<number>,
   asTold: boolean,
 ): Transitions {
-  const taken = [take(sides[0], place, asTold), take(sides[1], place, asTold)] as const;
+  const taken = [take(sides[0], places[0], asTold), take(sides[1], places[1], asTold)] as const;
   const [first, second] = taken;
   const events = eventFields(first.transition, second.transition);
   const both = first.machine !== undefined && second.machine !== undefined;

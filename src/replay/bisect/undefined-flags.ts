@@ -3,7 +3,6 @@
  * Source: APM vol.3 appendix E Instruction Effects on RFLAGS.
  */
 import { Flag } from '../../machine/index.js';
-import type { TracedInstruction } from '../tracer.js';
 
 const { CF, PF, AF, ZF, SF, OF } = Flag;
 export const STATUS_FLAGS = CF | PF | AF | ZF | SF | OF;
@@ -47,7 +46,7 @@ const EFFECTS: ReadonlyMap<string, Effect> = new Map([
 const PREFIXES: ReadonlySet<string> = new Set(['lock', 'rep', 'repe', 'repne', 'repz', 'repnz']);
 
 /** Whether the instructions, the last ones first, leave all of these flags undefined; what sets a flag last has the word. */
-export function leaveUndefined(latest: Iterable<TracedInstruction>, flags: bigint): boolean {
+export function leaveUndefined(latest: Iterable<{ readonly text: string }>, flags: bigint): boolean {
   let left = flags;
   for (const { text } of latest) {
     const words = text.split(' ');

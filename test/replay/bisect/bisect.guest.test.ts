@@ -5,7 +5,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { formatPosition, type JournalReader, memoryStore, PageTree, pageDigest } from '../../../src/journal/index.js';
 import { PIT_8254 } from '../../../src/machine/devices/pit-8254.js';
-import { DEFAULT_CONFIG, PAGE_BYTES } from '../../../src/machine/index.js';
+import { DEFAULT_CONFIG, PAGE_BYTES, sPA } from '../../../src/machine/index.js';
+import { VmcbImage } from '../../../src/machine/svm/vmcb-image.js';
 import { Emitter } from '../../../src/machine/wasm/emit.js';
 import { forgetHandlers } from '../../../src/machine/wasm/handlers.js';
 import {
@@ -97,7 +98,7 @@ describe('another machine is found out at the event that it stated:', () => {
     vi.restoreAllMocks();
     forgetHandlers();
     const found = differing(healthy, sick);
-    expect(formatPosition(found.event?.boundary ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
+    expect(formatPosition(found.event?.boundaries[0] ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
     expect(found.causes).toContainEqual(expect.objectContaining({ kind: 'machine' }));
     expect(found.problems[0]).toBeUndefined();
   });
@@ -112,8 +113,57 @@ describe('another machine is found out at the event that it stated:', () => {
     const sick = tapeOf('pic-pit.elf');
     vi.restoreAllMocks();
     const found = differing(healthy, sick);
-    expect(formatPosition(found.event?.boundary ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
+    expect(formatPosition(found.event?.boundaries[0] ?? { icount: 0n, seq: 0n })).toBe(replayDiverges(sick));
     expect(found.transitions.fields.length).toBeGreaterThan(0);
+  });
+});
+
+describe('RAM that differs amid a session', () => {
+  /** Of the machine with this deviation, which the guest does not meet, a world switch spoils a byte of RAM besides. */
+  function spoil(address: number, spoils: (old: bigint) => bigint): void {
+    const store = VmcbImage.prototype.store;
+    vi.spyOn(VmcbImage.prototype, 'store').mockImplementation(function (this: VmcbImage, tx, ...more) {
+      const delta = store.call(this, tx, ...more);
+      const { memory, profile } = tx.host;
+      if (profile.deviations.has('ioio-every-byte')) {
+        memory.write(sPA(address), 1, spoils(memory.read(sPA(address), 1)));
+      }
+      return delta;
+    });
+  }
+  const config = { ...DEFAULT_CONFIG, ramBytes: 16 * MEBIBYTE };
+  const options = { config, commandLine: 'nested.elf rounds=1' };
+  const deviating = { ...options, config: { ...config, deviations: ['ioio-every-byte'] as const } };
+
+  it('is found at its step by halving, where no event ever tells', () => {
+    const unused = config.ramBytes - 5;
+    spoil(unused, (old) => (old + 1n) & 0xffn);
+    const [first, second] = [tapeOf('nested.elf', options), tapeOf('nested.elf', deviating)];
+    const found = differing(first, second);
+    expect(found).toMatchObject({ hidden: true, event: undefined, digests: ['ram'] });
+    const exits = [...first.records()].filter(
+      ({ event }) => event.type === 'svm.vmexit' || event.type === 'svm.vmsave',
+    );
+    // The first world switch that stores a VMCB.
+    expect(found.place.icount).toBe((exits[0]?.position.icount ?? 0n) - BigInt(exits[0]?.retired ?? 0));
+    expect(found.transitions.memory).toMatchObject([{ address: unused }]);
+  });
+
+  it('is found at its step, long before an event tells', () => {
+    const plain = tapeOf('nested.elf', options);
+    const timeline = new Timeline(plain);
+    timeline.seekInstruction(30_000n);
+    const { memory } = timeline.machine;
+    // What the guest says at its end.
+    const text = Buffer.from(memory.window(0, memory.ramBytes)).indexOf('exits in');
+    timeline.close();
+    spoil(text, () => 0x45n);
+    const found = differing(plain, tapeOf('nested.elf', deviating));
+    // A register that was read from there.
+    expect(found.event?.records.map((record) => record?.event.type)).toEqual(['cpu.ran', 'cpu.ran']);
+    expect(found.hidden).toBe(true);
+    expect(found.place.icount).toBeLessThan((found.event?.boundaries[0].icount ?? 0n) - 10_000n);
+    expect(found.transitions.memory).toMatchObject([{ address: text }]);
   });
 });
 

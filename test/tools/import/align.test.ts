@@ -4,8 +4,12 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { sqliteStore } from '../../../src/journal/index.js';
 import { exitName } from '../../../src/machine/index.js';
+import { alignCommand } from '../../../tools/cli/commands/align.js';
+import { conformCommand } from '../../../tools/cli/commands/conform.js';
 import { type TapeExit, tapeExits } from '../../../tools/import/tape-exits.js';
-import { FIXED, image, STACK, temporaryFolder, vmtape } from '../vmtape.js';
+import { recordGuest } from '../../support/sessions.js';
+import { inProcess } from '../in-process.js';
+import { image, STACK, temporaryFolder, vmtape } from '../vmtape.js';
 import { GENERATIONS, logFile, renderLog, type Step } from './log-text.js';
 
 const folder = temporaryFolder();
@@ -13,9 +17,8 @@ const tape = join(folder, 'nested.vmtape');
 let exits: readonly TapeExit[] = [];
 
 beforeAll(() => {
-  const args = ['record', image('nested.elf'), '-o', tape, ...FIXED, '-q', '--serial', 'null', '--append', 'rounds=1'];
-  expect(vmtape(args).status).toBe(0);
-  const reader = sqliteStore(tape).read();
+  const { store } = recordGuest('nested.elf', { store: sqliteStore(tape), commandLine: 'nested.elf rounds=1' });
+  const reader = store.read();
   exits = [...tapeExits(reader)];
   reader.close();
 });
@@ -39,9 +42,11 @@ function stepsOf(taken: readonly TapeExit[]): readonly Step[] {
   });
 }
 
-const aligned = (generation: string, taken: readonly TapeExit[], ...flags: readonly string[]) => {
+const run = (...args: readonly string[]) => inProcess([alignCommand, conformCommand], args);
+
+const aligned = async (generation: string, taken: readonly TapeExit[], ...flags: readonly string[]) => {
   const file = logFile(folder, renderLog(generation, stepsOf(taken)).lines);
-  const { status, stdout, stderr } = vmtape(['align', tape, file, '--json', ...flags]);
+  const { status, stdout, stderr } = await run('align', tape, file, '--json', ...flags);
   expect(stderr).toBe('');
   return { status, ...JSON.parse(stdout) };
 };
@@ -58,25 +63,25 @@ describe('align', () => {
 
   it.each(Object.keys(GENERATIONS).filter((_, index) => index % 2 === 0))(
     'finds a log in the form of %s the same to its end',
-    (generation) => {
-      const { status, exits: whose, vcpus } = aligned(generation, exits);
+    async (generation) => {
+      const { status, exits: whose, vcpus } = await aligned(generation, exits);
       expect(status).toBe(0);
       expect(whose).toBe('nested');
       expect(vcpus).toMatchObject([{ vcpu: 0, same: compared(exits), ahead: 0, differs: null, ended: 'log' }]);
     },
   );
 
-  it('finds where on the tape a log begins', () => {
+  it('finds where on the tape a log begins', async () => {
     const [skipped, rest] = [exits.slice(0, 40), exits.slice(40)];
-    const { status, vcpus } = aligned('perf script', rest);
+    const { status, vcpus } = await aligned('perf script', rest);
     expect(status).toBe(0);
     expect(vcpus).toMatchObject([{ same: compared(rest), ahead: compared(skipped), differs: null }]);
   });
 
-  it('tells the first exit that differs, and those before it, with status 1', () => {
+  it('tells the first exit that differs, and those before it, with status 1', async () => {
     const at = exits.findIndex(({ code }, index) => index > 20 && !byTime.test(exitName(code)));
     const planted = exits.map((exit, index) => (index === at ? { ...exit, code: 0xa1n } : exit));
-    const { status, vcpus } = aligned('tracefs of Linux 5.10', planted);
+    const { status, vcpus } = await aligned('tracefs of Linux 5.10', planted);
     expect(status).toBe(1);
     const { position, rip, code } = exits[at] as TapeExit;
     expect(vcpus).toMatchObject([
@@ -91,20 +96,20 @@ describe('align', () => {
     ]);
   });
 
-  it('compares RIP and the information of I/O and MSR exits, unless told not to', () => {
+  it('compares RIP and the information of I/O and MSR exits, unless told not to', async () => {
     const at = exits.findIndex(({ code }) => exitName(code) === 'ioio');
     const planted = exits.map((exit, index) => (index === at ? { ...exit, info1: exit.info1 ^ 0x10000n } : exit));
-    expect(aligned('tracefs of Linux 4', planted).status).toBe(1);
-    expect(aligned('tracefs of Linux 4', planted, '--compare', 'rip').status).toBe(0);
+    expect((await aligned('tracefs of Linux 4', planted)).status).toBe(1);
+    expect((await aligned('tracefs of Linux 4', planted, '--compare', 'rip')).status).toBe(0);
     const moved = exits.map((exit, index) => (index === 20 ? { ...exit, rip: 1n } : exit));
-    expect(aligned('tracefs of Linux 4', moved).status).toBe(1);
-    expect(aligned('tracefs of Linux 4', moved, '--compare', 'code').status).toBe(0);
+    expect((await aligned('tracefs of Linux 4', moved)).status).toBe(1);
+    expect((await aligned('tracefs of Linux 4', moved, '--compare', 'code')).status).toBe(0);
   });
 
-  it('shows people both sides, side by side', () => {
+  it('shows people both sides, side by side', async () => {
     const planted = exits.map((exit, index) => (index === 25 ? { ...exit, rip: 1n } : exit));
     const file = logFile(folder, renderLog('trace-cmd on Linux 6.13', stepsOf(planted)).lines);
-    const { status, stdout } = vmtape(['align', tape, file]);
+    const { status, stdout } = await run('align', tape, file);
     expect(status).toBe(1);
     expect(stdout).toContain('vCPU 0');
     expect(stdout).toMatch(/they part after \d+ exits the same/);
@@ -113,7 +118,7 @@ describe('align', () => {
 });
 
 describe('logs on the command line', () => {
-  it('conform: status 1 with something wrong, 0 without, progress and words as elsewhere', () => {
+  it('conform: status 1 with something wrong, 0 without, progress and words as elsewhere', async () => {
     const step = (what: 'entry'): Step => ({ vcpu: 0, happening: { what } });
     const hlt = { what: 'nested-exit', exit: 'hlt' } as const;
     const steps: readonly Step[] = [
@@ -122,7 +127,7 @@ describe('logs on the command line', () => {
       step('entry'),
     ];
     const { lines } = renderLog('tracefs of Linux 6.13', steps);
-    const wrong = vmtape(['conform', logFile(folder, [...lines, 'what is this'])]);
+    const wrong = await run('conform', logFile(folder, [...lines, 'what is this']));
     expect(wrong).toMatchObject({ status: 1, stderr: '' });
     expect(wrong.stdout).toMatch(
       /line 7 +vCPU 0 .* hlt +handled in L0 +model: HLT \(bit 24 at 00ch\) is set: L1 gets it/,
@@ -133,11 +138,11 @@ describe('logs on the command line', () => {
       '--intercepts',
       'cr_read: 0000 cr_write: 0000 excp: 00000000 intercepts: 00000000 00000001 00000000',
     ];
-    expect(vmtape(['conform', logFile(folder, right), ...given])).toMatchObject({ status: 0 });
-    expect(vmtape(['conform', logFile(folder, right), '--json']).stdout).toContain('does not show');
+    expect(await run('conform', logFile(folder, right), ...given)).toMatchObject({ status: 0 });
+    expect((await run('conform', logFile(folder, right), '--json')).stdout).toContain('does not show');
   });
 
-  it('refuses what is no log, in words', () => {
+  it('refuses what is no log, in words', async () => {
     const binary = join(folder, 'trace.dat');
     writeFileSync(binary, Buffer.from('\x17\x08\x44tracing6\0\0\x08', 'latin1'));
     for (const args of [
@@ -153,7 +158,7 @@ describe('logs on the command line', () => {
       ['align', tape, logFile(folder, ['x']), '--ignore', 'nothing'],
       ['align', logFile(folder, ['x']), binary],
     ]) {
-      const { status, stdout, stderr } = vmtape(args);
+      const { status, stdout, stderr } = await run(...args);
       expect([args.slice(0, 2), status, stdout]).toEqual([args.slice(0, 2), 2, '']);
       expect(stderr).toMatch(/^vmtape: .+\n$/);
       expect(stderr).not.toMatch(STACK);

@@ -2,73 +2,141 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
-import { FIXED, image, MAIN, STACK, temporaryFolder, vmtape } from '../vmtape.js';
-import { plantedMachine } from './planted-machine.js';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type JournalReader, memoryStore, sqliteStore } from '../../../src/journal/index.js';
+import { DEFAULT_CONFIG } from '../../../src/machine/index.js';
+import { Timeline } from '../../../src/replay/index.js';
+import { OperatingError } from '../../../tools/cli/failure.js';
+import { Lockstep, type LockstepOptions } from '../../../tools/lockstep/lockstep.js';
+import { Peer } from '../../../tools/lockstep/peer.js';
+import type { HelloAnswer, LockstepMachine } from '../../../tools/lockstep/protocol.js';
+import { VmtapeMachine } from '../../../tools/lockstep/vmtape-machine.js';
+import { MEBIBYTE, recordGuest } from '../../support/sessions.js';
+import { image, MAIN, STACK, temporaryFolder, vmtape } from '../vmtape.js';
+import { PlantedMachine, plantedProgram } from './planted-machine.js';
 
 const folder = temporaryFolder();
 const file = (name: string): string => join(folder, name);
 const nested = file('nested.vmtape');
-const timer = file('timer.vmtape');
 const ITSELF = `"${process.execPath}" "${MAIN}" lockstep`;
 
+const record = (guest: string, options: string, input?: string): JournalReader =>
+  recordGuest(guest, {
+    config: { ...DEFAULT_CONFIG, ramBytes: 16 * MEBIBYTE },
+    commandLine: `${guest} ${options}`,
+    store: guest === 'nested.elf' ? sqliteStore(nested) : memoryStore(),
+    ...(input === undefined ? {} : { input: new TextEncoder().encode(input) }),
+  }).store.read();
+let tape: JournalReader;
+let timer: JournalReader;
+
 beforeAll(() => {
-  const record = (tape: string, guest: string, ...flags: readonly string[]): void => {
-    const args = ['record', image(guest), '-o', tape, ...FIXED, '-q', '--serial', 'null', ...flags];
-    expect(vmtape(args).status).toBe(0);
-  };
-  record(nested, 'nested.elf', '--append', 'rounds=1');
-  writeFileSync(file('input'), 'some bytes for the serial port');
-  record(timer, 'nested-timer.elf', '--input', file('input'), '--append', 'ticks=3');
+  tape = record('nested.elf', 'rounds=1');
+  timer = record('nested-timer.elf', 'ticks=3', 'some bytes for the serial port');
 });
+afterAll(() => tape.close());
 
-const lockstep = (tape: string, other: string, ...flags: readonly string[]) => {
-  const { status, stdout, stderr } = vmtape(['bisect', tape, '--other', other, '--json', ...flags]);
-  expect(stderr).toBe('');
-  return { status, ...JSON.parse(stdout) };
-};
+/** Against a machine of this process. */
+const held = (reader: JournalReader, machine: () => LockstepMachine, options: Partial<LockstepOptions> = {}) =>
+  new Lockstep(reader, () => Peer.local('other', machine()), { strict: false, memory: false, ...options }).run();
 
-describe('bisect --other', () => {
+describe('a tape in lockstep', () => {
   it.each([
-    ['a nested guest', () => nested],
+    ['a nested guest', () => tape],
     ['interrupts, time and serial input', () => timer],
-  ])('finds vmtape the same as itself to the end of the tape: %s', (_, tape) => {
-    const { status, outcome, compared, end } = lockstep(tape(), ITSELF);
-    expect({ status, outcome }).toEqual({ status: 0, outcome: 'same' });
-    expect(compared).toBe(end.split(':')[0]);
+  ])('with vmtape itself is the same to its end: %s', async (_, reader) => {
+    const { differs, compared } = await held(reader(), () => new VmtapeMachine());
+    expect({ differs, compared }).toEqual({ differs: undefined, compared: reader().end.icount });
   });
 
   it.each([
     ['amid a run', 40_000],
     ['near the beginning', 100],
     ['late', 74_321],
-  ])('finds a planted fault at its instruction: %s', (_, at) => {
-    const other = plantedMachine(file(`planted-${at}.mjs`), { at, register: 'r15', value: '0xbadc0de' });
-    const { status, differs } = lockstep(nested, other);
-    expect(status).toBe(1);
+  ])('finds a planted fault at its instruction: %s', async (_, at) => {
+    const { differs } = await held(tape, () => new PlantedMachine(at, { registers: { r15: '0xbadc0de' } }));
     // The instruction that ended with the register written over.
-    expect(differs.position).toMatch(new RegExp(`^${at - 1}:`));
-    expect(differs.registers).toMatchObject([{ register: 'r15', second: String(0xbadc0de) }]);
+    expect(differs).toMatchObject({
+      position: { icount: BigInt(at - 1) },
+      step: { kind: 'instruction' },
+      fields: [{ register: 'r15', second: 0xbadc0den }],
+    });
+  });
+
+  it('finds RAM that differs where it is changed, long before a register tells', async () => {
+    const timeline = new Timeline(tape);
+    const { memory } = timeline.machine;
+    timeline.seekInstruction(40_003n);
+    // What the guest says at its end.
+    const address = Buffer.from(memory.window(0, memory.ramBytes)).indexOf('exits in');
+    timeline.close();
+    const fault = { memory: [{ address: `0x${address.toString(16)}`, bytes: '45' }] };
+    const { differs, compared } = await held(tape, () => new PlantedMachine(40_003, fault));
+    expect(differs).toMatchObject({
+      position: { icount: 40_002n },
+      step: { kind: 'instruction' },
+      fields: [],
+      memory: [{ address, first: '65', second: '45' }],
+    });
+    expect(compared).toBe(40_002n);
+    // Registers are the same again at the end of the stride in which they tell.
+    expect(await held(tape, () => new NoDigests(40_003, fault))).toMatchObject({ differs: undefined });
+  });
+});
+
+/** As an emulator of another name, whose RAM nobody can hold against a tape's. */
+class NoDigests extends PlantedMachine {
+  override async hello(request: Parameters<PlantedMachine['hello']>[0]): Promise<HelloAnswer> {
+    return { ...(await super.hello(request)), name: 'another' };
+  }
+}
+
+const lockstep = (other: string, ...flags: readonly string[]) => {
+  const { status, stdout, stderr } = vmtape(['bisect', nested, '--other', other, '--json', ...flags]);
+  expect(stderr).toBe('');
+  return { status, ...JSON.parse(stdout) };
+};
+
+describe('bisect --other', () => {
+  it('finds vmtape the same as itself, as a program', () => {
+    const junit = file('same.xml');
+    const { status, outcome, compared, end } = lockstep(ITSELF, '--junit', junit);
+    expect(readFileSync(junit, 'utf8')).toContain('<testsuites tests="1" failures="0">');
+    expect({ status, outcome }).toEqual({ status: 0, outcome: 'same' });
+    expect(compared).toBe(end.split(':')[0]);
   });
 
   it('tells people what differs, before and after', () => {
-    const other = plantedMachine(file('planted.mjs'), { at: 9000, register: 'r15', value: '0x77' });
-    const { status, stdout } = vmtape(['bisect', nested, '--other', other]);
+    const other = plantedProgram(file('planted.mjs'), 30, 'r15', '0x77');
+    const [html, junit] = [file('report.html'), file('report.xml')];
+    const { status, stdout } = vmtape([
+      ...['bisect', nested, '--other', other, '--max-instructions', '31', '--html', html, '--junit', junit],
+    ]);
     expect(status).toBe(1);
-    expect(stdout).toMatch(/part at 8999:\d+\./);
+    const page = readFileSync(html, 'utf8');
+    expect(page).toMatch(/<h1>.* part at 29:\d+\.<\/h1>/);
+    expect(page).toMatch(/<pre>[^<]*r15 +0x[0-9a-f]+ +0x77\n?[^<]*<\/pre>/);
+    expect(page.match(/<svg/g)).toHaveLength(1);
+    expect(page).not.toMatch(/(src|href)=/);
+    expect(readFileSync(junit, 'utf8')).toMatch(
+      /<testsuites tests="1" failures="1">[\s\S]*<failure message="[^"]* part at 29:/,
+    );
+    expect(vmtape(['bisect', nested, '--other', other, '--html', html])).toMatchObject({ status: 2 });
+    expect(stdout).toMatch(/part at 29:\d+\./);
     expect(stdout).toMatch(/r15 +0x[0-9a-f]+ +0x77\n/);
     expect(stdout).toContain('Before, on both:');
   });
 
-  it('refuses machines that keep to nothing, and tells what they said, in words', () => {
+  it('refuses machines that keep to nothing, and tells what they said, in words', async () => {
     const script = (name: string, text: string): string => {
       writeFileSync(file(name), text);
       return `"${process.execPath}" "${file(name)}"`;
     };
     const answering = (answer: string): string =>
       `import { createInterface } from 'node:readline';\nfor await (const line of createInterface({ input: process.stdin })) console.log(${answer});`;
+    const dies = script('dies.mjs', 'console.error("no licence"); process.exit(3)');
     for (const [other, message] of [
-      [script('dies.mjs', 'console.error("no licence"); process.exit(3)'), /ended with status 3\nno licence/],
+      [dies, /ended with status 3\nno licence/],
       [script('chats.mjs', answering('"hello yourself"')), /answers with no JSON: "hello yourself"/],
       [script('old.mjs', answering('JSON.stringify({ id: 1, protocol: 0 })')), /its protocol is 0/],
       [
@@ -78,11 +146,14 @@ describe('bisect --other', () => {
       [script('lost.mjs', answering('JSON.stringify({ id: 77 })')), /is to no request/],
       ['true', /ended with status 0/],
     ] as const) {
-      const { status, stdout, stderr } = vmtape(['bisect', nested, '--other', other]);
-      expect([other, status, stdout]).toEqual([other, 4, '']);
-      expect(stderr).toMatch(message);
-      expect(stderr).not.toMatch(STACK);
+      const run = new Lockstep(tape, () => Peer.command(other), { strict: false, memory: false }).run();
+      await expect(run).rejects.toThrow(message);
+      await expect(run).rejects.toBeInstanceOf(OperatingError);
     }
+    const { status, stdout, stderr } = vmtape(['bisect', nested, '--other', dies]);
+    expect({ status, stdout }).toEqual({ status: 4, stdout: '' });
+    expect(stderr).toMatch(/ended with status 3\nno licence/);
+    expect(stderr).not.toMatch(STACK);
   });
 
   it.each([

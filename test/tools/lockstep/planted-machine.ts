@@ -1,51 +1,68 @@
-/**
- * A second machine with a fault: it stands between the driver and `vmtape lockstep`, and once a number of instructions has
- * retired writes one register over. Written as a program, for what is tested is what programs say to each other.
- */
+/** Second machines with a fault. */
 import { writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { Request, StepAnswer } from '../../../tools/lockstep/protocol.js';
+import { VmtapeMachine } from '../../../tools/lockstep/vmtape-machine.js';
 import { MAIN } from '../vmtape.js';
 
-export interface Planted {
-  /** Instructions after which the register is written over. */
-  readonly at: number;
-  readonly register: string;
-  readonly value: string;
+const DIST = dirname(dirname(MAIN));
+
+type Step = Extract<Request, { readonly op: 'step' }>;
+type Override = Extract<Request, { readonly op: 'override' }>;
+
+/** vmtape with a fault: once a number of instructions has retired, registers or RAM are written over. */
+export class PlantedMachine extends VmtapeMachine {
+  private done = 0;
+
+  constructor(
+    private readonly at: number,
+    private readonly fault: Omit<Override, 'op'>,
+  ) {
+    super();
+  }
+
+  override async step(request: Step): Promise<StepAnswer> {
+    const before = this.at - this.done;
+    if (before <= 0 || request.instructions < before) return await this.count(request);
+    await this.count({ ...request, instructions: before });
+    await this.override({ op: 'override', ...this.fault });
+    const instructions = request.instructions - before;
+    return instructions === 0 ? { stop: 'count', retired: before } : await this.count({ ...request, instructions });
+  }
+
+  private async count(request: Step): Promise<StepAnswer> {
+    const answer = await super.step(request);
+    this.done += answer.retired ?? 0;
+    return answer;
+  }
 }
 
-/** @returns the command line. */
-export function plantedMachine(file: string, { at, register, value }: Planted): string {
+/**
+ * One that is a program, for what programs say to each other.
+ * @param at instructions after which the register is written over. @returns the command line.
+ */
+export function plantedProgram(file: string, at: number, register: string, value: string): string {
+  const module = (name: string): string => JSON.stringify(join(DIST, 'tools/lockstep', name));
   writeFileSync(
     file,
-    `import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-const child = spawn(process.execPath, [${JSON.stringify(MAIN)}, 'lockstep'], { stdio: ['pipe', 'pipe', 'inherit'] });
-const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-const ask = async (request) => {
-  child.stdin.write(JSON.stringify(request) + '\\n');
-  return JSON.parse((await answers.next()).value);
-};
-let retired = 0;
-for await (const line of createInterface({ input: process.stdin })) {
-  const request = JSON.parse(line);
-  if (request.op === 'step' && retired < ${at} && retired + request.instructions >= ${at}) {
-    const before = ${at} - retired;
-    await ask({ id: 0, op: 'step', instructions: before });
-    await ask({ id: 0, op: 'override', registers: { ${register}: '${value}' } });
-    request.instructions -= before;
-    retired = ${at};
-    if (request.instructions === 0) {
-      const state = await ask({ id: 0, op: 'state' });
-      console.log(JSON.stringify({ id: request.id, stop: 'count', registers: state.registers }));
-      continue;
-    }
+    `import { serveLockstep } from ${module('serve.js')};
+import { VmtapeMachine } from ${module('vmtape-machine.js')};
+const machine = new VmtapeMachine();
+const step = machine.step.bind(machine);
+let left = ${at};
+machine.step = async (request) => {
+  if (left === 0 || request.instructions < left) {
+    left = Math.max(0, left - request.instructions);
+    return await step(request);
   }
-  const answer = await ask(request);
-  if (request.op === 'step') retired += answer.retired;
-  console.log(JSON.stringify(answer));
-  if (request.op === 'bye') break;
-}
-child.stdin.end();
-process.exit(0);
+  const before = left;
+  left = 0;
+  const answer = await step({ ...request, instructions: before });
+  await machine.override({ op: 'override', registers: { ${register}: '${value}' } });
+  const instructions = request.instructions - before;
+  return instructions === 0 ? answer : await step({ ...request, instructions });
+};
+await serveLockstep(machine, process.stdin, (line) => console.log(line));
 `,
   );
   return `"${process.execPath}" "${file}"`;

@@ -1,5 +1,4 @@
 /** `vmtape bisect`: where two sessions part, how, by which decision, and why. */
-import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import pc from 'picocolors';
 import { formatPosition, type JournalReader, type Position, sqliteStore } from '../../../src/journal/index.js';
@@ -8,8 +7,12 @@ import {
   type Bisection,
   type BisectOptions,
   bisect,
+  CHAOS_DECISIONS,
   type Control,
   firstWhere,
+  OPEN_KINDS,
+  type OpenKind,
+  type Pair,
   type PolicySearch,
   runOtherModel,
   Side,
@@ -22,13 +25,13 @@ import { bisectionPage } from '../../bisect/html.js';
 import { junitReport } from '../../bisect/junit.js';
 import { type Names, page, searchPage } from '../../bisect/page.js';
 import { compilePredicate } from '../../debug/predicate.js';
-import { NewFile } from '../../export/new-file.js';
 import { parseCount, quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { shortCount } from '../format.js';
 import { lockstepRun } from '../lockstep-run.js';
 import { parsePolicyFlag } from '../machine-flags.js';
+import { ReportFiles } from '../report-file.js';
 import type { Terminal } from '../terminal.js';
 
 interface BisectFlags {
@@ -38,7 +41,7 @@ interface BisectFlags {
   readonly where?: string;
   readonly monotonic?: boolean;
   readonly instructions?: boolean;
-  readonly equivalent?: ReadonlySet<Equivalent>;
+  readonly equivalent?: ReadonlySet<OpenKind>;
   readonly ignore?: readonly string[];
   readonly other?: string;
   readonly maxInstructions?: number;
@@ -47,11 +50,6 @@ interface BisectFlags {
   readonly html?: string;
   readonly junit?: string;
 }
-
-const EQUIVALENTS = ['undefined-flags', 'host-save-area', 'chaos'] as const;
-/** What chaos decides, and whose turn it is then. */
-const CHAOS: ReadonlySet<string> = new Set(['input.turn', 'input.hold', 'input.skew', 'vcpu.scheduled']);
-type Equivalent = (typeof EQUIVALENTS)[number];
 
 const PROGRESS_MILLISECONDS = 250;
 
@@ -82,12 +80,14 @@ export function bisectCommand(program: Command): void {
     .option('--monotonic', 'with --where: once true it stays true, so it need not be looked at everywhere')
     .option('--instructions', 'with --where: after each instruction, not only at events')
     .addOption(
-      new Option('--equivalent <names>', `differences to pass over: ${EQUIVALENTS.join(', ')}`).argParser(
+      new Option('--equivalent <names>', `differences to pass over: ${OPEN_KINDS.join(', ')}`).argParser(
         parseEquivalents,
       ),
     )
-    .option('--ignore <kinds>', 'kinds of events whose content is passed over, such as input.clock or rtc.*', (text) =>
-      text.split(','),
+    .option(
+      '--ignore <kinds>',
+      'kinds of events to pass over, whichever tape has them, such as input.clock or rtc.*',
+      (text) => text.split(','),
     )
     .option('--other <command>', 'another machine in lockstep: a command that speaks the interface, or qemu')
     .option('--max-instructions <n>', 'with --other: compare so many', (text) =>
@@ -107,18 +107,19 @@ function parseSearch(text: string): true {
   throw new UsageError(`--search ${quote(text)}: only policies can be searched. Give --search policies.`);
 }
 
-function parseEquivalents(text: string): ReadonlySet<Equivalent> {
+function parseEquivalents(text: string): ReadonlySet<OpenKind> {
   return new Set(
     text.split(',').map((word) => {
-      const known = EQUIVALENTS.find((each) => each === word);
+      const known = OPEN_KINDS.find((each) => each === word);
       if (known !== undefined) return known;
-      throw new UsageError(`--equivalent ${quote(word)} is none. There are ${EQUIVALENTS.join(', ')}.`);
+      throw new UsageError(`--equivalent ${quote(word)} is none. There are ${OPEN_KINDS.join(', ')}.`);
     }),
   );
 }
 
 class BisectRun {
   private readonly readers: JournalReader[] = [];
+  private files: ReportFiles | undefined;
 
   constructor(
     private readonly flags: BisectFlags,
@@ -156,6 +157,7 @@ class BisectRun {
     if (search === true && second === undefined) {
       throw new UsageError('--search policies is for two tapes. Give the one to come to, too.');
     }
+    this.files = new ReportFiles(this.flags);
     try {
       if (second === undefined) return await this.againstModel(first);
       const sides = [this.side(first, this.open(first)), this.side(second, this.open(second))] as const;
@@ -164,15 +166,6 @@ class BisectRun {
     } finally {
       for (const reader of this.readers) reader.close();
     }
-  }
-
-  /** Made before the work, so that a name that is taken is told at once. */
-  private files(): { readonly html: Report | undefined; readonly junit: Report | undefined } {
-    const { html, junit } = this.flags;
-    return {
-      html: html === undefined ? undefined : new Report(html),
-      junit: junit === undefined ? undefined : new Report(junit),
-    };
   }
 
   private open(tape: string): JournalReader {
@@ -191,22 +184,26 @@ class BisectRun {
     return {
       leniency: { hostSaveArea: equivalent?.has('host-save-area') === true },
       undefinedFlags: equivalent?.has('undefined-flags'),
-      ignores: (type) => (chaos && CHAOS.has(type)) || patterns.some((pattern) => pattern.test(type)),
+      ignores: (type) => (chaos && CHAOS_DECISIONS.has(type)) || patterns.some((pattern) => pattern.test(type)),
       searchesPolicies: false,
       doing: (what) => this.terminal.status(what),
     };
   }
 
   private async compare(sides: readonly [Side, Side], names: Names): Promise<number> {
-    const files = this.files();
     const bisection = bisect(sides, this.options);
     for (const side of sides) side.close();
-    const plain = pc.createColors(false);
-    const { html, junit } = files;
-    html?.write(() => bisectionPage(bisection, names, [sides[0].reader, sides[1].reader], plain));
-    junit?.write(() => junitReport(bisection, names, plain));
+    this.write(bisection, names, [sides[0].reader, sides[1].reader]);
     await this.report(bisection, names);
     return statusOf(bisection);
+  }
+
+  private write(bisection: Bisection, names: Names, readers: Pair<JournalReader>): void {
+    const plain = pc.createColors(false);
+    this.files?.write({
+      html: () => bisectionPage(bisection, names, readers, plain),
+      junit: () => junitReport(bisection, names, plain),
+    });
   }
 
   private async againstModel(tape: string): Promise<number> {
@@ -231,21 +228,19 @@ class BisectRun {
       end,
       effort: { start, links: 0, events: Number(end.seq - start.seq), passed: [] },
     } as const;
-    this.files().junit?.write(() => junitReport(same, names, pc.createColors(false)));
+    this.write(same, names, [reader, reader]);
     await this.report(same, names);
     return Status.DONE;
   }
 
   private async lockstepAlone(tape: string, second: string | undefined, other: string): Promise<number> {
-    const { maxInstructions, strict, memory, ...others } = this.flags;
-    const { cpu, policy, search, where, html, junit, equivalent, ignore } = others;
-    const compares = [cpu, policy, search, where, html, junit, equivalent, ignore];
+    const { maxInstructions, strict, memory, html, junit, ...others } = this.flags;
+    const { cpu, policy, search, where, equivalent, ignore } = others;
+    const compares = [cpu, policy, search, where, equivalent, ignore];
     if (second !== undefined || compares.some((flag) => flag !== undefined)) {
-      throw new UsageError(
-        '--other holds one tape against a machine. Leave out other ways to compare it, and their reports.',
-      );
+      throw new UsageError('--other holds one tape against a machine. Leave out other ways to compare it.');
     }
-    return await lockstepRun(tape, { other, maxInstructions, strict, memory }, this.terminal);
+    return await lockstepRun(tape, { other, maxInstructions, strict, memory, html, junit }, this.terminal);
   }
 
   private async whereAlone(tape: string, second: string | undefined, where: string): Promise<number> {
@@ -341,25 +336,6 @@ function patternOf(kind: string): RegExp {
   throw new UsageError(
     `--ignore ${quote(kind)}: there are no events of that kind. See vmtape info for those of a tape.`,
   );
-}
-
-/** A file of the report: there whole, or not at all. */
-class Report {
-  private readonly file: NewFile;
-
-  constructor(path: string) {
-    this.file = new NewFile(path);
-  }
-
-  write(text: () => string): void {
-    try {
-      writeFileSync(this.file.path, text());
-      this.file.finish();
-    } catch (error) {
-      this.file.abandon();
-      throw error;
-    }
-  }
 }
 
 const statusOf = ({ kind }: Bisection): number => (kind === 'same' ? Status.DONE : Status.NO);
