@@ -113,7 +113,7 @@ export function addMachineFlags(command: Command): Command {
     .option('--time-per-instruction <ns>', 'virtual nanoseconds that each instruction takes (default: 10)', (text) =>
       parseCount(text, '--time-per-instruction', 1),
     )
-    .addOption(new Option('--engine <tier>', 'interpreter, auto or jit (default: auto)').argParser(useEngine))
+    .addOption(engineFlag())
     .option('--smp <n>', `number of vCPUs (default: ${DEFAULT_CONFIG.vcpus})`, (text) => parseCount(text, '--smp', 1))
     .option('--quantum <n>', `instructions of a vCPU's turn (default: ${DEFAULT_CONFIG.quantumInstructions})`, (text) =>
       parseCount(text, '--quantum', 1),
@@ -123,6 +123,10 @@ export function addMachineFlags(command: Command): Command {
     );
   return command;
 }
+
+/** Which tier runs the guest's code; it holds as soon as it is read. */
+export const engineFlag = (): Option =>
+  new Option('--engine <tier>', 'interpreter, auto or jit (default: auto)').argParser(useEngine);
 
 /** A policy by name; anything else with a dot or a slash in it is a file. */
 export function parsePolicyFlag(text: string): Policy {
