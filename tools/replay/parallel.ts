@@ -14,7 +14,7 @@ import {
 } from '../../src/replay/index.js';
 import { FailedElsewhere } from '../cli/failure.js';
 import { ProcessPool, poolFailure } from '../cli/process-pool.js';
-import { type IntervalResult, type IntervalTask, IntervalWorker, type SameOutcome } from './worker.js';
+import { type IntervalResult, type IntervalTask, IntervalWorker, type SameOutcome } from './interval-worker.js';
 
 export interface ParallelReplay {
   readonly tape: string;
@@ -106,7 +106,7 @@ export async function replayInParallel(
   }
 }
 
-const WORKER = new URL('./worker.js', import.meta.url);
+const WORKER = new URL('./interval-worker.js', import.meta.url);
 /** So long this process may leave others waiting. */
 const ASLEEP_MILLISECONDS = 5;
 
