@@ -42,6 +42,7 @@ export { lintNestedState, type NestedLint } from './interchange/lint-nested-stat
 export { goingBackToChange } from './last-change.js';
 export {
   LiveSession,
+  type Sampler,
   type ScheduledInput,
   type SessionOptions,
   type SessionStatus,
