@@ -7,7 +7,9 @@ export type RegionPolicy =
   /** What runs much. */
   | 'hot'
   /** Whatever is seen to run, at once: for tests, and for who wants to know what regions cost. */
-  | 'always';
+  | 'always'
+  /** What every run begins with, before it does: for tests of single instructions. */
+  | 'at-once';
 
 let current: RegionPolicy = 'hot';
 

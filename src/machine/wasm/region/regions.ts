@@ -286,7 +286,7 @@ export class Regions {
   // What to compile
 
   private sourceOf(code: RunningCode): CodeSource {
-    const isSteady = (page: SPA): boolean => this.policy === 'always' || (this.drops.get(page) ?? 0) < MOST_DROPS;
+    const isSteady = (page: SPA): boolean => this.policy !== 'hot' || (this.drops.get(page) ?? 0) < MOST_DROPS;
     const found = new Map<bigint, SPA | undefined>();
     const pageOf = (base: bigint): SPA | undefined => {
       if (!found.has(base)) found.set(base, code.pageAt(base) ?? code.findPage(base));
