@@ -1,13 +1,12 @@
-/** What `npm run bench -- speed` runs, each in a process of its own: vmtape in its ways, and other machines where they are installed. */
+/** What `npm run bench -- speed` runs, each in a process of its own: vmtape in its ways, and QEMU where it is installed. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { bochsVersion, runBochs } from './bochs.js';
 import { type Guest, type QemuMode, qemuVersion, runQemu, runVmtape, type VmtapeRun } from './subjects.js';
 
 export interface Column {
   readonly name: string;
   /** Whose it is, for the plot. */
-  readonly program: 'vmtape' | 'QEMU' | 'Bochs';
+  readonly program: 'vmtape' | 'QEMU';
   /** What runs before a guest of its own does: it is taken off. */
   readonly hasStart: boolean;
   /** @returns seconds. @throws when the machine does not come to the guest's end. */
@@ -67,8 +66,5 @@ export function columnsOf(
         vmtape(tier === 'auto' ? 'run' : `run ${tier}`, (guest) => runVmtape(['run', '--engine', tier], guest)),
       ),
     ...others(qemu('plain', 'plain')),
-    ...(bochsVersion() === undefined
-      ? []
-      : [{ name: 'Bochs', program: 'Bochs', hasStart: true, run: runBochs } satisfies Column]),
   ];
 }

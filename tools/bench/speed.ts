@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- speed`: how fast guests of different character run, are recorded and replayed, beside QEMU and Bochs where
- * they are installed. docs/speed.md says what makes the pairs fair.
+ * `npm run bench -- speed`: how fast guests of different character run, are recorded and replayed, beside QEMU where it
+ * is installed. docs/speed.md says what makes the pairs fair.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
@@ -12,7 +12,6 @@ import { grouped, table } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
 import { parseWords } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
-import { bochsVersion } from './bochs.js';
 import { type Column, columnsOf, type Recorded, TIERS, type TierName } from './speed-columns.js';
 import { speedPlot } from './speed-plot.js';
 import { type Guest, parseSubjects, qemuVersion, SUBJECTS, type Subject } from './subjects.js';
@@ -85,7 +84,7 @@ export async function speedBench(args: string[]): Promise<number> {
   const terminal = new Terminal({ json: values.json });
   const host = {
     ...{ cpu: cpus()[0]?.model ?? 'unknown', processors: cpus().length, node: process.version },
-    ...{ qemu: qemuVersion(), bochs: bochsVersion() },
+    qemu: qemuVersion(),
   };
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
   try {
@@ -95,9 +94,13 @@ export async function speedBench(args: string[]): Promise<number> {
       results.push(measure(guest, { pairs, jobs, tiers, folder, terminal }));
     }
     terminal.clearStatus();
-    const { cpu, processors, node, qemu, bochs } = host;
-    const with_ = [qemu, bochs].filter((text) => text !== undefined);
-    const about = [`${cpu}, ${processors} processors`, `Node ${node}`, `best of ${pairs}`, ...with_].join('; ');
+    const { cpu, processors, node, qemu } = host;
+    const about = [
+      `${cpu}, ${processors} processors`,
+      `Node ${node}`,
+      `best of ${pairs}`,
+      ...(qemu === undefined ? [] : [qemu]),
+    ].join('; ');
     if (values.plot !== undefined) writeFileSync(values.plot, speedPlot(results, about));
     if (values.json) await terminal.document({ vmtape: VMTAPE_VERSION, host, pairs, scale, tiers, jobs, results });
     else await terminal.print([about, '', ...speedTables(results, jobs)]);

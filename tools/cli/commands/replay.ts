@@ -22,6 +22,7 @@ import { type ParallelResult, placesOf, replayInParallel } from '../../replay/pa
 import { parseCount } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Stopwatch } from '../drive.js';
+import { useUsualEngine } from '../engine.js';
 import { Status, UsageError } from '../failure.js';
 import { plural, shortCount } from '../format.js';
 import { engineFlag } from '../machine-flags.js';
@@ -150,7 +151,7 @@ async function replayPart(
   const jobs = Math.min(options.jobs ?? 1, places.length - 1);
   const progress = new ProgressLine(terminal, watch);
   const { outcome, instructions, events, reached } = await replayInParallel(
-    { ...extent, jobs, engine: options.engine ?? 'auto' },
+    { ...extent, jobs, engine: options.engine ?? useUsualEngine() },
     places,
     (sums) => progress.tell(sums, ` by ${jobs} processes`),
   ).finally(() => terminal.clearStatus());
