@@ -21,6 +21,22 @@ export interface Recorded {
   readonly peakRssBytes: number;
 }
 
+/** All that was measured of a guest. */
+export interface SpeedResult extends Recorded {
+  readonly guest: string;
+  readonly columns: readonly {
+    readonly name: string;
+    readonly program: Column['program'];
+    /** The best round, without the start; undefined where the machine did not come to the guest's end. */
+    readonly seconds: number | undefined;
+    readonly rounds: readonly number[];
+    readonly problem?: string | undefined;
+  }[];
+  readonly ratios: readonly { readonly name: string; readonly ratio: number; readonly goal: number }[];
+  readonly bytesPerExit: number | undefined;
+  readonly bytesPerThousand: number;
+}
+
 export const TIERS = ['interpreter', 'auto', 'jit'] as const;
 export type TierName = (typeof TIERS)[number];
 

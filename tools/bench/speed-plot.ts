@@ -1,5 +1,5 @@
 /** The figures of the speed bench as one SVG file: for each guest a bar for each way to run it, on a logarithmic axis. */
-import type { SpeedResult } from './speed.js';
+import type { SpeedResult } from './speed-columns.js';
 
 /** Pixels. */
 const WIDTH = 1000;

@@ -12,7 +12,7 @@ import { grouped, table } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
 import { parseWords } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
-import { type Column, columnsOf, type Recorded, TIERS, type TierName } from './speed-columns.js';
+import { columnsOf, type Recorded, type SpeedResult, TIERS, type TierName } from './speed-columns.js';
 import { speedPlot } from './speed-plot.js';
 import { type Guest, parseSubjects, qemuVersion, SUBJECTS, type Subject } from './subjects.js';
 
@@ -47,21 +47,6 @@ const goals = (jobs: number): readonly Goal[] => [
   { name: `replay --jobs ${jobs} / record`, of: `replay --jobs ${jobs}`, to: 'record', goal: () => 0.6 },
   { name: 'record / run', of: 'record', to: 'run', goal: () => 1.15 },
 ];
-
-export interface SpeedResult extends Recorded {
-  readonly guest: string;
-  readonly columns: readonly {
-    readonly name: string;
-    readonly program: Column['program'];
-    /** The best round, without the start; undefined where the machine did not come to the guest's end. */
-    readonly seconds: number | undefined;
-    readonly rounds: readonly number[];
-    readonly problem?: string | undefined;
-  }[];
-  readonly ratios: readonly { readonly name: string; readonly ratio: number; readonly goal: number }[];
-  readonly bytesPerExit: number | undefined;
-  readonly bytesPerThousand: number;
-}
 
 export async function speedBench(args: string[]): Promise<number> {
   const { values } = parseWords({

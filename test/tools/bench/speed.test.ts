@@ -1,6 +1,7 @@
 /** The speed bench's tables and picture, of given figures: times themselves are no test's business. */
 import { describe, expect, it } from 'vitest';
-import { type SpeedResult, scaledOptions, speedBench, speedTables } from '../../../tools/bench/speed.js';
+import { scaledOptions, speedBench, speedTables } from '../../../tools/bench/speed.js';
+import type { SpeedResult } from '../../../tools/bench/speed-columns.js';
 import { speedPlot } from '../../../tools/bench/speed-plot.js';
 import { SUBJECTS } from '../../../tools/bench/subjects.js';
 
