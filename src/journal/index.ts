@@ -14,7 +14,7 @@ export type { ChunkScan } from './chunk-scan.js';
 export { EncodingError, EventEncoder, type EventTable, encodeEvent } from './codec.js';
 export { DerivedDataFile } from './derived-data-file.js';
 export { containsBytes, fromHex, sameBytes, toHex } from './digest.js';
-export { JournalError } from './errors.js';
+export { JournalError, TapeDamagedError } from './errors.js';
 export { Fork } from './forked-reader.js';
 export { memoryStore } from './memory-store.js';
 export { PageIndex } from './page-index.js';

@@ -124,5 +124,6 @@ export {
 } from './svm/explain-intercept.js';
 export { INTERCEPTS, type Intercept } from './svm/intercepts.js';
 export { type InstructionCount, instructionCount, PAGE_BYTES, sPA } from './units.js';
+export type { EngineCounts } from './wasm/counts.js';
 export { compileRegions, type RegionPolicy } from './wasm/region/policy.js';
 export { Workbench } from './workbench.js';

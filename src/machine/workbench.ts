@@ -19,6 +19,9 @@ import { virtualizationOf } from './svm/nested-svm.js';
 import { type Nanoseconds, nanoseconds } from './units.js';
 import { Engine } from './wasm/engine.js';
 
+/** More than the longest repetition of a vector. */
+const RUN_INSTRUCTIONS = 100_000;
+
 export interface RaisedException {
   readonly vector: number;
   readonly errorCode: number | null;
@@ -81,6 +84,13 @@ export class Workbench implements ProcessorHost {
       'the engine runs one instruction, or none when it asks for help',
     );
     if (stop === 'assist') this.processor.step(this.engine.assisted());
+  }
+
+  /** As `step` on the engine, but amid a run that goes on to the first instruction that the engine leaves alone. */
+  runOn(): void {
+    this.exception = undefined;
+    const { stop, retired } = this.engine.run(RUN_INSTRUCTIONS);
+    if (stop === 'assist' && retired === 0) this.processor.step(this.engine.assisted());
   }
 
   /** False when the bytes are an encoding that no instruction has. */

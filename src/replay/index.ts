@@ -22,6 +22,7 @@ export { type Finding, searchChaos, type TriedSession, tryPlan, type Verdict } f
 export { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
 export { type CodePlace, type DisassembledInstruction, disassemble } from './disassemble.js';
 export { Diversion } from './diversion/diversion.js';
+export { checkpointBefore } from './enter-checkpoint.js';
 export { nextEvent, previousEvent } from './event-search.js';
 export { eventText, INJECTED_KINDS, recordText } from './event-text.js';
 export { imageOf } from './feed-input.js';
@@ -42,6 +43,7 @@ export { lintNestedState, type NestedLint } from './interchange/lint-nested-stat
 export { goingBackToChange } from './last-change.js';
 export {
   LiveSession,
+  type Sampler,
   type ScheduledInput,
   type SessionOptions,
   type SessionStatus,
@@ -51,6 +53,14 @@ export { type Arrival, IncomingMigration, type Terms } from './migration/destina
 export { ProtocolError } from './migration/messages.js';
 export { type Channel, Peer, PeerGone, Refused } from './migration/peer.js';
 export { DEFAULT_SETTINGS, OutgoingMigration } from './migration/source.js';
+export { type Interval, IntervalPlan } from './parallel/interval-plan.js';
+export {
+  type IntervalOutcome,
+  IntervalReplayer,
+  type IntervalStart,
+  type Joint,
+  type ReplaySums,
+} from './parallel/interval-replayer.js';
 export { boundaryBefore, eventPattern, resolvePosition } from './position-pattern.js';
 export { Recorder, type RecorderOptions, type TapeOptions } from './recorder.js';
 export { Replayer, type ReplayOutcome } from './replayer.js';

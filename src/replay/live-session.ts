@@ -7,6 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import {
+  type AdvanceStop,
   checkHostInput,
   type EventSink,
   type HostInput,
@@ -46,6 +47,13 @@ export interface ScheduledInput {
   readonly input: HostInput;
 }
 
+/** Looks at a machine while it runs. What it does must leave the machine alone. */
+export interface Sampler {
+  /** How many instructions have retired when it wants to look next; no end of a slice. */
+  readonly next: number;
+  take(machine: Machine): void;
+}
+
 /**
  * - `running`: go on;
  * - `limit`: the limit that was asked for is reached;
@@ -57,6 +65,7 @@ export type SessionStatus = 'running' | 'limit' | 'waiting' | 'ended';
 const NO_BYTES = new Uint8Array(0);
 
 export class LiveSession {
+  sampler: Sampler | undefined;
   private readonly chaos: Chaos | undefined;
   private queue: Uint8Array = NO_BYTES;
   private inputEnds = false;
@@ -133,7 +142,7 @@ export class LiveSession {
       this.scheduled[0]?.instruction ?? Number.POSITIVE_INFINITY,
       this.chaos?.nextStop ?? Number.POSITIVE_INFINITY,
     );
-    const stop = machine.advance(instructionCount(target));
+    const stop = this.advance(target);
     if (stop === 'ended') return 'ended';
     if (stop === 'limit') return target === limit ? 'limit' : 'running';
     if (stop === 'waiting') return 'running';
@@ -141,6 +150,20 @@ export class LiveSession {
     if (!this.inputEnds) return 'waiting';
     machine.endIdle();
     return 'ended';
+  }
+
+  /** Where the sampler looks shows in no event: a run goes on there. */
+  private advance(target: number): AdvanceStop {
+    const { machine, sampler } = this;
+    while (sampler !== undefined && sampler.next < target) {
+      const stop = machine.run(instructionCount(Math.max(sampler.next, machine.retired)));
+      if (stop !== 'limit') {
+        machine.flushRun();
+        return stop;
+      }
+      sampler.take(machine);
+    }
+    return machine.advance(instructionCount(target));
   }
 
   private deliverScheduled(): void {

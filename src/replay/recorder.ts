@@ -9,7 +9,13 @@ import { type EventSink, invariant, type Machine, type StatedEvent } from '../ma
 import { beginTape, takeCheckpoint } from './begin-tape.js';
 import type { Perturbation } from './chaos.js';
 import { type CheckpointInterval, CheckpointTaker } from './checkpoint-taker.js';
-import { type HostOptions, LiveSession, type SessionOptions, type SessionStatus } from './live-session.js';
+import {
+  type HostOptions,
+  LiveSession,
+  type Sampler,
+  type SessionOptions,
+  type SessionStatus,
+} from './live-session.js';
 import type { Arrival } from './migration/destination.js';
 import type { OriginRam } from './migration/origin-ram.js';
 import { describeSession, type SessionConfig } from './session.js';
@@ -139,6 +145,14 @@ export class Recorder {
       tapeBytes: this.writer.tapeBytes,
       checkpoints: this.taker.taken,
     };
+  }
+
+  set sampler(sampler: Sampler | undefined) {
+    this.live.sampler = sampler;
+  }
+
+  get sampler(): Sampler | undefined {
+    return this.live.sampler;
   }
 
   /** Queues bytes for the serial port. */

@@ -9,6 +9,7 @@
  */
 import {
   boundaryAfter,
+  type Checkpoint,
   comparePositions,
   type JournalReader,
   type JournalRecord,
@@ -28,12 +29,13 @@ import {
   type StatedEvent,
 } from '../machine/index.js';
 import { type DivergenceCause, ReplayDivergence } from './divergence.js';
-import { checkpointBefore, enterCheckpoint } from './enter-checkpoint.js';
+import { checkpointBefore, Entrance } from './enter-checkpoint.js';
 import { EventComparer } from './event-comparer.js';
 import { feedInput } from './feed-input.js';
 import { requireSameModel, type SessionConfig, sessionConfig, sliceEnd } from './session.js';
-import { RamDigester, stateDigests } from './state-digest.js';
+import { RamDigester, type StateDigests, stateDigests } from './state-digest.js';
 import { TapeCursor } from './tape-cursor.js';
+import type { Work } from './work.js';
 
 export type ReplayOutcome =
   /** Every event and digest up to the end of the tape is the same. */
@@ -72,15 +74,19 @@ export class Replayer {
   /** Where the replay began. */
   readonly start: Position;
   private readonly session: SessionConfig;
-  private readonly cursor: TapeCursor;
-  private readonly comparer: EventComparer;
+  private readonly entrance: Entrance;
+  private cursor: TapeCursor;
+  private comparer: EventComparer;
   private readonly end: Position;
   private readonly endIcount: number;
   private readonly endSeq: number;
   /** Registers before the event that comes next: what a divergence is told by. */
   private readonly before = new BigUint64Array(REGISTER_NAMES.length);
   private readonly ram: RamDigester;
-  private digests = 0;
+  /** Where to come to before going on. */
+  private place: Position | undefined;
+  /** State digests that were compared. */
+  digests = 0;
   /** Every event ends a step. */
   private stepping = false;
   /** The session ended by itself, on the tape. */
@@ -103,15 +109,68 @@ export class Replayer {
     this.endIcount = exactNumber(this.end.icount);
     this.endSeq = exactNumber(this.end.seq);
     this.machine = new Machine(this.session.machine, (stated) => this.take(stated));
-    if (checkpoint !== undefined) enterCheckpoint(this.machine, reader, checkpoint);
-    this.ended = this.machine.state.ended !== null;
+    this.entrance = new Entrance(this.machine, reader);
+    if (checkpoint !== undefined) this.entrance.enter(checkpoint);
     this.ram = new RamDigester(this.machine.memory);
-    this.keepRegisters();
+    this.arrived();
   }
 
   /** The number of the next event: all before it, from the start of the replay on, were found the same. */
   get compared(): number {
     return this.comparer.compared;
+  }
+
+  /** Where the replay stands. */
+  get position(): Position {
+    return { icount: BigInt(this.machine.retired), seq: BigInt(this.compared) };
+  }
+
+  /** Parts of the state here, RAM as of now. */
+  get stateDigests(): StateDigests {
+    return stateDigests(this.machine, this.ram);
+  }
+
+  /** Goes on from another checkpoint, with what is compiled. There must be no outcome yet. */
+  enter(checkpoint: Checkpoint): void {
+    this.cursor.close();
+    this.entrance.enter(checkpoint);
+    this.cursor = new TapeCursor(this.reader, checkpoint.position.seq);
+    this.comparer = new EventComparer(this.cursor, this.reader, checkpoint.position);
+    this.arrived();
+  }
+
+  private arrived(): void {
+    this.ended = this.machine.state.ended !== null;
+    // Amid a run a divergence is told by what was before it.
+    this.before.set(this.machine.engine.shadow);
+  }
+
+  /**
+   * Replays to a place where the recorder stopped, and compares the digests there; it can go on then.
+   * @param place undefined for the end, whatever it is. @returns the outcome when that comes first.
+   */
+  *replayingTo(place: Position | undefined): Work<ReplayOutcome | undefined> {
+    this.place = place;
+    while (this.outcome === undefined && (place === undefined || comparePositions(this.position, place) < 0)) {
+      this.step();
+      yield this.position;
+    }
+    this.place = undefined;
+    if (this.outcome !== undefined || place === undefined) return this.outcome;
+    const why = 'the machine did not stop where the tape has a checkpoint';
+    return comparePositions(this.position, place) > 0
+      ? this.attempt(() => this.diverged({ kind: 'machine-stops', why }))
+      : this.compareDigests();
+  }
+
+  /** Compares the digests that the tape has here. @returns the outcome when they differ. */
+  compareDigests(): ReplayOutcome | undefined {
+    return this.attempt(() => this.checkDigests());
+  }
+
+  /** Leaves the tape. */
+  close(): void {
+    this.cursor.close();
   }
 
   /** Replays to the end, whatever it is. */
@@ -124,9 +183,13 @@ export class Replayer {
 
   /** Replays to the next boundary. @returns the outcome once there is one. */
   step(): ReplayOutcome | undefined {
+    return this.attempt(() => this.advance());
+  }
+
+  private attempt(work: () => ReplayOutcome | undefined): ReplayOutcome | undefined {
     if (this.outcome === undefined) {
       try {
-        this.outcome = this.advance();
+        this.outcome = work();
       } catch (error) {
         this.outcome = this.outcomeOf(error);
       }
@@ -172,7 +235,7 @@ export class Replayer {
   /** The first place ahead, or here with events before it still to come, where an input, a digest or the end stands. */
   private nextPlace(): Position | undefined {
     const slice = BigInt(sliceEnd(this.session, this.machine.retired));
-    const places = [this.cursor.inputUpTo(slice)?.position, this.cursor.nextDigest?.position, this.end];
+    const places = [this.cursor.inputUpTo(slice)?.position, this.cursor.nextDigest?.position, this.place, this.end];
     return places.reduce<Position | undefined>((first, place) => {
       if (place === undefined || place.icount > slice) return first;
       return first === undefined || comparePositions(place, first) < 0 ? place : first;

@@ -15,6 +15,8 @@ import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { BISECT_USAGE, bisectBench } from './bisecting.js';
 import { MOVING_USAGE, movingBench } from './moving.js';
+import { SOAK_USAGE, soakBench } from './soak.js';
+import { SPEED_USAGE, speedBench } from './speed.js';
 import {
   type Guest,
   parseSubjects,
@@ -69,11 +71,17 @@ ${TIME_TRAVEL_USAGE}
 
 ${MOVING_USAGE}
 
-${BISECT_USAGE}`;
+${BISECT_USAGE}
+
+${SPEED_USAGE}
+
+${SOAK_USAGE}`;
 
 async function main(args: string[]): Promise<number> {
   if (args[0] === 'time-travel') return timeTravelBench(args.slice(1));
   if (args[0] === 'bisect') return bisectBench(args.slice(1));
+  if (args[0] === 'soak') return await soakBench(args.slice(1));
+  if (args[0] === 'speed') return await speedBench(args.slice(1));
   if (args[0] === 'moving') return await movingBench(args.slice(1));
   const { values } = parseWords({
     args,

@@ -13,6 +13,7 @@ await build({
     'read-ahead-worker': built('src/journal/read-ahead-worker.js'),
     'network-worker': built('tools/net/network-worker.js'),
     worker: built('tools/torture/worker.js'),
+    'interval-worker': built('tools/replay/interval-worker.js'),
   },
   platform: 'node',
   // What has parts that are not JavaScript, or looks for files of its own.

@@ -10,7 +10,7 @@ import type { SerialInput, SerialOutput } from './serial-line.js';
 import type { Terminal } from './terminal.js';
 
 /** What `run` and `record` drive alike. */
-export type DrivenSession = Pick<LiveSession, 'machine' | 'step' | 'feed' | 'endInput'>;
+export type DrivenSession = Pick<LiveSession, 'machine' | 'sampler' | 'step' | 'feed' | 'endInput'>;
 
 export type Outcome =
   | { readonly kind: 'ended'; readonly reason: EndReason; readonly status: number }

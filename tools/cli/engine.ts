@@ -7,11 +7,19 @@ import { UsageError } from './failure.js';
 const POLICIES: Readonly<Record<string, RegionPolicy>> = { interpreter: 'never', auto: 'hot', jit: 'always' };
 
 /** For all machines that the process makes from now on. @throws UsageError */
-export function useEngine(tier: string): string {
+export const useEngine = (tier: string): string => use(tier, '--engine');
+
+function use(tier: string, where: string): string {
   const policy = POLICIES[tier];
-  if (policy === undefined) throw new UsageError(`--engine ${quote(tier)} is none. Use interpreter, auto or jit.`);
+  if (policy === undefined) throw new UsageError(`${where} ${quote(tier)} is none. Use interpreter, auto or jit.`);
   compileRegions(policy);
   return tier;
+}
+
+/** What `--engine` is without the flag: for who wants all of a test run on one tier. @throws UsageError */
+export function useUsualEngine(): string {
+  const { VMTAPE_ENGINE: tier = '' } = process.env;
+  return use(tier === '' ? 'auto' : tier, 'VMTAPE_ENGINE');
 }
 
 /** V8 12 and older read branch hints only when asked to; newer ones do so by themselves. Before anything is compiled. */

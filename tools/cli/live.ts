@@ -3,11 +3,15 @@ import type { Command } from 'commander';
 import { JournalError } from '../../src/journal/index.js';
 import type { EventSink, StatedEvent } from '../../src/machine/index.js';
 import type { LiveSession, Recorder, TapeOptions } from '../../src/replay/index.js';
+import { Profile, type TierCounts, tierCounts } from '../profile/profile.js';
+import { readSymbols } from '../profile/read-symbols.js';
+import type { Symbols } from '../profile/symbols.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { terminalOf } from './command.js';
 import {
   type Counters,
   type Drive,
+  type DrivenSession,
   describeOutcome,
   drive,
   figures,
@@ -15,12 +19,16 @@ import {
   outcomeStatus,
   Stopwatch,
 } from './drive.js';
+import { UsageError } from './failure.js';
 import { byteSize, plural, shortCount } from './format.js';
 import type { HostFlags } from './machine-flags.js';
 import { SerialInput, SerialOutput, serialInputFile } from './serial-line.js';
 import { jsonText } from './terminal.js';
 
-export type LiveHooks = Pick<Drive, 'between' | 'holdsOutput'>;
+export interface LiveHooks extends Pick<Drive, 'between' | 'holdsOutput'> {
+  /** The file of the image that was booted. */
+  readonly imageFile?: string;
+}
 
 /** Runs without a tape. @param begin makes the session. @returns the exit status. */
 export async function runLive(
@@ -32,16 +40,21 @@ export async function runLive(
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
   const output = new SerialOutput(options.serial, terminal);
+  const symbols = symbolsFor(options, hooks);
+  let profile: Profile | undefined;
   let events = 0n;
   let exits = 0;
-  const session = begin(({ event }: StatedEvent) => {
+  const session = begin((stated: StatedEvent) => {
+    const { event } = stated;
     events++;
+    profile?.take(stated);
     if (event.type === 'svm.vmexit') exits++;
     else if (event.type === 'uart.transmitted') output.push(event.byte);
   });
   const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined, checkpoints: () => 0 };
   const input = new SerialInput(options, session, received);
   const first = session.machine.retired;
+  profile = profileOf(session, symbols);
   const watch = new Stopwatch();
   const outcome = await drive({
     ...{ session, counters, input, output, terminal, ...hooks },
@@ -50,13 +63,14 @@ export async function runLive(
   const { seconds } = watch;
   output.close();
 
-  const sums = figures(session, counters, seconds, first);
+  const sums = { ...figures(session, counters, seconds, first), tiers: tiersOf(session, first) };
   terminal.say(
     `vmtape: ${describeOutcome(outcome)}; ${shortCount(sums.instructions)} instructions, ` +
       `${sums.mips.toFixed(1)} MIPS, ${exits} exits`,
   );
   if (options.stats === true) process.stderr.write(`${jsonText(sums)}\n`);
-  if (terminal.json) await terminal.document({ outcome, ...sums });
+  if (terminal.json) await terminal.document({ outcome, ...sums, profile: profile?.document() });
+  else tellProfile(profile);
   return outcomeStatus(outcome, options.guestStatus);
 }
 
@@ -70,11 +84,14 @@ export async function recordLive(
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
   const output = new SerialOutput(options.serial, terminal);
+  const symbols = symbolsFor(options, hooks);
+  let profile: Profile | undefined;
   const recorder = begin({
     vmtapeVersion: VMTAPE_VERSION,
     checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),
-    observe: ({ event }) => {
-      if (event.type === 'uart.transmitted') output.push(event.byte);
+    observe: (stated) => {
+      profile?.take(stated);
+      if (stated.event.type === 'uart.transmitted') output.push(stated.event.byte);
     },
   });
   const counters: Counters = {
@@ -85,6 +102,7 @@ export async function recordLive(
   };
   const input = new SerialInput(options, recorder, received);
   const first = recorder.machine.retired;
+  profile = profileOf(recorder, symbols);
   const watch = new Stopwatch();
   let outcome: Outcome;
   try {
@@ -100,14 +118,35 @@ export async function recordLive(
   } finally {
     output.close();
   }
-  const sums = figures(recorder, counters, watch.seconds, first);
+  const { seconds } = watch;
+  const sums = { ...figures(recorder, counters, seconds, first), tiers: tiersOf(recorder, first) };
   terminal.say(
     `vmtape: ${describeOutcome(outcome)}; ${shortCount(sums.instructions)} instructions, ${sums.mips.toFixed(1)} MIPS, ` +
       `${plural(sums.events, 'event')}, ${plural(sums.exits, 'exit')}, ${options.output}: ${byteSize(sums.tapeBytes)}`,
   );
   if (options.stats === true) process.stderr.write(`${jsonText(sums)}\n`);
-  if (terminal.json) await terminal.document({ tape: options.output, outcome, ...sums });
+  if (terminal.json) await terminal.document({ tape: options.output, outcome, ...sums, profile: profile?.document() });
+  else tellProfile(profile);
   return outcomeStatus(outcome, options.guestStatus);
+}
+
+const symbolsFor = ({ profile, symbols }: HostFlags, { imageFile }: LiveHooks): Symbols | undefined => {
+  if (profile === true) return readSymbols(symbols ?? [], imageFile);
+  if (symbols !== undefined) throw new UsageError('--symbols is for --profile. Add that, or leave it out.');
+  return undefined;
+};
+
+function profileOf(session: DrivenSession, symbols: Symbols | undefined): Profile | undefined {
+  if (symbols === undefined) return undefined;
+  const profile = new Profile(session.machine, symbols, () => performance.now() / 1000);
+  session.sampler = profile.sampler;
+  return profile;
+}
+
+const tiersOf = ({ machine }: DrivenSession, first: number): TierCounts => tierCounts(machine, machine.retired - first);
+
+function tellProfile(profile: Profile | undefined): void {
+  if (profile !== undefined) process.stderr.write(`${profile.page().join('\n')}\n`);
 }
 
 /** After an error: what is stored stays; that closing fails too says nothing new. */

@@ -38,6 +38,8 @@ export interface HostFlags {
   readonly maxInstructions?: number;
   readonly checkpointEvery?: number;
   readonly stats?: boolean;
+  readonly profile?: boolean;
+  readonly symbols?: readonly string[];
   readonly guestStatus?: boolean;
 }
 
@@ -61,6 +63,8 @@ export interface MachineOptions extends HostFlags {
   readonly timePerInstruction?: number;
 }
 
+const gather = (value: string, before: readonly string[] = []): readonly string[] => [...before, value];
+
 /** Flags of every session that runs now. */
 export function addHostFlags(command: Command): Command {
   return command
@@ -79,6 +83,12 @@ export function addHostFlags(command: Command): Command {
       (text) => parseCount(text, '--checkpoint-every', 0),
     )
     .option('--stats', 'at the end one JSON line of figures on stderr')
+    .option('--profile', 'at the end, where the instructions went, what exits cost, what the tiers did')
+    .option(
+      '--symbols <file>',
+      'with --profile: names of functions; L1:FILE or L2:FILE for one level; may be repeated',
+      gather,
+    )
     .option('--guest-status', "end with the guest's own status from isa-debug-exit");
 }
 
@@ -113,7 +123,7 @@ export function addMachineFlags(command: Command): Command {
     .option('--time-per-instruction <ns>', 'virtual nanoseconds that each instruction takes (default: 10)', (text) =>
       parseCount(text, '--time-per-instruction', 1),
     )
-    .addOption(new Option('--engine <tier>', 'interpreter, auto or jit (default: auto)').argParser(useEngine))
+    .addOption(engineFlag())
     .option('--smp <n>', `number of vCPUs (default: ${DEFAULT_CONFIG.vcpus})`, (text) => parseCount(text, '--smp', 1))
     .option('--quantum <n>', `instructions of a vCPU's turn (default: ${DEFAULT_CONFIG.quantumInstructions})`, (text) =>
       parseCount(text, '--quantum', 1),
@@ -123,6 +133,10 @@ export function addMachineFlags(command: Command): Command {
     );
   return command;
 }
+
+/** Which tier runs the guest's code; it holds as soon as it is read. */
+export const engineFlag = (): Option =>
+  new Option('--engine <tier>', 'interpreter, auto or jit (default: auto)').argParser(useEngine);
 
 /** A policy by name; anything else with a dot or a slash in it is a file. */
 export function parsePolicyFlag(text: string): Policy {
@@ -205,8 +219,6 @@ function bootOptions(imagePath: string, options: MachineOptions): Pick<SessionOp
   if (initrd !== undefined) modules.unshift(module(initrd, '', 'the RAM disk'));
   return { image: packBoot({ image, protocol, modules }), commandLine: line(imagePath, append) };
 }
-
-const gather = (value: string, before: readonly string[] = []): readonly string[] => [...before, value];
 
 const hostInputs = (file: string): readonly ScheduledInput[] =>
   parseHostEvents(new TextDecoder().decode(readInputFile(file, 'the file of host events')), file);

@@ -2,7 +2,7 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
-import { readBranchHints } from './engine.js';
+import { readBranchHints, useUsualEngine } from './engine.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
@@ -73,6 +73,7 @@ async function program(asked: string | undefined): Promise<Command> {
 
 async function main(): Promise<void> {
   try {
+    useUsualEngine();
     const root = await program(process.argv[2]);
     await root.parseAsync();
   } catch (error) {

@@ -1,9 +1,9 @@
 /** Torture over a pool of processes: batches of neighbouring places to whoever is free, and some cases across two processes. */
 import { setMaxListeners } from 'node:events';
-import { Tinypool } from 'tinypool';
 import { formatPosition, type Position } from '../../src/journal/index.js';
 import type { TortureFailure } from '../../src/replay/index.js';
-import { FailedElsewhere, OperatingError } from '../cli/failure.js';
+import { FailedElsewhere } from '../cli/failure.js';
+import { ProcessPool, poolFailure } from '../cli/process-pool.js';
 import type { BatchSums, TapeSettings, Task, TaskResult } from './worker.js';
 
 export interface Campaign {
@@ -39,8 +39,8 @@ const SMALLEST_BATCH = 16;
 /** @param tell hears of every batch that is done. @throws FailedElsewhere when a process cannot read the tape, or run it; OperatingError when it is ended. */
 export async function runCampaign(campaign: Campaign, tell: (sums: Sums) => void): Promise<Sums> {
   const { places, workers, stops, tape } = campaign;
-  const pool = makePool(workers, false);
-  const strangers = makePool(1, true);
+  const pool = workerPool(workers, false);
+  const strangers = workerPool(1, true);
   const stop = new AbortController();
   // Every task in the queue listens.
   setMaxListeners(0, stop.signal);
@@ -51,8 +51,7 @@ export async function runCampaign(campaign: Campaign, tell: (sums: Sums) => void
     if (stops && sums.failures.length + sums.apartFailures.length > 0) stop.abort();
   };
   try {
-    const run = async (task: Task, by = pool): Promise<TaskResult> =>
-      (await by.run(task, { signal: stop.signal })) as TaskResult;
+    const run = async (task: Task, by = pool): Promise<TaskResult> => await by.run(task, stop.signal);
     const tasks = [
       ...batches(places, workers).map(async (batch) => {
         add(expected(await run({ kind: 'batch', tape, places: batch, stops }), 'batch'));
@@ -72,30 +71,15 @@ export async function runCampaign(campaign: Campaign, tell: (sums: Sums) => void
       }),
     );
     await Promise.all(guarded);
-    if (failure !== undefined) throw withReason(failure);
+    if (failure !== undefined) throw poolFailure(failure, 'restores machines', '--workers');
     return sums;
   } finally {
     await Promise.all([pool.destroy(), strangers.destroy()]);
   }
 }
 
-/** What the pool says of a process that somebody, or a lack of memory, has ended is no bug of vmtape. */
-const withReason = (failure: unknown): unknown =>
-  failure instanceof Error && failure.message === 'Worker exited unexpectedly'
-    ? new OperatingError('a process that restores machines was ended from outside. Is there memory for --workers?')
-    : failure;
-
-const makePool = (workers: number, isolateWorkers: boolean): Tinypool =>
-  new Tinypool({
-    runtime: 'child_process',
-    filename: new URL('./worker.js', import.meta.url).href,
-    name: 'work',
-    serialization: 'advanced',
-    minThreads: 0,
-    maxThreads: workers,
-    isolateWorkers,
-    execArgv: [],
-  });
+const workerPool = (processes: number, isolated: boolean): ProcessPool<Task, TaskResult> =>
+  new ProcessPool({ file: new URL('./worker.js', import.meta.url), processes, isolated });
 
 function expected<Kind extends TaskResult['kind']>(
   result: TaskResult,

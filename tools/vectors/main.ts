@@ -1,24 +1,24 @@
 /**
- * `npm run vectors -- DIR [--core] [--group NAME] [--engine evaluator|wasm|both]`: runs instruction vectors recorded on
+ * `npm run vectors -- DIR [--core] [--group NAME] [--engine evaluator|wasm|regions|both|all]`: runs instruction vectors recorded on
  * real silicon and tells what differs.
  *
  * Exit status: 0 when none failed, 1 when some did, 2 for wrong usage or vectors that cannot be read.
  */
 import { join } from 'node:path';
-import type { Tier } from '../../src/machine/index.js';
+import { compileRegions } from '../../src/machine/index.js';
 import { readBranchHints } from '../cli/engine.js';
 import { Status, UsageError } from '../cli/failure.js';
 import { Terminal } from '../cli/terminal.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { type Block, readIndex, readVectorFile, type Vector, type VectorSet } from './reader.js';
-import { type Difference, Subject } from './subject.js';
+import { type Difference, Subject, type VectorTier } from './subject.js';
 
 readBranchHints();
 
 const USAGE = `usage: npm run vectors -- DIR [options]
   --core         the core subset of each group alone
   --group NAME   one group; may be given several times
-  --engine NAME  evaluator, wasm or both (both)`;
+  --engine NAME  evaluator, wasm, regions, both: the first two, or all (both)`;
 const FAILURES_SHOWN = 20;
 const FAILURES_SHOWN_OF_A_FORM = 2;
 
@@ -36,20 +36,24 @@ interface Report {
   /** Reason, then form, then how many vectors. */
   readonly skipped: Map<string, Map<string, number>>;
   readonly failuresOfForm: Map<string, number>;
+  /** Regions that were made for vectors to run in. */
+  regions: number;
   shown: number;
 }
 
-const TIERS: Readonly<Record<string, readonly Tier[]>> = {
+const TIERS: Readonly<Record<string, readonly VectorTier[]>> = {
   evaluator: ['evaluator'],
   wasm: ['engine'],
+  regions: ['region'],
   both: ['evaluator', 'engine'],
+  all: ['evaluator', 'engine', 'region'],
 };
 
 interface Arguments {
   readonly directory: string;
   readonly core: boolean;
   readonly groups: readonly string[] | undefined;
-  readonly tiers: readonly Tier[];
+  readonly tiers: readonly VectorTier[];
 }
 
 /** @throws UsageError */
@@ -79,7 +83,7 @@ function run({ directory, core, groups, tiers }: Arguments): number {
     throw new UsageError(`--group ${stranger}: ${directory} has ${known}.`);
   }
   const files = set.files.filter((file) => (file.core || !core) && (groups?.includes(file.group) ?? true));
-  const report: Report = { groups: new Map(), skipped: new Map(), failuresOfForm: new Map(), shown: 0 };
+  const report: Report = { groups: new Map(), skipped: new Map(), failuresOfForm: new Map(), regions: 0, shown: 0 };
   const terminal = new Terminal({ json: false });
   for (const [index, { file, group }] of files.entries()) {
     for (const tier of tiers) {
@@ -92,8 +96,9 @@ function run({ directory, core, groups, tiers }: Arguments): number {
   return tell(report);
 }
 
-function runFile(path: string, group: string, tier: Tier, set: VectorSet, report: Report): void {
+function runFile(path: string, group: string, tier: VectorTier, set: VectorSet, report: Report): void {
   const file = readVectorFile(path);
+  compileRegions(tier === 'region' ? 'at-once' : 'hot');
   const subject = new Subject(tier, file);
   const tally = report.groups.get(group) ?? { passed: 0, failed: 0, skipped: 0 };
   report.groups.set(group, tally);
@@ -119,6 +124,7 @@ function runFile(path: string, group: string, tier: Tier, set: VectorSet, report
       }
     }
   }
+  if (tier === 'region') report.regions += subject.regions;
 }
 
 function countSkipped(report: Report, reason: string, form: string, count: number): void {
@@ -158,6 +164,7 @@ function tell(report: Report): number {
     console.log(`\nskipped, ${reason}: ${count} vectors of ${forms.size} forms`);
     if (reason === 'no description') console.log(`  ${[...forms.keys()].join('; ')}`);
   }
+  if (report.regions > 0) console.log(`\n${report.regions} regions were made`);
   console.log(`\n${['group'.padEnd(24), '   passed', '   failed', '  skipped'].join('')}`);
   for (const [group, tally] of report.groups) {
     console.log(row(group, tally));

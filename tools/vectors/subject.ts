@@ -83,13 +83,16 @@ export interface Difference {
   readonly found: string;
 }
 
+/** `region`: the engine, with what is tried compiled as a region. Its policy must be `at-once` when the subject is made. */
+export type VectorTier = Tier | 'region';
+
 export class Subject {
   private readonly bench = new Workbench(RAM_BYTES, FEATURES);
   private readonly template: bigint[];
   private prepared: Block | undefined;
 
   constructor(
-    private readonly tier: Tier,
+    private readonly tier: VectorTier,
     private readonly file: VectorFile,
   ) {
     this.mapPages();
@@ -109,7 +112,7 @@ export class Subject {
     const start = this.bench.registers[R.rip] as bigint;
     let steps = 0;
     do {
-      this.bench.step(this.tier);
+      this.step();
       steps++;
     } while (
       this.bench.exception === undefined &&
@@ -119,9 +122,20 @@ export class Subject {
     );
     // A branch to a page that is not there completes; the next fetch faults.
     if (vector.trap?.vector === PAGE_FAULT && this.bench.exception === undefined && vector.rip !== start) {
-      this.bench.step(this.tier);
+      this.bench.step(this.tier === 'region' ? 'engine' : this.tier);
     }
     return this.compare(block, vector);
+  }
+
+  /** What follows the instruction is INT3, where a run ends. */
+  private step(): void {
+    if (this.tier === 'region') this.bench.runOn();
+    else this.bench.step(this.tier);
+  }
+
+  /** Whether vectors ran as compiled regions, and how many regions there were. */
+  get regions(): number {
+    return this.bench.engine.counts.regionsMade;
   }
 
   // Preparation

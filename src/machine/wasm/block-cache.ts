@@ -40,6 +40,8 @@ export class BlockCache {
   /** Into which other page the instruction at a micro-op crosses. */
   private readonly crossings = new Map<number, SPA>();
   private next = UOP_BASE;
+  /** How often all blocks were dropped, because there was no room, or for stop points. */
+  resets = 0;
   /** Called when everything was dropped. */
   onReset: () => void = () => {};
   /** Called when the blocks of a page were dropped. */
@@ -64,6 +66,11 @@ export class BlockCache {
   reserve(): number {
     if (this.next + MAX_BLOCK_BYTES > UOP_BASE + UOP_ARENA_BYTES) this.reset();
     return this.next;
+  }
+
+  /** Bytes of decoded instructions and of regions' data. */
+  get bytesUsed(): number {
+    return this.next - UOP_BASE;
   }
 
   /** Room for other things as long as the blocks are kept, 32-byte aligned; 0 when the arena is too full for it. */
@@ -126,6 +133,7 @@ export class BlockCache {
 
   /** Drops every block. */
   reset(): void {
+    this.resets++;
     this.pages.clear();
     this.crossings.clear();
     this.next = UOP_BASE;

@@ -45,6 +45,7 @@ import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { CodePages } from './code-pages.js';
 import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
+import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
@@ -162,10 +163,20 @@ export class Engine {
     };
   }
 
-  /** How many regions were compiled, and how many of them were dropped again. */
-  get regionCounts(): { readonly made: number; readonly dropped: number } {
-    const { made, dropped } = this.regions;
-    return { made, dropped };
+  /** What the engine has done so far. */
+  get counts(): EngineCounts {
+    const { regions, blocks, interpreter, executed } = this;
+    const { made, dropped, instructions, moduleBytes } = regions;
+    return {
+      ...{ executed, regionsMade: made, regionsDropped: dropped, instructionsCompiled: instructions, moduleBytes },
+      ...{ tableUsed: interpreter.tableUsed, codeCacheBytes: blocks.bytesUsed, codeCacheResets: blocks.resets },
+    };
+  }
+  private executed = 0;
+
+  /** Whether the instruction that comes next is part of a region. */
+  get isInRegion(): boolean {
+    return this.regions.covers(this.registers[R.rip] as bigint, this.running);
   }
 
   /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
@@ -245,6 +256,7 @@ export class Engine {
   private retired(limit: number): number {
     const retired = limit - this.left - this.stretches.reserve;
     this.stretches.ran(retired);
+    this.executed += retired;
     return retired;
   }
 

@@ -80,6 +80,11 @@ export class Interpreter {
     return handler;
   }
 
+  /** Places of the table that are in use. */
+  get tableUsed(): number {
+    return this.nextHandler - this.freed.length;
+  }
+
   /** Nothing leads to the region any more. */
   dropRegion(handler: number): void {
     this.exports.table.set(handler, null);

@@ -128,7 +128,9 @@ describe('a machine with a mistake', () => {
     expect(states).toHaveLength(1);
     expect(differences[0]).toMatch(/^event \d+ of/);
     const told = reportLines({ ...result, seed: SHRINKING_SEED, seconds: 1 });
-    expect(told).toContain(`again by: npm run fuzz -- --seed ${SHRINKING_SEED} --program ${finding?.program} --programs 1`);
+    expect(told).toContain(
+      `again by: npm run fuzz -- --seed ${SHRINKING_SEED} --program ${finding?.program} --programs 1`,
+    );
     expect(told.at(-1)).toMatch(/1 disagreements: engine and evaluator differ$/);
   });
 });

@@ -22,25 +22,30 @@ export function recordCommand(program: Command): void {
     .option('--fail-pattern <regex>', 'with --until-fail: what the console says counts, too')
     .action(async (image: string, options: RecordOptions, self: Command) => {
       const prepared = sessionOptions(image, options);
-      if (options.untilFail === true) process.exitCode = await recordFailure(prepared, options, self);
+      if (options.untilFail === true) process.exitCode = await recordFailure(prepared, image, options, self);
       else {
         const chaos = chaosPlan(options, prepared.config.vcpus);
-        process.exitCode = await record({ ...prepared, chaos }, options, self);
+        process.exitCode = await record({ ...prepared, chaos }, image, options, self);
       }
     });
 }
 
 /** @returns 1 when a seed was found and its tape recorded, 0 when none was. */
-async function recordFailure(prepared: SessionOptions, options: RecordOptions, self: Command): Promise<number> {
+async function recordFailure(
+  prepared: SessionOptions,
+  image: string,
+  options: RecordOptions,
+  self: Command,
+): Promise<number> {
   const finding = await findFailure(prepared, options, terminalOf(self));
   if (finding === undefined) return 0;
-  await record({ ...prepared, chaos: finding.shrunk }, { ...options, guestStatus: false }, self);
+  await record({ ...prepared, chaos: finding.shrunk }, image, { ...options, guestStatus: false }, self);
   return 1;
 }
 
-async function record(prepared: SessionOptions, options: RecordOptions, self: Command): Promise<number> {
+async function record(prepared: SessionOptions, image: string, options: RecordOptions, self: Command): Promise<number> {
   // A session that was searched for had no more input than its file.
   const input = options.untilFail === true ? (options.input ?? 'none') : options.input;
   const make = (tape: TapeOptions): Recorder => Recorder.boot(sqliteStore(options.output), { ...prepared, ...tape });
-  return await recordLive(make, { ...options, ...(input === undefined ? {} : { input }) }, self);
+  return await recordLive(make, { ...options, ...(input === undefined ? {} : { input }) }, self, { imageFile: image });
 }

@@ -11,6 +11,8 @@ export function runCommand(program: Command): void {
     .action(async (image: string, options: MachineOptions, self: Command) => {
       const prepared = sessionOptions(image, options);
       const chaos = chaosPlan(options, prepared.config.vcpus);
-      process.exitCode = await runLive((sink) => LiveSession.boot({ ...prepared, chaos }, sink), options, self);
+      process.exitCode = await runLive((sink) => LiveSession.boot({ ...prepared, chaos }, sink), options, self, {
+        imageFile: image,
+      });
     });
 }

@@ -3,6 +3,7 @@
  * as the code is known to run. Nothing is fetched here that was not fetched before: a fetch could be seen in page tables.
  */
 import type { DecodedInstruction, RelativeOperand } from '../../decode/decoded.js';
+import { isCanonical } from '../../units.js';
 import { MAX_BLOCK_INSTRUCTIONS } from '../uop.js';
 
 /** What a region is made of: `compiled` code of its own; `evaluated` ends in an assist, `interpreted` leaves the region. */
@@ -121,7 +122,7 @@ class Search {
     const insn = this.source.decode(rip);
     if (insn === undefined) return undefined;
     const at = { rip, insn };
-    const treatment = this.source.treatment(insn);
+    const treatment = this.treatment(at);
     if (treatment !== 'interpreted') this.known.set(rip, insn);
     if (treatment !== 'compiled') {
       // Whoever does it, the region goes on behind it.
@@ -139,6 +140,12 @@ class Search {
     return undefined;
   }
 
+  /** Where a branch leads out of the canonical addresses it may fault: the evaluator sees to it. */
+  private treatment(at: RegionInstruction): Treatment {
+    const target = at.insn.long ? targetOf(at) : undefined;
+    return target === undefined || isCanonical(target) ? this.source.treatment(at.insn) : 'evaluated';
+  }
+
   /** In the order in which they were found: the start is first. */
   blocks(): readonly RegionBlock[] {
     return [...this.leaders].filter((rip) => this.known.has(rip)).map((rip) => this.blockAt(rip));
@@ -150,9 +157,8 @@ class Search {
       const insn = this.known.get(rip);
       if (insn === undefined || (instructions.length > 0 && this.leaders.has(rip)))
         return { rip: start, instructions, end: { kind: 'goto', to: rip } };
-      if (this.source.treatment(insn) === 'evaluated')
-        return { rip: start, instructions, end: { kind: 'assist', rip } };
       const at = { rip, insn };
+      if (this.treatment(at) === 'evaluated') return { rip: start, instructions, end: { kind: 'assist', rip } };
       instructions.push(at);
       if (endsBlock(insn)) return { rip: start, instructions, end: endOf(at) };
       rip = nextRip(at);

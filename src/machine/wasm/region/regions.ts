@@ -15,7 +15,14 @@ import type { Interpreter } from '../interpreter.js';
 import type { Translator } from '../translate.js';
 import { Uop } from '../uop.js';
 import { compileRegion, isForRegions } from './compile.js';
-import { type CodeSource, discover, type RegionCode, type RegionInstruction, type Treatment } from './discover.js';
+import {
+  type CodeSource,
+  discover,
+  type RegionBlock,
+  type RegionCode,
+  type RegionInstruction,
+  type Treatment,
+} from './discover.js';
 import { hashOf, NO_RIP, RegionLayout } from './layout.js';
 import type { RegionPolicy } from './policy.js';
 
@@ -56,6 +63,8 @@ interface Region {
   readonly pages: ReadonlyMap<bigint, SPA>;
   readonly entries: readonly Entry[];
   readonly patched: Patched[];
+  /** Where its instructions stand, as first RIP and end of each block. */
+  readonly spans: readonly (readonly [bigint, bigint])[];
   /** How often in a row it was asked for in another context. */
   strangers: number;
 }
@@ -85,6 +94,9 @@ export class Regions {
   made = 0;
   /** Regions dropped so far: the one that runs may be among them. */
   dropped = 0;
+  /** Instructions of all regions that were made, and bytes of their modules. */
+  instructions = 0;
+  moduleBytes = 0;
 
   constructor(
     private readonly memory: PhysicalMemory,
@@ -107,6 +119,14 @@ export class Regions {
     if (this.policy === 'hot' && (stops < HOT || this.debt > 0)) return;
     this.stops.delete(rip);
     this.debt += this.compile(rip, code);
+  }
+
+  /** Whether a region has the instruction at RIP. */
+  covers(rip: bigint, code: RunningCode): boolean {
+    const page = code.pageAt(pageBase(rip));
+    const regions = page === undefined ? undefined : this.byPage.get(page);
+    if (regions === undefined) return false;
+    return [...regions].some(({ spans }) => spans.some(([first, end]) => rip >= first && rip < end));
   }
 
   private isEntry(rip: bigint, code: RunningCode): boolean {
@@ -137,9 +157,16 @@ export class Regions {
     const entries = found.entries.map(
       (rip): Entry => ({ page: pages.get(pageBase(rip)) as SPA, offset: offsetOf(rip), mode: code.mode }),
     );
-    const region: Region = { ...{ handler, layout, mode: code.mode, pages, entries }, patched: [], strangers: 0 };
+    const spans = found.blocks.map(spanOf);
+    const region: Region = {
+      ...{ handler, layout, mode: code.mode, pages, entries, spans },
+      patched: [],
+      strangers: 0,
+    };
     this.keep(region, found, code);
     this.made++;
+    this.instructions += found.instructions;
+    this.moduleBytes += binary.length;
     return found.instructions;
   }
 
@@ -259,7 +286,7 @@ export class Regions {
   // What to compile
 
   private sourceOf(code: RunningCode): CodeSource {
-    const isSteady = (page: SPA): boolean => this.policy === 'always' || (this.drops.get(page) ?? 0) < MOST_DROPS;
+    const isSteady = (page: SPA): boolean => this.policy !== 'hot' || (this.drops.get(page) ?? 0) < MOST_DROPS;
     const found = new Map<bigint, SPA | undefined>();
     const pageOf = (base: bigint): SPA | undefined => {
       if (!found.has(base)) found.set(base, code.pageAt(base) ?? code.findPage(base));
@@ -287,6 +314,11 @@ export class Regions {
 /** Branches that cut RIP to 16 bits. */
 const isShort = ({ long, width, mnemonic, operands }: DecodedInstruction): boolean =>
   !long && width === 16 && (operands[0]?.kind === 'rel' || /^(JMP|CALL|RET)$/.test(mnemonic));
+
+function spanOf({ rip, instructions }: RegionBlock): readonly [bigint, bigint] {
+  const last = instructions.at(-1);
+  return [rip, last === undefined ? rip : last.rip + BigInt(last.insn.length)];
+}
 
 const offsetOf = (rip: bigint): number => Number(rip & 0xfffn);
 const pageBase = (rip: bigint): bigint => rip & ~0xfffn;

@@ -32,6 +32,7 @@ export class Stretches {
   constructor(policy: RegionPolicy) {
     if (policy === 'hot') this.lengths = { short: SHORT, long: LONG, least: LEAST };
     else if (policy === 'always') this.lengths = { short: SHORTEST, long: SHORTEST, least: SHORTEST };
+    else if (policy === 'at-once') this.lengths = { short: 0, long: 0, least: LEAST };
     this.shortest = policy === 'always' ? SHORTEST_STRETCHES : 0;
     this.length = this.lengths?.short ?? 0;
   }

@@ -23,7 +23,7 @@ function call(at: number): string {
 
 let made = 0;
 beforeEach(() => {
-  made = regions.engine.regionCounts.made;
+  made = regions.engine.counts.regionsMade;
 });
 
 /** Runs on both; regions must have been compiled, and agree with the evaluator. */
@@ -33,7 +33,7 @@ function runBoth(prepare: (bench: EngineBench) => void, slices: readonly number[
     for (const slice of slices) bench.run(slice);
   }
   expect(differences(evaluator, regions)).toEqual([]);
-  expect(regions.engine.regionCounts.made).toBeGreaterThan(made);
+  expect(regions.engine.counts.regionsMade).toBeGreaterThan(made);
   return regions;
 }
 
@@ -122,7 +122,7 @@ describe('code that changes', () => {
   it('in the loop that runs it is seen at its next instruction', () => {
     // xor byte [rip + 1], 8: turns the INC behind it (ff c2) into DEC (ff ca) and back
     runBoth((each) => each.mode(64, START).put(CODE, hex(looped('80 35 01 00 00 00 08 ff c2'))));
-    expect(regions.engine.regionCounts.dropped).toBeGreaterThan(0);
+    expect(regions.engine.counts.regionsDropped).toBeGreaterThan(0);
   });
 
   it('by a page table is seen at the next call', () => {
@@ -169,5 +169,5 @@ it('no region is made when none is wanted', () => {
     .put(CODE, hex(looped('48 01 c8')))
     .run(FOREVER);
   expect(bench.registers[R.rax]).toBe(45_150n);
-  expect(bench.engine.regionCounts.made).toBe(0);
+  expect(bench.engine.counts.regionsMade).toBe(0);
 });
