@@ -17,7 +17,7 @@ import {
 } from './drive.js';
 import { byteSize, plural, shortCount } from './format.js';
 import type { HostFlags } from './machine-flags.js';
-import { SerialInput, SerialOutput, serialInputFile } from './serial-line.js';
+import { consoleInputFile, GuestOutput, SerialInput, serialInputFile } from './serial-line.js';
 import { jsonText } from './terminal.js';
 
 export type LiveHooks = Pick<Drive, 'between' | 'holdsOutput'>;
@@ -31,15 +31,17 @@ export async function runLive(
 ): Promise<number> {
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
-  const output = new SerialOutput(options.serial, terminal);
+  const toConsole = consoleInputFile(options);
+  const output = new GuestOutput(options, terminal);
   let events = 0n;
   let exits = 0;
   const session = begin(({ event }: StatedEvent) => {
     events++;
     if (event.type === 'svm.vmexit') exits++;
-    else if (event.type === 'uart.transmitted') output.push(event.byte);
+    else output.take(event);
   });
   const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined, checkpoints: () => 0 };
+  session.feedConsole(toConsole);
   const input = new SerialInput(options, session, received);
   const first = session.machine.retired;
   const watch = new Stopwatch();
@@ -69,13 +71,12 @@ export async function recordLive(
 ): Promise<number> {
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
-  const output = new SerialOutput(options.serial, terminal);
+  const toConsole = consoleInputFile(options);
+  const output = new GuestOutput(options, terminal);
   const recorder = begin({
     vmtapeVersion: VMTAPE_VERSION,
     checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),
-    observe: ({ event }) => {
-      if (event.type === 'uart.transmitted') output.push(event.byte);
-    },
+    observe: ({ event }) => output.take(event),
   });
   const counters: Counters = {
     events: () => recorder.stats.events,
@@ -83,6 +84,7 @@ export async function recordLive(
     tapeBytes: () => recorder.stats.tapeBytes,
     checkpoints: () => recorder.stats.checkpoints,
   };
+  recorder.feedConsole(toConsole);
   const input = new SerialInput(options, recorder, received);
   const first = recorder.machine.retired;
   const watch = new Stopwatch();

@@ -11,7 +11,7 @@ class Firmware {
   readonly memory = new PhysicalMemory(RAM_BYTES);
 
   constructor(board: Partial<Board> = {}) {
-    installFirmware(this.memory, { vcpus: 1, timerBits: 24, ...board });
+    installFirmware(this.memory, { vcpus: 1, timerBits: 24, virtio: [], ...board });
   }
 
   bytes = (address: number, size: number): Uint8Array => this.memory.window(address, size);
