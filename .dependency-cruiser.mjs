@@ -64,7 +64,7 @@ export default {
       name: 'no-development-packages',
       comment: 'What is shipped runs without devDependencies.',
       severity: 'error',
-      from: { path: '^(src|tools)/', pathNot: '^tools/check/' },
+      from: { path: '^(src|tools)/', pathNot: '^tools/(bundle|check)/' },
       to: { dependencyTypes: ['npm-dev', 'npm-no-pkg'], dependencyTypesNot: ['type-only'] },
     },
     {

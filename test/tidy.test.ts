@@ -106,8 +106,13 @@ describe('package.json', () => {
   });
 
   it('runs programs that have a source', () => {
+    const entries = new Map(
+      [...text('tools/bundle/main.mjs').matchAll(/^ +'?([\w-]+)'?: built\('(.+)\.js'\),$/gm)].map(
+        ([, name, source]) => [`bundle/${name}`, source],
+      ),
+    );
     const built = commands.flatMap((command) =>
-      [...command.matchAll(/\bdist\/(\S+)\.js\b/g)].map(([, path]) => `${path}.ts`),
+      [...command.matchAll(/\bdist\/(\S+)\.js\b/g)].map(([, path = '']) => `${entries.get(path) ?? path}.ts`),
     );
     const plain = commands.flatMap((command) =>
       [...command.matchAll(/\bnode ((?!dist\/)\S+)/g)].map(([, path]) => path),

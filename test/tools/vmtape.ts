@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-export const MAIN = join(root, 'dist/tools/cli/main.js');
+export const MAIN = join(root, 'dist/bundle/vmtape.js');
 export const image = (name: string): string => join(root, 'test/guests/images', name);
 
 export interface Ended {

@@ -2,7 +2,6 @@
  * `npm run bench -- moving`: how long snapshots of a large guest take and how large they are, and for how long a session
  * stands still when it moves between two processes over loopback.
  */
-import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +12,7 @@ import { parseCount } from '../cli/arguments.js';
 import { byteSize, table } from '../cli/format.js';
 import { readSnapshot, writeSnapshot } from '../cli/snapshot-io.js';
 import { parseWords } from '../cli/tool.js';
+import { moveBetweenProcesses } from '../moves/between-processes.js';
 import { PACKAGE_FOLDER, VMTAPE_VERSION } from '../version.js';
 
 const RAM_BYTES = 256 * 1024 * 1024;
@@ -144,44 +144,13 @@ async function migrationBench(moves: number, flags: readonly string[]): Promise<
   return downtimes;
 }
 
-const MAIN = join(PACKAGE_FOLDER, 'dist/tools/cli/main.js');
-const QUIET = ['--serial', 'null', '--input', '/dev/null', '--json'];
-
 /** @returns milliseconds for which the session stood still. */
-async function oneMove(here: string, there: string, move: number, flags: readonly string[]): Promise<number> {
-  const receiver = spawn(
-    process.execPath,
-    [MAIN, 'receive', '--listen', '127.0.0.1:0', '-o', there, '--max-instructions', '1', ...QUIET],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  );
-  const lines = output(receiver.stdout);
-  const { listening } = (await lines.next()) as { readonly listening: { readonly port: number } };
-  const source = spawn(
-    process.execPath,
-    [
-      ...[MAIN, 'migrate', IMAGE, '--append', 'rounds=100000', '--memory', String(RAM_BYTES), '-o', here],
-      ...['--to', `127.0.0.1:${listening.port}`, '--at', String(1_000_000 + 137_000 * move), ...flags, ...QUIET],
+const oneMove = (here: string, there: string, move: number, flags: readonly string[]): Promise<number> =>
+  moveBetweenProcesses({
+    source: [
+      ...[IMAGE, '--append', 'rounds=100000', '--memory', String(RAM_BYTES)],
+      ...['--at', String(1_000_000 + 137_000 * move), ...flags],
     ],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  );
-  const { moved } = (await output(source.stdout).next()) as { readonly moved: { readonly downtime: number } };
-  await Promise.all([receiver, source].map((child) => new Promise((resolve) => child.once('close', resolve))));
-  return moved.downtime;
-}
-
-/** JSON lines as they come. */
-function output(stream: NodeJS.ReadableStream): { readonly next: () => Promise<unknown> } {
-  let text = '';
-  stream.setEncoding('utf8');
-  stream.on('data', (data: string) => {
-    text += data;
+    receiver: ['--max-instructions', '1'],
+    ...{ here, there },
   });
-  return {
-    next: async () => {
-      while (!text.includes('\n')) await new Promise((resolve) => setTimeout(resolve, 5));
-      const [line = '', ...rest] = text.split('\n');
-      text = rest.join('\n');
-      return JSON.parse(line);
-    },
-  };
-}

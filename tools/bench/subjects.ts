@@ -62,7 +62,7 @@ export interface VmtapeRun {
 
 const RAM = '128M';
 const QEMU = 'qemu-system-x86_64';
-const COMMAND_LINE = join(PACKAGE_FOLDER, 'dist/tools/cli/main.js');
+const COMMAND_LINE = join(PACKAGE_FOLDER, 'dist/bundle/vmtape.js');
 const imagePath = ({ image }: Guest): string => join(PACKAGE_FOLDER, 'test/guests/images', image);
 
 /** Runs a command with `--stats`. @param guest undefined for commands on tapes. */

@@ -88,7 +88,7 @@ export interface Outcome {
   readonly failure: string | undefined;
 }
 
-const MAIN = join(PACKAGE_FOLDER, 'dist/tools/cli/main.js');
+const MAIN = join(PACKAGE_FOLDER, 'dist/bundle/vmtape.js');
 
 interface Ended {
   readonly status: number | null;
