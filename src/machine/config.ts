@@ -4,6 +4,7 @@
  */
 import type { CpuProfile } from './cpu/profile.js';
 import { cpuProfile } from './cpu/profiles.js';
+import { SECTOR_BYTES } from './devices/virtio-mmio.js';
 import { InputError } from './errors.js';
 import { MAX_RAM_BYTES, WASM_PAGE_BYTES } from './layout/linear-memory.js';
 import { PARAVIRT_NAMES, type ParavirtName } from './paravirt/interface.js';
@@ -29,6 +30,10 @@ export interface MachineConfig {
   readonly paravirt: ParavirtName;
   /** See docs/devices.md, Resets. */
   readonly reset: ResetName;
+  /** Of the medium of the virtio block device, whole sectors; 0 for no such device. */
+  readonly diskBytes: number;
+  /** Whether there is a virtio console. */
+  readonly virtioConsole: boolean;
 }
 
 export const DEFAULT_CONFIG: MachineConfig = {
@@ -40,7 +45,13 @@ export const DEFAULT_CONFIG: MachineConfig = {
   nanosecondsPerInstruction: 10,
   paravirt: 'none',
   reset: 'end',
+  diskBytes: 0,
+  virtioConsole: false,
 };
+
+/** What the machine keeps page by page: RAM, and behind it the medium, in whole WebAssembly pages. */
+export const keptBytes = ({ ramBytes, diskBytes }: MachineConfig): number =>
+  ramBytes + Math.ceil(diskBytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
 
 /** Raised whenever a session recorded before would replay differently. */
 export const MACHINE_MODEL_VERSION = 11;
@@ -55,6 +66,26 @@ export function machineProfile({ cpu, deviations }: MachineConfig): CpuProfile |
   return profile === undefined || deviations.length === 0 ? profile : { ...profile, deviations: new Set(deviations) };
 }
 
+/** @throws InputError for a medium that is not made of sectors, or does not fit behind RAM. */
+function checkDisk(config: MachineConfig): void {
+  const { diskBytes, virtioConsole } = config;
+  if (!Number.isSafeInteger(diskBytes) || diskBytes < 0 || diskBytes % SECTOR_BYTES !== 0) {
+    const problem = `it must be a multiple of ${SECTOR_BYTES}, the length of a sector`;
+    throw new InputError(`a disk of ${diskBytes} bytes`, problem, 'Pad the file of --disk, as truncate -s does.');
+  }
+  if (keptBytes(config) > MAX_RAM_BYTES) {
+    const problem = 'with RAM it takes more than 3584M, which the machine keeps in memory';
+    throw new InputError(`a disk of ${diskBytes} bytes`, problem, 'Give a smaller one, or less --memory.');
+  }
+  if (typeof virtioConsole !== 'boolean') {
+    throw new InputError(
+      `virtioConsole ${JSON.stringify(virtioConsole)}`,
+      'it is neither true nor false',
+      'Give --console.',
+    );
+  }
+}
+
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
   const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt, reset } = config;
@@ -64,6 +95,7 @@ export function checkConfig(config: MachineConfig): void {
   if (ramBytes % WASM_PAGE_BYTES !== 0) {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be a multiple of 64K', 'Choose another --memory.');
   }
+  checkDisk(config);
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) {
     throw new InputError(`${vcpus} vCPUs`, `there may be 1 to ${MAX_VCPUS}`, 'Choose another --smp.');
   }

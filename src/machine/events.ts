@@ -12,6 +12,7 @@
 import type { FieldTable } from './devices/device.js';
 import type { DeviceEvent } from './devices/devices.js';
 import { DEVICE_EVENT_FIELDS } from './devices/devices.js';
+import { VIRTIO_EVENT_FIELDS } from './devices/virtio-mmio.js';
 import type { RegisterDelta } from './layout/cpu-state.js';
 import { PARAVIRT_EVENT_FIELDS, type ParavirtEvent } from './paravirt/state.js';
 
@@ -132,6 +133,8 @@ export type MachineWideEvent =
     }
   /** Bytes arrived at the serial port's receiver. */
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
+  /** Bytes arrived at the virtio console. */
+  | { readonly type: 'input.console'; readonly data: Uint8Array }
   /** Wall-clock time at power-on, for the RTC: seconds since 1970-01-01T00:00:00Z. */
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   /** Seed of the machine's random-number instructions. */
@@ -233,6 +236,8 @@ export const EVENT_FIELDS: FieldTable<MachineEvent> = {
   'input.debugger-memory': ['address', 'data'],
   ...DEVICE_EVENT_FIELDS,
   ...PARAVIRT_EVENT_FIELDS,
+  'input.console': ['data'],
+  ...VIRTIO_EVENT_FIELDS,
 };
 
 /** The virtualization level that ran when an event happened: L1 is the hypervisor, L2 its guest. */

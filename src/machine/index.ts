@@ -7,6 +7,7 @@ export { bootProtocol, namesImage } from './boot/load-image.js';
 export {
   checkConfig,
   DEFAULT_CONFIG,
+  keptBytes,
   MACHINE_MODEL_VERSION,
   type MachineConfig,
   machineProfile,
@@ -30,6 +31,7 @@ export { readApicBase } from './devices/local-apic-msr.js';
 export { apicPage, apicWithPage } from './devices/local-apic-page.js';
 export type { LocalApicState } from './devices/local-apic-state.js';
 export { tscDeadline } from './devices/local-apic-timer.js';
+export { SECTOR_BYTES } from './devices/virtio-mmio.js';
 export { InputError, InvariantError, invariant, UnsupportedError, unreachable } from './errors.js';
 export {
   type EndReason,

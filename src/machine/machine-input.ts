@@ -22,6 +22,7 @@ export type AdvanceStop =
 /** What the machine takes from outside; each is on the tape before the machine sees it. */
 export type MachineInput =
   | { readonly type: 'input.serial'; readonly data: Uint8Array }
+  | { readonly type: 'input.console'; readonly data: Uint8Array }
   | { readonly type: 'input.clock'; readonly unixSeconds: number }
   | { readonly type: 'input.entropy'; readonly seed: bigint }
   | { readonly type: 'input.nmi' }

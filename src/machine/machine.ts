@@ -5,9 +5,9 @@
  * applied by the reducer and then handed to the sink. The machine never reads the host's clock, randomness or
  * environment: a session is a function of configuration, boot image and inputs (laws 1 and 2).
  */
-import type { Board } from './boot/board.js';
-import { loadBootImage } from './boot/load-image.js';
-import { checkConfig, type MachineConfig, machineProfile } from './config.js';
+import { type Board, boardOf } from './boot/board.js';
+import { loadBootImage, loadDisk } from './boot/load-image.js';
+import { checkConfig, keptBytes, type MachineConfig, machineProfile } from './config.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
@@ -24,20 +24,20 @@ import {
   decideCR8Write,
   decideDeadline,
   decideInit,
+  decideInput,
   decideMmioRead,
   decideMmioWrite,
   decideMsrWrite,
-  decideNmiButton,
   decideNumericError,
   decidePortRead,
   decidePortWrite,
-  decideSerialInput,
+  decideService,
   decideTscMoved,
   decideWideMmioWrite,
+  inputRoom,
   nextDeadline,
   readCR8,
   readMsr,
-  serialRoom,
   settle,
   signalsRouted,
 } from './devices/devices.js';
@@ -114,7 +114,7 @@ export class Machine implements ProcessorHost, RestartHost {
     invariant(profile !== undefined, 'checkConfig let an unknown CPU profile pass');
     this.profile = profile;
     this.nested = virtualizationOf(profile);
-    this.memory = memory ?? new PhysicalMemory(config.ramBytes);
+    this.memory = memory ?? new PhysicalMemory(config.ramBytes, keptBytes(config));
     const features = { instructions: profile.features, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
@@ -168,7 +168,7 @@ export class Machine implements ProcessorHost, RestartHost {
   }
 
   get board(): Board {
-    return { vcpus: this.processors, timerBits: this.state.devices.acpi.timerBits };
+    return boardOf(this.state.devices);
   }
 
   // Inputs
@@ -176,6 +176,7 @@ export class Machine implements ProcessorHost, RestartHost {
   /** Loads the image and sets the registers that the boot protocol prescribes. @throws InputError */
   boot(image: BootImage): void {
     const entry = loadBootImage(this.memory, this.board, image.bytes, image.commandLine);
+    loadDisk(this.memory, this.config.diskBytes, image.bytes);
     this.state1({
       type: 'input.boot',
       imageDigest: image.digest,
@@ -200,9 +201,8 @@ export class Machine implements ProcessorHost, RestartHost {
     if (isDebuggerInput(input)) putInMemory(this.memory, input);
     // Inputs are the machine's: whoever looks for them on a tape need not know whose turn it was.
     this.state1(input, 0, BOOTSTRAP_VCPU);
-    if (input.type === 'input.serial') this.apply(decideSerialInput(this.state.devices, [...input.data]));
+    this.apply(decideInput(this.state.devices, input, this.now));
     if (isHostInput(input)) this.paravirt?.hostActed(input);
-    if (input.type === 'input.nmi') this.apply(decideNmiButton(this.state.devices));
     if (input.type === 'input.turn') this.followTurn();
     if (input.type === 'input.hold') this.release = undefined;
     if (input.type === 'input.skew') this.skewed(input.target);
@@ -228,9 +228,9 @@ export class Machine implements ProcessorHost, RestartHost {
     return this.vcpus.canRun(vcpu);
   }
 
-  /** Bytes that `input.serial` may bring without overrunning the receiver. */
-  get serialRoom(): number {
-    return serialRoom(this.state.devices);
+  /** Bytes that `input.serial` and `input.console` may bring without overrunning a receiver. */
+  get inputRoom(): { readonly serial: number; readonly console: number } {
+    return inputRoom(this.state.devices);
   }
 
   /** Ends a session that waits for an input which will never come. */
@@ -390,6 +390,7 @@ export class Machine implements ProcessorHost, RestartHost {
       if (deadline > this.now) return Math.min(deadline, this.nextRelease);
       this.flushRun();
       this.apply(decideDeadline(this.state.devices, this.now));
+      this.apply(decideService(this.state.devices, this.memory, this.now));
       this.paravirt?.pages.arriveDue();
       this.followInterrupt();
     }

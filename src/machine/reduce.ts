@@ -212,6 +212,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       reduceParavirt(paravirtOf(state), event);
       return;
     case 'input.serial': // its bytes reach the receiver by the uart.received events that follow
+    case 'input.console': // likewise by virtio.arrived
     case 'input.nmi': // likewise by pit.channel-check
     case 'input.debugger-memory': // RAM is no part of this state
     case 'bus.unclaimed':

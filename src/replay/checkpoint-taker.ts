@@ -66,6 +66,6 @@ export class CheckpointTaker {
     this.last = position;
     this.worth = INTERVAL;
     this.taken++;
-    return { position, state: encodePoint(machine.capture()), ramPages: memory.ramBytes / PAGE_BYTES };
+    return { position, state: encodePoint(machine.capture()), ramPages: memory.keptBytes / PAGE_BYTES };
   }
 }

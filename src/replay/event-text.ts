@@ -66,6 +66,7 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'input.boot': ({ imageDigest, commandLine }) =>
     `input: boot of image ${imageDigest.slice(0, 12)}, command line ${JSON.stringify(commandLine)}`,
   'input.serial': ({ data }) => `input: serial ${bytesText(data)}`,
+  'input.console': ({ data }) => `input: console ${bytesText(data)}`,
   'input.clock': ({ unixSeconds }) => `input: clock at ${unixSeconds} s`,
   'input.entropy': ({ seed }) => `input: entropy seed ${hex(seed)}`,
   'input.nmi': () => 'input: NMI button',
@@ -89,6 +90,15 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'machine.ended': ({ reason, status }) => `ended: ${reason}, status ${status}`,
   'uart.transmitted': ({ byte }) => `uart transmitted ${bytesText([byte])}`,
   'uart.received': ({ data }) => `uart received ${bytesText(data)}`,
+  'virtio.notified': ({ device, queue }) => `${virtioName(device)} queue ${queue} notified`,
+  'virtio.requested': ({ device, operation, sector, sectors, status }) =>
+    `${virtioName(device)} ${operation}${sectors === 0 ? '' : ` of ${sectors} sectors at ${hex(sector)}`}${status === 0 ? '' : `: status ${status}`}`,
+  'virtio.transmitted': ({ device, data }) => `${virtioName(device)} transmitted ${bytesText(data)}`,
+  'virtio.arrived': ({ device, data }) => `${virtioName(device)}: ${bytesText(data)} arrived`,
+  'virtio.received': ({ device, count }) => `${virtioName(device)} received ${count} bytes`,
+  'virtio.served': ({ device, queue, used, interrupts }) =>
+    `${virtioName(device)} queue ${queue} served up to ${hex(used)}${interrupts ? ', interrupts' : ''}`,
+  'virtio.broken': ({ device, queue, problem }) => `${virtioName(device)} queue ${queue} is broken: ${problem}`,
   'input.pages': ({ address, bytes, present, latency }) =>
     `input: ${bytes} bytes from ${hex(address)} are ${present ? 'there again' : `gone, back ${latency} ns after an access`}`,
   'input.stolen': ({ nanoseconds }) => `input: the host took ${nanoseconds} ns`,
@@ -105,6 +115,9 @@ const DESCRIPTIONS: { readonly [Type in EventType]?: Describe<Type> } = {
   'paravirt.page-arrived': ({ page }) => `page ${hex(page * PAGE_BYTES)} is there`,
   'paravirt.page-ready': ({ vcpu, token }) => `vCPU ${vcpu}: page ready, token ${hex(token)}`,
 };
+
+const VIRTIO_WORDS = { virtioBlock: 'virtio block', virtioConsole: 'virtio console' } as const;
+const virtioName = (device: keyof typeof VIRTIO_WORDS): string => VIRTIO_WORDS[device];
 
 /** EVENTINJ.TYPE in words (APM vol.2 §15.20 Event Injection). */
 export const INJECTED_KINDS: Readonly<Record<number, string>> = {

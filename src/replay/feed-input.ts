@@ -11,6 +11,7 @@ export function feedInput(machine: Machine, reader: JournalReader, { event }: Jo
     case 'input.clock':
     case 'input.entropy':
     case 'input.serial':
+    case 'input.console':
     case 'input.pages':
     case 'input.stolen':
     case 'input.paused':

@@ -27,7 +27,7 @@ export interface HostOptions {
   readonly chaos?: Plan | undefined;
 }
 
-/** All that determines a session from its beginning, but the bytes that its serial port receives. */
+/** All that determines a session from its beginning, but the bytes that its serial port and its console receive. */
 export interface SessionOptions extends HostOptions {
   readonly config: MachineConfig;
   /** Contents of the boot image. */
@@ -68,6 +68,7 @@ export class LiveSession {
   sampler: Sampler | undefined;
   private readonly chaos: Chaos | undefined;
   private queue: Uint8Array = NO_BYTES;
+  private consoleQueue: Uint8Array = NO_BYTES;
   private inputEnds = false;
   /** What is still to come, in order. */
   private scheduled: readonly ScheduledInput[];
@@ -108,10 +109,12 @@ export class LiveSession {
 
   /** Queues bytes for the serial port. */
   feed(data: Uint8Array): void {
-    const queue = new Uint8Array(this.queue.length + data.length);
-    queue.set(this.queue);
-    queue.set(data, this.queue.length);
-    this.queue = queue;
+    this.queue = joined(this.queue, data);
+  }
+
+  /** Queues bytes for the virtio console. */
+  feedConsole(data: Uint8Array): void {
+    this.consoleQueue = joined(this.consoleQueue, data);
   }
 
   /** No more bytes will come: a machine that waits for one ends. */
@@ -134,7 +137,7 @@ export class LiveSession {
     const { machine } = this;
     if (machine.state.ended !== null) return 'ended';
     this.deliverScheduled();
-    if (machine.retired > 0 && machine.retired % this.session.sliceInstructions === 0) this.deliverSerial();
+    if (machine.retired > 0 && machine.retired % this.session.sliceInstructions === 0) this.deliverInput();
     this.chaos?.perturb();
     const target = Math.min(
       limit,
@@ -146,7 +149,7 @@ export class LiveSession {
     if (stop === 'ended') return 'ended';
     if (stop === 'limit') return target === limit ? 'limit' : 'running';
     if (stop === 'waiting') return 'running';
-    if (this.deliverSerial()) return 'running';
+    if (this.deliverInput()) return 'running';
     if (!this.inputEnds) return 'waiting';
     machine.endIdle();
     return 'ended';
@@ -177,13 +180,23 @@ export class LiveSession {
   }
 
   /** @returns whether any byte was delivered. */
-  private deliverSerial(): boolean {
-    const count = Math.min(this.queue.length, this.machine.serialRoom);
-    if (count <= 0) return false;
-    this.machine.deliver({ type: 'input.serial', data: this.queue.slice(0, count) });
-    this.queue = this.queue.subarray(count);
-    return true;
+  private deliverInput(): boolean {
+    const room = this.machine.inputRoom;
+    const serial = this.queue.subarray(0, Math.max(0, room.serial)).slice();
+    const console = this.consoleQueue.subarray(0, room.console).slice();
+    this.queue = this.queue.subarray(serial.length);
+    this.consoleQueue = this.consoleQueue.subarray(console.length);
+    if (serial.length > 0) this.machine.deliver({ type: 'input.serial', data: serial });
+    if (console.length > 0) this.machine.deliver({ type: 'input.console', data: console });
+    return serial.length + console.length > 0;
   }
+}
+
+function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
+  const both = new Uint8Array(first.length + second.length);
+  both.set(first);
+  both.set(second, first.length);
+  return both;
 }
 
 export const sha256Hex = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex');

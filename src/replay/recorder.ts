@@ -156,6 +156,10 @@ export class Recorder {
   }
 
   /** Queues bytes for the serial port. */
+  feedConsole(data: Uint8Array): void {
+    this.live.feedConsole(data);
+  }
+
   feed(data: Uint8Array): void {
     this.live.feed(data);
   }

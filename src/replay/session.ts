@@ -29,6 +29,7 @@ export const sliceEnd = ({ sliceInstructions }: SessionConfig, retired: number):
 export function describeSession(config: SessionConfig, vmtapeVersion: string): TapeDescription {
   const { machine } = config;
   const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt, reset } = machine;
+  const { diskBytes, virtioConsole } = machine;
   return {
     vmtapeVersion,
     machineVersion: String(MACHINE_MODEL_VERSION),
@@ -42,6 +43,9 @@ export function describeSession(config: SessionConfig, vmtapeVersion: string): T
         nanosecondsPerInstruction,
         paravirt,
         reset,
+        // Only where it is there: other tapes are as they were before there was such a thing.
+        ...(diskBytes === 0 ? {} : { diskBytes }),
+        ...(virtioConsole ? { virtioConsole } : {}),
       },
       sliceInstructions: config.sliceInstructions,
     },

@@ -29,7 +29,7 @@ export type StateDigests = Record<StatePart, Uint8Array>;
 export interface DigestedMachine {
   readonly state: MachineState;
   readonly retired: InstructionCount;
-  readonly memory: Pick<PhysicalMemory, 'ramBytes' | 'window' | 'pagesWrittenSince' | 'newEpoch'>;
+  readonly memory: Pick<PhysicalMemory, 'keptBytes' | 'window' | 'pagesWrittenSince' | 'newEpoch'>;
 }
 
 export function stateDigests(machine: DigestedMachine, ram = new RamDigester(machine.memory)): StateDigests {
@@ -93,7 +93,7 @@ export class RamDigester {
   private epoch = FIRST_EPOCH;
 
   constructor(private readonly memory: DigestedMachine['memory']) {
-    this.tree = new PageTree(memory.ramBytes / PAGE_BYTES);
+    this.tree = new PageTree(memory.keptBytes / PAGE_BYTES);
   }
 
   digest(): Uint8Array {

@@ -65,7 +65,7 @@ export class Timeline {
   ) {
     this.search = new ArmedFollower(this.follower, reader);
     const origin = reader.origin();
-    this.image = origin ? RamImage.of(origin.pages) : RamImage.zeros(this.machine.memory.ramBytes / PAGE_BYTES);
+    this.image = origin ? RamImage.of(origin.pages) : RamImage.zeros(this.machine.memory.keptBytes / PAGE_BYTES);
     if (origin !== undefined) this.epoch = this.machine.memory.newEpoch();
     const start: Moment = { position: this.position, point: this.machine.capture(), image: this.image };
     this.moments = new Moments(start, reader.checkpoints());

@@ -3,9 +3,9 @@
  * An access that leaves a value as it was is no change.
  */
 import {
-  DEVICE_EVENT_FIELDS,
   type DevicesState,
   decodeDelta,
+  EVENT_FIELDS,
   type Machine,
   type MachineEvent,
   R,
@@ -127,6 +127,8 @@ export const WATCHED_DEVICES: Readonly<Record<string, WatchedDevice>> = {
   testdev: { of: 'testdev', events: 'testdev' },
   coprocessor: { of: 'coprocessor', events: 'coprocessor' },
   hpet: { of: 'hpet', events: 'hpet' },
+  'virtio-block': { of: 'virtioBlock', events: 'virtio' },
+  'virtio-console': { of: 'virtioConsole', events: 'virtio' },
 };
 
 /** Events that change several devices. */
@@ -134,7 +136,7 @@ const SYSTEM_EVENTS: ReadonlySet<string> = new Set(['machine.reset', 'firmware.i
 
 /** A part of a device's state. @param path names of fields and numbers of elements, from `DevicesState` on. */
 export function deviceValue(name: string, { of, events }: WatchedDevice, path: readonly string[]): WatchedValue {
-  const types = new Set(Object.keys(DEVICE_EVENT_FIELDS).filter((type) => type.startsWith(`${events}.`)));
+  const types = new Set(Object.keys(EVENT_FIELDS).filter((type) => type.startsWith(`${events}.`)));
   return {
     ...{ name, ranges: [], grain: 'event' },
     read: ({ state }) => stateText(partOf(state.devices[of], path)),

@@ -21,7 +21,7 @@ const packed = (image: Uint8Array, { protocol, modules = [] }: Booting): Uint8Ar
 export function loaded(image: Uint8Array, how: Booting = {}) {
   const { commandLine = '', ramBytes = RAM_BYTES } = how;
   const memory = new PhysicalMemory(ramBytes);
-  const board = { vcpus: 1, timerBits: 24 };
+  const board = { vcpus: 1, timerBits: 24, virtio: [] };
   const registers = new Map(loadBootImage(memory, board, packed(image, how), commandLine));
   const u32 = (address: number): number => memory.read32(address);
   const u64 = (address: number): number => Number(memory.read(sPA(address), 8));

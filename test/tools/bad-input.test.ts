@@ -12,6 +12,9 @@ beforeAll(() => {
   expect(status).toBe(0);
 });
 
+const sectors = join(folder, 'sectors.img');
+writeFileSync(sectors, new Uint8Array(512));
+
 describe('an image', () => {
   const elf = readFileSync(image('hello64.elf'));
   const file = (name: string, content: Uint8Array): string => {
@@ -52,6 +55,20 @@ describe('an image', () => {
       status: 2,
       stderr: expect.stringContaining('there is no such file'),
     });
+  });
+
+  it.each<[string, readonly string[], RegExp]>([
+    ['a disk that is no file', ['--disk', join(folder, 'nowhere')], /nowhere: there is no such file/],
+    ['an empty disk', ['--disk', '/dev/null'], /--disk .*: it is empty/],
+    ['a disk of no whole sectors', ['--disk', image('hello64.elf')], /not whole sectors of 512\. .*truncate/],
+    ['a disk that does not fit', ['--disk', sectors, '--memory', '3584M'], /with RAM it takes more than 3584M/],
+    ['bytes for no console', ['--console-input', image('hello64.elf')], /--console-input is for a virtio console/],
+    ['a console that leads nowhere', ['--console', 'up'], /--console "up" leads nowhere/],
+  ])('with %s: status 2, and what is wrong', (_, flags, message) => {
+    const { status, stderr } = vmtape(['run', image('hello64.elf'), ...flags]);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(STACK);
+    expect(status).toBe(2);
   });
 
   it('larger than RAM: status 2, the segment and how much RAM there is', () => {

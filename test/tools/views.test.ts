@@ -1,5 +1,5 @@
 /** `sql`, `trace` and `timeline` as a user runs them. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { FIXED, image, STACK, temporaryFolder, vmtape } from './vmtape.js';
@@ -12,6 +12,36 @@ beforeAll(() => {
 });
 
 const sql = (query: string, ...flags: string[]) => vmtape(['sql', tape, query, ...flags]);
+
+describe('--symbols', () => {
+  const map = join(folder, 'nested.map');
+  const within = ['--symbols', map, '--symbols', `L2:${map}`];
+  beforeAll(() => writeFileSync(map, '0000000000102380 T after_vmrun\n0000000000101de1 T load_of_l2\n'));
+
+  it('names places in the lines of log and trace, and in show', () => {
+    const log = vmtape(['log', tape, '--kind', 'svm.vmexit', '--limit', '1', ...within]).stdout;
+    expect(log).toMatch(/ rip=0x102383 <after_vmrun\+0x3> /);
+    const [line = ''] = vmtape(['log', tape, '--kind', 'svm.vmexit', '--limit', '1', '--json', ...within]).stdout.split(
+      '\n',
+    );
+    expect(JSON.parse(line)).toMatchObject({ kind: 'svm.vmexit', symbol: 'after_vmrun+0x3' });
+    const show = vmtape(['show', tape, 'vmexit:npf[0]', '--disassemble', '1', ...within]).stdout;
+    expect(show).toMatch(/^at +after_vmrun\+0x3 +load_of_l2$/m);
+    expect(show).toMatch(/^ {2}0000000000101de1 +load_of_l2 +48 8b/m);
+    const trace = vmtape(['trace', tape, '--from', 'vmexit:npf[0]', '--to', 'end', '--limit', '2', ...within]).stdout;
+    expect(trace).toMatch(/ L1 0000000000102383 \w+ +after_vmrun\+0x3 /);
+  });
+
+  it('says what is wrong with a file, and where there is no kernel', () => {
+    const bad = vmtape(['log', tape, '--symbols', tape]);
+    expect(bad).toMatchObject({ status: 2, stdout: '' });
+    expect(bad.stderr).toMatch(/nested\.vmtape: line 1 is no symbol/);
+    const none = vmtape(['symbols', tape]);
+    expect(none).toMatchObject({ status: 2, stdout: '' });
+    expect(none.stderr).toMatch(/symbols of L1.*no Linux kernel/s);
+    expect(none.stderr).not.toMatch(STACK);
+  });
+});
 
 describe('vmtape sql', () => {
   it('lists views with columns and an example each', () => {

@@ -6,7 +6,7 @@ import type { EndReason } from '../../src/machine/index.js';
 import type { LiveSession, SessionStatus } from '../../src/replay/index.js';
 import { OperatingError } from './failure.js';
 import { shortCount } from './format.js';
-import type { SerialInput, SerialOutput } from './serial-line.js';
+import type { GuestOutput, SerialInput } from './serial-line.js';
 import type { Terminal } from './terminal.js';
 
 /** What `run` and `record` drive alike. */
@@ -47,7 +47,7 @@ export interface Drive {
   readonly session: DrivenSession;
   readonly counters: Counters;
   readonly input: SerialInput;
-  readonly output: SerialOutput;
+  readonly output: GuestOutput;
   readonly terminal: Terminal;
   readonly maxInstructions: number | undefined;
   /** Work between two stretches. @returns an outcome that ends the session here. */

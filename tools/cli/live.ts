@@ -22,7 +22,7 @@ import {
 import { UsageError } from './failure.js';
 import { byteSize, plural, shortCount } from './format.js';
 import type { HostFlags } from './machine-flags.js';
-import { SerialInput, SerialOutput, serialInputFile } from './serial-line.js';
+import { consoleInputFile, GuestOutput, SerialInput, serialInputFile } from './serial-line.js';
 import { jsonText } from './terminal.js';
 
 export interface LiveHooks extends Pick<Drive, 'between' | 'holdsOutput'> {
@@ -39,7 +39,8 @@ export async function runLive(
 ): Promise<number> {
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
-  const output = new SerialOutput(options.serial, terminal);
+  const toConsole = consoleInputFile(options);
+  const output = new GuestOutput(options, terminal);
   const symbols = symbolsFor(options, hooks);
   let profile: Profile | undefined;
   let events = 0n;
@@ -49,9 +50,10 @@ export async function runLive(
     events++;
     profile?.take(stated);
     if (event.type === 'svm.vmexit') exits++;
-    else if (event.type === 'uart.transmitted') output.push(event.byte);
+    else output.take(event);
   });
   const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined, checkpoints: () => 0 };
+  session.feedConsole(toConsole);
   const input = new SerialInput(options, session, received);
   const first = session.machine.retired;
   profile = profileOf(session, symbols);
@@ -83,7 +85,8 @@ export async function recordLive(
 ): Promise<number> {
   const terminal = terminalOf(self);
   const received = serialInputFile(options);
-  const output = new SerialOutput(options.serial, terminal);
+  const toConsole = consoleInputFile(options);
+  const output = new GuestOutput(options, terminal);
   const symbols = symbolsFor(options, hooks);
   let profile: Profile | undefined;
   const recorder = begin({
@@ -91,7 +94,7 @@ export async function recordLive(
     checkpointEvery: options.checkpointEvery === 0 ? undefined : (options.checkpointEvery ?? 'adaptive'),
     observe: (stated) => {
       profile?.take(stated);
-      if (stated.event.type === 'uart.transmitted') output.push(stated.event.byte);
+      output.take(stated.event);
     },
   });
   const counters: Counters = {
@@ -100,6 +103,7 @@ export async function recordLive(
     tapeBytes: () => recorder.stats.tapeBytes,
     checkpoints: () => recorder.stats.checkpoints,
   };
+  recorder.feedConsole(toConsole);
   const input = new SerialInput(options, recorder, received);
   const first = recorder.machine.retired;
   profile = profileOf(recorder, symbols);

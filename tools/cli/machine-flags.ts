@@ -19,6 +19,7 @@ import {
   policyNamed,
   RESET_NAMES,
   type ResetName,
+  SECTOR_BYTES,
 } from '../../src/machine/index.js';
 import { type Plan, randomPlan, type ScheduledInput, type SessionOptions } from '../../src/replay/index.js';
 import { parseClock, parseCount, parseSeeds, parseSize, parseU64, quote, type SeedRange } from './arguments.js';
@@ -41,6 +42,8 @@ export interface HostFlags {
   readonly profile?: boolean;
   readonly symbols?: readonly string[];
   readonly guestStatus?: boolean;
+  readonly console?: SerialTarget;
+  readonly consoleInput?: string;
 }
 
 /** And of one that begins with an image. */
@@ -57,6 +60,7 @@ export interface MachineOptions extends HostFlags {
   readonly initrd?: string;
   readonly module?: readonly string[];
   readonly boot?: BootProtocol;
+  readonly disk?: string;
   readonly seed?: bigint;
   readonly chaos?: SeedRange;
   readonly clock?: number;
@@ -71,9 +75,15 @@ export function addHostFlags(command: Command): Command {
     .addOption(
       new Option('--serial <target>', 'where the serial port leads: stdio, null or file:PATH')
         .default({ kind: 'stdio' } satisfies SerialTarget, 'stdio')
-        .argParser(parseSerial),
+        .argParser((text) => parseTarget(text, '--serial')),
     )
     .option('--input <file>', 'what the serial port receives, instead of stdin')
+    .option(
+      '--console <target>',
+      'where the virtio console leads, and that there is one: stdio, null or file:PATH',
+      (text) => parseTarget(text, '--console'),
+    )
+    .option('--console-input <file>', 'what the virtio console receives')
     .option('--max-instructions <n>', 'stop when so many have retired', (text) =>
       parseCount(text, '--max-instructions', 1),
     )
@@ -111,6 +121,10 @@ export function addMachineFlags(command: Command): Command {
     .option('--append <text>', "the image's command line")
     .option('--initrd <file>', 'initial RAM disk: the first file that the image finds beside it')
     .option('--module <file,args>', 'file that the image finds beside it, with its arguments; may be repeated', gather)
+    .option(
+      '--disk <file>',
+      'what a virtio block device holds; the file stays as it is, writes are kept in the session',
+    )
     .addOption(
       new Option('--boot <protocol>', 'how the image is loaded and entered (default: as it says of itself)').choices(
         BOOT_PROTOCOLS,
@@ -148,11 +162,11 @@ export function parsePolicyFlag(text: string): Policy {
   return parsePolicy(new TextDecoder().decode(readInputFile(text, 'the policy file')), text);
 }
 
-function parseSerial(text: string): SerialTarget {
+function parseTarget(text: string, flag: string): SerialTarget {
   if (text === 'stdio' || text === 'null') return { kind: text };
   if (text.startsWith('file:') && text.length > 'file:'.length)
     return { kind: 'file', path: text.slice('file:'.length) };
-  throw new UsageError(`--serial ${quote(text)} leads nowhere. Give stdio, null or file:PATH.`);
+  throw new UsageError(`${flag} ${quote(text)} leads nowhere. Give stdio, null or file:PATH.`);
 }
 
 /** @throws UsageError for several seeds: they are for `record --until-fail`. */
@@ -178,8 +192,12 @@ function checkReset(text: string): ResetName {
 
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
+  if (options.consoleInput !== undefined && options.console === undefined) {
+    throw new UsageError('--console-input is for a virtio console. Give --console, too.');
+  }
   const { memory, smp, quantum, cpu, policy, paravirt, reset, hostEvents, seed, clock } = options;
-  const { timePerInstruction } = options;
+  const { timePerInstruction, console } = options;
+  const disk = options.disk === undefined ? NO_BYTES : readDisk(options.disk);
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
     ...(memory === undefined ? {} : { ramBytes: memory }),
@@ -190,10 +208,11 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
     ...(paravirt === undefined ? {} : { paravirt }),
     ...(reset === undefined ? {} : { reset }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
+    ...{ diskBytes: disk.length, virtioConsole: console !== undefined },
   };
   return {
     config,
-    ...bootOptions(imagePath, options),
+    ...bootOptions(imagePath, options, disk),
     unixSeconds: clock ?? Math.floor(Date.now() / 1000),
     entropySeed: seed ?? randomBytes(8).readBigUInt64LE(),
     ...(hostEvents === undefined ? {} : { hostInputs: hostInputs(hostEvents) }),
@@ -201,7 +220,11 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
 }
 
 /** The image with all that goes with it, and its command line. @throws InputError for an image that says of no protocol. */
-function bootOptions(imagePath: string, options: MachineOptions): Pick<SessionOptions, 'image' | 'commandLine'> {
+function bootOptions(
+  imagePath: string,
+  options: MachineOptions,
+  disk: Uint8Array,
+): Pick<SessionOptions, 'image' | 'commandLine'> {
   const { append = '', initrd, module: given = [], boot: protocol } = options;
   const image = readImage(imagePath);
   const named = namesImage(bootProtocol({ image, protocol }));
@@ -217,7 +240,18 @@ function bootOptions(imagePath: string, options: MachineOptions): Pick<SessionOp
     return module(path, rest.join(','), 'the module');
   });
   if (initrd !== undefined) modules.unshift(module(initrd, '', 'the RAM disk'));
-  return { image: packBoot({ image, protocol, modules }), commandLine: line(imagePath, append) };
+  return { image: packBoot({ image, protocol, modules, disk }), commandLine: line(imagePath, append) };
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+/** @throws UsageError for a file that is no disk. */
+function readDisk(path: string): Uint8Array {
+  const bytes = readInputFile(path, 'the disk');
+  if (bytes.length > 0 && bytes.length % SECTOR_BYTES === 0) return bytes;
+  const problem =
+    bytes.length === 0 ? 'it is empty' : `its ${bytes.length} bytes are not whole sectors of ${SECTOR_BYTES}`;
+  throw new UsageError(`--disk ${path}: ${problem}. Give a raw image; truncate -s %${SECTOR_BYTES} pads one.`);
 }
 
 const hostInputs = (file: string): readonly ScheduledInput[] =>

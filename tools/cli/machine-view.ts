@@ -17,6 +17,7 @@ import {
   type VmcbWords,
 } from '../../src/machine/index.js';
 import type { CodePlace } from '../../src/replay/index.js';
+import type { LevelSymbols } from '../symbols/level-symbols.js';
 import { hex, table } from './format.js';
 import type { Colors } from './terminal.js';
 
@@ -110,8 +111,20 @@ function levelViews(state: MachineState): LevelViews {
   };
 }
 
-export function statePage(state: MachineState, { bold, dim }: Colors): readonly string[] {
+/** The level of the vCPU whose turn it is. */
+export const runningLevel = (state: MachineState): 1 | 2 => (isGuestRunning(registersOf(state)) ? 2 : 1);
+
+/** What is named where each level stands. */
+export function placeNames(state: MachineState, symbols: LevelSymbols): { readonly L1?: string; readonly L2?: string } {
+  const { L1, L2 } = levelViews(state);
+  const [first, second] = [symbols.textOf(1, L1('rip')), symbols.textOf(2, L2('rip'))];
+  return { ...(first === undefined ? {} : { L1: first }), ...(second === undefined ? {} : { L2: second }) };
+}
+
+/** @param symbols name where each level stands. */
+export function statePage(state: MachineState, { bold, dim }: Colors, symbols: LevelSymbols): readonly string[] {
   const views = levelViews(state);
+  const names = symbols.isEmpty ? undefined : placeNames(state, symbols);
   const value = (lookup: Lookup, name: string): string => {
     const found = lookup(name);
     return found === undefined ? dim('-') : hex(found, 16);
@@ -132,6 +145,7 @@ export function statePage(state: MachineState, { bold, dim }: Colors): readonly 
   return [
     ...table([
       ['', bold(views.L1Title), bold(views.L2Title)],
+      ...(names === undefined ? [] : [['at', names.L1 ?? dim('-'), names.L2 ?? dim('-')]]),
       ...PLAIN.map((name) => both(name, value)),
       ...SEGMENTS.map((name) => both(name, segment)),
       ...TABLES.map((name) => both(name, descriptorTable)),

@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   log: async () => (await import('./commands/log.js')).logCommand,
   show: async () => (await import('./commands/show.js')).showCommand,
   trace: async () => (await import('./commands/trace.js')).traceCommand,
+  symbols: async () => (await import('./commands/symbols.js')).symbolsCommand,
   'who-wrote': async () => (await import('./commands/who-wrote.js')).whoWroteCommand,
   sql: async () => (await import('./commands/sql.js')).sqlCommand,
   timeline: async () => (await import('./commands/timeline.js')).timelineCommand,

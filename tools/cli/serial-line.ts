@@ -3,8 +3,9 @@
  * slice runs and leaves between slices; what it receives comes from stdin as it arrives, or from a file at once.
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
+import type { MachineEvent } from '../../src/machine/index.js';
 import { OperatingError } from './failure.js';
-import { type MachineOptions, readInputFile, type SerialTarget } from './machine-flags.js';
+import { type HostFlags, type MachineOptions, readInputFile, type SerialTarget } from './machine-flags.js';
 import type { Terminal } from './terminal.js';
 
 const FIRST_BUFFER = 4096;
@@ -18,12 +19,13 @@ export class SerialOutput {
   constructor(
     private readonly target: SerialTarget,
     private readonly terminal: Terminal,
+    private readonly flag = '--serial',
   ) {
     if (target.kind !== 'file') return;
     try {
       this.file = openSync(target.path, 'w');
     } catch (cause) {
-      throw new OperatingError(`--serial: ${(cause as Error).message}. Choose another file.`, { cause });
+      throw new OperatingError(`${flag}: ${(cause as Error).message}. Choose another file.`, { cause });
     }
   }
 
@@ -61,11 +63,43 @@ export class SerialOutput {
     try {
       for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
     } catch (cause) {
-      throw new OperatingError(`--serial: ${(cause as Error).message}. The guest's output is incomplete there.`, {
+      throw new OperatingError(`${this.flag}: ${(cause as Error).message}. The guest's output is incomplete there.`, {
         cause,
       });
     }
     return true;
+  }
+}
+
+/** All that the guest sends: over its serial line, and by its virtio console where it has one. */
+export class GuestOutput {
+  private readonly serial: SerialOutput;
+  private readonly console: SerialOutput;
+
+  constructor({ serial, console = { kind: 'null' } }: Pick<HostFlags, 'serial' | 'console'>, terminal: Terminal) {
+    this.serial = new SerialOutput(serial, terminal);
+    this.console = new SerialOutput(console, terminal, '--console');
+  }
+
+  take(event: MachineEvent): void {
+    if (event.type === 'uart.transmitted') this.serial.push(event.byte);
+    else if (event.type === 'virtio.transmitted') for (const byte of event.data) this.console.push(byte);
+  }
+
+  /** @returns false when nobody reads it any more. */
+  flush(): boolean {
+    const goesOn = this.serial.flush();
+    return this.console.flush() && goesOn;
+  }
+
+  discard(): void {
+    this.serial.discard();
+    this.console.discard();
+  }
+
+  close(): void {
+    this.serial.close();
+    this.console.close();
   }
 }
 
@@ -122,6 +156,10 @@ export class SerialInput {
     if ('unref' in process.stdin && typeof process.stdin.unref === 'function') process.stdin.unref();
   }
 }
+
+/** The content of `--console-input`; nothing when it is not given. */
+export const consoleInputFile = ({ consoleInput }: Pick<HostFlags, 'consoleInput'>): Uint8Array =>
+  consoleInput === undefined ? new Uint8Array(0) : readInputFile(consoleInput, '--console-input');
 
 /** The content of `--input`, if it is given. */
 export const serialInputFile = ({ input }: Pick<MachineOptions, 'input'>): Uint8Array | undefined =>

@@ -33,12 +33,15 @@ import {
   type WatchedValue,
   type Work,
 } from '../../src/replay/index.js';
+import { LevelSymbols } from '../symbols/level-symbols.js';
 import { Courses, type KeptTape } from './courses.js';
 import { drive, driveInPlace, type Patience } from './driver.js';
 import type { AccessKind, Breakpoint, Catch, Halt, Watched, Watchpoint } from './halt.js';
 import { runningOn, type Subject, sameSubject } from './views.js';
 
 export class Debuggee {
+  /** Names of addresses, where some were given. */
+  symbols = new LevelSymbols();
   private readonly courses: Courses;
   /** Told where long work is, now and then. */
   onProgress: ((at: Position) => void) | undefined;

@@ -9,9 +9,11 @@ import { nearest } from './nearest.js';
 /** @param text what stands behind `device.`. @param vcpu whose local APIC is meant when none is named. */
 export function parseDevice(text: string, { state: { devices } }: Machine, vcpu: number): WatchedValue {
   const [first = '', ...rest] = partsOf(text);
-  const name = Object.keys(WATCHED_DEVICES).find((each) => each === first.toLowerCase());
+  // Some are there only where they are configured.
+  const there = Object.entries(WATCHED_DEVICES).flatMap(([each, { of }]) => (devices[of] === undefined ? [] : [each]));
+  const name = there.find((each) => each === first.toLowerCase());
   const device = name === undefined ? undefined : WATCHED_DEVICES[name];
-  if (name === undefined || device === undefined) refuse(`device.${text}`, first, Object.keys(WATCHED_DEVICES));
+  if (name === undefined || device === undefined) refuse(`device.${text}`, first, there);
   const isIndexed = device.of === 'localApics';
   const wanted = isIndexed && !/^\d+$/.test(rest[0] ?? '') ? [String(vcpu), ...rest] : rest;
   const path: string[] = [];

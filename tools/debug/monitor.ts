@@ -6,8 +6,12 @@ import pc from 'picocolors';
 import { formatPosition, JournalError, type JournalRecord, sqliteStore } from '../../src/journal/index.js';
 import { explainWalk, InputError, pagingFeatures, R, SvmMode, type WalkStep } from '../../src/machine/index.js';
 import { type Change, disassemble, eventText, stateDigests } from '../../src/replay/index.js';
+import { OperatingError, UsageError } from '../cli/failure.js';
 import { hex, table } from '../cli/format.js';
 import { vmcbPage } from '../cli/machine-view.js';
+import { symbolsInRam } from '../symbols/guest-symbols.js';
+import type { LevelSymbols } from '../symbols/level-symbols.js';
+import { readSymbols, writeSymbols } from '../symbols/symbol-files.js';
 import type { Debuggee } from './debuggee.js';
 import { knownVmcbFields, runningOn, type View, viewOf, vmcbFieldsAt } from './views.js';
 import { editsOf, parseWhat, WHAT, WRITABLE } from './what.js';
@@ -74,6 +78,11 @@ const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
     help: 'writes a number there, in a diversion',
     run: set,
   },
+  symbols: {
+    usage: 'symbols [ram | read FILE | write FILE]',
+    help: 'names of addresses, for the level that is looked at: from its RAM, from a file; as a file for gdb; alone what there is',
+    run: symbolsCommand,
+  },
   checkpoints: { usage: 'checkpoints', help: 'the checkpoints of the tape', run: checkpoints },
   digest: { usage: 'digest', help: 'digests of the state here, RAM included', run: digest },
   help: { usage: 'help', help: 'this list', run: help },
@@ -87,11 +96,14 @@ export async function monitor(line: string, context: MonitorContext): Promise<re
   try {
     return await command.run(args, context);
   } catch (error) {
-    if (error instanceof InputError || error instanceof JournalError) return [error.message];
+    if (ANSWERS.some((answer) => error instanceof answer)) return [(error as Error).message];
     if (error instanceof WrongUsage) return [`usage: ${command.usage}`];
     throw error;
   }
 }
+
+/** What a user did wrong, or the host could not do. */
+const ANSWERS = [InputError, JournalError, UsageError, OperatingError];
 
 class WrongUsage extends Error {}
 
@@ -109,21 +121,28 @@ function where(args: readonly string[], { debuggee }: MonitorContext): readonly 
   only(args, 0);
   const { machine } = debuggee;
   return [
-    `${debuggee.where}  ${runningText(debuggee, machine.vcpu)}`,
+    `${debuggee.where}  ${runningText(debuggee, machine.vcpu)}${standingMark(debuggee)}`,
     ...codeLines(debuggee, viewOf(machine, debuggee.subject), 1),
     nextEventLine(debuggee),
     ...debuggee.diversions,
   ];
 }
 
-function nextEventLine({ reader, position, diversion, stillness }: Debuggee): string {
+/** The name of the place where the vCPU that has the turn stands. */
+function standingMark({ symbols, subject: { level }, machine }: Debuggee): string {
+  const text = symbols.textOf(level, machine.nextInstruction);
+  return text === undefined ? '' : ` at ${text}`;
+}
+
+function nextEventLine({ reader, position, diversion, stillness, symbols }: Debuggee): string {
   const next: JournalRecord | undefined = reader.records(position.seq).next().value ?? undefined;
-  if (next !== undefined) return `next: ${recordLine(next)}`;
+  if (next !== undefined) return `next: ${recordLine(next, symbols)}`;
   if (diversion === undefined) return 'the tape ends here';
   return stillness ?? 'nothing is recorded from here on: it runs on';
 }
 
-const recordLine = (record: JournalRecord): string => `#${record.position.seq} ${eventText(record)}`;
+const recordLine = (record: JournalRecord, symbols: LevelSymbols): string =>
+  `#${record.position.seq} ${symbols.inEvent(eventText(record), record.event, record.level)}`;
 
 function runningText({ machine }: Debuggee, vcpu: number): string {
   const subject = runningOn(machine, vcpu);
@@ -142,7 +161,7 @@ function level(args: readonly string[], { debuggee }: MonitorContext): readonly 
   return machine.state.vcpus.map(({ registers }, vcpu) => {
     const activity = ACTIVITIES[Number(registers[R.activity])] ?? 'stands still';
     const turn = vcpu === machine.vcpu ? ', has the turn' : '';
-    return `${runningText(debuggee, vcpu)}, ${activity}${turn}, rip 0x${hex(registers[R.rip] as bigint)} cpl ${registers[R.cpl]}`;
+    return `${runningText(debuggee, vcpu)}, ${activity}${turn}, rip 0x${hex(registers[R.rip] as bigint)} cpl ${registers[R.cpl]}${debuggee.symbols.mark(runningOn(machine, vcpu).level, registers[R.rip])}`;
   });
 }
 const ACTIVITIES = ['executes', 'halted', 'shut down', 'waits for a start-up interrupt', 'in MWAIT', 'FERR# freeze'];
@@ -186,12 +205,12 @@ function events(args: readonly string[], { debuggee }: MonitorContext): readonly
   const text = args[0] ?? '10';
   if (!/^-?\d{1,4}$/.test(text)) throw new WrongUsage();
   const count = Math.min(Math.abs(Number(text)), MOST_EVENTS);
-  const { reader, position } = debuggee;
+  const { reader, position, symbols } = debuggee;
   const first = text.startsWith('-') ? maximum(0n, position.seq - BigInt(count)) : position.seq;
   const lines: string[] = [];
   for (const record of reader.records(first)) {
     if (lines.length === count || (text.startsWith('-') && record.position.seq >= position.seq)) break;
-    lines.push(recordLine(record));
+    lines.push(recordLine(record, symbols));
   }
   return lines.length === 0 ? ['there are none'] : lines;
 }
@@ -207,7 +226,7 @@ function code(args: readonly string[], { debuggee, view }: MonitorContext): read
   return codeLines(debuggee, view, Number(text));
 }
 
-function codeLines({ machine }: Debuggee, view: View, count: number): readonly string[] {
+function codeLines({ machine, symbols }: Debuggee, view: View, count: number): readonly string[] {
   const place = {
     memory: machine.memory,
     registers: view.registers,
@@ -218,8 +237,9 @@ function codeLines({ machine }: Debuggee, view: View, count: number): readonly s
   return table(
     disassemble(place, view.registers[R.rip] as bigint, count).map(({ rip, bytes, text }) => [
       hex(rip, 16),
+      ...(symbols.of(view.subject.level) === undefined ? [] : [symbols.textOf(view.subject.level, rip) ?? '']),
       [...bytes].map((byte) => hex(byte, 2)).join(' '),
-      text,
+      symbols.inCode(view.subject.level, text),
     ]),
     [],
     '  ',
@@ -379,6 +399,22 @@ function set(args: readonly string[], { debuggee, view }: MonitorContext): reado
   if (what === undefined || value === undefined || more.length > 0) throw new WrongUsage();
   debuggee.write(view.vcpu, editsOf(what, addressOf(value), { machine: debuggee.machine, view }));
   return moved(debuggee);
+}
+
+// Symbols
+
+function symbolsCommand(args: readonly string[], { debuggee, view }: MonitorContext): readonly string[] {
+  only(args, 0, 2);
+  const { symbols, machine } = debuggee;
+  const { level } = view.subject;
+  const [action, file] = args;
+  if (action === 'ram' && file === undefined) symbols.add(level, symbolsInRam(machine, view));
+  else if (action === 'read' && file !== undefined) symbols.add(level, readSymbols(file));
+  else if (action === 'write' && file !== undefined) {
+    return [writeSymbols(symbols.of(level) ?? symbolsInRam(machine, view), file)];
+  } else if (action !== undefined) throw new WrongUsage();
+  const lines = ([1, 2] as const).flatMap((each) => symbols.of(each)?.summary(`L${each}`) ?? []);
+  return lines.length === 0 ? ['there are none; symbols ram finds those of a Linux kernel'] : lines;
 }
 
 // The tape and the state

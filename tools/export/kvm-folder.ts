@@ -35,7 +35,7 @@ export function writeFolder(folder: string, { manifest, files }: KvmExport, ram:
       mkdirSync(dirname(join(making, name)), { recursive: true });
       writeFileSync(join(making, name), bytes);
     }
-    if (manifest.ram !== undefined) writeRam(join(making, manifest.ram.file), ram);
+    if (manifest.ram !== undefined) writeRam(join(making, manifest.ram.file), ram, manifest.ram.bytes / PAGE_BYTES);
     writeFileSync(join(making, MANIFEST), `${JSON.stringify(manifest, undefined, 2)}\n`);
     renameSync(making, target);
   } catch (cause) {
@@ -45,17 +45,18 @@ export function writeFolder(folder: string, { manifest, files }: KvmExport, ram:
   }
 }
 
-function writeRam(path: string, { pages, contents }: RamContents): void {
+/** @param count pages of RAM; a disk stands behind them. */
+function writeRam(path: string, { pages, contents }: RamContents, count: number): void {
   const descriptor = openSync(path, 'wx');
   try {
-    for (const [page, number] of pages.entries()) {
+    for (const [page, number] of pages.subarray(0, count).entries()) {
       const content = contents[number - 1];
       if (content === undefined) continue;
       for (let at = 0; at < PAGE_BYTES; ) {
         at += writeSync(descriptor, content, at, PAGE_BYTES - at, page * PAGE_BYTES + at);
       }
     }
-    ftruncateSync(descriptor, pages.length * PAGE_BYTES);
+    ftruncateSync(descriptor, count * PAGE_BYTES);
   } finally {
     closeSync(descriptor);
   }

@@ -202,6 +202,8 @@ class Client {
       return;
     }
     this.waiting.push(packet);
+    // Whoever asks again while this one is answered does not mean what was said before it.
+    this.last = undefined;
     this.interrupted = false;
     this.wake?.();
   }

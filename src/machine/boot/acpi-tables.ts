@@ -1,7 +1,7 @@
 /**
  * The ACPI tables of the board: RSDP, RSDT, XSDT, FADT, FACS, DSDT, MADT and HPET. They name what the board has and
  * nothing else: the fixed hardware at its ports, local APICs, one I/O APIC with the overrides of inputs 2 and 9, and the
- * HPET. The DSDT holds the S5 state alone.
+ * HPET. The DSDT holds the S5 state, and virtio devices where there are some.
  *
  * Source: ACPI Specification 6.5, §5.2.5.3 RSDP Structure, §5.2.6 System Description Table Header, §5.2.7 RSDT, §5.2.8
  * XSDT, §5.2.9 FADT (table 5.9), §5.2.10 FACS, §5.2.12 MADT, §20.2 AML Grammar Definition; IA-PC HPET Specification 1.0a,
@@ -11,6 +11,7 @@ import { ACPI, ACPI_PORT } from '../devices/acpi-pm-timer.js';
 import { CAPABILITIES, HPET_BASE } from '../devices/hpet-state.js';
 import { IOAPIC_BASE } from '../devices/io-apic.js';
 import { APIC_DEFAULT_BASE } from '../devices/local-apic-state.js';
+import { VIRTIO_PLACES, VIRTIO_REGISTER_BYTES } from '../devices/virtio-mmio.js';
 import { type Board, IOAPIC_ID, ISA_OVERRIDES } from './board.js';
 import { TableWriter } from './table-writer.js';
 
@@ -55,6 +56,54 @@ const RESET_VALUE = 0x06;
 /** Name (\_S5_, Package () { 0, 0, 0, 0 }): SLP_TYP of both control blocks, and two reserved. */
 const S5 = [0x08, 0x5c, 0x5f, 0x53, 0x35, 0x5f, 0x12, 0x06, 0x04, 0x00, 0x00, 0x00, 0x00];
 
+/**
+ * Scope (\\_SB_) with a device for each virtio one, by the ID that stands for its registers in memory: where those are, and its
+ * interrupt. Nothing where there is none.
+ */
+function systemBus({ virtio }: Board): readonly number[] {
+  if (virtio.length === 0) return [];
+  const devices = virtio.flatMap((name, index) => virtioDevice(`VIO${index}`, index, VIRTIO_PLACES[name]));
+  return [SCOPE_OP, ...packaged([...ascii('\\_SB_'), ...devices])];
+}
+
+function virtioDevice(name: string, id: number, { base, line }: { base: number; line: number }): readonly number[] {
+  const named = (field: string, data: readonly number[]): readonly number[] => [NAME_OP, ...ascii(field), ...data];
+  const memory = [FIXED_MEMORY, 9, 0, 1, ...u32(base), ...u32(VIRTIO_REGISTER_BYTES)];
+  const interrupt = [EXTENDED_INTERRUPT, 6, 0, CONSUMER_LEVEL_HIGH, 1, ...u32(line)];
+  const resources = [...memory, ...interrupt, END_TAG, 0];
+  return [
+    ...DEVICE_OP,
+    ...packaged([
+      ...ascii(name),
+      ...named('_HID', [STRING_PREFIX, ...ascii('LNRO0005'), 0]),
+      ...named('_UID', [BYTE_PREFIX, id]),
+      ...named('_CRS', [BUFFER_OP, ...packaged([BYTE_PREFIX, resources.length, ...resources])]),
+    ]),
+  ];
+}
+
+const ascii = (text: string): readonly number[] => [...new TextEncoder().encode(text)];
+const u32 = (value: number): readonly number[] => [0, 8, 16, 24].map((shift) => (value >>> shift) & 0xff);
+
+/** Behind its length, which counts itself (§20.2.4 Package Length Encoding). */
+function packaged(body: readonly number[]): readonly number[] {
+  if (body.length + 1 < 0x40) return [body.length + 1, ...body];
+  const length = body.length + 2;
+  return [0x40 | (length & 0xf), length >> 4, ...body];
+}
+
+/** AML (§20.2) and resource descriptors (§6.4). */
+const SCOPE_OP = 0x10;
+const NAME_OP = 0x08;
+const BUFFER_OP = 0x11;
+const DEVICE_OP = [0x5b, 0x82];
+const STRING_PREFIX = 0x0d;
+const BYTE_PREFIX = 0x0a;
+const FIXED_MEMORY = 0x86;
+const EXTENDED_INTERRUPT = 0x89;
+const CONSUMER_LEVEL_HIGH = 0x01;
+const END_TAG = 0x79;
+
 /** MADT: a PC has the 8259 pair as well. */
 const PCAT_COMPAT = 1;
 const MADT = { LOCAL_APIC: 0, IO_APIC: 1, OVERRIDE: 2, LOCAL_NMI: 4 } as const;
@@ -78,7 +127,7 @@ export function acpiTables(board: Board, at: number): readonly PlacedTable[] {
   // The RSDP is found by its place on a 16-byte boundary; it names the others.
   const rsdpAt = place(new Uint8Array(RSDP_BYTES));
   const facs = place(facsTable(), FACS_BYTES);
-  const dsdt = place(table('DSDT', 2, (writer) => writer.raw(S5)));
+  const dsdt = place(table('DSDT', 2, (writer) => writer.raw([...S5, ...systemBus(board)])));
   const fadt = place(fadtTable(board, facs.address, dsdt.address));
   const madt = place(madtTable(board));
   const hpet = place(hpetTable());

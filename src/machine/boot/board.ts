@@ -1,9 +1,22 @@
+/** The board as the firmware's tables tell of it: processors, interrupt inputs, and devices that nobody would find otherwise. */
+import type { DevicesState } from '../devices/devices.js';
+import { VIRTIO_NAMES, type VirtioName } from '../devices/virtio-mmio.js';
+
 /** What the firmware's tables say of the board: how many vCPUs, and how interrupts reach the I/O APIC. */
 export interface Board {
   readonly vcpus: number;
   /** Width of the ACPI timer. */
   readonly timerBits: number;
+  /** Virtio devices that there are. */
+  readonly virtio: readonly VirtioName[];
 }
+
+/** As the devices are configured. */
+export const boardOf = (devices: DevicesState): Board => ({
+  vcpus: devices.localApics.length,
+  timerBits: devices.acpi.timerBits,
+  virtio: VIRTIO_NAMES.filter((name) => devices[name] !== undefined),
+});
 
 /** As its register has it after reset. */
 export const IOAPIC_ID = 0;

@@ -4,7 +4,7 @@
  * digest.
  *
  * Layout: a magic number of 16 bytes; the length of a directory, u32; the directory, JSON in UTF-8; the image; the files
- * in the order of the directory, without gaps.
+ * in the order of the directory, then the contents of the disk, without gaps.
  */
 import { ImageReader, refuseImage } from './image-reader.js';
 
@@ -24,34 +24,42 @@ export interface BootPackage {
   /** undefined: as the image says. */
   readonly protocol: BootProtocol | undefined;
   readonly modules: readonly BootModule[];
+  /** What the virtio block device has at power-on; empty for none. */
+  readonly disk: Uint8Array;
 }
 
 interface Directory {
   readonly protocol: BootProtocol | null;
   readonly imageBytes: number;
   readonly modules: readonly { readonly bytes: number; readonly commandLine: string }[];
+  /** Only where there is a disk. */
+  readonly diskBytes?: number;
 }
 
 const MAGIC = 'vmtape boot pack';
 const HEAD_BYTES = MAGIC.length + 4;
 const DAMAGED = 'Record the session again.';
 
+const NO_BYTES = new Uint8Array(0);
+
 /** @returns the image itself when there is nothing beside it. */
-export function packBoot({ image, protocol, modules }: BootPackage): Uint8Array {
-  if (protocol === undefined && modules.length === 0) return image;
+export function packBoot(contents: Omit<BootPackage, 'disk'> & Partial<Pick<BootPackage, 'disk'>>): Uint8Array {
+  const { image, protocol, modules, disk = NO_BYTES } = contents;
+  if (protocol === undefined && modules.length === 0 && disk.length === 0) return image;
   const directory: Directory = {
     protocol: protocol ?? null,
     imageBytes: image.length,
     modules: modules.map(({ bytes, commandLine }) => ({ bytes: bytes.length, commandLine })),
+    ...(disk.length === 0 ? {} : { diskBytes: disk.length }),
   };
   const json = new TextEncoder().encode(JSON.stringify(directory));
-  const contents = [image, ...modules.map(({ bytes }) => bytes)];
-  const packed = new Uint8Array(HEAD_BYTES + json.length + contents.reduce((sum, { length }) => sum + length, 0));
+  const parts = [image, ...modules.map(({ bytes }) => bytes), disk];
+  const packed = new Uint8Array(HEAD_BYTES + json.length + parts.reduce((sum, { length }) => sum + length, 0));
   packed.set(new TextEncoder().encode(MAGIC));
   new DataView(packed.buffer).setUint32(MAGIC.length, json.length, true);
   packed.set(json, HEAD_BYTES);
   let at = HEAD_BYTES + json.length;
-  for (const bytes of contents) {
+  for (const bytes of parts) {
     packed.set(bytes, at);
     at += bytes.length;
   }
@@ -62,12 +70,13 @@ export function packBoot({ image, protocol, modules }: BootPackage): Uint8Array 
 export function unpackBoot(bytes: Uint8Array): BootPackage {
   const reader = new ImageReader(bytes);
   if (!reader.has(0, HEAD_BYTES) || textOf(bytes.subarray(0, MAGIC.length)) !== MAGIC) {
-    return { image: bytes, protocol: undefined, modules: [] };
+    return { image: bytes, protocol: undefined, modules: [], disk: NO_BYTES };
   }
   const start = HEAD_BYTES + reader.u32(MAGIC.length);
   const directory = directoryOf(bytes.subarray(HEAD_BYTES, start));
   if (directory === undefined) return refusePackage('its directory cannot be read');
-  const lengths = [directory.imageBytes, ...directory.modules.map((module) => module.bytes)];
+  const { diskBytes = 0 } = directory;
+  const lengths = [directory.imageBytes, ...directory.modules.map((module) => module.bytes), diskBytes];
   if (start + lengths.reduce((sum, length) => sum + length, 0) !== bytes.length) {
     return refusePackage(`its directory does not account for its ${bytes.length} bytes`);
   }
@@ -81,7 +90,7 @@ export function unpackBoot(bytes: Uint8Array): BootPackage {
     bytes: take(module.bytes),
     commandLine: module.commandLine,
   }));
-  return { image, protocol: directory.protocol ?? undefined, modules };
+  return { image, protocol: directory.protocol ?? undefined, modules, disk: take(diskBytes) };
 }
 
 const textOf = (bytes: Uint8Array): string => new TextDecoder('latin1').decode(bytes);
@@ -105,8 +114,9 @@ const isLength = (value: unknown): value is number => Number.isSafeInteger(value
 
 function isDirectory(value: unknown): value is Directory {
   if (!isRecord(value)) return false;
-  const { protocol, imageBytes, modules } = value;
+  const { protocol, imageBytes, modules, diskBytes } = value;
   return (
+    (diskBytes === undefined || isLength(diskBytes)) &&
     (protocol === null || BOOT_PROTOCOLS.some((name) => name === protocol)) &&
     isLength(imageBytes) &&
     Array.isArray(modules) &&

@@ -2,11 +2,12 @@
  * From a boot image to RAM and registers: the protocol follows from what the image says of itself, unless one was chosen.
  */
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { PAGE_BYTES, sPA } from '../units.js';
 import type { Board } from './board.js';
 import { type BootPackage, type BootProtocol, checkTexts, unpackBoot } from './boot-package.js';
 import { elfNotes, isElf } from './elf.js';
 import type { EntryRegisters } from './entry.js';
-import { ImageReader } from './image-reader.js';
+import { ImageReader, refuseImage } from './image-reader.js';
 import { bootLinux } from './linux.js';
 import { isBzImage } from './linux-header.js';
 import { bootMultiboot } from './multiboot.js';
@@ -48,6 +49,22 @@ export function loadBootImage(
   checkTexts(commandLine, modules);
   const reader = new ImageReader(image);
   return LOADERS[protocol ?? protocolOf(reader)]({ memory, board, commandLine, modules }, reader);
+}
+
+/**
+ * Puts the disk of a package where the machine keeps its medium, behind RAM. Whoever boots again finds it as it is.
+ * @throws InputError when the package has another one than the machine.
+ */
+export function loadDisk(memory: PhysicalMemory, diskBytes: number, bytes: Uint8Array): void {
+  const { disk } = unpackBoot(bytes);
+  if (disk.length !== diskBytes) {
+    const problem = `the boot package has ${disk.length} bytes of it, and the machine ${diskBytes}`;
+    refuseImage('disk', problem, 'Record the session again.');
+  }
+  for (let at = 0; at < disk.length; at += PAGE_BYTES) {
+    const page = disk.subarray(at, at + PAGE_BYTES);
+    if (page.some((byte) => byte !== 0)) memory.copyIn(sPA(memory.ramBytes + at), page);
+  }
 }
 
 /** The protocol by which a package will be loaded. @throws InputError for an image that says of none. */

@@ -23,6 +23,7 @@ import { POST_CODE } from './post-code.js';
 import { RESET, RESET_PORT } from './reset-port.js';
 import { RTC, RTC_MC146818 } from './rtc-mc146818.js';
 import { UART } from './uart-16550.js';
+import { VIRTIO_DEVICES, VIRTIO_NAMES, VIRTIO_PLACES, VIRTIO_REGISTER_BYTES, type VirtioState } from './virtio-mmio.js';
 
 // --- the port map ----------------------------------------------------------------------------------------------------
 
@@ -180,10 +181,19 @@ const MEMORY_RANGES: readonly (readonly [number, number, Slot, number])[] = [
   [TESTDEV_MEMORY_BASE, TESTDEV_MEMORY_BYTES, TESTDEV_SLOT, TESTDEV.MEMORY],
 ];
 
+const VIRTIO_SLOTS = VIRTIO_NAMES.map((name) => ({
+  ...{ name, base: VIRTIO_PLACES[name].base },
+  slot: slot((state) => state[name] as VirtioState, VIRTIO_DEVICES[name]),
+}));
+
 /** The device at a system-physical address; local APICs are the vCPUs' own and not here. */
-export function memoryClaim(address: number): BusClaim | undefined {
+export function memoryClaim(state: DevicesState, address: number): BusClaim | undefined {
   for (const [first, bytes, owner, register] of MEMORY_RANGES) {
     if (address >= first && address < first + bytes) return { slot: owner, register: register + address - first };
+  }
+  for (const { name, base, slot: owner } of VIRTIO_SLOTS) {
+    const within = address >= base && address < base + VIRTIO_REGISTER_BYTES;
+    if (within && state[name] !== undefined) return { slot: owner, register: address - base };
   }
   return undefined;
 }

@@ -3,7 +3,7 @@
  *
  * Source: the machine of IBM AT Technical Reference, with the interrupt controllers of MultiProcessor Specification 1.4.
  */
-import { unreachable } from '../errors.js';
+import { invariant, unreachable } from '../errors.js';
 import type { Nanoseconds } from '../units.js';
 import { ACPI_EVENT_FIELDS, ACPI_PM, type AcpiEvent, type AcpiState } from './acpi-pm-timer.js';
 import { configureMemory } from './cmos-memory.js';
@@ -37,6 +37,14 @@ import { POST_CODE, type PostCodeState } from './post-code.js';
 import { RESET_EVENT_FIELDS, RESET_PORT, type ResetPortEvent, type ResetPortState } from './reset-port.js';
 import { RTC_EVENT_FIELDS, RTC_MC146818, type RtcEvent, type RtcState, rtcWithClock } from './rtc-mc146818.js';
 import { UART, UART_EVENT_FIELDS, type UartEvent, type UartState } from './uart-16550.js';
+import {
+  initialVirtio,
+  SECTOR_BYTES,
+  VIRTIO_DEVICES,
+  type VirtioEvent,
+  type VirtioName,
+  type VirtioState,
+} from './virtio-mmio.js';
 
 export type DeviceEvent =
   | UartEvent
@@ -53,9 +61,11 @@ export type DeviceEvent =
   | PciConfigEvent
   | PcTestdevEvent
   | CoprocessorErrorEvent
-  | HpetEvent;
+  | HpetEvent
+  | VirtioEvent;
 
-export const DEVICE_EVENT_FIELDS: FieldTable<DeviceEvent> = {
+/** Those of virtio stand apart: they came after the ones that follow here on a tape. */
+export const DEVICE_EVENT_FIELDS: FieldTable<Exclude<DeviceEvent, VirtioEvent>> = {
   ...UART_EVENT_FIELDS,
   ...PIC_EVENT_FIELDS,
   ...PIT_EVENT_FIELDS,
@@ -92,6 +102,9 @@ export interface DevicesState {
   postCode: PostCodeState;
   coprocessor: CoprocessorErrorState;
   hpet: HpetState;
+  /** Only where they are configured. */
+  virtioBlock?: VirtioState;
+  virtioConsole?: VirtioState;
 }
 
 export interface DevicesConfig {
@@ -103,6 +116,10 @@ export interface DevicesConfig {
   readonly apic?: ApicFeatures;
   /** The HPET can send its interrupts as messages (its FSB option); not when absent. */
   readonly hpetMessages?: boolean;
+  /** Of the medium of the virtio block device; 0 or absent for none. */
+  readonly diskBytes?: number;
+  /** Whether there is a virtio console. */
+  readonly virtioConsole?: boolean;
 }
 
 /**
@@ -126,11 +143,17 @@ export function initialDevices(config: DevicesConfig): DevicesState {
     postCode: POST_CODE.initial(),
     coprocessor: COPROCESSOR_ERROR.initial(),
     hpet: { ...HPET_TIMERS.initial(), messages: config.hpetMessages ?? false },
+    ...virtioDevices(config),
   };
   configureMemory(state.rtc, config);
   lapic.enterVirtualWireMode(localApic(state, 0));
   return state;
 }
+
+const virtioDevices = ({ diskBytes = 0, virtioConsole = false }: DevicesConfig) => ({
+  ...(diskBytes === 0 ? {} : { virtioBlock: initialVirtio('virtioBlock', diskBytes / SECTOR_BYTES) }),
+  ...(virtioConsole ? { virtioConsole: initialVirtio('virtioConsole', 0) } : {}),
+});
 
 /** Register and value of each write that a BIOS makes to the 8259 pair; the masks are SeaBIOS's. */
 const PIC_PROGRAM: readonly (readonly [register: number, value: number])[] = [
@@ -277,9 +300,26 @@ export function reduceDevices(state: DevicesState, event: DeviceEvent): void {
     case 'hpet.fired':
       HPET_TIMERS.reduce(state.hpet, event);
       return;
+    case 'virtio.written':
+    case 'virtio.notified':
+    case 'virtio.requested':
+    case 'virtio.transmitted':
+    case 'virtio.arrived':
+    case 'virtio.received':
+    case 'virtio.served':
+    case 'virtio.broken':
+      VIRTIO_DEVICES[event.device].reduce(virtioState(state, event.device), event);
+      return;
     default:
       unreachable(event);
   }
+}
+
+/** @throws InvariantError where there is no such device: it states no events. */
+function virtioState(state: DevicesState, device: VirtioName): VirtioState {
+  const found = state[device];
+  invariant(found !== undefined, 'a virtio device that is not there states no events');
+  return found;
 }
 
 /** The local APIC of a vCPU. */

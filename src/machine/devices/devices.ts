@@ -19,7 +19,7 @@ import { type Delivery, localApicDecision } from './apic-bus.js';
 import { memoryClaim, portClaim } from './bus.js';
 import { decideFerr } from './coprocessor-error.js';
 import type { Device, ReadDecision } from './device.js';
-import { type Decision, type DeviceEvent, type DevicesState, decision, localApic } from './device-set.js';
+import { type Decision, type DeviceEvent, type DevicesState, decision, localApic, NO_DECISION } from './device-set.js';
 import { HPET_TIMERS, hpetEdges } from './hpet.js';
 import type { HpetEvent } from './hpet-state.js';
 import { pulseTimer, sendHpetEdge, timerIsHeard } from './interrupt-wiring.js';
@@ -30,6 +30,7 @@ import * as timer from './local-apic-timer.js';
 import { decideChannelCheck, outputPulses, PIT_8254 } from './pit-8254.js';
 import { RTC_MC146818 } from './rtc-mc146818.js';
 import { decideReceive, uartRoom } from './uart-16550.js';
+import { decideArrival, VIRTIO_NAMES, virtioRoom } from './virtio-mmio.js';
 
 export { decideEndOfInterrupt, decideMessages } from './apic-bus.js';
 export type {
@@ -49,6 +50,7 @@ export {
 } from './device-set.js';
 export { cpuInterruptPending, decideAcknowledge, decideInit, settle, signalsRouted } from './interrupt-wiring.js';
 export { physicalID } from './local-apic-acceptance.js';
+export { decideService } from './virtio-service.js';
 
 // --- ports -----------------------------------------------------------------------------------------------------------
 
@@ -87,7 +89,7 @@ function inLocalApic(state: DevicesState, vcpu: number, address: number): boolea
 
 /** Whether an access of this vCPU to this system-physical address reaches a device rather than RAM. */
 export const isDeviceMemory = (state: DevicesState, vcpu: number, address: number): boolean =>
-  inLocalApic(state, vcpu, address) || memoryClaim(address) !== undefined;
+  inLocalApic(state, vcpu, address) || memoryClaim(state, address) !== undefined;
 
 /** A read from device memory. @param size 1, 2 or 4: the machine splits wider ones. @returns undefined: unclaimed. */
 export function decideMmioRead(
@@ -99,7 +101,7 @@ export function decideMmioRead(
 ): ReadDecision<DeviceEvent> | undefined {
   const it = localApic(state, vcpu);
   if (inLocalApic(state, vcpu, address)) return registers.decidePageRead(it, address - it.base, size, now);
-  const claim = memoryClaim(address);
+  const claim = memoryClaim(state, address);
   return claim?.slot.read(state, claim.register, size, now);
 }
 
@@ -116,7 +118,7 @@ export function decideMmioWrite(
   if (inLocalApic(state, vcpu, address)) {
     return localApicDecision(state, vcpu, registers.decidePageWrite(it, address - it.base, value, size, now), now);
   }
-  const claim = memoryClaim(address);
+  const claim = memoryClaim(state, address);
   return claim && decision(claim.slot.write(state, claim.register, value, size, now));
 }
 
@@ -133,7 +135,7 @@ export function decideWideMmioWrite(
   now: Nanoseconds,
 ): Decision | undefined {
   if (inLocalApic(state, vcpu, address)) return undefined;
-  const claim = memoryClaim(address);
+  const claim = memoryClaim(state, address);
   if (claim?.slot.writeWide === undefined || claim.register % 8 !== 0) return undefined;
   return decision(claim.slot.writeWide(state, claim.register, low, high, now));
 }
@@ -200,9 +202,35 @@ export const decideNumericError = (state: DevicesState, asserted: boolean): Deci
 
 // --- inputs and deadlines --------------------------------------------------------------------------------------------
 
+/** What an input from outside is to the devices; most are not theirs. */
+export function decideInput(
+  state: DevicesState,
+  input: { readonly type: string; readonly data?: Uint8Array },
+  now: Nanoseconds,
+): Decision {
+  if (input.type === 'input.nmi') return decideNmiButton(state);
+  const data = [...(input.data ?? [])];
+  if (input.type === 'input.serial') return decideSerialInput(state, data);
+  return input.type === 'input.console' ? decideConsoleInput(state, data, now) : NO_DECISION;
+}
+
+/** Bytes that the serial port and the virtio console can take without loss. */
+export const inputRoom = (state: DevicesState): { readonly serial: number; readonly console: number } => ({
+  serial: serialRoom(state),
+  console: consoleRoom(state),
+});
+
 /** Bytes arrive at the serial port (`input.serial`). More than `serialRoom` overrun the receiver, as on hardware. */
 export const decideSerialInput = (state: DevicesState, data: readonly number[]): Decision =>
   decision(decideReceive(state.uart, data));
+
+/** Bytes arrive at the virtio console (`input.console`). */
+export const decideConsoleInput = (_state: DevicesState, data: readonly number[], now: Nanoseconds): Decision =>
+  decision(decideArrival(data, now));
+
+/** How many bytes the virtio console can take; none where there is none. */
+export const consoleRoom = ({ virtioConsole }: DevicesState): number =>
+  virtioConsole === undefined ? 0 : virtioRoom(virtioConsole);
 
 /** Someone presses the NMI button: an I/O channel check. */
 export const decideNmiButton = (state: DevicesState): Decision => decision(decideChannelCheck(state.pit));
@@ -257,10 +285,11 @@ export function nextDeadline(state: DevicesState): Nanoseconds | undefined {
   let next = Number.POSITIVE_INFINITY;
   for (const device of TIMED) next = Math.min(next, device.nextDeadline(state) ?? next);
   for (const it of state.localApics) next = Math.min(next, LOCAL_APIC.nextDeadline(it) ?? next);
+  for (const name of VIRTIO_NAMES) next = Math.min(next, state[name]?.due ?? next);
   return next === Number.POSITIVE_INFINITY ? undefined : nanoseconds(next);
 }
 
-/** What the devices do whose deadlines have come. */
+/** What the devices do whose deadlines have come; those that do it in RAM are asked by `decideService`. */
 export function decideDeadline(state: DevicesState, now: Nanoseconds): Decision {
   const into: Delivery = { events: [], signals: [] };
   for (const device of TIMED) {

@@ -31,6 +31,7 @@ import * as pic from './pic-8259.js';
 import { outputPulses, PIT_8254 } from './pit-8254.js';
 import { alarmInterrupts, RTC_MC146818 } from './rtc-mc146818.js';
 import { UART } from './uart-16550.js';
+import { VIRTIO_NAMES, VIRTIO_PLACES } from './virtio-mmio.js';
 
 // --- lines -----------------------------------------------------------------------------------------------------------
 
@@ -51,6 +52,9 @@ function interruptLines(state: DevicesState, now: Nanoseconds): number {
   let lines = state.testdev.lines | hpetLines(state.hpet);
   if (UART.interruptLine(state.uart, now)) lines |= 1 << IRQ_UART;
   if (ACPI_PM.interruptLine(state.acpi, now)) lines |= 1 << IRQ_SCI;
+  for (const name of VIRTIO_NAMES) {
+    if ((state[name]?.interruptStatus ?? 0) !== 0) lines |= 1 << VIRTIO_PLACES[name].line;
+  }
   if (state.coprocessor.latched) lines |= 1 << IRQ_COPROCESSOR;
   if (replacesLegacy(state.hpet)) return lines;
   if (PIT_8254.interruptLine(state.pit, now)) lines |= 1 << IRQ_TIMER;

@@ -8,6 +8,7 @@
 import type { Nanoseconds } from '../units.js';
 import { type DevicesState, handOver, initialDevices, localApic } from './device-set.js';
 import { RTC, RTC_MC146818, type RtcState, rtcAfterReset } from './rtc-mc146818.js';
+import { SECTOR_BYTES, VIRTIO_NAMES } from './virtio-mmio.js';
 
 /** As at power-on, at a later time. */
 function devicesAt(state: DevicesState, at: Nanoseconds): DevicesState {
@@ -17,6 +18,8 @@ function devicesAt(state: DevicesState, at: Nanoseconds): DevicesState {
     pmTimerBits: state.acpi.timerBits === 32 ? 32 : 24,
     apic: localApic(state, 0).features,
     hpetMessages: state.hpet.messages,
+    diskBytes: (state.virtioBlock?.capacity ?? 0) * SECTOR_BYTES,
+    virtioConsole: state.virtioConsole !== undefined,
   });
   devices.acpi.statusSince = at;
   return devices;
@@ -38,10 +41,12 @@ const RTC_PROGRAM: readonly (readonly [index: number, value: number])[] = [
  * register are not among them, nor is the test bench: only RESET changes those. In place.
  */
 export function initializeDevices(state: DevicesState, at: Nanoseconds): void {
-  const { uart, pic, pit, localApics, ioApic, acpi, resetPort, fwCfg, pci, coprocessor, hpet } = devicesAt(state, at);
+  const fresh = devicesAt(state, at);
+  const { uart, pic, pit, localApics, ioApic, acpi, resetPort, fwCfg, pci, coprocessor, hpet } = fresh;
   const { control } = state.resetPort;
   const rtc = initializedClock(state.rtc, at);
   Object.assign(state, { uart, pic, pit, rtc, localApics, ioApic, acpi, fwCfg, pci, coprocessor, hpet });
+  for (const name of VIRTIO_NAMES) if (state[name] !== undefined) Object.assign(state[name], fresh[name]);
   state.resetPort = { ...resetPort, control };
   handOver(state, at);
 }

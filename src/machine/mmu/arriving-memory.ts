@@ -17,7 +17,7 @@ const PAGE_SHIFT = 12;
 
 export class ArrivingMemory extends PhysicalMemory {
   /** One byte for each page: 1 for those that are elsewhere. */
-  private readonly away = new Uint8Array(this.ramBytes / PAGE_BYTES);
+  private readonly away = new Uint8Array(this.keptBytes / PAGE_BYTES);
   private count = 0;
   /** Brings a page: when it returns, `arrive` has been called for it. Set by whoever knows where it is. */
   fetch: (page: number) => void = () => {};

@@ -92,21 +92,28 @@ export class PhysicalMemory {
   /** Called after a write that hit decoded instructions. Set by the engine. */
   onCodeWrite: (address: SPA, length: number) => void = () => {};
 
-  /** @param ramBytes multiple of 64 KiB, at most MAX_RAM_BYTES. */
-  constructor(readonly ramBytes: number) {
-    invariant(ramBytes % WASM_PAGE_BYTES === 0, 'RAM is made of whole WebAssembly pages');
-    const pages = (RAM_BASE + ramBytes) / WASM_PAGE_BYTES;
+  /**
+   * @param ramBytes multiple of 64 KiB, at most MAX_RAM_BYTES. @param keptBytes with what lies behind RAM, which no guest can
+   * address: the medium of a disk.
+   */
+  constructor(
+    readonly ramBytes: number,
+    readonly keptBytes: number = ramBytes,
+  ) {
+    const isWhole = ramBytes % WASM_PAGE_BYTES === 0 && keptBytes % WASM_PAGE_BYTES === 0;
+    invariant(isWhole && keptBytes >= ramBytes, 'RAM is made of whole WebAssembly pages');
+    const pages = (RAM_BASE + keptBytes) / WASM_PAGE_BYTES;
     this.wasm = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.bytes = new Uint8Array(this.wasm.buffer);
     this.words = new Uint32Array(this.wasm.buffer);
     this.quads = new BigUint64Array(this.wasm.buffer);
     this.view = new DataView(this.wasm.buffer);
-    this.codeLines = new Uint8Array(ramBytes / CODE_LINE_BYTES);
-    this.codePages = new Uint8Array(ramBytes / PAGE_BYTES);
-    this.tablePages = new Float64Array(ramBytes / PAGE_BYTES);
-    this.tableLeaves = new Float64Array(ramBytes / PAGE_BYTES);
-    this.tableWrites = new Uint8Array(ramBytes / PAGE_BYTES);
-    this.writtenIn = new Uint32Array(ramBytes / PAGE_BYTES);
+    this.codeLines = new Uint8Array(keptBytes / CODE_LINE_BYTES);
+    this.codePages = new Uint8Array(keptBytes / PAGE_BYTES);
+    this.tablePages = new Float64Array(keptBytes / PAGE_BYTES);
+    this.tableLeaves = new Float64Array(keptBytes / PAGE_BYTES);
+    this.tableWrites = new Uint8Array(keptBytes / PAGE_BYTES);
+    this.writtenIn = new Uint32Array(keptBytes / PAGE_BYTES);
   }
 
   get watcher(): MemoryWatcher | undefined {

@@ -17,7 +17,7 @@ export function* differingPages(
 ): Generator<number, void, void> {
   // A page that neither has written to is of zeros on both.
   const written = new Set([...first.pagesWrittenSince(FIRST_EPOCH), ...second.pagesWrittenSince(FIRST_EPOCH)]);
-  const inBoth = Math.min(first.ramBytes, second.ramBytes) / PAGE_BYTES;
+  const inBoth = Math.min(first.keptBytes, second.keptBytes) / PAGE_BYTES;
   for (const page of [...written].sort((a, b) => a - b)) {
     if (page < inBoth && !except.has(page) && !samePage(first, second, page)) yield page;
   }

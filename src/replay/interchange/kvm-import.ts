@@ -3,7 +3,9 @@ import { PageIndex, PageTree, pageDigest, sameBytes } from '../../journal/index.
 import {
   InputError,
   initialState,
+  keptBytes,
   MACHINE_MODEL_VERSION,
+  type MachineConfig,
   type MachinePoint,
   PAGE_BYTES,
   R,
@@ -113,7 +115,7 @@ export function importKvm({ manifest, read, base, ram, vmtapeVersion }: KvmImpor
     return filled;
   });
   const state = withVcpus(structuredState(start), vcpus);
-  const { contents, digest } = ram === undefined ? ramOf(base) : ramOfPages(ram, config.ramBytes);
+  const { contents, digest } = ram === undefined ? ramOf(base) : ramOfPages(ram, config, base?.ram);
   const same =
     base !== undefined && stateDifferences(base.point.state, state).length === 0 && sameBytes(base.digests.ram, digest);
   const point: MachinePoint = same ? base.point : { ...start, state, unstated: 0, shadow: undefined };
@@ -189,7 +191,20 @@ function ramOf(base: Snapshot | undefined): DigestedRam {
   );
 }
 
-function ramOfPages(ram: GivenRam, ramBytes: number): DigestedRam {
+/** The disk's, which stand behind RAM, and which KVM has no part in. @throws InputError without a base that has them. */
+function* diskPages(config: MachineConfig, base: RamContents | undefined): Generator<readonly [number, Uint8Array]> {
+  if (config.diskBytes === 0) return;
+  if (base === undefined) {
+    throw new InputError('disk', 'what it holds is not in the folder', 'Give a base that has the disk.');
+  }
+  for (let page = config.ramBytes / PAGE_BYTES; page < base.pages.length; page++) {
+    const number = base.pages[page] as number;
+    if (number !== 0) yield [page, base.contents[number - 1] as Uint8Array];
+  }
+}
+
+function ramOfPages(ram: GivenRam, config: MachineConfig, base: RamContents | undefined): DigestedRam {
+  const { ramBytes } = config;
   if (ram.bytes !== ramBytes) {
     throw new InputError(
       'RAM',
@@ -197,11 +212,11 @@ function ramOfPages(ram: GivenRam, ramBytes: number): DigestedRam {
       'Use a base with as much.',
     );
   }
-  const pages = new Uint32Array(ramBytes / PAGE_BYTES);
+  const pages = new Uint32Array(keptBytes(config) / PAGE_BYTES);
   const tree = new PageTree(pages.length);
   const index = new PageIndex();
   const contents: Uint8Array[] = [];
-  for (const [page, content] of ram.pages()) {
+  for (const [page, content] of [...ram.pages(), ...diskPages(config, base)]) {
     const digest = pageDigest(content);
     tree.set(page, digest);
     if (digest === undefined) continue;

@@ -8,6 +8,7 @@ import {
   ArrivingMemory,
   type EventSink,
   InputError,
+  keptBytes,
   MACHINE_MODEL_VERSION,
   Machine,
   PAGE_BYTES,
@@ -68,7 +69,7 @@ export class IncomingMigration {
   async arrive(): Promise<Arrival> {
     const offer = await this.peer.expect('offer');
     const session = this.accepted(offer);
-    if (offer.postCopy) this.memory = new ArrivingMemory(session.machine.ramBytes);
+    if (offer.postCopy) this.memory = new ArrivingMemory(session.machine.ramBytes, keptBytes(session.machine));
     const machine = new Machine(session.machine, (stated) => this.sink(stated), undefined, this.memory);
     this.ram = new OriginRam(offer.ramPages);
     const tree = new PageTree(offer.ramPages);
@@ -134,11 +135,11 @@ export class IncomingMigration {
       throw new ProtocolError('the configuration of the session has something that this vmtape does not know');
     }
     const { machine } = session;
-    if (offer.ramPages * PAGE_BYTES !== machine.ramBytes) {
-      throw new ProtocolError(`${offer.ramPages} pages are not the ${machine.ramBytes} bytes of RAM of the session`);
+    if (offer.ramPages * PAGE_BYTES !== keptBytes(machine)) {
+      throw new ProtocolError(`${offer.ramPages} pages are not the ${keptBytes(machine)} bytes of RAM of the session`);
     }
-    if (memory !== undefined && machine.ramBytes > memory) {
-      const problem = `the session has ${machine.ramBytes} bytes of RAM, and there is room for ${memory}`;
+    if (memory !== undefined && keptBytes(machine) > memory) {
+      const problem = `the session has ${keptBytes(machine)} bytes of RAM, and there is room for ${memory}`;
       throw new InputError('offer', problem, 'Give receive a larger --memory.');
     }
     if (cpu !== undefined && machine.cpu !== cpu) {

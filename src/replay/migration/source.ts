@@ -69,7 +69,7 @@ export class OutgoingMigration {
     private readonly settings: MigrationSettings,
     private readonly clock: () => number,
   ) {
-    this.tree = new PageTree(machine.memory.ramBytes / PAGE_BYTES);
+    this.tree = new PageTree(machine.memory.keptBytes / PAGE_BYTES);
     this.started = clock();
   }
 

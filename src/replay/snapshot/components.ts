@@ -16,6 +16,7 @@ import {
   REGISTER_NAMES,
   type RegisterName,
   type Registers,
+  SECTOR_BYTES,
   SLOT_COUNT,
   type Slot,
   VMCB,
@@ -149,7 +150,9 @@ export function componentsOf(point: MachinePoint): Components {
 
 /** Fields of the components of a machine with one vCPU, by family, and what each holds: for the page of them. */
 export function componentFields(): ReadonlyMap<string, readonly (readonly [field: string, kind: string])[]> {
-  const components = componentsOf(freshPoint({ ...DEFAULT_CONFIG, paravirt: 'kvm' }));
+  const components = componentsOf(
+    freshPoint({ ...DEFAULT_CONFIG, paravirt: 'kvm', diskBytes: SECTOR_BYTES, virtioConsole: true }),
+  );
   return new Map([...components].map(([name, fields]) => [familyOf(name), fieldKinds(fields)]));
 }
 
@@ -203,7 +206,7 @@ export class Restoration {
     const { draft } = this;
     const { vcpus, devices, paravirt } = draft.state;
     const [family, member] = name.split('.') as [string, string];
-    if (family === 'device') Object.assign(devices[member as keyof typeof devices], structuredClone(fields));
+    if (family === 'device') Object.assign(devices[member as keyof typeof devices] as object, structuredClone(fields));
     else if (family === 'paravirt') Object.assign(paravirt as object, structuredClone(fields));
     else if (family === 'vcpu') writeRegisters(vcpus[Number(member)] as MachineState['vcpus'][number], fields);
     else MACHINE_COMPONENTS[name]?.write(draft, fields);

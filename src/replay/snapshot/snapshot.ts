@@ -78,7 +78,7 @@ export function takeSnapshot(machine: Machine, reader: JournalReader, position: 
 }
 
 function ramContents(memory: PhysicalMemory): RamContents & { readonly digest: Uint8Array } {
-  const pages = new Uint32Array(memory.ramBytes / PAGE_BYTES);
+  const pages = new Uint32Array(memory.keptBytes / PAGE_BYTES);
   const tree = new PageTree(pages.length);
   const index = new PageIndex();
   const contents: Uint8Array[] = [];

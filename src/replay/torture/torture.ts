@@ -8,7 +8,7 @@
  * no component has. Orders that lead to the same machine are run once: it would do the same again.
  */
 import { comparePositions, formatPosition, type JournalReader, joined, type Position } from '../../journal/index.js';
-import { InputError, type MachinePoint, PAGE_BYTES } from '../../machine/index.js';
+import { InputError, keptBytes, type MachinePoint, PAGE_BYTES } from '../../machine/index.js';
 import { recordText } from '../event-text.js';
 import { sameData } from '../fold.js';
 import { sessionConfig } from '../session.js';
@@ -167,7 +167,7 @@ export class Torture {
       position: this.here.position,
       parent: undefined,
       point,
-      ram: { pages: new Uint32Array(this.config.ramBytes / PAGE_BYTES), contents: [] },
+      ram: { pages: new Uint32Array(keptBytes(this.config) / PAGE_BYTES), contents: [] },
       image: undefined,
       digests: { cpu: none, vmcb: none, devices: none, machine: none, ram: none },
     });

@@ -5,10 +5,13 @@
  *	KVM-OK api=12
  *	L2-EXITS port=... memory=... halt=... window=... priority=...
  *	L2-SUM xxxxxxxx
+ *	L2-SEEN xxxxxxxx
  *	L2-TMR ticks=8
  *
  * Both sides of the probe mix what they see into a checksum: the guest what instructions give it, this side every exit
- * with its size and address. No time enters it, and CPUID is ours, so it is one number for every processor that is right.
+ * with its size and address. What the guest made of the checksum itself cancels there; into its second one, L2-SEEN, goes
+ * every value by another arithmetic. No time enters them, and CPUID is ours, so each is one number for every processor that is
+ * right.
  */
 #include "linux.h"
 #include <linux/kvm.h>
@@ -22,6 +25,7 @@
 #define PERIOD 0x808
 #define TICKS 0x818
 #define FAULTS 0x820
+#define SEEN 0x828
 
 enum { PROBE_ROUNDS = 64, PROBE_BURST = 1000, TICKER_ROUNDS = 8, TICKER_PERIOD = 2000000 };
 
@@ -334,6 +338,8 @@ static void run_probe(struct line *line)
 	put_count(line, " priority=", exits.priority);
 	put_text(line, "\nL2-SUM ");
 	put_number(line, checksum, 16, 8);
+	put_text(line, "\nL2-SEEN ");
+	put_number(line, *word_of(&probe, SEEN), 16, 8);
 	put_text(line, "\n");
 	send(line);
 }

@@ -18,11 +18,13 @@ describe('a package of an image and what goes with it', () => {
         file,
         fc.constantFrom(undefined, ...BOOT_PROTOCOLS),
         fc.array(fc.record({ bytes: file, commandLine: fc.string() }), { maxLength: 3 }),
-        (image, protocol, files) => {
-          expect(unpackBoot(packBoot({ image, protocol, modules: files }))).toEqual({
+        file,
+        (image, protocol, files, disk) => {
+          expect(unpackBoot(packBoot({ image, protocol, modules: files, disk }))).toEqual({
             image,
             protocol,
             modules: files,
+            disk,
           });
         },
       ),

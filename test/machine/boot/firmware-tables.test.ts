@@ -11,7 +11,7 @@ class Firmware {
   readonly memory = new PhysicalMemory(RAM_BYTES);
 
   constructor(board: Partial<Board> = {}) {
-    installFirmware(this.memory, { vcpus: 1, timerBits: 24, ...board });
+    installFirmware(this.memory, { vcpus: 1, timerBits: 24, virtio: [], ...board });
   }
 
   bytes = (address: number, size: number): Uint8Array => this.memory.window(address, size);
@@ -66,6 +66,29 @@ describe('ACPI tables', () => {
     expect(firmware.text(dsdt, 4)).toBe('DSDT');
     expect(firmware.u32(fadt + 36) % 64).toBe(0);
     expect(firmware.text(firmware.u32(fadt + 36), 4)).toBe('FACS');
+  });
+
+  it('DSDT: virtio devices where there are some, each with its registers and its interrupt (ACPI 6.5, §20.2, §6.4)', () => {
+    const dsdtOf = (board: Partial<Board>): string => {
+      const firmware = new Firmware(board);
+      const dsdt = firmware.u32((firmware.listed('XSDT').get('FACP') as number) + 40);
+      expect(firmware.sum(dsdt, firmware.u32(dsdt + 4))).toBe(0);
+      return Buffer.from(firmware.bytes(dsdt + 36, firmware.u32(dsdt + 4) - 36)).toString('hex');
+    };
+    const text = (word: string): string => Buffer.from(word).toString('hex');
+    expect(dsdtOf({})).toHaveLength(2 * 13);
+    // Name (_HID, "LNRO0005"), Name (_UID, 1), Name (_CRS, Buffer (23) { Memory32Fixed, Interrupt, EndTag }).
+    const second = [
+      ...['08', text('_HID'), '0d', text('LNRO0005'), '00', '08', text('_UID'), '0a01', '08', text('_CRS')],
+      ...['111a0a17', '860900010010b0fe00020000', '890600010115000000', '7900'],
+    ].join('');
+    const both = dsdtOf({ virtio: ['virtioBlock', 'virtioConsole'] });
+    expect(both.endsWith(`5b82${(1 + 4 + second.length / 2).toString(16)}${text('VIO1')}${second}`)).toBe(true);
+    // Scope (\\_SB_), whose length of two bytes counts all that follows.
+    const scope = both.slice(2 * 13);
+    const [low, high] = [2, 4].map((at) => Number.parseInt(scope.slice(at, at + 2), 16)) as [number, number];
+    expect([low >> 6, (low & 0xf) | (high << 4)]).toEqual([1, scope.length / 2 - 1]);
+    expect(scope.slice(6).startsWith(text('\\_SB_'))).toBe(true);
   });
 
   it.each([24, 32])('FADT: fixed hardware at its ports, a timer of %i bits (ACPI 6.5, table 5.9)', (timerBits) => {

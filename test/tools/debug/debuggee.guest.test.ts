@@ -2,8 +2,10 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { comparePositions, type Position, selectRecords } from '../../../src/journal/index.js';
 import {
+  DEFAULT_CONFIG,
   DEVICE_EVENT_FIELDS,
   explainWalk,
+  initialState,
   pagingFeatures,
   peekLinear,
   R,
@@ -175,7 +177,7 @@ describe('who wrote', () => {
 
 describe('what can be asked for', () => {
   it('has a name for every device that holds anything, and every event of a device is one of theirs', () => {
-    const { devices } = debugged().machine.state;
+    const { devices } = initialState({ ...DEFAULT_CONFIG, diskBytes: 512, virtioConsole: true });
     const named = Object.values(WATCHED_DEVICES);
     const holding = Object.entries(devices).filter(([, state]) => Object.keys(state).length > 0);
     expect(new Set(named.map(({ of }) => of))).toEqual(new Set(holding.map(([key]) => key)));
@@ -192,6 +194,7 @@ describe('what can be asked for', () => {
     await debuggee.goto('vmexit:npf');
     const answers: Readonly<Record<string, RegExp>> = {
       'device.': /a name is missing.*uart, pic, pit/,
+      'device.virtio-block': /there is no "virtio-block"/,
       'device.lapc': /Is it lapic/,
       'device.lapic.trp': /Is it .*tpr/,
       'device.lapic[7].tpr': /there is no "7"/,

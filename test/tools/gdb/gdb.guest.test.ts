@@ -1,9 +1,13 @@
 /** Scripted sessions of the real gdb, where there is one. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { recordGuest } from '../../support/sessions.js';
+import { temporaryFolder } from '../vmtape.js';
 import { type Served, serve } from './client.js';
 import { printed, runGdb, GDB_VERSION as version } from './gdb.js';
 
+const folder = temporaryFolder();
 let served: Served;
 beforeAll(async () => {
   if (version === undefined) return;
@@ -33,6 +37,22 @@ describe.skipIf(version === undefined)(`a session of ${version ?? 'gdb, which is
     );
     expect(output).toContain('vmmcall');
     expect(output).toContain('L1 vCPU 0, runs');
+  });
+
+  it('breaks by the names of a file that vmtape made of symbols', async () => {
+    const [map, elf] = ['names.map', 'names.elf'].map((name) => join(folder, name)) as [string, string];
+    writeFileSync(map, `${AFTER_VMRUN.slice(2).padStart(16, '0')} T after_vmrun\n`);
+    const output = await gdb([
+      ...[`monitor symbols read ${map}`, `monitor symbols write ${elf}`, `symbol-file ${elf}`, 'break after_vmrun'],
+      ...['monitor goto vmexit:npf[0]', 'maintenance flush register-cache'],
+      ...['continue', 'monitor where', 'reverse-stepi', 'p $guest_mode', 'stepi', 'info symbol $pc'],
+    ]);
+    expect(output).toContain('L1: 1 symbols');
+    expect(output).toContain('Breakpoint 1, 0x0000000000102383 in after_vmrun ()');
+    expect(output).toMatch(/runs L1.* at after_vmrun\n {2}0000000000102383 +after_vmrun /);
+    expect(printed(output)).toEqual(['1']);
+    expect(output).toContain('after_vmrun in section .text');
+    expect(await gdb(['monitor symbols ram'])).toContain('no Linux kernel with kallsyms');
   });
 
   it('steps back 1,000 times and forwards again to the same state', async () => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { R, VMCB } from '../../../src/machine/index.js';
 import { featuresOf } from '../../../tools/gdb/registers.js';
 import { recordGuest } from '../../support/sessions.js';
-import { RemoteClient, type Served, serve } from './client.js';
+import { checksum, RemoteClient, type Served, serve } from './client.js';
 
 /** The first instruction of the L2 of nested.elf that is intercepted, VMMCALL, and the one before. */
 const L2_VMMCALL = 0x101d51n;
@@ -41,6 +41,18 @@ async function register(remote: RemoteClient, name: string): Promise<bigint | un
 }
 
 describe('a session', () => {
+  it('does not say again what it said before, to a client that grows impatient amid an answer', async () => {
+    const remote = await client();
+    const memory = await remote.ask('m100000,8');
+    expect(memory).toMatch(/^[0-9a-f]{16}$/);
+    const goto = Buffer.from('goto end').toString('hex');
+    const packet = `qRcmd,${goto}`;
+    remote.send(`$${packet}#${checksum(packet)}---`);
+    expect(await remote.answer()).toBe('OK');
+    expect(await remote.ask('qAttached')).toBe('1');
+    remote.close();
+  });
+
   it('describes its registers, and sends as many', async () => {
     const remote = await client();
     let xml = '';

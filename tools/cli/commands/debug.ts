@@ -4,6 +4,7 @@ import { sqliteStore } from '../../../src/journal/index.js';
 import { Cancelled, recordedGuests } from '../../../src/replay/index.js';
 import { Debuggee } from '../../debug/debuggee.js';
 import { GdbServer, type ListenAddress } from '../../gdb/server.js';
+import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
 import { quote } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
@@ -13,23 +14,25 @@ import { jsonText, type Terminal } from '../terminal.js';
 interface DebugOptions {
   readonly listen: ListenAddress;
   readonly at: string;
+  readonly symbols?: readonly SymbolSource[];
 }
 
 export function debugCommand(program: Command): void {
-  command(
+  const debug = command(
     program,
     'debug',
     'gdb server on the recording, forwards and backwards',
     "vmtape debug guest.vmtape --at 'vmexit:npf[-1]'",
     "gdb -ex 'target remote 127.0.0.1:1234'",
-  )
+  );
+  symbolsOption(debug)
     .argument('<tape>')
     .option('--listen <host:port>', 'where to listen; port 0 is any that is free', parseListen, {
       ...{ host: '127.0.0.1', port: 1234 },
     } as ListenAddress)
     .option('--at <pos>', 'where to stand at first', 'start')
     .action(async (tape: string, options: DebugOptions, self: Command) => {
-      await debug(tape, options, terminalOf(self));
+      await debugTape(tape, options, terminalOf(self));
       process.exitCode = Status.DONE;
     });
 }
@@ -46,13 +49,14 @@ function parseListen(text: string): ListenAddress {
 }
 
 /** Returns after SIGINT or SIGTERM. */
-async function debug(tape: string, { listen, at }: DebugOptions, terminal: Terminal): Promise<void> {
+async function debugTape(tape: string, { listen, at, symbols }: DebugOptions, terminal: Terminal): Promise<void> {
   const reader = sqliteStore(tape).read();
   const debuggee = new Debuggee(reader);
   let server: GdbServer | undefined;
   try {
     const stopped = untilStopped(debuggee);
     debuggee.onProgress = ({ icount }) => terminal.status(`at instruction ${shortCount(Number(icount))}`);
+    debuggee.symbols = loadSymbols(reader, symbols);
     const guests = await debuggee.work(recordedGuests(reader));
     await debuggee.goto(at);
     debuggee.onProgress = undefined;

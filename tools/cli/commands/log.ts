@@ -11,6 +11,8 @@ import {
 } from '../../../src/journal/index.js';
 import { isInput } from '../../../src/machine/index.js';
 import { eventText, resolvePosition } from '../../../src/replay/index.js';
+import { type LevelSymbols, levelAfter, ripAfter } from '../../symbols/level-symbols.js';
+import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
 import { parseCount, parseLevel } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { pad } from '../format.js';
@@ -22,16 +24,19 @@ interface LogOptions {
   readonly from?: string;
   readonly to?: string;
   readonly limit?: number;
+  readonly symbols?: readonly SymbolSource[];
 }
 
 export function logCommand(program: Command): void {
-  command(
+  const log = command(
     program,
     'log',
     'events, a line each',
     "vmtape log guest.vmtape --kind 'svm.*' --limit 20",
     "vmtape log guest.vmtape --from 'vmexit:npf[0]' --json",
-  )
+    'vmtape log linux.vmtape --symbols ram --kind svm.vmexit --limit 20',
+  );
+  symbolsOption(log)
     .argument('<tape>')
     .option('--kind <glob>', 'only kinds that match, such as cpu.exception or svm.*')
     .option('--level <level>', 'only events of L1, or of L2', parseLevel)
@@ -42,9 +47,12 @@ export function logCommand(program: Command): void {
       const terminal = terminalOf(self);
       const reader = sqliteStore(tape).read();
       try {
+        const symbols = loadSymbols(reader, options.symbols);
         let left = options.limit ?? Number.POSITIVE_INFINITY;
         for (const record of selectRecords(reader, filterOf(reader, options))) {
-          await terminal.line(terminal.json ? recordJson(record) : recordLine(record, terminal.colors));
+          await terminal.line(
+            terminal.json ? recordJson(record, symbols) : recordLine(record, symbols, terminal.colors),
+          );
           if (--left <= 0) break;
         }
         await terminal.flush();
@@ -65,11 +73,12 @@ const SEQ_COLUMNS = 9;
 const ICOUNT_COLUMNS = 12;
 
 /** `#seq`, the instruction count after the event, the event. The guest's lines stand further right than its hypervisor's. */
-function recordLine(record: JournalRecord, colors: Colors): string {
+function recordLine(record: JournalRecord, symbols: LevelSymbols, colors: Colors): string {
   const { seq, icount } = record.position;
   const place = `${pad(`#${seq}`, SEQ_COLUMNS, 'right')} ${pad(String(icount), ICOUNT_COLUMNS, 'right')}`;
   const indent = record.level === 2 ? '    ' : '';
-  return `${colors.dim(place)}  ${indent}${colorOf(record, colors)(eventText(record))}`;
+  const text = symbols.inEvent(eventText(record), record.event, record.level);
+  return `${colors.dim(place)}  ${indent}${colorOf(record, colors)(text)}`;
 }
 
 function colorOf({ event }: JournalRecord, colors: Colors): (text: string) => string {
@@ -82,9 +91,13 @@ function colorOf({ event }: JournalRecord, colors: Colors): (text: string) => st
   return type.startsWith('cpu.') ? (text) => text : colors.magenta;
 }
 
-/** `position` is that of the boundary before the event, as commands take it; `icount` that after it. */
-function recordJson({ position: { icount, seq }, retired, vcpu, level, event }: JournalRecord): string {
+/** `position` is that of the boundary before the event, as commands take it; `icount` that after it, `symbol` where the vCPU goes on then. */
+function recordJson(
+  { position: { icount, seq }, retired, vcpu, level, event }: JournalRecord,
+  symbols: LevelSymbols,
+): string {
   const before = formatPosition({ icount: icount - BigInt(retired), seq });
+  const symbol = symbols.textOf(levelAfter(event, level), ripAfter(event));
   const envelope = {
     position: before,
     seq: String(seq),
@@ -93,6 +106,7 @@ function recordJson({ position: { icount, seq }, retired, vcpu, level, event }: 
     level,
     retired,
     kind: event.type,
+    ...(symbol === undefined ? {} : { symbol }),
   };
   return `${JSON.stringify(envelope).slice(0, -1)},"payload":${payloadJson(event)}}`;
 }

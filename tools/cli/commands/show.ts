@@ -9,6 +9,8 @@ import {
 } from '../../../src/journal/index.js';
 import { type Machine, type MachineState, peekLinear, R, sPA } from '../../../src/machine/index.js';
 import { disassemble, eventText, foldTape, Replayer, resolvePosition } from '../../../src/replay/index.js';
+import type { LevelSymbols } from '../../symbols/level-symbols.js';
+import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
 import { type MemoryRange, parseCount, parseMemoryRange } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
@@ -18,7 +20,9 @@ import {
   currentVmcb,
   dumpLines,
   pagingOf,
+  placeNames,
   registersOf,
+  runningLevel,
   stateDocument,
   statePage,
   vmcbPage,
@@ -29,18 +33,20 @@ interface ShowOptions {
   readonly vmcb?: boolean;
   readonly memory?: MemoryRange;
   readonly disassemble?: number;
+  readonly symbols?: readonly SymbolSource[];
 }
 
 const MOST_INSTRUCTIONS = 10_000;
 
 export function showCommand(program: Command): void {
-  command(
+  const show = command(
     program,
     'show',
     'the whole machine at a position, levels side by side',
     "vmtape show guest.vmtape 'vmexit:npf[0]' --vmcb --disassemble 5",
     'vmtape show guest.vmtape end --memory 0x100000,64',
-  )
+  );
+  symbolsOption(show)
     .argument('<tape>')
     .argument('<pos>', 'icount, icount:seq, #seq, start, end, or an event: vmexit:cpuid[0] is right before the first')
     .option('--vmcb', 'the VMCB of the guest that runs or ran last, by field')
@@ -53,7 +59,7 @@ export function showCommand(program: Command): void {
       }
       const reader = sqliteStore(tape).read();
       try {
-        process.exitCode = await show(tape, reader, resolvePosition(reader, position), options, terminal);
+        process.exitCode = await showPlace(tape, reader, resolvePosition(reader, position), options, terminal);
       } finally {
         reader.close();
       }
@@ -67,7 +73,7 @@ interface Place {
   readonly machine: Machine | undefined;
 }
 
-async function show(
+async function showPlace(
   tape: string,
   reader: JournalReader,
   position: Position,
@@ -80,8 +86,9 @@ async function show(
     return Status.NO;
   }
   const next = reader.records(position.seq).next().value ?? undefined;
-  if (terminal.json) await terminal.document(showDocument(place, next, options));
-  else await terminal.print(showPage(tape, place, next, options, terminal.colors));
+  const symbols = loadSymbols(reader, options.symbols);
+  if (terminal.json) await terminal.document(showDocument(place, next, symbols, options));
+  else await terminal.print(showPage(tape, place, next, symbols, options, terminal.colors));
   return Status.DONE;
 }
 
@@ -103,6 +110,7 @@ function showPage(
   tape: string,
   place: Place,
   next: JournalRecord | undefined,
+  symbols: LevelSymbols,
   options: ShowOptions,
   colors: Colors,
 ): readonly string[] {
@@ -111,9 +119,9 @@ function showPage(
   const vmcb = currentVmcb(state);
   return [
     colors.bold(`${tape} at ${formatPosition(position)}`),
-    `next: ${next === undefined ? 'the tape ends here' : `#${next.position.seq} ${eventText(next)}`}`,
+    `next: ${next === undefined ? 'the tape ends here' : `#${next.position.seq} ${symbols.inEvent(eventText(next), next.event, next.level)}`}`,
     '',
-    ...statePage(state, colors),
+    ...statePage(state, colors, symbols),
     ...heading('devices'),
     ...table(deviceRows(state), [], '  '),
     ...(options.vmcb !== true
@@ -123,7 +131,7 @@ function showPage(
         : ['', ...vmcbPage(vmcb.address, vmcb.fields, colors)]),
     ...(machine === undefined || options.disassemble === undefined
       ? []
-      : [...heading('code at RIP'), ...codeLines(machine, options.disassemble)]),
+      : [...heading('code at RIP'), ...codeLines(machine, options.disassemble, symbols)]),
     ...(machine === undefined || options.memory === undefined
       ? []
       : [...heading(`memory, ${options.memory.space}`), ...memoryLines(machine, options.memory)]),
@@ -157,16 +165,19 @@ const itemText = (value: unknown): string =>
 /** Longer arrays are only counted. */
 const LISTED = 32;
 
-const codeLines = (machine: Machine, count: number): readonly string[] =>
-  table(
+function codeLines(machine: Machine, count: number, symbols: LevelSymbols): readonly string[] {
+  const level = runningLevel(machine.state);
+  return table(
     codeAt(machine, count).map(({ rip, bytes, text }) => [
       hex(rip, 16),
+      ...(symbols.of(level) === undefined ? [] : [symbols.textOf(level, rip) ?? '']),
       [...bytes].map((byte) => hex(byte, 2)).join(' '),
-      text,
+      symbols.inCode(level, text),
     ]),
     [],
     '  ',
   );
+}
 
 const codeAt = (machine: Machine, count: number) =>
   disassemble(codePlace(machine), registersOf(machine.state)[R.rip] ?? 0n, count);
@@ -190,13 +201,19 @@ function memoryLines(machine: Machine, range: MemoryRange): readonly string[] {
   ].map((line) => `  ${line}`);
 }
 
-function showDocument(place: Place, next: JournalRecord | undefined, options: ShowOptions): object {
+function showDocument(
+  place: Place,
+  next: JournalRecord | undefined,
+  symbols: LevelSymbols,
+  options: ShowOptions,
+): object {
   const { position, state, machine } = place;
   const { memory, disassemble: count } = options;
   return {
     position: formatPosition(position),
     next: next === undefined ? null : eventText(next),
     ...stateDocument(state),
+    ...(symbols.isEmpty ? {} : { symbols: placeNames(state, symbols) }),
     ...(machine === undefined || memory === undefined
       ? {}
       : { memory: { space: memory.space, address: `0x${hex(memory.address)}`, bytes: memoryAt(machine, memory) } }),

@@ -16,6 +16,8 @@ import {
   Tracer,
   type TraceStep,
 } from '../../../src/replay/index.js';
+import type { LevelSymbols } from '../../symbols/level-symbols.js';
+import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
 import { parseCount } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
@@ -26,26 +28,28 @@ interface TraceOptions {
   readonly from: string;
   readonly to: string;
   readonly limit?: number;
+  readonly symbols?: readonly SymbolSource[];
 }
 
 export function traceCommand(program: Command): void {
-  command(
+  const trace = command(
     program,
     'trace',
     'each instruction of a stretch, with registers and memory writes, and the events between',
     "vmtape trace guest.vmtape --from 'vmexit:npf[0]' --to 'vmrun[3]'",
     'vmtape trace guest.vmtape --from 84000 --to 84051 --json',
-  )
+  );
+  symbolsOption(trace)
     .argument('<tape>')
     .requiredOption('--from <pos>', 'from there on')
     .requiredOption('--to <pos>', 'up to there')
     .option('--limit <n>', 'at most so many lines', (text) => parseCount(text, '--limit', 1))
     .action(async (tape: string, options: TraceOptions, self: Command) => {
-      process.exitCode = await trace(tape, options, terminalOf(self));
+      process.exitCode = await traceTape(tape, options, terminalOf(self));
     });
 }
 
-async function trace(tape: string, options: TraceOptions, terminal: Terminal): Promise<number> {
+async function traceTape(tape: string, options: TraceOptions, terminal: Terminal): Promise<number> {
   const reader = sqliteStore(tape).read();
   try {
     const from = resolvePosition(reader, options.from);
@@ -54,7 +58,8 @@ async function trace(tape: string, options: TraceOptions, terminal: Terminal): P
       const [later, earlier] = [from, to].map(formatPosition);
       throw new UsageError(`--to ${options.to} is ${earlier}, before --from ${options.from} at ${later}. Swap them.`);
     }
-    return await tell(tape, reader, { from, to, limit: options.limit ?? Number.POSITIVE_INFINITY }, terminal);
+    const symbols = loadSymbols(reader, options.symbols);
+    return await tell(tape, reader, { from, to, limit: options.limit ?? Number.POSITIVE_INFINITY, symbols }, terminal);
   } finally {
     reader.close();
   }
@@ -64,6 +69,7 @@ interface Stretch {
   readonly from: Position;
   readonly to: Position;
   readonly limit: number;
+  readonly symbols: LevelSymbols;
 }
 
 /** Steps between two looks at the terminal. */
@@ -72,7 +78,7 @@ const STEPS = 1000;
 async function tell(
   tape: string,
   reader: JournalReader,
-  { from, to, limit }: Stretch,
+  { from, to, limit, symbols }: Stretch,
   terminal: Terminal,
 ): Promise<number> {
   const steps: TraceStep[] = [];
@@ -80,7 +86,7 @@ async function tell(
   let left = limit;
   const print = async (): Promise<void> => {
     for (const step of steps.splice(0).slice(0, left)) {
-      await terminal.line(terminal.json ? stepJson(step) : stepLine(step, terminal.colors));
+      await terminal.line(terminal.json ? stepJson(step, symbols) : stepLine(step, symbols, terminal.colors));
       left--;
     }
   };
@@ -113,18 +119,22 @@ async function tell(
 const POSITION_COLUMNS = 18;
 const BYTES_COLUMNS = 24;
 const TEXT_COLUMNS = 36;
+const NAME_COLUMNS = 32;
 const LISTED_REGISTERS = 6;
 
 /** Position, level, RIP, bytes, instruction, what changed. RIP is left out of that, for the next line tells it. */
-function stepLine(step: TraceStep, colors: Colors): string {
+function stepLine(step: TraceStep, symbols: LevelSymbols, colors: Colors): string {
   const place = colors.dim(pad(formatPosition(step.position), POSITION_COLUMNS));
   if (step.kind === 'event') {
-    return `${place} ${colors.yellow(`* ${eventText(step.event)}`)}${writesText(step.writes, colors)}`;
+    const { event, level } = step.event;
+    const text = symbols.inEvent(eventText(step.event), event, level);
+    return `${place} ${colors.yellow(`* ${text}`)}${writesText(step.writes, colors)}`;
   }
   const bytes = [...step.bytes].map((byte) => hex(byte, 2)).join('');
   const told = [
     ...[place, `L${step.level}`, hex(step.rip, 16), colors.dim(pad(bytes, BYTES_COLUMNS))],
-    pad(step.text, TEXT_COLUMNS),
+    ...(symbols.isEmpty ? [] : [colors.dim(pad(symbols.textOf(step.level, step.rip) ?? '', NAME_COLUMNS))]),
+    pad(symbols.inCode(step.level, step.text), TEXT_COLUMNS),
   ].join(' ');
   return `${told}${registersText(step, colors)}${writesText(step.writes, colors)}`.trimEnd();
 }
@@ -155,7 +165,7 @@ const writesJson = (writes: readonly MemoryWrite[]): readonly object[] =>
     ...(device ? { device } : {}),
   }));
 
-function stepJson(step: TraceStep): string {
+function stepJson(step: TraceStep, symbols: LevelSymbols): string {
   const { kind, position, event } = step;
   const told =
     event === undefined
@@ -177,8 +187,10 @@ function stepJson(step: TraceStep): string {
     });
   }
   const { vcpu, level, rip, bytes, text, registers, writes } = step;
+  const symbol = symbols.textOf(level, rip);
   return JSON.stringify({
     ...{ kind, position: formatPosition(position), vcpu, level, rip: `0x${hex(rip)}` },
+    ...(symbol === undefined ? {} : { symbol }),
     bytes: Buffer.from(bytes).toString('hex'),
     text,
     registers: Object.fromEntries(registers.map(({ register, value }) => [register, `0x${hex(value)}`])),
