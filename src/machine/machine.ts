@@ -140,10 +140,6 @@ export class Machine implements ProcessorHost, RestartHost {
     return ((this.registers[R.svmMode] as bigint) & SvmMode.GUEST) !== 0n ? 2 : 1;
   }
 
-  private levelOf(vcpu: number): Level {
-    return (this.vcpus.reader(vcpu).get(R.svmMode) & SvmMode.GUEST) !== 0n ? 2 : 1;
-  }
-
   /** Those of the vCPU whose turn it is. */
   get registers() {
     return this.engine.registers;
@@ -487,7 +483,7 @@ export class Machine implements ProcessorHost, RestartHost {
   }
 
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
-    const level = vcpu === this.vcpu ? this.level : this.levelOf(vcpu);
+    const level = vcpu === this.vcpu ? this.level : this.vcpus.levelOf(vcpu);
     reduce(this.state, event, vcpu);
     // An event of registers is none of a device's, nor is whose turn it is.
     if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;

@@ -10,7 +10,16 @@ import type { SlotReader } from './cpu/mode.js';
 import { monitorHit } from './cpu/monitor.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { cpuInterruptPending, physicalID } from './devices/devices.js';
-import { Activity, R, type RegisterDelta, type RegisterFile, SLOT_COUNT, type Slot } from './layout/cpu-state.js';
+import type { Level } from './events.js';
+import {
+  Activity,
+  R,
+  type RegisterDelta,
+  type RegisterFile,
+  SLOT_COUNT,
+  type Slot,
+  SvmMode,
+} from './layout/cpu-state.js';
 import type { PhysicalMemory } from './mmu/memory.js';
 import type { MachineState, VcpuState } from './reduce.js';
 import { answerDoorbell } from './svm/avic.js';
@@ -56,6 +65,11 @@ export class Vcpus {
 
   reader(vcpu: number): SlotReader {
     return this.readers[vcpu] as SlotReader;
+  }
+
+  /** The level that the vCPU runs, or is to run. */
+  levelOf(vcpu: number): Level {
+    return (this.reader(vcpu).get(R.svmMode) & SvmMode.GUEST) !== 0n ? 2 : 1;
   }
 
   /** Brings the registers of the scheduled vCPU into the engine. The run of the one before is stated already. */

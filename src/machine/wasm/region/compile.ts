@@ -11,7 +11,7 @@ import { Cell } from '../../layout/linear-memory.js';
 import { ByShape } from '../by-shape.js';
 import { type HandlerEffects, type Helpers, LocalPool, NotCompiled } from '../emit-values.js';
 import { Code, ModuleWriter, Op, ValueType } from '../module.js';
-import { ExitReason, Uop } from '../uop.js';
+import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from '../uop.js';
 import type { BlockEnd, RegionBlock, RegionCode, RegionInstruction } from './discover.js';
 import {
   type Decision,
@@ -98,6 +98,7 @@ const Out = { GO: 0, SPENT: 1 } as const;
 
 class RegionFunction {
   readonly leavings: Leaving[] = [];
+  private readonly leavingNumbers = new Map<bigint, number>();
   private readonly code = new Code(REGION_TYPE);
   private readonly locals: RegionLocals = regionLocals(this.code);
   private readonly slack = this.code.local(ValueType.I32);
@@ -313,9 +314,16 @@ class RegionFunction {
   }
 
   private evaluate({ rip, before }: Leaving): void {
-    const last = this.leavings.at(-1);
-    if (last?.rip !== rip || last.before !== before) this.leavings.push({ rip, before });
-    this.leave(this.layout.leaving(this.leavings.length - 1));
+    this.leave(this.layout.leaving(this.leavingOf(rip, before)));
+  }
+
+  /** There is room for one of each instruction, and one of each block's end. */
+  private leavingOf(rip: bigint, before: number): number {
+    const key = rip * BigInt(MAX_BLOCK_INSTRUCTIONS) + BigInt(before);
+    const known = this.leavingNumbers.get(key);
+    if (known !== undefined) return known;
+    this.leavingNumbers.set(key, this.leavings.length);
+    return this.leavings.push({ rip, before }) - 1;
   }
 
   private leave(out: number): void {

@@ -169,5 +169,8 @@ class Search {
 function endOf(at: RegionInstruction): BlockEnd {
   const target = targetOf(at);
   if (target === undefined) return { kind: 'indirect' };
-  return isTransfer(at.insn) ? { kind: 'goto', to: target } : { kind: 'branch', taken: target, next: nextRip(at) };
+  // Both ways of a branch to what is behind it are one.
+  return isTransfer(at.insn) || target === nextRip(at)
+    ? { kind: 'goto', to: target }
+    : { kind: 'branch', taken: target, next: nextRip(at) };
 }

@@ -1,11 +1,15 @@
 /** Compiled regions do what their instructions do, wherever they are entered, stopped and left, and whatever becomes of their code. */
 import { beforeEach, describe, expect, it } from 'vitest';
+import type { DecodedInstruction } from '../../../../src/machine/decode/decoded.js';
 import { R } from '../../../../src/machine/layout/cpu-state.js';
+import { discover } from '../../../../src/machine/wasm/region/discover.js';
 import { compileRegions } from '../../../../src/machine/wasm/region/policy.js';
 import { CODE, DATA, differences, EngineBench, FOREVER, hex, STACK_TOP } from '../../../support/engine-bench.js';
 
 const before = compileRegions('always');
 const regions = new EngineBench('engine');
+compileRegions('at-once');
+const atOnce = new EngineBench('engine');
 compileRegions(before);
 const evaluator = new EngineBench('evaluator');
 
@@ -63,6 +67,34 @@ describe('a loop', () => {
     });
     expect(bench.isShutDown).toBe(true);
     expect([bench.get('rip'), bench.get('rbx')]).toEqual([BigInt(CODE), 0x5_0000n]);
+  });
+
+  it.each([0n, 0x8000n])(
+    'goes one way from a branch to what is behind it, and stops there at the instruction that the evaluator must do: JNS after %i',
+    (value) => {
+      // inc word [40020h]; jns to the next; mov dword [si], fb530f19h; rol byte [esi + 10h], 1; hlt
+      const program = hex('66 ff 05 20 00 04 00 0f 89 00 00 00 00 67 c7 04 19 0f 53 fb d0 46 10 f4');
+      for (const bench of [atOnce, evaluator]) {
+        bench.clear().mode(32, { rsi: 0x4_1005n }).write(0x4_0020, 2, value);
+        bench.put(CODE, program).run(250);
+      }
+      expect(differences(evaluator, atOnce)).toEqual([]);
+      expect(atOnce.engine.counts.regionsMade).toBeGreaterThan(0);
+    },
+  );
+
+  it('leaves a branch out of the canonical addresses to the evaluator', () => {
+    const at = 0x7fff_ffff_fff0n;
+    const branch = regions.engine.decoder.decode(hex('75 7f'), { bits: 64, real: false });
+    const before = regions.engine.decoder.decode(hex('90'), { bits: 64, real: false });
+    const found = discover(at - 1n, {
+      decode: (rip) =>
+        [before, branch].find((insn, index) => typeof insn === 'object' && rip === at - 1n + BigInt(index)) as
+          | DecodedInstruction
+          | undefined,
+      treatment: () => 'compiled',
+    });
+    expect(found?.blocks).toMatchObject([{ rip: at - 1n, end: { kind: 'assist', rip: at } }]);
   });
 
   it('goes on behind an instruction that is the evaluator’s', () => {
