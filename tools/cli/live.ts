@@ -4,8 +4,8 @@ import { JournalError } from '../../src/journal/index.js';
 import type { EventSink, StatedEvent } from '../../src/machine/index.js';
 import type { LiveSession, Recorder, TapeOptions } from '../../src/replay/index.js';
 import { Profile, type TierCounts, tierCounts } from '../profile/profile.js';
-import { readSymbols } from '../profile/read-symbols.js';
-import type { Symbols } from '../profile/symbols.js';
+import { symbolsOfSession } from '../profile/read-symbols.js';
+import type { LevelSymbols } from '../symbols/level-symbols.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { terminalOf } from './command.js';
 import {
@@ -134,13 +134,13 @@ export async function recordLive(
   return outcomeStatus(outcome, options.guestStatus);
 }
 
-const symbolsFor = ({ profile, symbols }: HostFlags, { imageFile }: LiveHooks): Symbols | undefined => {
-  if (profile === true) return readSymbols(symbols ?? [], imageFile);
+const symbolsFor = ({ profile, symbols }: HostFlags, { imageFile }: LiveHooks): LevelSymbols | undefined => {
+  if (profile === true) return symbolsOfSession(symbols ?? [], imageFile);
   if (symbols !== undefined) throw new UsageError('--symbols is for --profile. Add that, or leave it out.');
   return undefined;
 };
 
-function profileOf(session: DrivenSession, symbols: Symbols | undefined): Profile | undefined {
+function profileOf(session: DrivenSession, symbols: LevelSymbols | undefined): Profile | undefined {
   if (symbols === undefined) return undefined;
   const profile = new Profile(session.machine, symbols, () => performance.now() / 1000);
   session.sampler = profile.sampler;

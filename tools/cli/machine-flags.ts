@@ -22,6 +22,7 @@ import {
   SECTOR_BYTES,
 } from '../../src/machine/index.js';
 import { type Plan, randomPlan, type ScheduledInput, type SessionOptions } from '../../src/replay/index.js';
+import { parseSource, type SymbolSource } from '../symbols/source.js';
 import { parseClock, parseCount, parseSeeds, parseSize, parseU64, quote, type SeedRange } from './arguments.js';
 import { useEngine } from './engine.js';
 import { UsageError } from './failure.js';
@@ -40,7 +41,7 @@ export interface HostFlags {
   readonly checkpointEvery?: number;
   readonly stats?: boolean;
   readonly profile?: boolean;
-  readonly symbols?: readonly string[];
+  readonly symbols?: readonly SymbolSource[];
   readonly guestStatus?: boolean;
   readonly console?: SerialTarget;
   readonly consoleInput?: string;
@@ -95,9 +96,9 @@ export function addHostFlags(command: Command): Command {
     .option('--stats', 'at the end one JSON line of figures on stderr')
     .option('--profile', 'at the end, where the instructions went, what exits cost, what the tiers did')
     .option(
-      '--symbols <file>',
-      'with --profile: names of functions; L1:FILE or L2:FILE for one level; may be repeated',
-      gather,
+      '--symbols <[L2:]file>',
+      'with --profile: names of functions, of L1 or of L2: an ELF file or System.map; may be repeated',
+      (text: string, before: readonly SymbolSource[] = []) => [...before, parseSource(text)],
     )
     .option('--guest-status', "end with the guest's own status from isa-debug-exit");
 }

@@ -1,9 +1,9 @@
 /** `--profile`: where a session's instructions went, what its exits cost, and what the tiers did; as a page and as a document. */
 import { type EngineCounts, exitName, type Level, type Machine, type StatedEvent } from '../../src/machine/index.js';
 import { byteSize, grouped, hex, plural, table } from '../cli/format.js';
+import type { LevelSymbols } from '../symbols/level-symbols.js';
 import { ExitCosts } from './exit-costs.js';
 import { InstructionSampler, type Sample } from './instruction-sampler.js';
-import type { Symbols } from './symbols.js';
 
 /** What the tiers of a machine did since it was made. */
 export interface TierCounts extends EngineCounts {
@@ -58,7 +58,7 @@ export class Profile {
   /** @param machine that runs. @param clock in seconds. */
   constructor(
     private readonly machine: Machine,
-    private readonly symbols: Symbols,
+    private readonly symbols: LevelSymbols,
     clock: () => number,
   ) {
     this.first = machine.retired;
@@ -84,7 +84,7 @@ export class Profile {
   }
 
   private placeOf({ level, address }: Sample): Omit<Place, 'instructions'> {
-    const symbol = this.symbols.at(address, level);
+    const symbol = this.symbols.of(level)?.at(address)?.symbol;
     if (symbol !== undefined) return { level, name: symbol.name, address: symbol.address };
     const page = address & ~PAGE_MASK;
     return { level, name: `0x${hex(page, 4)} +4K`, address: page };

@@ -1,20 +1,28 @@
 /** Which files name the code of a session: those of `--symbols`, and the image itself. */
 import { readFileSync } from 'node:fs';
-import type { Level } from '../../src/machine/index.js';
-import { readInputFile } from '../cli/machine-flags.js';
-import { elfSymbols, isElf, Symbols } from './symbols.js';
+import { UsageError } from '../cli/failure.js';
+import { isElfFile } from '../symbols/elf-symbols.js';
+import { LevelSymbols } from '../symbols/level-symbols.js';
+import type { SymbolSource } from '../symbols/source.js';
+import { readSymbols } from '../symbols/symbol-files.js';
 
-const BOTH: readonly Level[] = [1, 2];
-
-/** @param given `FILE`, `L1:FILE` or `L2:FILE`. @param image what is booted, if anything is. @throws UsageError */
-export function readSymbols(given: readonly string[], image: string | undefined): Symbols {
-  const symbols = new Symbols();
-  for (const text of given) {
-    const [, level, file = text] = /^L([12]):(.+)$/.exec(text) ?? [];
-    const levels: readonly Level[] = level === undefined ? BOTH : [level === '1' ? 1 : 2];
-    symbols.add(elfSymbols(readInputFile(file, 'the file with symbols'), file), levels);
+/** @param image what is booted, if anything is: its code may run at both levels. @throws UsageError */
+export function symbolsOfSession(given: readonly SymbolSource[], image: string | undefined): LevelSymbols {
+  const symbols = new LevelSymbols();
+  for (const source of given) {
+    if (source.kind === 'ram') {
+      throw new UsageError('--symbols ram needs a tape. Record one, and give what vmtape symbols -o makes of it.');
+    }
+    symbols.add(source.level, readSymbols(source.path));
   }
-  const bytes = image === undefined ? undefined : readFileSync(image);
-  if (image !== undefined && bytes !== undefined && isElf(bytes)) symbols.add(elfSymbols(bytes, image), BOTH);
+  if (image === undefined || !isElfFile(readFileSync(image))) return symbols;
+  try {
+    const own = readSymbols(image);
+    symbols.add(1, own);
+    symbols.add(2, own);
+  } catch (error) {
+    // It was stripped: its code is told by pages.
+    if (!(error instanceof UsageError)) throw error;
+  }
   return symbols;
 }

@@ -10,15 +10,9 @@ import { UsageError } from '../cli/failure.js';
 import { runningOn, type Subject, viewOf } from '../debug/views.js';
 import { symbolsInRam } from './guest-symbols.js';
 import { type Level, LevelSymbols } from './level-symbols.js';
+import { parseSource, type SymbolSource } from './source.js';
 import { readSymbols } from './symbol-files.js';
 import type { SymbolTable } from './symbol-table.js';
-
-export type SymbolSource = { readonly level: Level } & (
-  | { readonly kind: 'file'; readonly path: string }
-  | { readonly kind: 'ram'; readonly at: string }
-);
-
-const DEFAULT_PLACE = 'end';
 
 export const symbolsOption = (command: Command): Command =>
   command.option(
@@ -26,16 +20,6 @@ export const symbolsOption = (command: Command): Command =>
     'names of addresses: vmlinux or another ELF file, System.map, or what Linux has in its RAM at POS (end); may be repeated',
     (text: string, before: readonly SymbolSource[] = []) => [...before, parseSource(text)],
   );
-
-/** @throws UsageError */
-export function parseSource(text: string): SymbolSource {
-  const [, prefix = 'L1:', rest = ''] = /^(L[12]:)?(.*)$/s.exec(text) ?? [];
-  const level = prefix === 'L2:' ? 2 : 1;
-  const ram = /^ram(?:@(.+))?$/.exec(rest);
-  if (ram !== null) return { level, kind: 'ram', at: ram[1] ?? DEFAULT_PLACE };
-  if (rest === '') throw new UsageError(`--symbols ${JSON.stringify(text)} names no file. Give one, or ram.`);
-  return { level, kind: 'file', path: rest };
-}
 
 /** @throws UsageError for a file without symbols. @throws InputError when RAM has none there. */
 export function loadSymbols(reader: JournalReader, sources: readonly SymbolSource[] = []): LevelSymbols {

@@ -5,7 +5,7 @@ import { DEFAULT_CONFIG, type Level, type StatedEvent } from '../../../src/machi
 import { Recorder } from '../../../src/replay/index.js';
 import { ExitCosts } from '../../../tools/profile/exit-costs.js';
 import { Profile, type ProfileDocument } from '../../../tools/profile/profile.js';
-import { Symbols } from '../../../tools/profile/symbols.js';
+import { LevelSymbols } from '../../../tools/symbols/level-symbols.js';
 import { MEBIBYTE, type RecordedHow, sessionOptions } from '../../support/sessions.js';
 import { image, vmtape } from '../vmtape.js';
 
@@ -21,7 +21,7 @@ function record(file: string, changes: Partial<RecordedHow>, profiles: boolean):
   const options = { ...sessionOptions(file, changes), observe: (stated: StatedEvent) => profile?.take(stated) };
   const recorder = Recorder.boot(store, options);
   let seconds = 0;
-  profile = profiles ? new Profile(recorder.machine, new Symbols(), () => ++seconds) : undefined;
+  profile = profiles ? new Profile(recorder.machine, new LevelSymbols(), () => ++seconds) : undefined;
   recorder.sampler = profile?.sampler;
   recorder.endInput();
   while (recorder.step(changes.limit) === 'running');
@@ -97,7 +97,7 @@ describe('vmtape run --profile', () => {
 
   it('refuses files of symbols that are none, or that nobody asked for', () => {
     const wrong = vmtape(['run', image('exits.elf'), ...flags, '--profile', '--symbols', image('hello64-flat.bin')]);
-    expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining('is no ELF file') });
+    expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining('Give an ELF file with symbols') });
     const alone = vmtape(['run', image('exits.elf'), ...flags, '--symbols', image('exits.elf')]);
     expect(alone).toMatchObject({ status: 2, stderr: expect.stringContaining('--symbols is for --profile') });
   });

@@ -9,8 +9,8 @@ import { elfOfSymbols, parseElfSymbols } from '../../../tools/symbols/elf-symbol
 import { symbolsInRam } from '../../../tools/symbols/guest-symbols.js';
 import { findKallsyms } from '../../../tools/symbols/kallsyms.js';
 import { LevelSymbols, ripAfter } from '../../../tools/symbols/level-symbols.js';
-import { parseSource } from '../../../tools/symbols/load.js';
 import { mapLine, parseMap } from '../../../tools/symbols/map-file.js';
+import { parseSource } from '../../../tools/symbols/source.js';
 import { readSymbols } from '../../../tools/symbols/symbol-files.js';
 import { SymbolTable } from '../../../tools/symbols/symbol-table.js';
 import { recordGuest } from '../../support/sessions.js';

@@ -12,7 +12,8 @@ import {
 import { isInput } from '../../../src/machine/index.js';
 import { eventText, resolvePosition } from '../../../src/replay/index.js';
 import { type LevelSymbols, levelAfter, ripAfter } from '../../symbols/level-symbols.js';
-import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
+import { loadSymbols, symbolsOption } from '../../symbols/load.js';
+import type { SymbolSource } from '../../symbols/source.js';
 import { parseCount, parseLevel } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { pad } from '../format.js';

@@ -10,7 +10,8 @@ import {
 import { type Machine, type MachineState, peekLinear, R, sPA } from '../../../src/machine/index.js';
 import { disassemble, eventText, foldTape, Replayer, resolvePosition } from '../../../src/replay/index.js';
 import type { LevelSymbols } from '../../symbols/level-symbols.js';
-import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
+import { loadSymbols, symbolsOption } from '../../symbols/load.js';
+import type { SymbolSource } from '../../symbols/source.js';
 import { type MemoryRange, parseCount, parseMemoryRange } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';

@@ -17,7 +17,8 @@ import {
   type TraceStep,
 } from '../../../src/replay/index.js';
 import type { LevelSymbols } from '../../symbols/level-symbols.js';
-import { loadSymbols, type SymbolSource, symbolsOption } from '../../symbols/load.js';
+import { loadSymbols, symbolsOption } from '../../symbols/load.js';
+import type { SymbolSource } from '../../symbols/source.js';
 import { parseCount } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';

