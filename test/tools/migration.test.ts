@@ -125,8 +125,10 @@ describe('a session', () => {
   it('stays where it is when the other side is killed, and comes to its end there', async () => {
     const first = await receiver('killed.vmtape');
     const source = startVmtape([
-      ...['migrate', ...guest(200), '-o', at('survivor.vmtape'), '--to', `127.0.0.1:${first.port}`],
-      ...['--bandwidth', '2K', '--serial', 'null', '--input', '/dev/null', '--rounds', '1000'],
+      ...['migrate', image('compute.elf'), '--append', 'scale=30', '--memory', '32M', '-o', at('survivor.vmtape')],
+      // It fills a mebibyte with numbers, which take minutes.
+      ...['--to', `127.0.0.1:${first.port}`, '--bandwidth', '2K', '--at', '40000000'],
+      ...['--serial', 'null', '--input', '/dev/null', '--rounds', '1000'],
     ]);
     await new Promise((resolve) => setTimeout(resolve, 1500));
     first.child.kill('SIGKILL');
