@@ -12,8 +12,8 @@ export interface MoveOptions {
   readonly source: readonly string[];
   /** More flags of `vmtape receive`. */
   readonly receiver: readonly string[];
-  /** The tapes to make. */
-  readonly here: string;
+  /** The tape to make of what still runs here; undefined: nothing does. */
+  readonly here?: string | undefined;
   readonly there: string;
 }
 
@@ -23,7 +23,14 @@ export async function moveBetweenProcesses({ source, receiver, here, there }: Mo
   const children = [receiving];
   try {
     const { listening } = (await receiving.line()) as { readonly listening: { readonly port: number } };
-    const sending = vmtape(['migrate', ...source, '-o', here, '--to', `127.0.0.1:${listening.port}`, ...QUIET]);
+    const sending = vmtape([
+      'migrate',
+      ...source,
+      ...(here === undefined ? [] : ['-o', here]),
+      '--to',
+      `127.0.0.1:${listening.port}`,
+      ...QUIET,
+    ]);
     children.push(sending);
     const { moved } = (await sending.line()) as { readonly moved?: { readonly downtime: number } };
     // What it says instead is of a session that it did not move.

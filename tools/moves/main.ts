@@ -29,6 +29,7 @@ const USAGE = `usage: npm run test:moves -- TAPE [options]
   --seed S     what positions follow from (1)
   --jobs N     so many at once (2)
   --post-copy  the rest of RAM follows
+  --standing   the session moves at the position, standing, and not a while after it, running
   --folder F   keeps the tapes of moves that went wrong (temporary)`;
 
 interface Campaign {
@@ -36,6 +37,8 @@ interface Campaign {
   readonly from: number;
   readonly to: number;
   readonly flags: readonly string[];
+  /** Nothing runs here meanwhile: there is no tape of it. */
+  readonly standing: boolean;
   readonly folder: string;
 }
 
@@ -57,6 +60,7 @@ async function main(words: string[]): Promise<number> {
       seed: { type: 'string', default: '1' },
       jobs: { type: 'string', default: '2' },
       'post-copy': { type: 'boolean', default: false },
+      standing: { type: 'boolean', default: false },
       folder: { type: 'string' },
     },
   });
@@ -71,6 +75,7 @@ async function main(words: string[]): Promise<number> {
     from: parseCount(values.from, '--from'),
     to: values.to === undefined ? end : parseCount(values.to, '--to', 1),
     flags: values['post-copy'] ? ['--post-copy'] : [],
+    standing: values.standing,
   };
   if (campaign.from >= campaign.to) throw new UsageError('--from lies behind --to. Give an earlier one.');
   const sums = await run(
@@ -89,6 +94,9 @@ async function main(words: string[]): Promise<number> {
   return sums.wrong === 0 ? Status.DONE : Status.NO;
 }
 
+/** So many are enough to look at. */
+const MOST_WRONG = 5;
+
 interface Sums {
   moves: number;
   live: number;
@@ -102,7 +110,7 @@ async function run(campaign: Campaign, wanted: number, jobs: number, random: Gen
   let begun = 0;
   const { from, to } = campaign;
   const mover = async (): Promise<void> => {
-    while (sums.live < wanted) {
+    while (sums.live < wanted && sums.wrong < MOST_WRONG) {
       const number = begun++;
       const at = from + Math.floor(random.next().value * (to - from));
       const { live, downtime, problem } = await moveOnce(campaign, number, at);
@@ -131,9 +139,15 @@ async function moveOnce(campaign: Campaign, number: number, at: number): Promise
   let moved: Moved;
   try {
     const source = [campaign.tape, '--at', String(at), ...campaign.flags];
-    const downtime = await moveBetweenProcesses({ source, receiver: [], here, there });
-    moved = { downtime, ...compare(campaign.tape, [here, there]) };
-    await vmtape(['replay', '-q', here, there]).ended;
+    const downtime = await moveBetweenProcesses({
+      source,
+      receiver: [],
+      here: campaign.standing ? undefined : here,
+      there,
+    });
+    const tapes = campaign.standing ? [there] : [here, there];
+    moved = { downtime, ...compare(campaign.tape, tapes) };
+    await vmtape(['replay', '-q', ...tapes]).ended;
   } catch (error) {
     const { message } = error as Error;
     const problem = ENDED_FIRST.test(message) ? undefined : message;
@@ -143,37 +157,40 @@ async function moveOnce(campaign: Campaign, number: number, at: number): Promise
   return moved;
 }
 
-/** Holds the two tapes of a move against that of the session that never moved. */
-function compare(tape: string, names: readonly [string, string]): Pick<Moved, 'live' | 'problem'> {
+/** Holds the tapes of a move against that of the session that never moved. */
+function compare(tape: string, names: readonly string[]): Pick<Moved, 'live' | 'problem'> {
   const unbroken = sqliteStore(tape).read();
-  const [here, there] = names.map((name) => sqliteStore(name).read()) as [JournalReader, JournalReader];
+  const readers = names.map((name) => sqliteStore(name).read());
+  const there = readers.at(-1) as JournalReader;
   try {
-    return { live: isLive(there), problem: difference(unbroken, here, there) };
+    return { live: isLive(there), problem: difference(unbroken, readers) };
   } finally {
-    for (const reader of [unbroken, here, there]) reader.close();
+    for (const reader of [unbroken, ...readers]) reader.close();
   }
 }
 
-function difference(unbroken: JournalReader, here: JournalReader, there: JournalReader): string | undefined {
-  if (formatPosition(there.start) !== formatPosition(here.end)) {
-    return `the tape there begins at ${formatPosition(there.start)}, and that here ends at ${formatPosition(here.end)}`;
+/** @param readers of the tapes in sequence. */
+function difference(unbroken: JournalReader, readers: readonly JournalReader[]): string | undefined {
+  let before = unbroken;
+  for (const reader of readers) {
+    const { start } = reader;
+    if (before !== unbroken && formatPosition(start) !== formatPosition(before.end)) {
+      return `the tape there begins at ${formatPosition(start)}, and that here ends at ${formatPosition(before.end)}`;
+    }
+    if (reader.header.origin?.parent !== before.historyDigest(start.seq)) return 'a tape names another parent';
+    before = reader;
   }
-  if (there.header.origin?.parent !== here.historyDigest(here.end.seq)) return 'the tape there names another parent';
-  if (formatPosition(there.end) !== formatPosition(unbroken.end)) {
-    return `it ends at ${formatPosition(there.end)}, unmoved at ${formatPosition(unbroken.end)}`;
+  if (formatPosition(before.end) !== formatPosition(unbroken.end)) {
+    return `it ends at ${formatPosition(before.end)}, unmoved at ${formatPosition(unbroken.end)}`;
   }
-  const different = firstDifferentRecord(unbroken, here, there);
-  if (different !== undefined) return `the record at ${formatPosition(different)} is another one`;
-  return undefined;
+  const different = firstDifferentRecord(unbroken, readers);
+  return different === undefined ? undefined : `the record at ${formatPosition(different)} is another one`;
 }
 
-function firstDifferentRecord(
-  unbroken: JournalReader,
-  here: JournalReader,
-  there: JournalReader,
-): Position | undefined {
-  const expected = unbroken.records(here.start.seq);
-  for (const reader of [here, there]) {
+/** A tape may begin amid a run: then its first record has less of it. */
+function firstDifferentRecord(unbroken: JournalReader, readers: readonly JournalReader[]): Position | undefined {
+  const expected = unbroken.records(readers[0]?.start.seq);
+  for (const reader of readers) {
     for (const record of reader.records()) {
       if (!isDeepStrictEqual(expected.next().value, record)) return record.position;
     }
