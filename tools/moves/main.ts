@@ -29,13 +29,20 @@ const USAGE = `usage: npm run test:moves -- TAPE [options]
   --seed S     what positions follow from (1)
   --jobs N     so many at once (2)
   --post-copy  the rest of RAM follows
+  --live       only positions at which a guest of the guest is live
   --standing   the session moves at the position, standing, and not a while after it, running
   --folder F   keeps the tapes of moves that went wrong (temporary)`;
 
-interface Campaign {
-  readonly tape: string;
+/** Instructions of a tape, from one up to another. */
+interface Stretch {
   readonly from: number;
   readonly to: number;
+}
+
+interface Campaign {
+  readonly tape: string;
+  /** Where positions are drawn from. */
+  readonly stretches: readonly Stretch[];
   readonly flags: readonly string[];
   /** Nothing runs here meanwhile: there is no tape of it. */
   readonly standing: boolean;
@@ -60,6 +67,7 @@ async function main(words: string[]): Promise<number> {
       seed: { type: 'string', default: '1' },
       jobs: { type: 'string', default: '2' },
       'post-copy': { type: 'boolean', default: false },
+      live: { type: 'boolean', default: false },
       standing: { type: 'boolean', default: false },
       folder: { type: 'string' },
     },
@@ -70,14 +78,18 @@ async function main(words: string[]): Promise<number> {
   const unbroken = sqliteStore(tape).read();
   const end = Number(unbroken.end.icount);
   const folder = values.folder ?? mkdtempSync(join(tmpdir(), 'vmtape-moves-'));
-  const campaign: Campaign = {
-    ...{ tape, folder },
+  const within = {
     from: parseCount(values.from, '--from'),
     to: values.to === undefined ? end : parseCount(values.to, '--to', 1),
+  };
+  if (within.from >= within.to) throw new UsageError('--from lies behind --to. Give an earlier one.');
+  const stretches = values.live ? guestStretches(unbroken, within) : [within];
+  if (stretches.length === 0) throw new UsageError('No guest runs there. Give other positions, or leave --live out.');
+  const campaign: Campaign = {
+    ...{ tape, folder, stretches },
     flags: values['post-copy'] ? ['--post-copy'] : [],
     standing: values.standing,
   };
-  if (campaign.from >= campaign.to) throw new UsageError('--from lies behind --to. Give an earlier one.');
   const sums = await run(
     campaign,
     parseCount(values.moves, '--moves', 1),
@@ -94,6 +106,31 @@ async function main(words: string[]): Promise<number> {
   return sums.wrong === 0 ? Status.DONE : Status.NO;
 }
 
+/** From each VMRUN to the #VMEXIT that follows. */
+function guestStretches(reader: JournalReader, within: Stretch): readonly Stretch[] {
+  const stretches: Stretch[] = [];
+  let entered: number | undefined;
+  for (const { event, position } of reader.records()) {
+    const at = Number(position.icount);
+    if (event.type === 'svm.vmrun') entered = at;
+    else if (event.type === 'svm.vmexit' && entered !== undefined) {
+      if (entered < at && entered >= within.from && at <= within.to) stretches.push({ from: entered, to: at });
+      entered = undefined;
+    }
+  }
+  return stretches;
+}
+
+/** @param share of all their instructions, below 1. */
+function placeIn(stretches: readonly Stretch[], share: number): number {
+  let left = Math.floor(share * stretches.reduce((sum, { from, to }) => sum + to - from, 0));
+  for (const { from, to } of stretches) {
+    if (left < to - from) return from + left;
+    left -= to - from;
+  }
+  return stretches[0]?.from ?? 0;
+}
+
 /** So many are enough to look at. */
 const MOST_WRONG = 5;
 
@@ -108,11 +145,11 @@ async function run(campaign: Campaign, wanted: number, jobs: number, random: Gen
   const terminal = new Terminal({});
   const sums: Sums = { moves: 0, live: 0, wrong: 0, downtimes: [] };
   let begun = 0;
-  const { from, to } = campaign;
+  const { stretches } = campaign;
   const mover = async (): Promise<void> => {
     while (sums.live < wanted && sums.wrong < MOST_WRONG) {
       const number = begun++;
-      const at = from + Math.floor(random.next().value * (to - from));
+      const at = placeIn(stretches, random.next().value);
       const { live, downtime, problem } = await moveOnce(campaign, number, at);
       sums.moves++;
       sums.downtimes.push(downtime);
