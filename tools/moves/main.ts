@@ -224,7 +224,7 @@ function difference(unbroken: JournalReader, readers: readonly JournalReader[]):
   return different === undefined ? undefined : `the record at ${formatPosition(different)} is another one`;
 }
 
-/** A tape may begin amid a run: then its first record has less of it. */
+/** Where the tapes in sequence first have another record. Those that begin amid a run state all of it. */
 function firstDifferentRecord(unbroken: JournalReader, readers: readonly JournalReader[]): Position | undefined {
   const expected = unbroken.records(readers[0]?.start.seq);
   for (const reader of readers) {
