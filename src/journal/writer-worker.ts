@@ -59,16 +59,16 @@ class Writer {
         this.commit();
         if (message.complete) this.tape.finish();
         this.close();
+        port.close();
         answer();
         break;
     }
   }
 
-  /** Closes the file as far as it was committed, and lets the thread end. */
+  /** Closes the file as far as it was committed. */
   close(): void {
     clearInterval(this.ticking);
     this.tape.close();
-    port.close();
   }
 
   private tick(): void {
@@ -128,10 +128,20 @@ function guarded(work: () => void): void {
     work();
   } catch (error) {
     failed = true;
+    leaveFile();
     post({ type: 'failed', ...explain(error) });
+    port.close();
     Atomics.store(control, Control.FAILED, 1);
-    writer?.close();
     announce();
+  }
+}
+
+/** Closes the file before the failure is told: who hears of it may end the process or let another writer in at once. */
+function leaveFile(): void {
+  try {
+    writer?.close();
+  } catch {
+    // The first failure is the one to tell.
   }
 }
 

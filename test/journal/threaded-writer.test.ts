@@ -1,4 +1,6 @@
+import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import Database from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { CHUNK_BYTES } from '../../src/journal/chunk.js';
 import { sqliteStore } from '../../src/journal/sqlite-store.js';
@@ -29,4 +31,35 @@ describe('the writer thread', () => {
     expect(writer.tapeBytes).toBeGreaterThan(1024);
     writer.finish();
   });
+
+  it.runIf(process.platform === 'linux')('has closed the file when its failure is told', () => {
+    const file = join(temporaryDirectory(), 'a.vmtape');
+    const writer = sqliteStore(file).create(DESCRIPTION);
+    writer.flush();
+    const other = new Database(file);
+    other.exec('DROP TABLE chunks');
+    // A reader in the midst of its work: closing the file takes its time.
+    other.exec('BEGIN');
+    other.prepare('SELECT count(*) FROM sqlite_schema').get();
+    expect(descriptorsOf(file)).toBe(2);
+    const endless = function* () {
+      for (;;) yield* nestedEvents(1000);
+    };
+    expect(() => {
+      for (const stated of endless()) writer.append(stated);
+    }).toThrow(/no such table: chunks/);
+    expect(descriptorsOf(file)).toBe(1);
+    other.close();
+    expect(() => writer.close()).toThrow(/no such table: chunks/);
+  });
 });
+
+/** Through how many descriptors this process holds a file open. */
+const descriptorsOf = (file: string): number =>
+  readdirSync('/proc/self/fd').filter((descriptor) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${descriptor}`) === file;
+    } catch {
+      return false; // the descriptor of the folder that is read
+    }
+  }).length;

@@ -29,16 +29,21 @@ const environment = (added: Readonly<Record<string, string>> = {}): NodeJS.Proce
   return { ...inherited, NO_COLOR: '1', ...added };
 };
 
-/** Runs to the end. Stdin is empty. */
+/**
+ * Runs to the end. Stdin is empty.
+ *
+ * @throws when it cannot be started, and when it does not end by itself.
+ */
 export function vmtape(args: readonly string[], { env, through = [] }: Surroundings = {}): Ended {
   const [command = process.execPath, ...rest] = [...through, process.execPath, MAIN, ...args];
-  const { status, signal, stdout, stderr } = spawnSync(command, rest, {
+  const { status, signal, stdout, stderr, error } = spawnSync(command, rest, {
     encoding: 'utf8',
     env: environment(env),
     input: '',
     maxBuffer: 2 ** 28,
     timeout: 55_000,
   });
+  if (error !== undefined) throw new Error(`vmtape ${args.join(' ')}: ${error.message}\n${stderr}`);
   return { status, signal, stdout, stderr };
 }
 
