@@ -1,6 +1,7 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { CHUNK_BYTES } from '../../src/journal/chunk.js';
 import { sqliteStore } from '../../src/journal/sqlite-store.js';
@@ -32,34 +33,45 @@ describe('the writer thread', () => {
     writer.finish();
   });
 
-  it.runIf(process.platform === 'linux')('has closed the file when its failure is told', () => {
+  it.runIf(process.platform === 'linux')('has closed the file when its failure is told', async () => {
     const file = join(temporaryDirectory(), 'a.vmtape');
     const writer = sqliteStore(file).create(DESCRIPTION);
     writer.flush();
-    const other = new Database(file);
-    other.exec('DROP TABLE chunks');
-    // A reader in the midst of its work: closing the file takes its time.
-    other.exec('BEGIN');
-    other.prepare('SELECT count(*) FROM sqlite_schema').get();
-    expect(descriptorsOf(file)).toBe(2);
-    const endless = function* () {
-      for (;;) yield* nestedEvents(1000);
-    };
+    expect(isOpen(file)).toBe(true);
+    await using _reader = await amidstReading(file);
     expect(() => {
-      for (const stated of endless()) writer.append(stated);
+      for (;;) for (const stated of nestedEvents(1000)) writer.append(stated);
     }).toThrow(/no such table: chunks/);
-    expect(descriptorsOf(file)).toBe(1);
-    other.close();
+    expect(isOpen(file)).toBe(false);
     expect(() => writer.close()).toThrow(/no such table: chunks/);
   });
 });
 
-/** Through how many descriptors this process holds a file open. */
-const descriptorsOf = (file: string): number =>
-  readdirSync('/proc/self/fd').filter((descriptor) => {
+/** A process that has dropped the table of chunks and is amidst reading: with it, to close the file takes its time. */
+async function amidstReading(file: string): Promise<AsyncDisposable> {
+  const script = `
+    const other = new (require('better-sqlite3'))(${JSON.stringify(file)});
+    other.exec('DROP TABLE chunks');
+    other.exec('BEGIN');
+    other.prepare('SELECT count(*) FROM sqlite_schema').get();
+    console.log('reading');
+    setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  return {
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL');
+      await once(child, 'close');
+    },
+  };
+}
+
+/** True while this process has a descriptor of a file. */
+const isOpen = (file: string): boolean =>
+  readdirSync('/proc/self/fd').some((descriptor) => {
     try {
       return readlinkSync(`/proc/self/fd/${descriptor}`) === file;
     } catch {
       return false; // the descriptor of the folder that is read
     }
-  }).length;
+  });
