@@ -20,7 +20,7 @@ import type {
   TapeState,
 } from './store.js';
 import { firstBoundary } from './store.js';
-import { formatVersionOf } from './tape-schema.js';
+import { FORMAT_VERSION } from './tape-schema.js';
 import { CODEC_VERSION } from './upcast.js';
 
 const NAME = 'memory';
@@ -234,7 +234,7 @@ export function memoryStore(): JournalStore {
       if (tape !== undefined) throw new TapeInputError('exists already', NAME);
       const header = {
         ...structuredClone(description),
-        formatVersion: formatVersionOf(description),
+        formatVersion: FORMAT_VERSION,
         codecVersion: CODEC_VERSION,
         events: EVENT_FIELDS,
       };

@@ -9,6 +9,7 @@ import { type Checkpoint, type CheckpointEntry, ORIGIN_CHECKPOINT, type PageGrou
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
 import { CheckpointTables } from './checkpoint-tables.js';
 import { type Chunk, type ChunkHeader, type ChunkLink, chainDigest, chunkDigest, decompress } from './chunk.js';
+import { chunkEvents } from './chunk-data.js';
 import { EncodingError } from './codec.js';
 import { contentDigest, plain, sameBytes } from './digest.js';
 import { TapeDamagedError } from './errors.js';
@@ -236,7 +237,7 @@ export class SqliteReader extends ChunkedReader {
     const row = readingRow(this.file, place, () => this.selectChunk.get(index));
     if (row === undefined) throw new TapeDamagedError(this.file, 'the chunk is missing', place);
     checkLink(this.file, row, before);
-    const chunk = { ...chunkHeaderOf(row), raw: this.inflate(row, chunkPlace(row, before.end)) };
+    const chunk = { ...chunkHeaderOf(row), raw: this.eventsOf(row, chunkPlace(row, before.end)) };
     if (!sameBytes(chunkDigest(chunk), row.digest)) {
       throw new TapeDamagedError(this.file, 'the events do not match their digest', chunkPlace(row, before.end));
     }
@@ -304,10 +305,18 @@ export class SqliteReader extends ChunkedReader {
     }
   }
 
+  private eventsOf(row: ChunkRow, place: object): Uint8Array {
+    return this.unpacked(row, place, (length) => chunkEvents(row.data, length, this.header));
+  }
+
   private inflate(row: { readonly data: Uint8Array; readonly length: bigint }, place: object): Uint8Array {
+    return this.unpacked(row, place, (length) => decompress(row.data, length));
+  }
+
+  private unpacked(row: { readonly length: bigint }, place: object, read: (length: number) => Uint8Array): Uint8Array {
     let content: Uint8Array | undefined;
     try {
-      content = decompress(row.data, Number(row.length));
+      content = read(Number(row.length));
     } catch (cause) {
       throw new TapeDamagedError(this.file, 'the compressed data is damaged', place, { cause });
     }

@@ -11,6 +11,7 @@ import type { CheckpointInput, CheckpointRow } from './checkpoint.js';
 import { CheckpointBuilder } from './checkpoint-builder.js';
 import { CheckpointTables } from './checkpoint-tables.js';
 import { type Chunk, chainDigest, chunkDigest, compress } from './chunk.js';
+import { chunkData } from './chunk-data.js';
 import { contentDigest } from './digest.js';
 import { JournalError } from './errors.js';
 import { type Position, START } from './record.js';
@@ -21,7 +22,7 @@ import {
   APPLICATION_ID,
   createTable,
   describedConfiguration,
-  formatVersionOf,
+  FORMAT_VERSION,
   headerDigest,
   type ProgressRow,
   progressSeal,
@@ -146,7 +147,7 @@ export class TapeFile {
     this.write((statements) =>
       statements.chunk.run(
         ...[index, start.seq, end.seq, start.icount, end.icount],
-        ...[codecVersion, raw.length, digest, chain, compress(raw)],
+        ...[codecVersion, raw.length, digest, chain, chunkData(raw, this.header)],
       ),
     );
     this.chainBeforeLast = previous;
@@ -279,9 +280,8 @@ function syncFile(database: Database.Database): void {
 function writeHeader(database: Database.Database, description: TapeDescription): void {
   database.pragma('synchronous = OFF');
   database.pragma('journal_mode = WAL');
-  const formatVersion = formatVersionOf(description);
   const row = {
-    format_version: BigInt(formatVersion),
+    format_version: BigInt(FORMAT_VERSION),
     codec_version: BigInt(CODEC_VERSION),
     vmtape_version: description.vmtapeVersion,
     machine_version: description.machineVersion,
@@ -296,7 +296,7 @@ function writeHeader(database: Database.Database, description: TapeDescription):
   };
   database.transaction(() => {
     database.pragma(`application_id = ${APPLICATION_ID}`);
-    database.pragma(`user_version = ${formatVersion}`);
+    database.pragma(`user_version = ${FORMAT_VERSION}`);
     for (const table of TABLE_NAMES) database.exec(createTable(table));
     database.prepare('INSERT INTO tape VALUES (1, ?, ?, ?, ?, ?, ?, ?)').run(...Object.values(row), genesis);
     database

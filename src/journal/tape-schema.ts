@@ -7,14 +7,10 @@ import { type DigestField, digestOf } from './digest.js';
 import type { Json, TapeDescription, TapeHeader, TapeOrigin } from './store.js';
 
 /**
- * Version of the tables. A vmtape reads its own and older formats, and writes the oldest that can say what is to be said.
- * 2: the session began elsewhere.
+ * Version of the tables. A vmtape reads its own and older formats, continues a tape in its own, and begins tapes in the newest.
+ * 2: the session may have begun elsewhere. 3: events are packed before they are compressed (chunk-data.ts).
  */
-export const FORMAT_VERSION = 2;
-const FORMAT_VERSION_FROM_START = 1;
-
-export const formatVersionOf = ({ origin }: Pick<TapeDescription, 'origin'>): number =>
-  origin === undefined ? FORMAT_VERSION_FROM_START : FORMAT_VERSION;
+export const FORMAT_VERSION = 3;
 /** `PRAGMA application_id`: "vmtp". */
 export const APPLICATION_ID = 0x766d7470;
 /** Columns of each table, as SQL declares them. */

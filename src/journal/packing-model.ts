@@ -1,0 +1,270 @@
+/**
+ * What packer and unpacker know of a chunk so far, and what they expect of it: see packing.ts.
+ *
+ * A *value* is a 64-bit number, kept as two 32-bit halves. A *location* is where values are looked for: a register of a vCPU, a
+ * word of a VMCB, a field of an event type. Two that share a number mislead a prediction and nothing else.
+ */
+
+/** How a value of an event is encoded; see codec.ts. */
+export const TYPE = { NONE: 0, INTEGER: 1, UNSIGNED: 2, OTHER: 3 } as const;
+
+/** What is said of a value that is not as it was expected. */
+export const CODE = {
+  EXPECTED: 0,
+  /** An item of a list is not there: the register or word holds what it held. */
+  ABSENT: 1,
+  /** As the expectation of this way says: see WAY. */
+  WAYS: 2,
+  /** What a location holds, whose number follows. */
+  LOCATION: 5,
+  /** One of the last values that were told by a difference; how many of them lie between follows. */
+  RECENT: 6,
+  /** The difference to the last value follows in so many bytes, 0 to 8. */
+  DIFFERENCE: 7,
+  /** It is of another type, which follows; then the value. */
+  TYPE: 16,
+} as const;
+
+/** Ways to expect a value: the last one there; as far from it as it was from the one before; what a location holds. */
+const WAY = { LAST: 0, STEP: 1, LOCATION: 2 } as const;
+
+/** Words of a prediction. */
+const ID = 0;
+const LAST = 1;
+const STEP = 3;
+const LINK = 5;
+const WAY_TAKEN = 6;
+const TYPE_SEEN = 7;
+export const PREDICTION = 8;
+
+const LOCATIONS = 1 << 14;
+const VALUES = 1 << 12;
+const RECENT = 1 << 8;
+/** Values below this are everywhere: where one stands says nothing. */
+const TELLING = 0x100;
+/** Slot of RIP among the registers. */
+const RIP = 16;
+
+/** A field of an event at a place: one prediction, or one for each item that its list has had, ascending by id. */
+export interface Field {
+  count: number;
+  predictions: Int32Array;
+  /** The encoding of a value of no other type. */
+  other: Uint8Array | undefined;
+}
+
+/** What is expected of an event where it stands. The first field is `retired`. */
+export interface Place {
+  readonly kind: number;
+  readonly where: number;
+  readonly fields: readonly Field[];
+}
+
+const NO_PLACE: Place = { kind: -1, where: -1, fields: [] };
+
+export class Model {
+  /** The value that `expect` came to. */
+  low = 0;
+  high = 0;
+  /** Whether the item at hand is expected to be absent. */
+  absent = false;
+  private readonly lows = new Int32Array(LOCATIONS);
+  private readonly highs = new Int32Array(LOCATIONS);
+  private readonly known = new Uint8Array(LOCATIONS);
+  /** The location that had a value last, by the value's hash. */
+  private readonly holders = new Uint16Array(VALUES);
+  private readonly recentLows = new Int32Array(RECENT);
+  private readonly recentHighs = new Int32Array(RECENT);
+  /** Numbers of recent values by their hash; they are counted from 1. */
+  private readonly recentNumbers = new Int32Array(VALUES);
+  private recentCount = 0;
+  private readonly heads = new Map<number, Place>();
+  private readonly places = new Map<number, Place>();
+  private readonly latest = new Map<number, Place>();
+  private before = NO_PLACE;
+  private context = 0;
+
+  /** @returns the place of the event that is expected next. */
+  expected(): Place {
+    const { before } = this;
+    const rip = this.lows[locationOfItem(before.where >> 1, RIP)] as number;
+    this.context = Math.imul(Math.imul(rip, 0x9e3779b1) ^ (before.kind * 64 + before.where), 0x85ebca6b) >>> 0;
+    return this.heads.get(this.context) ?? NO_PLACE;
+  }
+
+  /** The place of the next event, which is of this kind. @param fields how many there are. */
+  enter(kind: number, where: number, fields: number): Place {
+    const event = kind * 4096 + where;
+    const key = this.context * 0x10_0000 + event;
+    let place = this.places.get(key);
+    if (place === undefined) {
+      const like = this.latest.get(event)?.fields ?? Array.from({ length: fields }, () => emptyField());
+      place = { kind, where, fields: like.map((field) => ({ ...field, predictions: field.predictions.slice() })) };
+      this.places.set(key, place);
+    }
+    this.heads.set(this.context, place);
+    this.latest.set(event, place);
+    this.before = place;
+    return place;
+  }
+
+  /** Expects the value of a prediction. */
+  expect(predictions: Int32Array, at: number): void {
+    this.expectBy(predictions[at + WAY_TAKEN] as number, predictions, at);
+  }
+
+  private expectBy(way: number, predictions: Int32Array, at: number): void {
+    const low = predictions[at + LAST] as number;
+    const high = predictions[at + LAST + 1] as number;
+    if (way === WAY.LAST) {
+      this.low = low;
+      this.high = high;
+    } else if (way === WAY.STEP) {
+      const stepLow = predictions[at + STEP] as number;
+      const sum = (low >>> 0) + (stepLow >>> 0);
+      this.low = sum | 0;
+      this.high = (high + (predictions[at + STEP + 1] as number) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+    } else {
+      const link = predictions[at + LINK] as number;
+      this.low = this.lows[link] as number;
+      this.high = this.highs[link] as number;
+    }
+  }
+
+  /** Expects an item of a list: it is absent where its location is to hold what it holds. */
+  expectItem(predictions: Int32Array, at: number, location: number): void {
+    this.expect(predictions, at);
+    this.absent = this.holds(location, this.low, this.high);
+  }
+
+  holds(location: number, low: number, high: number): boolean {
+    return this.known[location] === 1 && this.lows[location] === low && this.highs[location] === high;
+  }
+
+  /** How a value that was not expected is told shortest. The location that it means stands in `low`. */
+  codeOf(predictions: Int32Array, at: number, low: number, high: number): number {
+    for (let way = 0; way <= WAY.LOCATION; way++) {
+      this.expectBy(way, predictions, at);
+      if (this.low === low && this.high === high) return CODE.WAYS + way;
+    }
+    if (high !== 0 || low >>> 0 >= TELLING) {
+      const holder = this.holders[hashOf(low, high)] as number;
+      if (this.holds(holder, low, high)) {
+        this.low = holder;
+        return CODE.LOCATION;
+      }
+      const number = this.recentNumbers[hashOf(low, high)] as number;
+      const slot = number & (RECENT - 1);
+      const distance = this.recentCount - number + 1;
+      if (distance <= RECENT && number > 0 && this.recentLows[slot] === low && this.recentHighs[slot] === high) {
+        this.low = distance;
+        return CODE.RECENT;
+      }
+    }
+    return CODE.DIFFERENCE;
+  }
+
+  /** Takes the value that a code of a way, a location or a recent value means; it stands in `low` and `high` then. */
+  take(code: number, operand: number, predictions: Int32Array, at: number): void {
+    if (code === CODE.RECENT) {
+      const slot = (this.recentCount - operand + 1) & (RECENT - 1);
+      this.low = this.recentLows[slot] as number;
+      this.high = this.recentHighs[slot] as number;
+      return;
+    }
+    if (code === CODE.LOCATION) {
+      predictions[at + LINK] = operand;
+      predictions[at + WAY_TAKEN] = WAY.LOCATION;
+    } else {
+      predictions[at + WAY_TAKEN] = code - CODE.WAYS;
+    }
+    this.expect(predictions, at);
+  }
+
+  /** Takes a value that is in no location and near no other. */
+  takeNew(predictions: Int32Array, at: number, low: number, high: number): void {
+    const hash = hashOf(low, high);
+    const holder = this.holders[hash] as number;
+    if (this.holds(holder, low, high)) predictions[at + LINK] = holder;
+    const number = ++this.recentCount;
+    this.recentNumbers[hash] = number;
+    this.recentLows[number & (RECENT - 1)] = low;
+    this.recentHighs[number & (RECENT - 1)] = high;
+  }
+
+  /** What the prediction comes to: an item that is absent has what its location holds. */
+  settleAbsent(predictions: Int32Array, at: number, location: number): void {
+    if (this.known[location] === 1) {
+      this.learn(predictions, at, this.lows[location] as number, this.highs[location] as number);
+    }
+  }
+
+  /** What the prediction comes to, and that its location holds it. @param shadow a second location, where others find it. */
+  settle(predictions: Int32Array, at: number, location: number, low: number, high: number, shadow = location): void {
+    this.learn(predictions, at, low, high);
+    this.lows[location] = low;
+    this.highs[location] = high;
+    this.known[location] = 1;
+    if (shadow !== location) {
+      this.lows[shadow] = low;
+      this.highs[shadow] = high;
+      this.known[shadow] = 1;
+    }
+    this.holders[hashOf(low, high)] = shadow;
+  }
+
+  private learn(predictions: Int32Array, at: number, low: number, high: number): void {
+    const lastLow = predictions[at + LAST] as number;
+    predictions[at + STEP] = (low - lastLow) | 0;
+    const borrow = low >>> 0 < lastLow >>> 0 ? 1 : 0;
+    predictions[at + STEP + 1] = (high - (predictions[at + LAST + 1] as number) - borrow) | 0;
+    predictions[at + LAST] = low;
+    predictions[at + LAST + 1] = high;
+  }
+
+  /** Enters an item that the list has not had. @returns where its prediction stands. */
+  addItem(field: Field, id: number, location: number): number {
+    let index = 0;
+    while (index < field.count && (field.predictions[index * PREDICTION] as number) < id) index++;
+    if ((field.count + 1) * PREDICTION > field.predictions.length) {
+      const grown = new Int32Array(2 * (field.count + 1) * PREDICTION);
+      grown.set(field.predictions);
+      field.predictions = grown;
+    }
+    const at = index * PREDICTION;
+    field.predictions.copyWithin(at + PREDICTION, at, field.count * PREDICTION);
+    field.predictions.fill(0, at, at + PREDICTION);
+    field.predictions[at + ID] = id;
+    field.predictions[at + LAST] = this.lows[location] as number;
+    field.predictions[at + LAST + 1] = this.highs[location] as number;
+    field.count++;
+    return at;
+  }
+}
+
+export const idAt = (predictions: Int32Array, at: number): number => predictions[at + ID] as number;
+export const typeAt = (predictions: Int32Array, at: number): number => predictions[at + TYPE_SEEN] as number;
+export const setTypeAt = (predictions: Int32Array, at: number, type: number): void => {
+  predictions[at + TYPE_SEEN] = type;
+};
+export const lastLowAt = (predictions: Int32Array, at: number): number => predictions[at + LAST] as number;
+export const lastHighAt = (predictions: Int32Array, at: number): number => predictions[at + LAST + 1] as number;
+
+/** The value that a prediction begins again with when it is of another type than it was. */
+export function beginAgain(predictions: Int32Array, at: number, low: number, high: number): void {
+  predictions[at + LAST] = low;
+  predictions[at + LAST + 1] = high;
+  predictions[at + WAY_TAKEN] = WAY.LAST;
+}
+
+/** Of a register by its vCPU, or of a word by the page of its VMCB and `OWNERS_OF_WORDS`. */
+export const locationOfItem = (owner: number, id: number): number => (owner * 0x2f3 * 256 + id) & (LOCATIONS - 1);
+/** Of what a register held last at a level: the other level goes on with it. */
+export const shadowOfItem = (where: number, id: number): number => (0x3000 + where * 256 + id) & (LOCATIONS - 1);
+/** Of a field by the type of event. */
+export const locationOfField = (kind: number, field: number): number => (0x2000 + kind * 16 + field) & (LOCATIONS - 1);
+
+const hashOf = (low: number, high: number): number =>
+  (Math.imul(low ^ Math.imul(high, 0x85ebca6b), 0x9e3779b1) >>> 20) & (VALUES - 1);
+
+const emptyField = (): Field => ({ count: 0, predictions: new Int32Array(PREDICTION), other: undefined });
