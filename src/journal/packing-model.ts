@@ -42,6 +42,8 @@ const VALUES = 1 << 12;
 const RECENT = 1 << 8;
 /** Values below this are everywhere: where one stands says nothing. */
 const TELLING = 0x100;
+/** vCPUs and levels of events that are packed. */
+export const MOST_WHERE = 4096;
 /** Slot of RIP among the registers. */
 const RIP = 16;
 
@@ -58,9 +60,11 @@ export interface Place {
   readonly kind: number;
   readonly where: number;
   readonly fields: readonly Field[];
+  /** Another kind of event in the same context. */
+  readonly sibling: Place | undefined;
 }
 
-const NO_PLACE: Place = { kind: -1, where: -1, fields: [] };
+const NO_PLACE: Place = { kind: -1, where: -1, fields: [], sibling: undefined };
 
 export class Model {
   /** The value that `expect` came to. */
@@ -78,33 +82,49 @@ export class Model {
   /** Numbers of recent values by their hash; they are counted from 1. */
   private readonly recentNumbers = new Int32Array(VALUES);
   private recentCount = 0;
-  private readonly heads = new Map<number, Place>();
+  /** The place entered last in each context. */
+  private readonly contexts = new Map<number, Place>();
+  /** The first place of each context, which leads to the others. */
   private readonly places = new Map<number, Place>();
+  /** The place of each kind of event that was made last. */
   private readonly latest = new Map<number, Place>();
   private before = NO_PLACE;
   private context = 0;
+  private next = NO_PLACE;
 
   /** @returns the place of the event that is expected next. */
   expected(): Place {
-    const { before } = this;
-    const rip = this.lows[locationOfItem(before.where >> 1, RIP)] as number;
-    this.context = Math.imul(Math.imul(rip, 0x9e3779b1) ^ (before.kind * 64 + before.where), 0x85ebca6b) >>> 0;
-    return this.heads.get(this.context) ?? NO_PLACE;
+    const { kind, where } = this.before;
+    const rip = this.lows[locationOfItem(where >> 1, RIP)] as number;
+    this.context = Math.imul(Math.imul(rip, 0x9e3779b1) ^ (kind * 64 + where), 0x85ebca6b) >>> 2;
+    this.next = this.contexts.get(this.context) ?? NO_PLACE;
+    return this.next;
   }
 
   /** The place of the next event, which is of this kind. @param fields how many there are. */
   enter(kind: number, where: number, fields: number): Place {
-    const event = kind * 4096 + where;
-    const key = this.context * 0x10_0000 + event;
-    let place = this.places.get(key);
-    if (place === undefined) {
-      const like = this.latest.get(event)?.fields ?? Array.from({ length: fields }, () => emptyField());
-      place = { kind, where, fields: like.map((field) => ({ ...field, predictions: field.predictions.slice() })) };
-      this.places.set(key, place);
-    }
-    this.heads.set(this.context, place);
-    this.latest.set(event, place);
+    const { next } = this;
+    const isExpected = next.kind === kind && next.where === where;
+    const place = isExpected ? next : (this.find(kind, where) ?? this.make(kind, where, fields));
+    if (!isExpected) this.contexts.set(this.context, place);
     this.before = place;
+    return place;
+  }
+
+  private find(kind: number, where: number): Place | undefined {
+    let place = this.places.get(this.context);
+    while (place !== undefined && (place.kind !== kind || place.where !== where)) place = place.sibling;
+    return place;
+  }
+
+  /** A new place expects what was expected at the one of its kind before it. */
+  private make(kind: number, where: number, count: number): Place {
+    const event = kind * MOST_WHERE + where;
+    const like = this.latest.get(event)?.fields ?? Array.from({ length: count }, () => emptyField());
+    const fields = like.map((field) => ({ ...field, predictions: field.predictions.slice() }));
+    const place = { kind, where, fields, sibling: this.places.get(this.context) };
+    this.places.set(this.context, place);
+    this.latest.set(event, place);
     return place;
   }
 

@@ -19,6 +19,7 @@ import {
   lastLowAt,
   locationOfField,
   locationOfItem,
+  MOST_WHERE,
   Model,
   type Place,
   PREDICTION,
@@ -27,19 +28,15 @@ import {
   TYPE,
   typeAt,
 } from './packing-model.js';
+import { EventParser, NotCanonical, type ParsedField } from './packing-parser.js';
 import { ByteSink } from './packing-streams.js';
-
-/** Bytes that are no events as an encoder writes them. */
-export class NotCanonical extends Error {
-  override name = 'NotCanonical';
-}
 
 /** @returns undefined when the bytes are no events as an encoder writes them. */
 export function pack(raw: Uint8Array, table: EventTable): Uint8Array | undefined {
   try {
     return new Packer(raw, table).pack();
   } catch (error) {
-    if (error instanceof NotCanonical) return undefined;
+    if (error instanceof NotCanonical || error instanceof RangeError) return undefined;
     throw error;
   }
 }
@@ -54,13 +51,7 @@ class Packer {
     values: new ByteSink(),
   };
   private readonly view: DataView;
-  private at = 0;
-  /** What the value at `at` was read as. */
-  private type: number = TYPE.NONE;
-  private low = 0;
-  private high = 0;
-  private start = 0;
-  private readonly starts: number[] = [];
+  private readonly parser: EventParser;
   /** Values as expected since the last code of this event. */
   private expected = 0;
   private coded = false;
@@ -71,28 +62,19 @@ class Packer {
   ) {
     this.shapes = shapesOf(table);
     this.view = new DataView(raw.buffer, raw.byteOffset, raw.byteLength);
+    this.parser = new EventParser(raw);
   }
 
   pack(): Uint8Array {
-    while (this.at < this.raw.length) this.event();
+    while (this.parser.next()) this.event();
     return ByteSink.joined(STREAMS.map((name) => this.to[name]));
   }
 
   private event(): void {
-    const { model, to, shapes } = this;
-    const fields = this.arrayLength() - 3;
-    const kind = this.small();
-    const retired = this.at;
-    this.value();
-    const where = this.small();
-    const shape = shapes[kind];
-    if (shape === undefined || shape.length !== fields + 1 || where >= 4096) throw new NotCanonical();
-    this.starts[0] = retired;
-    for (let field = 1; field < shape.length; field++) {
-      this.starts[field] = this.at;
-      this.value();
-    }
-    const end = this.at;
+    const { model, to, parser } = this;
+    const { kind, where } = parser;
+    const shape = this.shapes[kind];
+    if (shape === undefined || shape.length !== parser.count || where >= MOST_WHERE) throw new NotCanonical();
     const expected = model.expected();
     let flags = 0;
     if (expected.kind !== kind || expected.where !== where) {
@@ -106,17 +88,15 @@ class Packer {
     this.coded = false;
     for (let field = 0; field < shape.length; field++) {
       const idBytes = shape[field] as number;
-      this.at = this.starts[field] as number;
-      this.value();
-      if (idBytes === 0) this.scalar(place, field);
-      else this.list(place, field, idBytes);
+      const parsed = parser.fields[field] as ParsedField;
+      if (idBytes === 0) this.scalar(place, field, parsed);
+      else this.list(place, field, parsed, idBytes);
     }
     if (this.coded) {
       to.codes.integer(END);
       flags |= NEW.VALUES;
     }
     to.flags.byte(flags);
-    this.at = end;
   }
 
   /** Announces items that lists have not had at this place. */
@@ -126,14 +106,13 @@ class Packer {
     for (let number = 1; number < shape.length; number++) {
       const idBytes = shape[number] as number;
       if (idBytes === 0) continue;
-      this.at = this.starts[number] as number;
-      this.value();
-      const { start, at: end } = this;
-      if (!this.isList(this.starts[number] as number, start, end, idBytes + 8)) throw new NotCanonical();
+      const parsed = this.parser.fields[number] as ParsedField;
+      if (!this.isList(parsed, idBytes + 8)) throw new NotCanonical();
+      const { body, end } = parsed;
       const field = place.fields[number] as Field;
       let index = 0;
       let before = -1;
-      for (let item = start; item < end; item += idBytes + 8) {
+      for (let item = body; item < end; item += idBytes + 8) {
         const id = this.idAt(item, idBytes);
         if (id <= before) throw new NotCanonical();
         before = id;
@@ -150,37 +129,35 @@ class Packer {
   }
 
   /** Bytes as an encoder writes them, that are whole items. */
-  private isList(header: number, start: number, end: number, itemBytes: number): boolean {
-    const length = end - start;
+  private isList({ start, body, end }: ParsedField, itemBytes: number): boolean {
+    const length = end - body;
     const code = length <= 0xff ? 0xc4 : length <= 0xffff ? 0xc5 : 0xc6;
-    return this.raw[header] === code && length % itemBytes === 0;
+    return this.raw[start] === code && length % itemBytes === 0;
   }
 
   private idAt(item: number, idBytes: number): number {
     return idBytes === 1 ? (this.raw[item] as number) : this.view.getUint16(item, true);
   }
 
-  private scalar(place: Place, number: number): void {
+  private scalar(place: Place, number: number, { type, low, high, start, end }: ParsedField): void {
     const { model, to } = this;
     const field = place.fields[number] as Field;
     const { predictions } = field;
-    if (typeAt(predictions, 0) !== this.type) {
+    if (typeAt(predictions, 0) !== type) {
       this.code(CODE.TYPE);
-      to.values.byte(this.type);
-      setTypeAt(predictions, 0, this.type);
-      if (this.type === TYPE.OTHER) field.other = undefined;
-      else this.difference(predictions, 0, this.low, this.high, true);
+      to.values.byte(type);
+      setTypeAt(predictions, 0, type);
+      if (type === TYPE.OTHER) field.other = undefined;
+      else this.difference(predictions, 0, low, high, true);
     }
-    if (this.type === TYPE.OTHER) {
-      this.other(field, this.raw.subarray(this.starts[number] as number, this.at));
+    if (type === TYPE.OTHER) {
+      this.other(field, this.raw.subarray(start, end));
       return;
     }
-    const { low, high } = this;
-    const location = locationOfField(place.kind, number);
     model.expect(predictions, 0);
     if (model.low === low && model.high === high) this.expected++;
     else this.told(predictions, 0, low, high);
-    model.settle(predictions, 0, location, low, high);
+    model.settle(predictions, 0, locationOfField(place.kind, number), low, high);
   }
 
   private other(field: Field, bytes: Uint8Array): void {
@@ -195,12 +172,11 @@ class Packer {
     field.other = bytes.slice();
   }
 
-  private list(place: Place, number: number, idBytes: number): void {
+  private list(place: Place, number: number, { body, end }: ParsedField, idBytes: number): void {
     const { model, view } = this;
     const { predictions, count } = place.fields[number] as Field;
     const owner = ownerOf(place, idBytes);
-    const end = this.at;
-    let item = this.start;
+    let item = body;
     let id = item < end ? this.idAt(item, idBytes) : -1;
     for (let at = 0; at < count * PREDICTION; at += PREDICTION) {
       const expectedId = idAt(predictions, at);
@@ -261,103 +237,6 @@ class Packer {
     this.expected = 0;
     this.coded = true;
   }
-
-  // Reading msgpack as an encoder writes it
-
-  private arrayLength(): number {
-    const code = this.raw[this.at++] as number;
-    if ((code & 0xf0) === 0x90) return code & 0x0f;
-    throw new NotCanonical();
-  }
-
-  /** An integer that fits into an int32 and is not negative. */
-  private small(): number {
-    this.value();
-    if (this.type !== TYPE.INTEGER || this.high !== 0 || this.low < 0) throw new NotCanonical();
-    return this.low;
-  }
-
-  /** Reads the value that begins at `at`: a number, or where its bytes begin. */
-  private value(): void {
-    const { raw, view } = this;
-    const at = this.at;
-    const code = raw[at] as number;
-    if (code < 0x80) this.number(code, 1);
-    else if (code >= 0xe0) this.number(code - 0x100, 1);
-    else if (code >= 0xa0 && code < 0xc0) this.bytes(1, code & 0x1f);
-    else {
-      switch (code) {
-        case 0xc0:
-        case 0xc2:
-        case 0xc3:
-          return this.bytes(1, 0);
-        case 0xc4:
-        case 0xd9:
-          return this.bytes(2, view.getUint8(at + 1));
-        case 0xc5:
-        case 0xda:
-          return this.bytes(3, view.getUint16(at + 1));
-        case 0xc6:
-        case 0xdb:
-          return this.bytes(5, view.getUint32(at + 1));
-        case 0xcb:
-          return this.number(view.getFloat64(at + 1), 9);
-        case 0xcc:
-          return this.number(view.getUint8(at + 1), 2);
-        case 0xcd:
-          return this.number(view.getUint16(at + 1), 3);
-        case 0xce:
-          return this.number(view.getUint32(at + 1), 5);
-        case 0xcf:
-          this.type = TYPE.UNSIGNED;
-          this.high = view.getInt32(at + 1);
-          this.low = view.getInt32(at + 5);
-          this.at = at + 9;
-          return;
-        case 0xd0:
-          return this.number(view.getInt8(at + 1), 2);
-        case 0xd1:
-          return this.number(view.getInt16(at + 1), 3);
-        case 0xd2:
-          return this.number(view.getInt32(at + 1), 5);
-        default:
-          return this.array();
-      }
-    }
-  }
-
-  private number(value: number, bytes: number): void {
-    if (integerBytes(value) !== bytes || Object.is(value, -0)) throw new NotCanonical();
-    this.type = TYPE.INTEGER;
-    this.low = value | 0;
-    this.high = Math.floor(value / 0x1_0000_0000);
-    if (bytes === 9) this.low = Number(BigInt.asIntN(32, BigInt(value)));
-    this.at += bytes;
-  }
-
-  private bytes(header: number, length: number): void {
-    if (this.at + header + length > this.raw.length) throw new NotCanonical();
-    this.type = TYPE.OTHER;
-    this.start = this.at + header;
-    this.at = this.start + length;
-  }
-
-  /** A list of values as it is. */
-  private array(): void {
-    const start = this.at;
-    for (let left = this.arrayLength(); left > 0; left--) this.value();
-    this.type = TYPE.OTHER;
-    this.start = start;
-  }
-}
-
-/** Bytes of the one encoding of a number. */
-function integerBytes(value: number): number {
-  if (!Number.isSafeInteger(value)) return 0;
-  if (value >= -0x20 && value < 0x80) return 1;
-  if (value >= -0x80 && value <= 0xff) return 2;
-  if (value >= -0x8000 && value <= 0xffff) return 3;
-  return value >= -0x8000_0000 && value <= 0xffff_ffff ? 5 : 9;
 }
 
 const bytesIn = (low: number, high: number): number =>

@@ -10,6 +10,7 @@ import {
   lastLowAt,
   locationOfField,
   locationOfItem,
+  MOST_WHERE,
   Model,
   type Place,
   PREDICTION,
@@ -66,7 +67,7 @@ class Unpacker {
     const kind = isNew ? from.heads.integer() : expected.kind;
     const where = isNew ? from.heads.integer() : expected.where;
     const shape = this.shapes[kind];
-    if (shape === undefined || where >= 4096)
+    if (shape === undefined || where >= MOST_WHERE)
       throw new RangeError('a packed event is of a kind that the tape does not name');
     const place = model.enter(kind, where, shape.length);
     if ((flags & NEW.ITEMS) !== 0) this.newItems(place, shape);
@@ -211,7 +212,10 @@ class Unpacker {
   }
 
   private putInteger(value: number): void {
-    if (value >= -0x20 && value < 0x80) return this.putByte(value & 0xff);
+    if (value >= -0x20 && value < 0x80) {
+      this.putByte(value & 0xff);
+      return;
+    }
     this.reserve(value >= -0x80 && value <= 0xff ? 2 : value >= -0x8000 && value <= 0xffff ? 3 : 5);
     const at = this.length;
     const { view } = this;

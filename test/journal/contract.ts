@@ -98,7 +98,7 @@ export function describeStore(name: string, makeStore: () => JournalStore): void
 
     it('tells its header: versions, configuration and event table', () => {
       const reader = recorded([]).read();
-      expect(reader.header).toEqual({ ...DESCRIPTION, formatVersion: 1, codecVersion: 1, events: EVENT_FIELDS });
+      expect(reader.header).toEqual({ ...DESCRIPTION, formatVersion: 3, codecVersion: 1, events: EVENT_FIELDS });
       reader.close();
     });
 

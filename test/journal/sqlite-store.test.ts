@@ -29,9 +29,9 @@ describe('a tape', () => {
     sqliteStore(file).create(DESCRIPTION).finish();
     const database = new Database(file, { readonly: true });
     expect(database.pragma('application_id', { simple: true })).toBe(0x766d7470);
-    expect(database.pragma('user_version', { simple: true })).toBe(1);
+    expect(database.pragma('user_version', { simple: true })).toBe(3);
     const row = database.prepare('SELECT * FROM tape').get() as { configuration: string };
-    expect(row).toMatchObject({ format_version: 1, vmtape_version: '0.1.0', machine_version: '1' });
+    expect(row).toMatchObject({ format_version: 3, vmtape_version: '0.1.0', machine_version: '1' });
     expect(JSON.parse(row.configuration)).toEqual(DESCRIPTION.configuration);
     database.close();
   });
@@ -82,7 +82,7 @@ describe('a tape', () => {
     database.close();
     expect(errorOf(() => sqliteStore(file).read())).toMatchObject({
       exitStatus: 2,
-      message: expect.stringMatching(/version 7.*up to 2.*Use a newer vmtape/),
+      message: expect.stringMatching(/version 7.*up to 3.*Use a newer vmtape/),
     });
   });
 });
