@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import type { Position } from '../../../src/journal/index.js';
 import { IntervalPlan } from '../../../src/replay/index.js';
 
-/** Places 60 million instructions apart: of 120 ms each, by the reckoning of docs/adr/0026. */
+/** Places 120 million instructions apart: of 120 ms each, by the reckoning of docs/adr/0040. */
 const places = (count: number): readonly Position[] =>
-  Array.from({ length: count }, (_, index) => ({ icount: 60_000_000n * BigInt(index), seq: 0n }));
+  Array.from({ length: count }, (_, index) => ({ icount: 120_000_000n * BigInt(index), seq: 0n }));
 
 /** Plays jobs of different speeds. @returns how often each stretch between two places was replayed, and when each job was done. */
 function play(count: number, speeds: readonly number[]): { times: number[]; ends: number[]; begun: number } {
