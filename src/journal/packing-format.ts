@@ -11,8 +11,16 @@ export const END = 0;
 const LISTS: Readonly<Record<string, number>> = { registers: 1, changes: 1, words: 2, ignored: 2 };
 
 /** Bytes of ids for each field of each kind, 0 for a field that is no list. `retired` is the first. */
-export const shapesOf = (table: EventTable): readonly (readonly number[])[] =>
-  Object.values(table).map((fields) => [0, ...fields.map((name) => LISTS[name] ?? 0)]);
+export function shapesOf(table: EventTable): Shapes {
+  const known = shapesOfTables.get(table);
+  if (known !== undefined) return known;
+  const shapes = Object.values(table).map((fields) => [0, ...fields.map((name) => LISTS[name] ?? 0)]);
+  shapesOfTables.set(table, shapes);
+  return shapes;
+}
+
+type Shapes = readonly (readonly number[])[];
+const shapesOfTables = new WeakMap<EventTable, Shapes>();
 
 /** Streams of a packed chunk, in their order: like stands by like. */
 export const STREAMS = ['flags', 'heads', 'codes', 'values'] as const;

@@ -72,9 +72,8 @@ export class Model {
   high = 0;
   /** Whether the item at hand is expected to be absent. */
   absent = false;
-  private readonly lows = new Int32Array(LOCATIONS);
-  private readonly highs = new Int32Array(LOCATIONS);
-  private readonly known = new Uint8Array(LOCATIONS);
+  /** Four words for each location: its value's halves, and 1 when it is known. */
+  private readonly held = new Int32Array(4 * LOCATIONS);
   /** The location that had a value last, by the value's hash. */
   private readonly holders = new Uint16Array(VALUES);
   private readonly recentLows = new Int32Array(RECENT);
@@ -95,7 +94,7 @@ export class Model {
   /** @returns the place of the event that is expected next. */
   expected(): Place {
     const { kind, where } = this.before;
-    const rip = this.lows[locationOfItem(where >> 1, RIP)] as number;
+    const rip = this.held[4 * locationOfItem(where >> 1, RIP)] as number;
     this.context = Math.imul(Math.imul(rip, 0x9e3779b1) ^ (kind * 64 + where), 0x85ebca6b) >>> 2;
     this.next = this.contexts.get(this.context) ?? NO_PLACE;
     return this.next;
@@ -145,9 +144,9 @@ export class Model {
       this.low = sum | 0;
       this.high = (high + (predictions[at + STEP + 1] as number) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
     } else {
-      const link = predictions[at + LINK] as number;
-      this.low = this.lows[link] as number;
-      this.high = this.highs[link] as number;
+      const link = 4 * (predictions[at + LINK] as number);
+      this.low = this.held[link] as number;
+      this.high = this.held[link + 1] as number;
     }
   }
 
@@ -158,7 +157,9 @@ export class Model {
   }
 
   holds(location: number, low: number, high: number): boolean {
-    return this.known[location] === 1 && this.lows[location] === low && this.highs[location] === high;
+    const { held } = this;
+    const word = 4 * location;
+    return held[word] === low && held[word + 1] === high && held[word + 2] === 1;
   }
 
   /** How a value that was not expected is told shortest. The location that it means stands in `low`. */
@@ -214,23 +215,25 @@ export class Model {
 
   /** What the prediction comes to: an item that is absent has what its location holds. */
   settleAbsent(predictions: Int32Array, at: number, location: number): void {
-    if (this.known[location] === 1) {
-      this.learn(predictions, at, this.lows[location] as number, this.highs[location] as number);
-    }
+    const { held } = this;
+    const word = 4 * location;
+    if (held[word + 2] === 1) this.learn(predictions, at, held[word] as number, held[word + 1] as number);
   }
 
   /** What the prediction comes to, and that its location holds it. @param shadow a second location, where others find it. */
   settle(predictions: Int32Array, at: number, location: number, low: number, high: number, shadow = location): void {
     this.learn(predictions, at, low, high);
-    this.lows[location] = low;
-    this.highs[location] = high;
-    this.known[location] = 1;
-    if (shadow !== location) {
-      this.lows[shadow] = low;
-      this.highs[shadow] = high;
-      this.known[shadow] = 1;
-    }
+    this.hold(location, low, high);
+    if (shadow !== location) this.hold(shadow, low, high);
     this.holders[hashOf(low, high)] = shadow;
+  }
+
+  private hold(location: number, low: number, high: number): void {
+    const { held } = this;
+    const word = 4 * location;
+    held[word] = low;
+    held[word + 1] = high;
+    held[word + 2] = 1;
   }
 
   private learn(predictions: Int32Array, at: number, low: number, high: number): void {
@@ -255,8 +258,8 @@ export class Model {
     field.predictions.copyWithin(at + PREDICTION, at, field.count * PREDICTION);
     field.predictions.fill(0, at, at + PREDICTION);
     field.predictions[at + ID] = id;
-    field.predictions[at + LAST] = this.lows[location] as number;
-    field.predictions[at + LAST + 1] = this.highs[location] as number;
+    field.predictions[at + LAST] = this.held[4 * location] as number;
+    field.predictions[at + LAST + 1] = this.held[4 * location + 1] as number;
     field.count++;
     return at;
   }

@@ -14,12 +14,12 @@ import { runCost } from './run-cost.js';
 export type CheckpointInterval = 'adaptive' | number;
 
 /**
- * Nanoseconds that should have run for each page that is kept: four times what the writer's thread takes to digest, compress and
- * store it, so that pages take it a quarter of the time at most (docs/adr/0026, 0040).
+ * Nanoseconds that should have run for each page that is kept: eight times what the writer's thread takes to digest, compress and
+ * store it, so that pages take it an eighth of the time at most (docs/adr/0026, 0040).
  */
-const KEEP_PAGE = 4 * 60_000;
+const KEEP_PAGE = 8 * 60_000;
 /** What an interval should cost to run again, unless more pages are written to in it. */
-const INTERVAL = 200_000_000;
+const INTERVAL = 120_000_000;
 
 export class CheckpointTaker {
   private last: Position;
