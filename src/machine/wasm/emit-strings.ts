@@ -190,4 +190,4 @@ export abstract class StringEmitter extends MemoryEmitter {
 /** Instructions of which many elements are one copy or one fill. */
 const BULK = new Set(['MOVS', 'STOS']);
 
-const shiftOf = (width: number): number => Math.log2(width / 8);
+const shiftOf = (width: number): number => 31 - Math.clz32(width / 8);
