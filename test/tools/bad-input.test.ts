@@ -161,7 +161,7 @@ describe('a tape', () => {
     for (const command of ['verify', 'replay', 'info', 'log']) {
       const { status, stderr } = vmtape([command, path]);
       expect({ command, status }).toEqual({ command, status: 2 });
-      expect(stderr).toMatch(/newer\.vmtape: .*version 99.*reads.* 2\b.*Use a newer vmtape/);
+      expect(stderr).toMatch(/newer\.vmtape: .*version 99.*reads.* 3\b.*Use a newer vmtape/);
     }
   });
 
