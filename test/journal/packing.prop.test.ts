@@ -72,7 +72,7 @@ function encoded(events: Iterable<StatedEvent>): Uint8Array {
   return encoder.bytes.slice();
 }
 
-const OLD_TAPE = fileURLToPath(new URL('exits-format-1.vmtape', import.meta.url));
+const OLD_TAPE = fileURLToPath(new URL('../fixtures/exits-format-1.vmtape', import.meta.url));
 
 describe('packing', () => {
   it('unpacks to the same bytes, by the journal and by the description of the format', () => {
