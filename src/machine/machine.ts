@@ -48,10 +48,8 @@ import { INSTRUCTIONS } from './isa/instructions.js';
 import {
   Activity,
   Boundary,
-  DELTA_ENTRY_BYTES,
   encodeDelta,
   R,
-  type RegisterDelta,
   type Slot,
   SvmMode,
 } from './layout/cpu-state.js';
@@ -490,13 +488,8 @@ export class Machine implements ProcessorHost, RestartHost {
     this.instructions += retired;
     this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     this.setsOut = false;
-    if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
+    if ('registers' in event && vcpu === this.vcpu) this.engine.registersChanged(event.registers);
     this.sink({ retired, vcpu, level, event });
-  }
-
-  private registersChanged(delta: RegisterDelta): void {
-    for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) this.engine.syncShadow(delta[at] as Slot);
-    if (delta.length > 0) this.engine.stateChanged();
   }
 
   /** A plain instruction was evaluated: it belongs to the run. */

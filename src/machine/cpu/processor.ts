@@ -79,6 +79,7 @@ const LBR = Number(DEBUG_CTL.LBR);
 const BLCKDB = Number(DEBUG_CTL.BLCKDB);
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
+const NO_INFO = {};
 const X87_SUMMARY = Number(Status.SUMMARY);
 
 export class Processor extends MachineAccess implements SystemContext {
@@ -90,8 +91,6 @@ export class Processor extends MachineAccess implements SystemContext {
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
-  /** The instruction drops all translations. */
-  private flushesAll = false;
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
@@ -137,7 +136,7 @@ export class Processor extends MachineAccess implements SystemContext {
   /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
     const ownIf = (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
-    if ((this.word(R.svmMode) & GUEST_MODE) === 0) return ownIf;
+    if (!this.runsGuest) return ownIf;
     return (this.word(R.intControl) & V_INTR_MASKING) !== 0
       ? (this.word(R.svmMode) & HOST_IF) !== 0 || (this.rules.intrLatched && ownIf)
       : ownIf || this.rules.intrExitsAnyway;
@@ -281,7 +280,6 @@ export class Processor extends MachineAccess implements SystemContext {
   step(known: DecodedInstruction | undefined): void {
     const { tx } = this;
     tx.abort();
-    this.flushesAll = false;
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
@@ -342,7 +340,11 @@ export class Processor extends MachineAccess implements SystemContext {
 
   /** Whether the running guest's VMCB asks for an intercept. */
   isIntercepted(name: InterceptName): boolean {
-    return this.nested.isIntercepted(this.liveWord, name);
+    return this.runsGuest && this.nested.isIntercepted(this.liveWord, name);
+  }
+
+  private get runsGuest(): boolean {
+    return (this.word(R.svmMode) & GUEST_MODE) !== 0;
   }
 
   private get trapsBusLocks(): boolean {
@@ -369,7 +371,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private relatch(): void {
     const { tx, rules } = this;
     if (!rules.intrLatched && !rules.virqLatched) return;
-    const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    const stays = this.runsGuest && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
     if (stays) relatch(tx, this.get(R.rflags));
   }
 
@@ -388,7 +390,6 @@ export class Processor extends MachineAccess implements SystemContext {
     } else {
       this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
     }
-    if (this.flushesAll) this.machine.engine.flush();
     if (machine.ferr && (this.word(R.fsw) & X87_SUMMARY) === 0) machine.driveFerr(false);
   }
 
@@ -600,11 +601,12 @@ export class Processor extends MachineAccess implements SystemContext {
 
   intercept(
     name: InterceptName,
-    info: { readonly info1?: bigint; readonly info2?: bigint } = {},
-    stage: InterceptStage = INTERCEPTS[name].stage,
+    info: { readonly info1?: bigint; readonly info2?: bigint } = NO_INFO,
+    stage?: InterceptStage,
   ): void {
-    if (!this.isIntercepted(name) || this.stages[name] !== stage) return;
-    const { exitCode, assisted } = INTERCEPTS[name];
+    if (!this.isIntercepted(name)) return;
+    const { exitCode, assisted, stage: usual } = INTERCEPTS[name];
+    if (this.stages[name] !== (stage ?? usual)) return;
     const told = assisted !== true || this.decodeAssists;
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
@@ -648,8 +650,6 @@ export class Processor extends MachineAccess implements SystemContext {
   state(event: MachineEvent): void {
     this.machine.stateEvent(event, 0);
   }
-  /** Translations follow their tables (docs/adr/0021): what asks for some of them to be dropped needs none to be. */
-  flushTlb({ scope }: TlbFlush): void {
-    if (scope === 'all') this.flushesAll = true;
-  }
+  /** Translations follow their tables (docs/adr/0021): what asks for some of them to be dropped, or all, needs none to be. */
+  flushTlb(_: TlbFlush): void {}
 }

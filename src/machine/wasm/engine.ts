@@ -14,6 +14,7 @@ import { needsSseState } from '../isa/evaluate.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
 import {
   CPU_BASE,
+  DELTA_ENTRY_BYTES,
   R,
   type RegisterDelta,
   type RegisterFile,
@@ -44,7 +45,7 @@ import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { CodePages } from './code-pages.js';
-import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
+import { Contexts, changesContext, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
@@ -308,10 +309,21 @@ export class Engine {
   }
 
   /** After an event changed registers: they are no part of the next run's delta. */
+  registersChanged(delta: RegisterDelta): void {
+    for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) this.syncShadow(delta[at] as Slot);
+  }
+
+  /** An event changed a register. */
   syncShadow(slot: Slot): void {
-    const { words } = this.memory;
-    words[(SHADOW_BASE >> 2) + 2 * slot] = words[(CPU_BASE >> 2) + 2 * slot] as number;
-    words[(SHADOW_BASE >> 2) + 2 * slot + 1] = words[(CPU_BASE >> 2) + 2 * slot + 1] as number;
+    const { words } = this;
+    const now = (CPU_BASE >> 2) + 2 * slot;
+    const then = (SHADOW_BASE >> 2) + 2 * slot;
+    const low = (words[now] as number) ^ (words[then] as number);
+    const high = (words[now + 1] as number) ^ (words[then + 1] as number);
+    words[then] = words[now] as number;
+    words[then + 1] = words[now + 1] as number;
+    // Limits of segments count in legacy modes.
+    if ((this.mode & Mode.BITS64) === 0 || changesContext(slot, low, high)) this.stale = true;
   }
 
   /** Another vCPU's registers stand in the register file now; none of them is part of the next run's delta. */
