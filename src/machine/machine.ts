@@ -45,14 +45,7 @@ import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import {
-  Activity,
-  Boundary,
-  encodeDelta,
-  R,
-  type Slot,
-  SvmMode,
-} from './layout/cpu-state.js';
+import { Activity, Boundary, encodeDelta, R, type Slot } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import type { AdvanceStop, MachineInput } from './machine-input.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
@@ -135,7 +128,7 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** The level that runs. */
   get level(): Level {
-    return ((this.registers[R.svmMode] as bigint) & SvmMode.GUEST) !== 0n ? 2 : 1;
+    return this.processor.runsGuest ? 2 : 1;
   }
 
   /** Those of the vCPU whose turn it is. */
@@ -484,11 +477,12 @@ export class Machine implements ProcessorHost, RestartHost {
     const level = vcpu === this.vcpu ? this.level : this.vcpus.levelOf(vcpu);
     reduce(this.state, event, vcpu);
     // An event of registers is none of a device's, nor is whose turn it is.
-    if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;
+    const registers = 'registers' in event ? event.registers : undefined;
+    if (registers === undefined && event.type !== 'vcpu.scheduled') this.deadline = undefined;
     this.instructions += retired;
     this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     this.setsOut = false;
-    if ('registers' in event && vcpu === this.vcpu) this.engine.registersChanged(event.registers);
+    if (registers !== undefined && vcpu === this.vcpu) this.engine.registersChanged(registers);
     this.sink({ retired, vcpu, level, event });
   }
 

@@ -38,7 +38,7 @@ import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { vmrunRules } from '../svm/vmrun-rules.js';
 import { crossesLine, locksMemory } from './bus-lock.js';
 import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
-import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
+import { DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { codeOffset, InstructionFetch } from './instruction-fetch.js';
@@ -54,7 +54,7 @@ import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { AbsentPage, Access, Transaction } from './transaction.js';
-import { trapAfter } from './trap-after.js';
+import { mayTrapAfter, trapAfter } from './trap-after.js';
 import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
@@ -79,6 +79,7 @@ const LBR = Number(DEBUG_CTL.LBR);
 const BLCKDB = Number(DEBUG_CTL.BLCKDB);
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
+const TRANSLATING_FLAGS = Number(Flag.AC | Flag.VM);
 const NO_INFO = {};
 const X87_SUMMARY = Number(Status.SUMMARY);
 
@@ -292,11 +293,8 @@ export class Processor extends MachineAccess implements SystemContext {
       const insn = known ?? this.instructions.fetch(tx, this.machine.engine.codeMode);
       this.fetching = false;
       this.current = insn;
-      const boundary = tx.get(R.boundary);
-      // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
-      const waiting = (boundary & Boundary.DEBUG_SHADOW) === 0n ? 0n : boundary & HELD_BREAKPOINTS;
-      if ((boundary & TRANSIENT) !== 0n) tx.set(R.boundary, (boundary & ~TRANSIENT) | waiting);
-      this.ops.watch(breakpointsEnabled(this.liveRegisters));
+      if ((tx.low(R.boundary) & TRANSIENT_BITS) !== 0) this.endTransients();
+      this.ops.watch((this.word(R.dr7) & DR7_ENABLES) !== 0);
       if ('system' in insn.instruction) {
         if (this.exitsFirst(insn.instruction)) return;
         this.watcher?.begins(insn);
@@ -308,13 +306,23 @@ export class Processor extends MachineAccess implements SystemContext {
         this.makeOutcome = 'plain';
         if (locksMemory(insn) && this.watchesBusLocks) this.takeBusLock();
       }
-      trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
+      if (this.ops.watchHits !== 0n || this.busLocked || mayTrapAfter(tx, this.liveWord)) {
+        trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
+      }
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
     } catch (reason) {
       this.interrupted(reason);
     }
     this.exitWhenTrapped();
+  }
+
+  /** What holds for one instruction holds for this one. */
+  private endTransients(): void {
+    const boundary = this.tx.get(R.boundary);
+    // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
+    const waiting = (boundary & Boundary.DEBUG_SHADOW) === 0n ? 0n : boundary & HELD_BREAKPOINTS;
+    this.tx.set(R.boundary, (boundary & ~TRANSIENT) | waiting);
   }
 
   protected exitAfter(exit: VmExit | undefined): void {
@@ -343,7 +351,8 @@ export class Processor extends MachineAccess implements SystemContext {
     return this.runsGuest && this.nested.isIntercepted(this.liveWord, name);
   }
 
-  private get runsGuest(): boolean {
+  /** Between VMRUN and #VMEXIT. */
+  get runsGuest(): boolean {
     return (this.word(R.svmMode) & GUEST_MODE) !== 0;
   }
 
@@ -381,10 +390,10 @@ export class Processor extends MachineAccess implements SystemContext {
     this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
-      const rflags = this.get(R.rflags);
+      const rflags = this.word(R.rflags);
       tx.commitMemory();
       tx.commitRegisters();
-      if (((rflags ^ this.get(R.rflags)) & (Flag.AC | Flag.VM)) !== 0n) machine.engine.stateChanged();
+      if (((rflags ^ this.word(R.rflags)) & TRANSLATING_FLAGS) !== 0) machine.engine.stateChanged();
       machine.countPlain();
       this.watcher?.retired?.(insn);
     } else {

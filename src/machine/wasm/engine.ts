@@ -66,6 +66,7 @@ export type EngineStop =
 
 /** Of 2³², for hashing by multiplication. */
 const GOLDEN_RATIO = 0x9e37_79b1;
+const RIP_WORD = (CPU_BASE >> 2) + 2 * R.rip;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
 /** In the place of a micro-op: a region stopped. */
@@ -235,10 +236,7 @@ export class Engine {
         }
         default: {
           const at = this.words[Cell.EXIT_UOP >> 2] as number;
-          this.registers[R.rip] = BigInt.asUintN(
-            64,
-            this.view.getBigInt64(Cell.RIP_PAGE, true) + BigInt(this.view.getUint16(at + Uop.PAGE_OFFSET, true)),
-          );
+          this.setRip(this.view.getUint16(at + Uop.PAGE_OFFSET, true));
           this.left -= this.view.getUint8(at + Uop.POSITION);
           this.assistUop = at;
           return { stop: 'assist', retired: this.retired(limit) };
@@ -247,6 +245,14 @@ export class Engine {
     }
   }
   private assistUop = 0;
+
+  /** In halves: no bigint is made. @param offset within the page that runs. */
+  private setRip(offset: number): void {
+    const { words } = this;
+    const low = ((words[Cell.RIP_PAGE >> 2] as number) >>> 0) + offset;
+    words[RIP_WORD] = low;
+    words[RIP_WORD + 1] = (words[(Cell.RIP_PAGE >> 2) + 1] as number) + (low > 0xffff_ffff ? 1 : 0);
+  }
 
   /** From within a page walk of `run`: the instruction that needs it is left to the control plane. */
   leave(): void {
