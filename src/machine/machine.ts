@@ -459,8 +459,9 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** States what ran since the last event. */
   flushRun(): void {
+    // Whatever changes registers without an event retires.
+    if (this.unstated === 0) return;
     const registers = this.engine.takeDelta();
-    if (this.unstated === 0 && registers.length === 0) return;
     const retired = this.unstated;
     this.unstated = 0;
     // The engine was the reducer of this one: its registers are the machine's.

@@ -42,9 +42,8 @@ const linearOperand = ({ tx, insn }: SystemContext): bigint => uN(insn.addressWi
 function vmcbOperand({ tx, insn, profile }: SystemContext): number {
   const low = insn.addressWidth === 16 ? tx.low(R.rax) & 0xffff : tx.low(R.rax);
   const high = insn.addressWidth === 64 ? tx.high(R.rax) : 0;
-  const address = high * 2 ** 32 + low;
-  if (low % VMCB_BYTES !== 0 || address >= 2 ** profile.physicalAddressBits) throw generalProtection();
-  return address;
+  if ((low & (VMCB_BYTES - 1)) !== 0 || high >>> (profile.physicalAddressBits - 32) !== 0) throw generalProtection();
+  return high * 2 ** 32 + low;
 }
 
 type WithVmcb = 'VMRUN' | 'VMLOAD' | 'VMSAVE';
