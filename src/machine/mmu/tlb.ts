@@ -43,6 +43,8 @@ interface Bank {
   readonly entries: Uint32Array;
   /** How many were; where the list is too short for it any entry may be filled. */
   inserted: number;
+  /** Whether the second level alone has some. */
+  noted: boolean;
 }
 
 /** Few entries are told one by one: a flush after each write to a page table would take long otherwise. */
@@ -62,7 +64,7 @@ export class TlbBanks {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
       this.banks.push({
         ...{ address, generation: UNUSED, space: -1, privilege: 0, rules: '', used: 0 },
-        ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1 },
+        ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1, noted: false },
       });
     }
   }
@@ -118,6 +120,13 @@ export class TlbBanks {
     words[entry] = page;
     words[entry + 1] = high;
     words[entry + 2] = target - page;
+  }
+
+  /** The same for whoever makes no use of the first level. The whole page is RAM. */
+  note(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
+    const bank = this.bankAt(bankAddress);
+    bank.noted = true;
+    this.remember(bank.generation, low, high, target, write);
   }
 
   private remember(generation: number, low: number, high: number, target: number, write: boolean): void {
@@ -196,11 +205,12 @@ export class TlbBanks {
   /** Tags of all ones match no page address. */
   private clear(bank: Bank): void {
     const { entries, inserted } = bank;
-    if (inserted === 0) return;
+    if (inserted === 0 && !bank.noted) return;
     const { words, bytes } = this.memory;
     if (inserted > LISTED) bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
     else for (let index = 0; index < inserted; index++) words[entries[index] as number] = EMPTY;
     bank.inserted = 0;
+    bank.noted = false;
     bank.generation = ++this.lastGeneration;
   }
 }

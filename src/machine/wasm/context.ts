@@ -45,6 +45,16 @@ export const Mode = {
 export const DECODE_MASK = Mode.USER - 1;
 export const MODE_BITS = 11;
 
+/** What tells banks of the TLB apart, besides tables. */
+export const Privilege = {
+  /** CPL 3. */
+  USER: 1,
+  /** RFLAGS.AC lets the supervisor at pages that SMAP keeps from it. */
+  USER_PAGES: 2,
+  /** Accesses must be aligned. */
+  ALIGNED: 4,
+} as const;
+
 const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
 const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
 
@@ -75,6 +85,10 @@ const CONTEXT_SLOTS: readonly Slot[] = [
   ...[R.cr3, R.cpl, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
   ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
   ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
+];
+/** What translation depends on; of RFLAGS it is AC. */
+export const PAGING_SLOTS: readonly Slot[] = [
+  ...[R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.rflags],
 ];
 const CONTEXT_WORDS = Int32Array.from(
   CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]),
@@ -168,7 +182,8 @@ export class Contexts {
         (long && !guest && get(R.cpl) === 0n ? Mode.KERNEL : 0) |
         (user ? Mode.USER : 0),
       asid: guest ? Number(get(R.guestAsid)) : 0,
-      privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
+      privilege:
+        (user ? Privilege.USER : 0) | (smapOverride ? Privilege.USER_PAGES : 0) | (alignment ? Privilege.ALIGNED : 0),
       fillsAllowed: !alignment,
       watched: watchedPages(get).join(),
       legacyCode,
