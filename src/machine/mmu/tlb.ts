@@ -41,7 +41,7 @@ interface Bank {
   used: number;
   /** Which entries were inserted since the last flush, as indices of their words in the memory; first `inserted` of them. */
   readonly entries: Uint32Array;
-  /** How many were; where the list is too short for it any entry may be filled. */
+  /** How many the list has, some perhaps twice; where it is too short any entry may be filled. */
   inserted: number;
   /** Whether the second level alone has some. */
   noted: boolean;
@@ -113,13 +113,25 @@ export class TlbBanks {
     this.remember(bank.generation, low, high, target, write);
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
-    if (bank.inserted < LISTED) bank.entries[bank.inserted] = entry;
-    bank.inserted++;
     const { words } = this.memory;
+    // What is not empty is listed already.
+    if (words[entry] === EMPTY && bank.inserted <= LISTED) this.list(bank, entry);
     const page = low & ~0xfff;
     words[entry] = page;
     words[entry + 1] = high;
     words[entry + 2] = target - page;
+  }
+
+  private list(bank: Bank, entry: number): void {
+    const { words } = this.memory;
+    if (bank.inserted === LISTED) {
+      // Some were dropped one by one, and perhaps filled again.
+      const filled = new Set(bank.entries.filter((listed) => words[listed] !== EMPTY));
+      bank.entries.set([...filled]);
+      bank.inserted = filled.size <= LISTED / 2 ? filled.size : LISTED;
+    }
+    if (bank.inserted < LISTED) bank.entries[bank.inserted] = entry;
+    bank.inserted++;
   }
 
   /** The same for whoever makes no use of the first level. The whole page is RAM. */
