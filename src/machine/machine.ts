@@ -45,16 +45,7 @@ import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import {
-  Activity,
-  Boundary,
-  DELTA_ENTRY_BYTES,
-  encodeDelta,
-  R,
-  type RegisterDelta,
-  type Slot,
-  SvmMode,
-} from './layout/cpu-state.js';
+import { Activity, Boundary, encodeDelta, R, type Slot } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import type { AdvanceStop, MachineInput } from './machine-input.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
@@ -137,7 +128,7 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** The level that runs. */
   get level(): Level {
-    return ((this.registers[R.svmMode] as bigint) & SvmMode.GUEST) !== 0n ? 2 : 1;
+    return this.processor.runsGuest ? 2 : 1;
   }
 
   /** Those of the vCPU whose turn it is. */
@@ -468,8 +459,9 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** States what ran since the last event. */
   flushRun(): void {
+    // Whatever changes registers without an event retires.
+    if (this.unstated === 0) return;
     const registers = this.engine.takeDelta();
-    if (this.unstated === 0 && registers.length === 0) return;
     const retired = this.unstated;
     this.unstated = 0;
     // The engine was the reducer of this one: its registers are the machine's.
@@ -486,17 +478,13 @@ export class Machine implements ProcessorHost, RestartHost {
     const level = vcpu === this.vcpu ? this.level : this.vcpus.levelOf(vcpu);
     reduce(this.state, event, vcpu);
     // An event of registers is none of a device's, nor is whose turn it is.
-    if (!('registers' in event) && event.type !== 'vcpu.scheduled') this.deadline = undefined;
+    const registers = 'registers' in event ? event.registers : undefined;
+    if (registers === undefined && event.type !== 'vcpu.scheduled') this.deadline = undefined;
     this.instructions += retired;
     this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     this.setsOut = false;
-    if ('registers' in event && vcpu === this.vcpu) this.registersChanged(event.registers);
+    if (registers !== undefined && vcpu === this.vcpu) this.engine.registersChanged(registers);
     this.sink({ retired, vcpu, level, event });
-  }
-
-  private registersChanged(delta: RegisterDelta): void {
-    for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) this.engine.syncShadow(delta[at] as Slot);
-    if (delta.length > 0) this.engine.stateChanged();
   }
 
   /** A plain instruction was evaluated: it belongs to the run. */

@@ -43,7 +43,7 @@ export async function runLive(
   const output = new GuestOutput(options, terminal);
   const symbols = symbolsFor(options, hooks);
   let profile: Profile | undefined;
-  let events = 0n;
+  let events = 0;
   let exits = 0;
   const session = begin((stated: StatedEvent) => {
     const { event } = stated;
@@ -52,7 +52,12 @@ export async function runLive(
     if (event.type === 'svm.vmexit') exits++;
     else output.take(event);
   });
-  const counters = { events: () => events, exits: () => exits, tapeBytes: () => undefined, checkpoints: () => 0 };
+  const counters = {
+    events: () => BigInt(events),
+    exits: () => exits,
+    tapeBytes: () => undefined,
+    checkpoints: () => 0,
+  };
   session.feedConsole(toConsole);
   const input = new SerialInput(options, session, received);
   const first = session.machine.retired;

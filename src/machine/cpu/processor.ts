@@ -38,7 +38,7 @@ import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { vmrunRules } from '../svm/vmrun-rules.js';
 import { crossesLine, locksMemory } from './bus-lock.js';
 import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
-import { breakpointsEnabled, DEBUG_CTL, DR7 } from './debug.js';
+import { DEBUG_CTL, DR7 } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
 import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
 import { codeOffset, InstructionFetch } from './instruction-fetch.js';
@@ -54,7 +54,7 @@ import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext } from './system-context.js';
 import type { TaskSwitched } from './task-switch.js';
 import { AbsentPage, Access, Transaction } from './transaction.js';
-import { trapAfter } from './trap-after.js';
+import { mayTrapAfter, trapAfter } from './trap-after.js';
 import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
@@ -79,6 +79,8 @@ const LBR = Number(DEBUG_CTL.LBR);
 const BLCKDB = Number(DEBUG_CTL.BLCKDB);
 /** SMISRC: every SMI here comes from a device, between two instructions (APM vol.2 §15.13.3 SMI Intercept). */
 const SMI_EXTERNAL = 1n;
+const TRANSLATING_FLAGS = Number(Flag.AC | Flag.VM);
+const NO_INFO = {};
 const X87_SUMMARY = Number(Status.SUMMARY);
 
 export class Processor extends MachineAccess implements SystemContext {
@@ -90,8 +92,6 @@ export class Processor extends MachineAccess implements SystemContext {
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
   private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
-  /** The instruction drops all translations. */
-  private flushesAll = false;
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
@@ -137,7 +137,7 @@ export class Processor extends MachineAccess implements SystemContext {
   /** False when no interrupt can be taken whatever is pending: the IF that counts is clear (`physicalInterruptsAllowed`). */
   private get mayTakeInterrupts(): boolean {
     const ownIf = (this.word(R.rflags) & INTERRUPT_FLAG) !== 0;
-    if ((this.word(R.svmMode) & GUEST_MODE) === 0) return ownIf;
+    if (!this.runsGuest) return ownIf;
     return (this.word(R.intControl) & V_INTR_MASKING) !== 0
       ? (this.word(R.svmMode) & HOST_IF) !== 0 || (this.rules.intrLatched && ownIf)
       : ownIf || this.rules.intrExitsAnyway;
@@ -281,7 +281,6 @@ export class Processor extends MachineAccess implements SystemContext {
   step(known: DecodedInstruction | undefined): void {
     const { tx } = this;
     tx.abort();
-    this.flushesAll = false;
     this.makeOutcome = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
@@ -294,11 +293,8 @@ export class Processor extends MachineAccess implements SystemContext {
       const insn = known ?? this.instructions.fetch(tx, this.machine.engine.codeMode);
       this.fetching = false;
       this.current = insn;
-      const boundary = tx.get(R.boundary);
-      // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
-      const waiting = (boundary & Boundary.DEBUG_SHADOW) === 0n ? 0n : boundary & HELD_BREAKPOINTS;
-      if ((boundary & TRANSIENT) !== 0n) tx.set(R.boundary, (boundary & ~TRANSIENT) | waiting);
-      this.ops.watch(breakpointsEnabled(this.liveRegisters));
+      if ((tx.low(R.boundary) & TRANSIENT_BITS) !== 0) this.endTransients();
+      this.ops.watch((this.word(R.dr7) & DR7_ENABLES) !== 0);
       if ('system' in insn.instruction) {
         if (this.exitsFirst(insn.instruction)) return;
         this.watcher?.begins(insn);
@@ -310,13 +306,23 @@ export class Processor extends MachineAccess implements SystemContext {
         this.makeOutcome = 'plain';
         if (locksMemory(insn) && this.watchesBusLocks) this.takeBusLock();
       }
-      trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
+      if (this.ops.watchHits !== 0n || this.busLocked || mayTrapAfter(tx, this.liveWord)) {
+        trapAfter(tx, insn, this.liveRegisters, this.ops.watchHits, this.busLocked);
+      }
       this.complete(insn);
       if (this.pendingFault !== undefined) this.deliver(eventOfFault(this.pendingFault), 0);
     } catch (reason) {
       this.interrupted(reason);
     }
     this.exitWhenTrapped();
+  }
+
+  /** What holds for one instruction holds for this one. */
+  private endTransients(): void {
+    const boundary = this.tx.get(R.boundary);
+    // Data breakpoints that MOV SS hit wait in its shadow for the end of this instruction.
+    const waiting = (boundary & Boundary.DEBUG_SHADOW) === 0n ? 0n : boundary & HELD_BREAKPOINTS;
+    this.tx.set(R.boundary, (boundary & ~TRANSIENT) | waiting);
   }
 
   protected exitAfter(exit: VmExit | undefined): void {
@@ -342,7 +348,12 @@ export class Processor extends MachineAccess implements SystemContext {
 
   /** Whether the running guest's VMCB asks for an intercept. */
   isIntercepted(name: InterceptName): boolean {
-    return this.nested.isIntercepted(this.liveWord, name);
+    return this.runsGuest && this.nested.isIntercepted(this.liveWord, name);
+  }
+
+  /** Between VMRUN and #VMEXIT. */
+  get runsGuest(): boolean {
+    return (this.word(R.svmMode) & GUEST_MODE) !== 0;
   }
 
   private get trapsBusLocks(): boolean {
@@ -369,7 +380,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private relatch(): void {
     const { tx, rules } = this;
     if (!rules.intrLatched && !rules.virqLatched) return;
-    const stays = (this.word(R.svmMode) & GUEST_MODE) !== 0 && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
+    const stays = this.runsGuest && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
     if (stays) relatch(tx, this.get(R.rflags));
   }
 
@@ -379,16 +390,15 @@ export class Processor extends MachineAccess implements SystemContext {
     this.relatch();
     const outcome = this.makeOutcome;
     if (outcome === 'plain') {
-      const rflags = this.get(R.rflags);
+      const rflags = this.word(R.rflags);
       tx.commitMemory();
       tx.commitRegisters();
-      if (((rflags ^ this.get(R.rflags)) & (Flag.AC | Flag.VM)) !== 0n) machine.engine.stateChanged();
+      if (((rflags ^ this.word(R.rflags)) & TRANSLATING_FLAGS) !== 0) machine.engine.stateChanged();
       machine.countPlain();
       this.watcher?.retired?.(insn);
     } else {
       this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
     }
-    if (this.flushesAll) this.machine.engine.flush();
     if (machine.ferr && (this.word(R.fsw) & X87_SUMMARY) === 0) machine.driveFerr(false);
   }
 
@@ -600,11 +610,12 @@ export class Processor extends MachineAccess implements SystemContext {
 
   intercept(
     name: InterceptName,
-    info: { readonly info1?: bigint; readonly info2?: bigint } = {},
-    stage: InterceptStage = INTERCEPTS[name].stage,
+    info: { readonly info1?: bigint; readonly info2?: bigint } = NO_INFO,
+    stage?: InterceptStage,
   ): void {
-    if (!this.isIntercepted(name) || this.stages[name] !== stage) return;
-    const { exitCode, assisted } = INTERCEPTS[name];
+    if (!this.isIntercepted(name)) return;
+    const { exitCode, assisted, stage: usual } = INTERCEPTS[name];
+    if (this.stages[name] !== (stage ?? usual)) return;
     const told = assisted !== true || this.decodeAssists;
     throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
   }
@@ -648,8 +659,6 @@ export class Processor extends MachineAccess implements SystemContext {
   state(event: MachineEvent): void {
     this.machine.stateEvent(event, 0);
   }
-  /** Translations follow their tables (docs/adr/0021): what asks for some of them to be dropped needs none to be. */
-  flushTlb({ scope }: TlbFlush): void {
-    if (scope === 'all') this.flushesAll = true;
-  }
+  /** Translations follow their tables (docs/adr/0021): what asks for some of them to be dropped, or all, needs none to be. */
+  flushTlb(_: TlbFlush): void {}
 }

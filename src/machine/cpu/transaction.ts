@@ -95,6 +95,15 @@ export class Transaction {
     return (this.isWritten[slot] === 1 ? this.values : this.host.registers)[slot] as bigint;
   }
 
+  /** The halves of a register: no bigint is made. */
+  low(slot: Slot): number {
+    return (this.isWritten[slot] === 1 ? this.words : this.held)[2 * slot] as number;
+  }
+
+  high(slot: Slot): number {
+    return (this.isWritten[slot] === 1 ? this.words : this.held)[2 * slot + 1] as number;
+  }
+
   set(slot: Slot, value: bigint): void {
     if (this.isWritten[slot] === 0) this.note(slot);
     this.values[slot] = value; // a BigUint64Array cuts to 64 bits

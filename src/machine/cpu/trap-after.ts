@@ -4,12 +4,19 @@
  * §3.1.6 RFLAGS Register, Resume Flag.
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import { Boundary, Flag, R, SvmMode } from '../layout/cpu-state.js';
+import { Boundary, Flag, type LowReader, R, SvmMode } from '../layout/cpu-state.js';
 import { DEBUG_CTL } from './debug.js';
 import { codeOffset } from './instruction-fetch.js';
 import { isTakenBranch, recordBranch, stepsBranches } from './last-branch.js';
 import type { SlotReader } from './mode.js';
 import type { Transaction } from './transaction.js';
+
+const STEPPING = Number(Flag.RF | Flag.TF);
+const WATCHING = Number(DEBUG_CTL.LBR | DEBUG_CTL.BTF);
+
+/** False when an instruction without data breakpoints and bus locks leaves nothing. @param start registers before it. */
+export const mayTrapAfter = (tx: Transaction, start: LowReader): boolean =>
+  ((start(R.rflags) | tx.low(R.rflags)) & STEPPING) !== 0 || (start(R.debugCtl) & WATCHING) !== 0;
 
 /**
  * @param tx the instruction's transaction, complete but for this. @param start registers before it.

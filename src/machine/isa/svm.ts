@@ -8,10 +8,10 @@
  * SVM-Lock, §15.33 Nested Virtualization.
  */
 
-import { cplOf, hasParagraphs, isLongMode } from '../cpu/mode.js';
+import { isLongMode } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
-import { Boundary, CR0, EFER, R } from '../layout/cpu-state.js';
+import { Boundary, CR0, EFER, Flag, R } from '../layout/cpu-state.js';
 import { NestedControl, SegmentWord, VirtExt, VMCB_BYTES } from '../layout/vmcb.js';
 import { setGif } from '../svm/gif.js';
 import { hasVirtualGif, inGuest, withVirtualGif } from '../svm/injection.js';
@@ -19,10 +19,15 @@ import { INTERCEPTS } from '../svm/intercepts.js';
 import { VmExit } from '../svm/vmexit-request.js';
 import { uN } from '../units.js';
 
+const SVME = Number(EFER.SVME);
+const PE = Number(CR0.PE);
+const VM = Number(Flag.VM);
+
 /** #UD without SVM or protected mode, #GP(0) above privilege level 0. @param always SVM need not be enabled. */
 function requireSvm({ tx }: SystemContext, always = false): void {
-  if ((!always && (tx.get(R.efer) & EFER.SVME) === 0n) || hasParagraphs(tx)) throw invalidOpcode();
-  if (cplOf(tx) !== 0) throw generalProtection();
+  const hasParagraphs = (tx.low(R.cr0) & PE) === 0 || (tx.low(R.rflags) & VM) !== 0;
+  if ((!always && (tx.low(R.efer) & SVME) === 0) || hasParagraphs) throw invalidOpcode();
+  if (tx.low(R.cpl) !== 0) throw generalProtection();
 }
 
 /** What `svm-needs-paging` adds behind the intercept. */
@@ -34,12 +39,11 @@ function requirePaging({ tx, profile }: SystemContext): void {
 const linearOperand = ({ tx, insn }: SystemContext): bigint => uN(insn.addressWidth, tx.get(R.rax));
 
 /** Physical address of the VMCB in rAX: #GP(0) when it is not aligned or no valid physical address. */
-function vmcbOperand(context: SystemContext): number {
-  const address = linearOperand(context);
-  if (address % BigInt(VMCB_BYTES) !== 0n || address >> BigInt(context.profile.physicalAddressBits) !== 0n) {
-    throw generalProtection();
-  }
-  return Number(address);
+function vmcbOperand({ tx, insn, profile }: SystemContext): number {
+  const low = insn.addressWidth === 16 ? tx.low(R.rax) & 0xffff : tx.low(R.rax);
+  const high = insn.addressWidth === 64 ? tx.high(R.rax) : 0;
+  if ((low & (VMCB_BYTES - 1)) !== 0 || high >>> (profile.physicalAddressBits - 32) !== 0) throw generalProtection();
+  return high * 2 ** 32 + low;
 }
 
 type WithVmcb = 'VMRUN' | 'VMLOAD' | 'VMSAVE';

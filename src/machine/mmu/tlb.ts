@@ -41,8 +41,10 @@ interface Bank {
   used: number;
   /** Which entries were inserted since the last flush, as indices of their words in the memory; first `inserted` of them. */
   readonly entries: Uint32Array;
-  /** How many were; where the list is too short for it any entry may be filled. */
+  /** How many the list has, some perhaps twice; where it is too short any entry may be filled. */
   inserted: number;
+  /** Whether the second level alone has some. */
+  noted: boolean;
 }
 
 /** Few entries are told one by one: a flush after each write to a page table would take long otherwise. */
@@ -62,7 +64,7 @@ export class TlbBanks {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
       this.banks.push({
         ...{ address, generation: UNUSED, space: -1, privilege: 0, rules: '', used: 0 },
-        ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1 },
+        ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1, noted: false },
       });
     }
   }
@@ -111,13 +113,32 @@ export class TlbBanks {
     this.remember(bank.generation, low, high, target, write);
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
-    if (bank.inserted < LISTED) bank.entries[bank.inserted] = entry;
-    bank.inserted++;
     const { words } = this.memory;
+    // What is not empty is listed already.
+    if (words[entry] === EMPTY && bank.inserted <= LISTED) this.list(bank, entry);
     const page = low & ~0xfff;
     words[entry] = page;
     words[entry + 1] = high;
     words[entry + 2] = target - page;
+  }
+
+  private list(bank: Bank, entry: number): void {
+    const { words } = this.memory;
+    if (bank.inserted === LISTED) {
+      // Some were dropped one by one, and perhaps filled again.
+      const filled = new Set(bank.entries.filter((listed) => words[listed] !== EMPTY));
+      bank.entries.set([...filled]);
+      bank.inserted = filled.size <= LISTED / 2 ? filled.size : LISTED;
+    }
+    if (bank.inserted < LISTED) bank.entries[bank.inserted] = entry;
+    bank.inserted++;
+  }
+
+  /** The same for whoever makes no use of the first level. The whole page is RAM. */
+  note(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
+    const bank = this.bankAt(bankAddress);
+    bank.noted = true;
+    this.remember(bank.generation, low, high, target, write);
   }
 
   private remember(generation: number, low: number, high: number, target: number, write: boolean): void {
@@ -196,11 +217,12 @@ export class TlbBanks {
   /** Tags of all ones match no page address. */
   private clear(bank: Bank): void {
     const { entries, inserted } = bank;
-    if (inserted === 0) return;
+    if (inserted === 0 && !bank.noted) return;
     const { words, bytes } = this.memory;
     if (inserted > LISTED) bytes.fill(0xff, bank.address, bank.address + TLB_BANK_BYTES);
     else for (let index = 0; index < inserted; index++) words[entries[index] as number] = EMPTY;
     bank.inserted = 0;
+    bank.noted = false;
     bank.generation = ++this.lastGeneration;
   }
 }

@@ -6,9 +6,11 @@ import type { SlotReader } from '../cpu/mode.js';
 import type { Transaction } from '../cpu/transaction.js';
 import { R, SvmMode } from '../layout/cpu-state.js';
 
+const GIF = Number(SvmMode.GIF);
+
 export const gifSet = (cpu: SlotReader): boolean => (cpu.get(R.svmMode) & SvmMode.GIF) !== 0n;
 
 export function setGif(tx: Transaction, set: boolean): void {
-  const mode = tx.get(R.svmMode);
-  tx.set(R.svmMode, set ? mode | SvmMode.GIF : mode & ~SvmMode.GIF);
+  const mode = tx.low(R.svmMode);
+  tx.setHalves(R.svmMode, set ? mode | GIF : mode & ~GIF, 0);
 }

@@ -3,9 +3,9 @@
  * Source: APM vol.2 §15.5.2 VMSAVE and VMLOAD Instructions.
  */
 import type { SwitchContext } from '../cpu/nested-virtualization.js';
+import type { Transaction } from '../cpu/transaction.js';
 import { R, type Slot } from '../layout/cpu-state.js';
 import { SegmentWord, VMLOAD_WORDS, vmcbChanges, vmcbQuad, W } from '../layout/vmcb.js';
-import { signExtend } from '../units.js';
 import { VmcbImage } from './vmcb-image.js';
 import type { VmrunRules } from './vmrun-rules.js';
 
@@ -27,6 +27,8 @@ const MSRS: readonly (readonly [slot: Slot, word: number])[] = [
   [R.sysenterEip, W.sysenterEip],
 ];
 
+const SEGMENT_BITS = Number(SegmentWord.MASK & 0xffff_ffffn);
+
 const image = new VmcbImage();
 
 /**
@@ -36,27 +38,36 @@ const image = new VmcbImage();
 export function vmload(context: SwitchContext, vmcb: number, rules: VmrunRules): void {
   const { tx } = context;
   const { memory } = tx.host;
-  const at = vmcbQuad(vmcb);
-  const words = vmcbChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb), VMLOAD_WORDS);
+  const { words } = memory;
+  const at = 2 * vmcbQuad(vmcb);
+  const changes = vmcbChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb), VMLOAD_WORDS);
   const asStored = rules.keepsBasesAsStored;
-  const base = (word: number): bigint =>
-    asStored ? (memory.quads[at + word] as bigint) : signExtend(48, memory.quads[at + word] as bigint);
   for (const [slot, word] of SEGMENTS) {
-    tx.set(slot, (memory.quads[at + word] as bigint) & SegmentWord.MASK);
-    tx.set((slot + 1) as Slot, base(word + 1));
+    tx.setHalves(slot, lowOf(words, at, word) & SEGMENT_BITS, highOf(words, at, word));
+    loadBase(tx, (slot + 1) as Slot, words, at, word + 1, asStored);
   }
-  for (const [slot, word] of MSRS) tx.set(slot, memory.quads[at + word] as bigint);
-  tx.set(R.kernelGsBase, base(W.kernelGsBase));
-  context.outcome((registers) => ({ type: 'svm.vmload', vmcb, words, registers }));
+  for (const [slot, word] of MSRS) tx.setHalves(slot, lowOf(words, at, word), highOf(words, at, word));
+  loadBase(tx, R.kernelGsBase, words, at, W.kernelGsBase, asStored);
+  context.outcome((registers) => ({ type: 'svm.vmload', vmcb, words: changes, registers }));
 }
+
+/** Bits 63:48 of a base follow bit 47, but for the deviation. */
+function loadBase(tx: Transaction, slot: Slot, words: Uint32Array, at: number, word: number, asStored: boolean): void {
+  const high = highOf(words, at, word);
+  tx.setHalves(slot, lowOf(words, at, word), asStored ? high : (high << 16) >> 16);
+}
+
+const lowOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word] as number;
+const highOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word + 1] as number;
 
 export function vmsave(context: SwitchContext, vmcb: number): void {
   const { tx } = context;
   for (const [slot, word] of SEGMENTS) {
-    image.setQuad(word, tx.get(slot));
-    image.setQuad(word + 1, tx.get((slot + 1) as Slot));
+    const base = (slot + 1) as Slot;
+    image.set(word, tx.low(slot), tx.high(slot));
+    image.set(word + 1, tx.low(base), tx.high(base));
   }
-  for (const [slot, word] of MSRS) image.setQuad(word, tx.get(slot));
+  for (const [slot, word] of MSRS) image.set(word, tx.low(slot), tx.high(slot));
   const words = image.store(tx, vmcb, context.vmcbShadow.knownWords(vmcb));
   context.outcome((registers) => ({ type: 'svm.vmsave', vmcb, words, registers }));
 }

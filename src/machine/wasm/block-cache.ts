@@ -25,12 +25,16 @@ interface Page {
   readonly ranges: number[];
   /** Branches that go to an entry that is not decoded yet. */
   readonly awaited: Map<number, number[]>;
-  /** Entries of jump caches that a block of the page was put into: perhaps others have them now. */
-  readonly jumps: Set<number>;
+  /** Entries of jump caches that a block of the page was put into, some more than once: perhaps others have them now. */
+  jumps: number[];
+  /** At so many of them each is kept once. */
+  mostJumps: number;
 }
 
 /** Of an entry that leads nowhere: spaces count from 1. */
 const NO_CONTEXT = 0;
+
+const FEW_JUMPS = 1024;
 
 /** Every instruction may take two micro-ops, and one ends the block. */
 const MAX_BLOCK_BYTES = (2 * MAX_BLOCK_INSTRUCTIONS + 1) * Uop.BYTES;
@@ -111,9 +115,9 @@ export class BlockCache {
 
   /** A jump cache has, at this address, a block of the page. */
   entered(page: SPA, uop: number, entry: number): void {
-    this.pageAt(page).jumps.add(entry);
+    noteJump(this.pageAt(page), entry);
     const second = this.crossings.get(uop);
-    if (second !== undefined) this.pageAt(second).jumps.add(entry);
+    if (second !== undefined) noteJump(this.pageAt(second), entry);
   }
 
   /** The branch micro-op `uop` goes to `offset` in the page, which is not decoded yet. */
@@ -174,11 +178,19 @@ export class BlockCache {
   private pageAt(page: SPA): Page {
     let known = this.pages.get(page);
     if (known === undefined) {
-      known = { entries: new Map(), ranges: [], awaited: new Map(), jumps: new Set() };
+      known = { entries: new Map(), ranges: [], awaited: new Map(), jumps: [], mostJumps: FEW_JUMPS };
       this.pages.set(page, known);
     }
     return known;
   }
+}
+
+function noteJump(page: Page, entry: number): void {
+  if (page.jumps.length >= page.mostJumps) {
+    page.jumps = [...new Set(page.jumps)];
+    page.mostJumps = Math.max(FEW_JUMPS, 2 * page.jumps.length);
+  }
+  page.jumps.push(entry);
 }
 
 const entryKey = (offset: number, mode: number): number => offset * 4096 + mode;

@@ -4,7 +4,18 @@
  */
 import { DEBUG_CTL } from '../cpu/debug.js';
 import { isAvxEnabled } from '../cpu/xstate.js';
-import { CPU_BASE, CR0, CR4, EFER, Flag, R, type RegisterFile, type Slot, SvmMode } from '../layout/cpu-state.js';
+import {
+  CPU_BASE,
+  CR0,
+  CR4,
+  EFER,
+  Flag,
+  R,
+  type RegisterFile,
+  SLOT_COUNT,
+  type Slot,
+  SvmMode,
+} from '../layout/cpu-state.js';
 import { type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
 
@@ -34,13 +45,25 @@ export const Mode = {
 export const DECODE_MASK = Mode.USER - 1;
 export const MODE_BITS = 11;
 
+/** What tells banks of the TLB apart, besides tables. */
+export const Privilege = {
+  /** CPL 3. */
+  USER: 1,
+  /** RFLAGS.AC lets the supervisor at pages that SMAP keeps from it. */
+  USER_PAGES: 2,
+  /** Accesses must be aligned. */
+  ALIGNED: 4,
+} as const;
+
 const CODE_LONG = 1n << 25n; // attribute bit 9 (L) of a segment word
 const CODE_BIG = 1n << 26n; // attribute bit 10 (D/B)
 
-/** What the engine derives from the registers in `CONTEXT_SLOTS`. */
+/** What the engine derives from the registers in `CONTEXT_SLOTS` and `CONTEXT_BITS`. */
 export interface Context {
   /** The registers, as 32-bit words. */
   readonly key: Int32Array;
+  /** What counts of those in `CONTEXT_BITS`. */
+  readonly bits: number;
   readonly paging: PagingContext;
   /** All that translations depend on besides RAM, as a key. */
   readonly translation: string;
@@ -59,19 +82,36 @@ export interface Context {
 const HELD_CONTEXTS = 16;
 const CONTEXT_SLOTS: readonly Slot[] = [
   // First those that tell most contexts apart.
-  ...[R.svmMode, R.cpl, R.cr3, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
+  ...[R.cr3, R.cpl, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
   ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
   ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
+];
+/** What translation depends on; of RFLAGS it is AC. */
+export const PAGING_SLOTS: readonly Slot[] = [
+  ...[R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.rflags],
 ];
 const CONTEXT_WORDS = Int32Array.from(
   CONTEXT_SLOTS.flatMap((slot) => [(CPU_BASE >> 2) + 2 * slot, (CPU_BASE >> 2) + 2 * slot + 1]),
 );
-const RFLAGS_WORD = (CPU_BASE >> 2) + 2 * R.rflags;
-const CONTEXT_FLAGS = Number(Flag.AC | Flag.VM);
-const INTERCEPT5_WORD = (CPU_BASE >> 2) + 2 * R.intercept5;
 const BUS_LOCK_INTERCEPT = 1 << INTERCEPTS.BUSLOCK_THRESHOLD.bit;
-const DEBUG_CTL_WORD = (CPU_BASE >> 2) + 2 * R.debugCtl;
 const BUS_LOCK_TRAP = Number(DEBUG_CTL.BLCKDB);
+/** Registers of which only some bits count, all of them of the low word: no two share a bit. */
+const CONTEXT_BITS: readonly (readonly [Slot, number])[] = [
+  [R.rflags, Number(Flag.AC | Flag.VM)],
+  [R.svmMode, Number(SvmMode.GUEST)],
+  [R.intercept5, BUS_LOCK_INTERCEPT],
+  [R.debugCtl, BUS_LOCK_TRAP],
+];
+const BIT_WORDS = Int32Array.from(CONTEXT_BITS, ([slot]) => (CPU_BASE >> 2) + 2 * slot);
+const BIT_MASKS = Int32Array.from(CONTEXT_BITS, ([, bits]) => bits);
+/** What counts of the low word of each slot, and of its high one. */
+const COUNTS = new Int32Array(2 * SLOT_COUNT);
+for (const slot of CONTEXT_SLOTS) COUNTS.fill(-1, 2 * slot, 2 * slot + 2);
+for (const [slot, bits] of CONTEXT_BITS) COUNTS[2 * slot] = bits;
+
+/** Whether what the engine derives depends on what has changed of a register. @param low @param high the bits that differ. */
+export const changesContext = (slot: Slot, low: number, high: number): boolean =>
+  ((low & (COUNTS[2 * slot] as number)) | (high & (COUNTS[2 * slot + 1] as number))) !== 0;
 
 export class Contexts {
   private readonly contexts: Context[] = [];
@@ -84,30 +124,31 @@ export class Contexts {
   ) {}
 
   get current(): Context {
-    for (const context of this.contexts) if (this.matches(context)) return context;
-    return this.newContext();
+    const bits = this.contextBits;
+    for (const context of this.contexts) if (this.matches(context, bits)) return context;
+    return this.newContext(bits);
   }
 
-  private matches({ key }: Context): boolean {
+  private matches({ key, bits }: Context, now: number): boolean {
+    if (bits !== now) return false;
     const { words } = this;
     for (let index = 0; index < CONTEXT_WORDS.length; index++) {
       if (words[CONTEXT_WORDS[index] as number] !== key[index]) return false;
     }
-    return this.contextBits === key[CONTEXT_WORDS.length];
+    return true;
   }
 
-  /** What of RFLAGS counts, and whether bus locks are looked for: in a guest, or in programs. */
+  /** The registers of which only some bits count, in one word. */
   private get contextBits(): number {
-    const { words } = this;
-    return (
-      ((words[RFLAGS_WORD] as number) & CONTEXT_FLAGS) |
-      ((words[INTERCEPT5_WORD] as number) & BUS_LOCK_INTERCEPT) |
-      ((words[DEBUG_CTL_WORD] as number) & BUS_LOCK_TRAP)
-    );
+    let bits = 0;
+    for (let index = 0; index < BIT_WORDS.length; index++) {
+      bits |= (this.words[BIT_WORDS[index] as number] as number) & (BIT_MASKS[index] as number);
+    }
+    return bits;
   }
 
   /** Derives everything from the registers and keeps it in the place of the oldest. */
-  private newContext(): Context {
+  private newContext(bits: number): Context {
     const get = (slot: Slot): bigint => this.registers[slot] as bigint;
     const cs = get(R.cs);
     const cr0 = get(R.cr0);
@@ -120,13 +161,14 @@ export class Contexts {
     const avx = isAvxEnabled({ get }) && (cr0 & CR0.TS) === 0n;
     const smapOverride = (get(R.cr4) & CR4.SMAP) !== 0n && (rflags & Flag.AC) !== 0n;
     const alignment = user && (cr0 & CR0.AM) !== 0n && (rflags & Flag.AC) !== 0n;
-    const key = Int32Array.of(...CONTEXT_WORDS.map((word) => this.words[word] as number), this.contextBits);
+    const key = CONTEXT_WORDS.map((word) => this.words[word] as number);
     const paging = pagingContext(get, this.features);
     // RFLAGS.AC is part of the privilege, where it counts.
     const translation = JSON.stringify({ ...paging, accessAllowed: undefined });
     const legacyCode = long ? '' : `${cs}:${get(R.csBase)}`;
     const context: Context = {
       key,
+      bits,
       paging,
       translation,
       mode:
@@ -136,11 +178,12 @@ export class Contexts {
         (sse ? 0 : Mode.NO_SSE) |
         (avx ? 0 : Mode.NO_AVX) |
         (guest ? Mode.GUEST : 0) |
-        ((this.contextBits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
+        ((bits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
         (long && !guest && get(R.cpl) === 0n ? Mode.KERNEL : 0) |
         (user ? Mode.USER : 0),
       asid: guest ? Number(get(R.guestAsid)) : 0,
-      privilege: (user ? 1 : 0) | (smapOverride ? 2 : 0) | (alignment ? 4 : 0),
+      privilege:
+        (user ? Privilege.USER : 0) | (smapOverride ? Privilege.USER_PAGES : 0) | (alignment ? Privilege.ALIGNED : 0),
       fillsAllowed: !alignment,
       watched: watchedPages(get).join(),
       legacyCode,

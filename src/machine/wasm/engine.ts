@@ -4,7 +4,7 @@
  * `stateChanged` says so; nothing here is ever on a tape.
  */
 import { locksMemory } from '../cpu/bus-lock.js';
-import { checkSegment, isAllowed } from '../cpu/segments.js';
+import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
@@ -14,17 +14,16 @@ import { needsSseState } from '../isa/evaluate.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
 import {
   CPU_BASE,
+  DELTA_ENTRY_BYTES,
   R,
   type RegisterDelta,
   type RegisterFile,
   Segment,
   SLOT_COUNT,
   type Slot,
-  segmentSlot,
 } from '../layout/cpu-state.js';
 import {
   Cell,
-  DELTA_BASE,
   JUMP_CACHE_BASE,
   JUMP_CACHE_BYTES,
   JUMP_CACHE_CONTEXT,
@@ -32,10 +31,7 @@ import {
   JUMP_CACHE_ENTRY_BYTES,
   JUMP_CACHES,
   RAM_BASE,
-  SHADOW_BASE,
-  segmentLimitCell,
 } from '../layout/linear-memory.js';
-import { kept } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { isWriteBack } from '../mmu/memory-type.js';
 import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
@@ -44,7 +40,8 @@ import { TlbBanks } from '../mmu/tlb.js';
 import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { CodePages } from './code-pages.js';
-import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
+import { CodeSpaces } from './code-spaces.js';
+import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode, PAGING_SLOTS, Privilege } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
@@ -53,7 +50,9 @@ import { Interpreter } from './interpreter.js';
 import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
-import { Translator, type WrittenInstruction } from './translate.js';
+import { RegisterShadow } from './register-shadow.js';
+import { writeSegmentCells } from './segment-cells.js';
+import { endsBlock, Translator, type WrittenInstruction } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
 /** Why `run` came back. */
@@ -65,6 +64,7 @@ export type EngineStop =
 
 /** Of 2³², for hashing by multiplication. */
 const GOLDEN_RATIO = 0x9e37_79b1;
+const RIP_WORD = (CPU_BASE >> 2) + 2 * R.rip;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
 /** In the place of a micro-op: a region stopped. */
@@ -72,8 +72,6 @@ const IN_REGION = -1;
 const MAX_BUDGET = 0x4000_0000;
 /** ASIDs that a VMCB can name. */
 const ASIDS = 0x1_0000_0000;
-
-const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment.FS, Segment.GS];
 
 export interface EngineFeatures extends PagingFeatures {
   readonly instructions: ReadonlySet<Feature>;
@@ -92,6 +90,7 @@ export class Engine {
   private readonly running: RunningCode;
   private readonly codePages = new CodePages(() => this.flush());
   private readonly evaluated = new EvaluatedInstructions();
+  private readonly shadowed: RegisterShadow;
   private readonly view: DataView;
   private readonly words: Int32Array;
   /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
@@ -103,12 +102,11 @@ export class Engine {
   private mode: number = Mode.BITS16;
   private space = 1;
   private vcpu = 0;
-  private nextSpace = 2;
-  /**
-   * Generations of each address space, by what its code depends on: a flush makes it have new ones, so that its jump-cache
-   * entries match no more.
-   */
-  private readonly spaces = new Map<number, Map<string, number>>();
+  private readonly spaces = new CodeSpaces(LAST_SPACE, () => {
+    this.codePages.clear();
+    this.blocks.clearJumpCaches();
+  });
+  private privilege = 0;
   private fillsAllowed = true;
   private watchedPages: readonly number[] = [];
   private watched = '';
@@ -128,6 +126,7 @@ export class Engine {
     this.view = memory.view;
     this.words = new Int32Array(memory.wasm.buffer);
     this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as RegisterFile;
+    this.shadowed = new RegisterShadow(memory);
     this.contexts = new Contexts(this.words, this.registers, features);
     this.running = this.runningCode();
     this.decoder = new Decoder(instructions, features.instructions);
@@ -234,10 +233,7 @@ export class Engine {
         }
         default: {
           const at = this.words[Cell.EXIT_UOP >> 2] as number;
-          this.registers[R.rip] = BigInt.asUintN(
-            64,
-            this.view.getBigInt64(Cell.RIP_PAGE, true) + BigInt(this.view.getUint16(at + Uop.PAGE_OFFSET, true)),
-          );
+          this.setRip(this.view.getUint16(at + Uop.PAGE_OFFSET, true));
           this.left -= this.view.getUint8(at + Uop.POSITION);
           this.assistUop = at;
           return { stop: 'assist', retired: this.retired(limit) };
@@ -246,6 +242,14 @@ export class Engine {
     }
   }
   private assistUop = 0;
+
+  /** In halves: no bigint is made. @param offset within the page that runs. */
+  private setRip(offset: number): void {
+    const { words } = this;
+    const low = ((words[Cell.RIP_PAGE >> 2] as number) >>> 0) + offset;
+    words[RIP_WORD] = low;
+    words[RIP_WORD + 1] = (words[(Cell.RIP_PAGE >> 2) + 1] as number) + (low > 0xffff_ffff ? 1 : 0);
+  }
 
   /** From within a page walk of `run`: the instruction that needs it is left to the control plane. */
   leave(): void {
@@ -292,13 +296,12 @@ export class Engine {
 
   /** Changes since the last call, as an event carries them; the shadow follows. */
   takeDelta(): RegisterDelta {
-    const length = this.interpreter.delta();
-    return kept(this.memory.bytes, DELTA_BASE, DELTA_BASE + length);
+    return this.shadowed.takeDelta(this.interpreter);
   }
 
   /** The registers at the last event; what differs from them is the next delta. */
   get shadow(): BigUint64Array {
-    return new BigUint64Array(this.memory.wasm.buffer, SHADOW_BASE, SLOT_COUNT);
+    return this.shadowed.registers;
   }
 
   /** Leaves instructions at these offsets of any page to the control plane from now on; blocks that hold some are dropped. */
@@ -308,17 +311,20 @@ export class Engine {
   }
 
   /** After an event changed registers: they are no part of the next run's delta. */
+  registersChanged(delta: RegisterDelta): void {
+    for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) this.syncShadow(delta[at] as Slot);
+  }
+
+  /** An event changed a register. */
   syncShadow(slot: Slot): void {
-    const { words } = this.memory;
-    words[(SHADOW_BASE >> 2) + 2 * slot] = words[(CPU_BASE >> 2) + 2 * slot] as number;
-    words[(SHADOW_BASE >> 2) + 2 * slot + 1] = words[(CPU_BASE >> 2) + 2 * slot + 1] as number;
+    if (this.shadowed.follow(slot, (this.mode & Mode.BITS64) === 0)) this.stale = true;
   }
 
   /** Another vCPU's registers stand in the register file now; none of them is part of the next run's delta. */
   switchTo(vcpu: number): void {
     this.vcpu = vcpu;
     this.words[Cell.JUMP_CACHE >> 2] = JUMP_CACHE_BASE + (vcpu % JUMP_CACHES) * JUMP_CACHE_BYTES;
-    this.memory.bytes.copyWithin(SHADOW_BASE, CPU_BASE, CPU_BASE + 8 * SLOT_COUNT);
+    this.shadowed.followAll();
     this.stale = true;
   }
 
@@ -329,8 +335,7 @@ export class Engine {
 
   private flushSpace(space: number | undefined): void {
     this.banks.flush(space);
-    if (space === undefined) this.spaces.clear();
-    else this.spaces.delete(space);
+    this.spaces.drop(space);
     this.stale = true;
   }
 
@@ -347,6 +352,7 @@ export class Engine {
     const context = this.contexts.current;
     this.paging = context.paging;
     this.mode = context.mode | (this.mode & Mode.SINGLE);
+    this.privilege = context.privilege;
     this.fillsAllowed = context.fillsAllowed;
     if (context.watched !== this.watched) {
       // What was filled in before may lie under a breakpoint now.
@@ -356,27 +362,10 @@ export class Engine {
     }
     const addressSpace = this.addressSpace(context.asid);
     this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege, context.translation);
-    this.space = this.spaceOf(addressSpace, context.codeSpace);
+    this.space = this.spaces.numberOf(addressSpace, context.codeSpace);
     this.memory.tableOwner = addressSpace;
     this.writeContext();
-    if (context.legacyCode !== '') this.refreshSegments((slot) => this.registers[slot] as bigint);
-  }
-
-  /** A number for an address space with the tables, and in legacy modes the code segment, that it has now. */
-  private spaceOf(addressSpace: number, codeSpace: string): number {
-    const known = this.spaces.get(addressSpace)?.get(codeSpace);
-    if (known !== undefined) return known;
-    if (this.nextSpace >= LAST_SPACE) {
-      this.codePages.clear();
-      this.blocks.clearJumpCaches();
-      this.spaces.clear();
-      this.nextSpace = 1;
-    }
-    const space = this.nextSpace++;
-    const spaces = this.spaces.get(addressSpace);
-    if (spaces === undefined) this.spaces.set(addressSpace, new Map([[codeSpace, space]]));
-    else spaces.set(codeSpace, space);
-    return space;
+    if (context.legacyCode !== '') writeSegmentCells(this.view, this.registers, this.mode);
   }
 
   private writeContext(): void {
@@ -392,20 +381,6 @@ export class Engine {
     if (mode === this.mode) return;
     this.mode = mode;
     this.writeContext();
-  }
-
-  /** Cells for legacy addressing: limits of plain writable segments, and the stack's mask. */
-  private refreshSegments(get: (slot: Slot) => bigint): void {
-    const checkType = (this.mode & Mode.REAL) === 0;
-    for (const segment of LEGACY_SEGMENTS) {
-      const word = get(segmentSlot(segment));
-      const limit = word >> 32n;
-      const plain = isAllowed(word, 0n, 1, true, checkType);
-      const expandsDown = checkType && ((word >> 16n) & 0b11100n) === 0b10100n;
-      this.view.setBigInt64(segmentLimitCell(segment), plain && !expandsDown ? limit : -1n, true);
-    }
-    this.view.setBigInt64(Cell.CODE_LIMIT, get(R.cs) >> 32n, true);
-    this.view.setBigInt64(Cell.STACK_MASK, (this.mode & Mode.STACK32) !== 0 ? 0xffff_ffffn : 0xffffn, true);
   }
 
   /** How instructions at RIP are decoded now. */
@@ -459,11 +434,38 @@ export class Engine {
    * @param tx registers that are not committed yet. @returns sPA, or a negative code with `walker.result` telling why.
    */
   translate(linear: bigint, access: number, tx?: Transaction): number {
+    const { linearWords } = this;
     this.linear[0] = linear;
-    const low = this.linearWords[0] as number;
-    const high = this.linearWords[1] as number;
-    const paging =
-      tx?.changesAny(PAGING_SLOTS) === true ? pagingContext((slot) => tx.get(slot), this.features) : this.pagingContext;
+    const low = linearWords[0] as number;
+    const high = linearWords[1] as number;
+    if (tx?.changesAny(PAGING_SLOTS) === true) {
+      return this.walk(
+        pagingContext((slot) => tx.get(slot), this.features),
+        low,
+        high,
+        access,
+      );
+    }
+    const paging = this.pagingContext;
+    if (!this.isHeld(access)) return this.walk(paging, low, high, access);
+    const bank = this.words[Cell.TLB_BANK >> 2] as number;
+    const write = (access & Access.WRITE) !== 0;
+    const held = this.banks.recall(bank, low, high, write) - RAM_BASE;
+    if (held >= 0) return this.present(held + (low & 0xfff));
+    const address = this.walk(paging, low, high, access);
+    const page = address - (low & 0xfff);
+    if (page >= 0 && this.memory.isRam(page, PAGE_BYTES)) this.banks.note(bank, low, high, RAM_BASE + page, write);
+    return address;
+  }
+
+  /** Whether the bank that is selected says where such an access goes. */
+  private isHeld(access: number): boolean {
+    const { privilege } = this;
+    const asSelected = ((access & Access.USER) !== 0) === ((privilege & Privilege.USER) !== 0);
+    return asSelected && (access & Access.FETCH) === 0 && ((access & Access.IMPLICIT) === 0 || privilege === 0);
+  }
+
+  private walk(paging: PagingContext, low: number, high: number, access: number): number {
     const frame = this.present(this.walker.walk(paging, low, high, access));
     return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
   }
@@ -472,7 +474,9 @@ export class Engine {
   isWriteBack(linear: bigint, bytes: number, access: number): boolean {
     const get = (slot: Slot): bigint => this.registers[slot] as bigint;
     return [linear, BigInt.asUintN(64, linear + BigInt(bytes - 1))].every((end) => {
-      const address = this.translate(end, access);
+      this.linear[0] = end;
+      const [low, high] = this.linearWords as unknown as readonly [number, number];
+      const address = this.walk(this.pagingContext, low, high, access);
       return address >= 0 && isWriteBack(get, this.walker, this.pagingContext, address);
     });
   }
@@ -681,13 +685,3 @@ export class Engine {
 }
 
 const LONG_MODE: CodeMode = { bits: 64, real: false };
-
-/** Unconditional transfers, and whatever the control plane does, end a block: what follows may be no code. */
-function endsBlock(insn: DecodedInstruction, compiled: boolean): boolean {
-  return (!compiled && 'system' in insn.instruction) || /^(JMP|CALL|RET)/.test(insn.mnemonic);
-}
-
-/** What translation depends on; of RFLAGS it is AC. */
-const PAGING_SLOTS: readonly Slot[] = [
-  ...[R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.rflags],
-];

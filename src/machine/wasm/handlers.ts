@@ -4,24 +4,10 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { Instruction, PlainInstruction } from '../isa/instruction.js';
-import {
-  ARITHMETIC_FLAGS,
-  CPU_BASE,
-  DELTA_ENTRY_BYTES,
-  R,
-  Segment,
-  SLOT_COUNT,
-  slotAddress,
-} from '../layout/cpu-state.js';
-import {
-  Cell,
-  DELTA_BASE,
-  JUMP_CACHE_CONTEXT,
-  JUMP_CACHE_ENTRIES,
-  SHADOW_BASE,
-  WASM_PAGE_BYTES,
-} from '../layout/linear-memory.js';
+import { ARITHMETIC_FLAGS, R, Segment, slotAddress } from '../layout/cpu-state.js';
+import { Cell, JUMP_CACHE_CONTEXT, JUMP_CACHE_ENTRIES, WASM_PAGE_BYTES } from '../layout/linear-memory.js';
 import { ByShape, keyOf } from './by-shape.js';
+import { deltaFunction } from './delta.js';
 import { Emitter } from './emit.js';
 import {
   type Frame,
@@ -425,28 +411,5 @@ function enterFunction(run: number, lookup: number): Code {
   const after = flags.arithmeticFlags();
   code.i32(rflags).i32(rflags).memory(Op.I64_LOAD).i64(~ARITHMETIC_FLAGS).op(Op.I64_AND);
   code.get(after).op(Op.I64_OR).memory(Op.I64_STORE);
-  return code;
-}
-
-/** Writes (slot: u8, value: u64) for each slot that differs from the shadow, and updates the shadow. */
-function deltaFunction(): Code {
-  const code = new Code({ parameters: [], results: [ValueType.I32] });
-  const slot = code.local(ValueType.I32);
-  const at = code.local(ValueType.I32);
-  const out = code.local(ValueType.I32);
-  const value = code.local(ValueType.I64);
-  code.i32(DELTA_BASE).set(out);
-  code.loop();
-  const next = code.blockDepth;
-  code.get(slot).i32(3).op(Op.I32_SHL).tee(at).memory(Op.I64_LOAD, CPU_BASE).tee(value);
-  code.get(at).memory(Op.I64_LOAD, SHADOW_BASE).op(Op.I64_NE).if();
-  code.get(out).get(slot).memory(Op.I32_STORE8);
-  code.get(out).get(value).memory(Op.I64_STORE, 1);
-  code.get(at).get(value).memory(Op.I64_STORE, SHADOW_BASE);
-  code.get(out).i32(DELTA_ENTRY_BYTES).op(Op.I32_ADD).set(out);
-  code.end();
-  code.get(slot).i32(1).op(Op.I32_ADD).tee(slot).i32(SLOT_COUNT).op(Op.I32_LT_U).brIf(next);
-  code.end();
-  code.get(out).i32(DELTA_BASE).op(Op.I32_SUB);
   return code;
 }

@@ -180,3 +180,8 @@ const baseAddress = (memory: MemoryOperand): number =>
 
 const indexAddress = (memory: MemoryOperand): number =>
   memory.index < 0 ? Cell.ZERO : slotAddress(gprSlot(memory.index));
+
+/** Unconditional transfers, and whatever the control plane does, end a block: what follows may be no code. */
+export function endsBlock(insn: DecodedInstruction, compiled: boolean): boolean {
+  return (!compiled && 'system' in insn.instruction) || /^(JMP|CALL|RET)/.test(insn.mnemonic);
+}

@@ -1,6 +1,12 @@
 /** The two levels of the TLB: what is found again without a page walk, and what must not be. */
 import { describe, expect, it } from 'vitest';
-import { RAM_BASE, TLB_BANKS, TLB_ENTRIES } from '../../../src/machine/layout/linear-memory.js';
+import {
+  RAM_BASE,
+  TLB_BANK_BYTES,
+  TLB_BANKS,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+} from '../../../src/machine/layout/linear-memory.js';
 import { PhysicalMemory } from '../../../src/machine/mmu/memory.js';
 import { TlbBanks } from '../../../src/machine/mmu/tlb.js';
 
@@ -80,5 +86,34 @@ describe('a translation is gone', () => {
     banks.insert(bank, LOW, HIGH, TARGET, true);
     banks.flush(2);
     expect(banks.recall(bank, LOW, HIGH, true)).toBe(TARGET);
+  });
+});
+
+describe('a bank', () => {
+  it('forgets what only the second level has', () => {
+    const { banks, bank } = tlb();
+    banks.insert(bank, LOW, HIGH, TARGET, false);
+    banks.flush(1);
+    banks.note(bank, LOW, HIGH, TARGET, false);
+    expect(banks.recall(bank, LOW, HIGH, false)).toBe(TARGET);
+    banks.flush(1);
+    expect(banks.recall(bank, LOW, HIGH, false)).toBe(0);
+  });
+
+  it.each([1, 200, 400])('is empty after a flush when each of %i entries was filled again and again', (pages) => {
+    const memory = new PhysicalMemory(1 << 20);
+    const banks = new TlbBanks(memory);
+    const bank = banks.select(1, 0, 'tables');
+    for (let round = 0; round < 600; round++) {
+      for (let page = 0; page < pages; page++) banks.insert(bank, page << 12, 0, TARGET, true);
+      banks.forgetWrites(TARGET);
+    }
+    for (let page = 0; page < pages; page++) banks.insert(bank, page << 12, 0, TARGET, true);
+    const tags = memory.words.subarray(bank >> 2, (bank + TLB_BANK_BYTES) >> 2);
+    const filled = (): number =>
+      tags.filter((word, index) => index % (TLB_ENTRY_BYTES / 4) === 0 && word !== 0xffff_ffff).length;
+    expect(filled()).toBe(pages);
+    banks.flush(1);
+    expect(filled()).toBe(0);
   });
 });

@@ -103,4 +103,29 @@ describe('translations', () => {
     expect(bench.get('rip')).toBe(BigInt(CODE + 4));
     expect(bench.retired).toBe(2);
   });
+
+  it('of the evaluator are what the entry says now, and mark it again', () => {
+    const lgdt = '0f 01 14 25 00 00 00 00';
+    const code = hex(`${lgdt} 48 89 34 25 00 00 00 00 ${lgdt} f4`); // lgdt [DATA]; mov [entry], rsi; lgdt [DATA]; hlt
+    const view = new DataView(code.buffer);
+    for (const at of [4, 20]) view.setInt32(at, DATA, true);
+    view.setInt32(12, slot, true);
+    const bench = runBoth((bench) => {
+      bench.mode(64, { rsi: BigInt(other * 4096) | 7n }).put(CODE, code);
+      bench.write(DATA + 2, 8, 0x1000n).write(DATA + 0x1002, 8, 0x2000n);
+    });
+    expect(bench.get('gdtrBase')).toBe(0x2000n);
+    expect(bench.read(slot, 8) & 0x60n).toBe(0x20n);
+  });
+
+  it('of the evaluator for reading do not serve writes, which mark the page as dirty', () => {
+    const code = hex('0f 01 13 0f 01 03 f4'); // lgdt [rbx]; sgdt [rbx]; hlt
+    const bench = runBoth((bench) => {
+      bench
+        .mode(64, { rbx: BigInt(DATA) })
+        .put(CODE, code)
+        .map(DATA / 4096, DATA / 4096, 7n);
+    });
+    expect(bench.read(slot, 8) & 0x60n).toBe(0x60n);
+  });
 });

@@ -1,0 +1,21 @@
+/** Cells for legacy addressing: limits of plain writable segments, and the stack's mask. */
+import { isAllowed } from '../cpu/segments.js';
+import { R, type RegisterFile, Segment, segmentSlot } from '../layout/cpu-state.js';
+import { Cell, segmentLimitCell } from '../layout/linear-memory.js';
+import { Mode } from './context.js';
+
+const LEGACY_SEGMENTS = [Segment.ES, Segment.CS, Segment.SS, Segment.DS, Segment.FS, Segment.GS];
+
+/** @param mode bits of `Mode`. */
+export function writeSegmentCells(view: DataView, registers: RegisterFile, mode: number): void {
+  const checkType = (mode & Mode.REAL) === 0;
+  for (const segment of LEGACY_SEGMENTS) {
+    const word = registers[segmentSlot(segment)] as bigint;
+    const limit = word >> 32n;
+    const plain = isAllowed(word, 0n, 1, true, checkType);
+    const expandsDown = checkType && ((word >> 16n) & 0b11100n) === 0b10100n;
+    view.setBigInt64(segmentLimitCell(segment), plain && !expandsDown ? limit : -1n, true);
+  }
+  view.setBigInt64(Cell.CODE_LIMIT, (registers[R.cs] as bigint) >> 32n, true);
+  view.setBigInt64(Cell.STACK_MASK, (mode & Mode.STACK32) !== 0 ? 0xffff_ffffn : 0xffffn, true);
+}
