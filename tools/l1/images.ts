@@ -17,6 +17,8 @@ export interface LinuxImages {
   readonly bzImage: string;
   readonly vmlinux: string;
   readonly initrd: string;
+  /** With the modules of virtio devices, and an init that uses these. */
+  readonly virtioInitrd: string;
   /** The package, with its version. */
   readonly package: string;
 }
@@ -33,7 +35,18 @@ export interface XenImages {
 const CLOUD_KERNEL = 'linux-image-cloud-amd64';
 const WHOLE_KERNEL = 'linux-image-amd64';
 const XEN_PACKAGE = 'xen-hypervisor-4.17-amd64';
-const MODULES = ['virt/lib/irqbypass.ko', 'arch/x86/kvm/kvm.ko', 'arch/x86/kvm/kvm-amd.ko'];
+const KVM_MODULES = ['virt/lib/irqbypass.ko', 'arch/x86/kvm/kvm.ko', 'arch/x86/kvm/kvm-amd.ko'];
+const VIRTIO_MODULES = [
+  ...['drivers/virtio/virtio_ring.ko', 'drivers/virtio/virtio.ko', 'drivers/virtio/virtio_mmio.ko'],
+  ...['drivers/block/virtio_blk.ko', 'drivers/char/virtio_console.ko'],
+];
+/** Sources of the init, and flags for them. */
+interface Program {
+  readonly sources: readonly string[];
+  readonly flags: readonly string[];
+}
+const INIT: Program = { sources: ['init.c', 'l2.c'], flags: [] };
+const VIRTIO_INIT: Program = { sources: [...INIT.sources, 'virtio.c'], flags: ['-DVIRTIO'] };
 const GUESTS = join(PACKAGE_FOLDER, 'test/guests/l1');
 const TOOLS = ['apt-get', 'apt-cache', 'dpkg-deb', 'gcc', 'as', 'ld'];
 /** Programs without a C library, for any x86-64, with the guests within. */
@@ -80,26 +93,27 @@ function onlyFile(folder: string, start: string): string {
   return join(folder, file);
 }
 
-function buildInit(work: string): Uint8Array {
+function buildInit(work: string, { sources, flags }: Program): Uint8Array {
   for (const guest of ['probe', 'ticker']) {
     run('as', ['--64', '-I', GUESTS, '-o', `${guest}.o`, join(GUESTS, `${guest}.S`)], work);
     const link = ['-m', 'elf_x86_64', '-Ttext', '0x1000', '-e', '_start', '--oformat', 'binary'];
     run('ld', [...link, '-o', `${guest}.bin`, `${guest}.o`], work);
   }
   // The assembler takes the guests' bytes from the folder that it runs in.
-  run('gcc', [...COMPILE, '-I', GUESTS, '-o', 'init', join(GUESTS, 'init.c'), join(GUESTS, 'l2.c')], work);
+  const paths = sources.map((source) => join(GUESTS, source));
+  run('gcc', [...COMPILE, ...flags, '-I', GUESTS, '-o', 'init', ...paths], work);
   return readFileSync(join(work, 'init'));
 }
 
-/** Our init, and with `modules` those of KVM, as they came. */
-function initrdOf(work: string, modules: string | undefined): Uint8Array {
+/** Our init, and modules as they came. @param paths below `folder`. */
+function initrdOf(work: string, program: Program, folder = '', paths: readonly string[] = []): Uint8Array {
   return cpioArchive([
     { name: 'dev', mode: Mode.FOLDER },
-    { name: 'init', mode: Mode.PROGRAM, contents: buildInit(work) },
-    ...(modules === undefined ? [] : MODULES).map((path) => ({
+    { name: 'init', mode: Mode.PROGRAM, contents: buildInit(work, program) },
+    ...paths.map((path) => ({
       name: path.slice(path.lastIndexOf('/') + 1),
       mode: Mode.FILE,
-      contents: readFileSync(join(modules as string, path)),
+      contents: readFileSync(join(folder, path)),
     })),
     { name: 'proc', mode: Mode.FOLDER },
   ]);
@@ -135,7 +149,12 @@ export function makeLinux(folder: string, kernel?: string): LinuxImages {
   return {
     bzImage: keep(work, 'vmlinuz', bzImage),
     vmlinux: keep(work, 'vmlinux', vmlinuxOf(bzImage)),
-    initrd: keep(work, 'initrd', initrdOf(work, modules)),
+    initrd: keep(work, 'initrd', initrdOf(work, INIT, modules, KVM_MODULES)),
+    virtioInitrd: keep(
+      work,
+      'initrd-virtio',
+      initrdOf(work, VIRTIO_INIT, modules, [...KVM_MODULES, ...VIRTIO_MODULES]),
+    ),
     package: file,
   };
 }
@@ -153,7 +172,7 @@ export function makeXen(folder: string): XenImages {
   return {
     xen: keep(work, 'xen', gunzipSync(readFileSync(join(hypervisor, 'boot', compressed)))),
     vmlinux: keep(work, 'vmlinux', vmlinuxOf(readFileSync(onlyFile(join(kernel, 'boot'), 'vmlinuz-')))),
-    initrd: keep(work, 'initrd', initrdOf(work, undefined)),
+    initrd: keep(work, 'initrd', initrdOf(work, INIT)),
     package: file,
   };
 }
