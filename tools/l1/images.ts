@@ -5,7 +5,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { OperatingError } from '../cli/failure.js';
 import { PACKAGE_FOLDER } from '../version.js';
@@ -19,6 +19,8 @@ export interface LinuxImages {
   readonly initrd: string;
   /** With the modules of virtio devices, and an init that uses these. */
   readonly virtioInitrd: string;
+  /** With guests that are hypervisors, and an init that runs these. */
+  readonly hypervisorsInitrd: string;
   /** The package, with its version. */
   readonly package: string;
 }
@@ -46,8 +48,12 @@ interface Program {
   readonly flags: readonly string[];
 }
 const INIT: Program = { sources: ['init.c', 'l2.c'], flags: [] };
+/** Images of test/guests that a guest hypervisor runs: they run guests themselves. */
+export const HYPERVISORS = ['exits', 'nested', 'nested-timer'];
+const HYPERVISORS_INIT: Program = { sources: [...INIT.sources, 'hypervisors.c'], flags: ['-DHYPERVISORS'] };
 const VIRTIO_INIT: Program = { sources: [...INIT.sources, 'virtio.c'], flags: ['-DVIRTIO'] };
-const GUESTS = join(PACKAGE_FOLDER, 'test/guests/l1');
+export const GUEST_PROGRAMS = join(PACKAGE_FOLDER, 'test/guests');
+const GUESTS = join(GUEST_PROGRAMS, 'l1');
 const TOOLS = ['apt-get', 'apt-cache', 'dpkg-deb', 'gcc', 'as', 'ld'];
 /** Programs without a C library, for any x86-64, with the guests within. */
 const COMPILE = [
@@ -105,16 +111,12 @@ function buildInit(work: string, { sources, flags }: Program): Uint8Array {
   return readFileSync(join(work, 'init'));
 }
 
-/** Our init, and modules as they came. @param paths below `folder`. */
-function initrdOf(work: string, program: Program, folder = '', paths: readonly string[] = []): Uint8Array {
+/** Our init, and files as they came, at the root. @param paths theirs on this host. */
+function initrdOf(work: string, program: Program, paths: readonly string[] = []): Uint8Array {
   return cpioArchive([
     { name: 'dev', mode: Mode.FOLDER },
     { name: 'init', mode: Mode.PROGRAM, contents: buildInit(work, program) },
-    ...paths.map((path) => ({
-      name: path.slice(path.lastIndexOf('/') + 1),
-      mode: Mode.FILE,
-      contents: readFileSync(join(folder, path)),
-    })),
+    ...paths.map((path) => ({ name: basename(path), mode: Mode.FILE, contents: readFileSync(path) })),
     { name: 'proc', mode: Mode.FOLDER },
   ]);
 }
@@ -146,15 +148,17 @@ export function makeLinux(folder: string, kernel?: string): LinuxImages {
   const bzImage = readFileSync(onlyFile(join(unpacked, 'boot'), 'vmlinuz-'));
   const modules = modulesIn(unpacked);
   if (modules === undefined) throw new OperatingError(`${file} has no modules. Name another package.`);
+  const under = (paths: readonly string[]): string[] => paths.map((path) => join(modules, path));
+  const kvm = under(KVM_MODULES);
+  const hypervisors = HYPERVISORS.map((name) => join(GUEST_PROGRAMS, 'images', `${name}.elf`));
+  const initrd = (name: string, program: Program, paths: readonly string[]): string =>
+    keep(work, name, initrdOf(work, program, paths));
   return {
     bzImage: keep(work, 'vmlinuz', bzImage),
     vmlinux: keep(work, 'vmlinux', vmlinuxOf(bzImage)),
-    initrd: keep(work, 'initrd', initrdOf(work, INIT, modules, KVM_MODULES)),
-    virtioInitrd: keep(
-      work,
-      'initrd-virtio',
-      initrdOf(work, VIRTIO_INIT, modules, [...KVM_MODULES, ...VIRTIO_MODULES]),
-    ),
+    initrd: initrd('initrd', INIT, kvm),
+    virtioInitrd: initrd('initrd-virtio', VIRTIO_INIT, [...kvm, ...under(VIRTIO_MODULES)]),
+    hypervisorsInitrd: initrd('initrd-hypervisors', HYPERVISORS_INIT, [...kvm, ...hypervisors]),
     package: file,
   };
 }

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { PACKAGE_FOLDER } from '../version.js';
-import type { LinuxImages, XenImages } from './images.js';
+import { GUEST_PROGRAMS, HYPERVISORS, type LinuxImages, type XenImages } from './images.js';
 import { virtioDevices } from './virtio.js';
 
 export interface LinuxSession {
@@ -13,11 +13,11 @@ export interface LinuxSession {
   readonly flags: readonly string[];
   /** More of the kernel's command line. */
   readonly append?: string;
-  /** With a virtio disk and console. */
-  readonly virtio?: true;
+  /** What it does besides: uses a virtio disk and console, or runs guests that are hypervisors. */
+  readonly also?: 'virtio' | 'hypervisors';
 }
 
-/** Both boots, both tiers, both kinds of paging of L2, one and four vCPUs, with and without L0's clock, with virtio devices. */
+/** Both boots, both tiers, both kinds of paging of L2, one and four vCPUs, with and without L0's clock; virtio devices, a level more. */
 export const LINUX_SESSIONS: readonly LinuxSession[] = [
   { name: 'pvh', kernel: 'vmlinux', flags: [] },
   { name: 'bzimage', kernel: 'bzImage', flags: [] },
@@ -35,7 +35,9 @@ export const LINUX_SESSIONS: readonly LinuxSession[] = [
     append: 'kvm_amd.npt=0',
   },
   { name: 'interpreter', kernel: 'vmlinux', flags: ['--engine', 'interpreter'] },
-  { name: 'virtio', kernel: 'vmlinux', flags: [], virtio: true },
+  { name: 'virtio', kernel: 'vmlinux', flags: [], also: 'virtio' },
+  // With a filter of PAUSEs KVM loses the intercept of its guest hypervisor.
+  { name: 'third-level', kernel: 'vmlinux', flags: [], append: 'kvm_amd.pause_filter_count=0', also: 'hypervisors' },
 ];
 
 /** A whole line, or what one has in it. */
@@ -72,19 +74,31 @@ export interface L1Session {
 
 /** @param folder for what the session's devices have. */
 export const linuxSession = (session: LinuxSession, images: LinuxImages, folder: string): L1Session => {
-  const { name, kernel, flags, append, virtio } = session;
-  const line = append === undefined ? APPEND : `${APPEND} ${append}`;
-  const boot = [images[kernel], '--append', line, '--memory', '256M', ...flags];
-  if (virtio === undefined) return { name, boot: [...boot, '--initrd', images.initrd], expected: EXPECTED };
-  const devices = virtioDevices(folder);
+  const { name, kernel, flags, append, also } = session;
+  const words = [APPEND, ...(append === undefined ? [] : [append])];
+  const boot = [images[kernel], '--memory', '256M', ...flags];
   const [up = '', ...rest] = EXPECTED;
-  return {
-    name,
-    boot: [...boot, '--initrd', images.virtioInitrd, ...devices.flags],
-    expected: [up, ...devices.expected, ...rest],
-    check: devices.check,
-  };
+  if (also === 'virtio') {
+    const { flags: devices, expected, check } = virtioDevices(folder);
+    const more = ['--initrd', images.virtioInitrd, '--append', words.join(' '), ...devices];
+    return { name, boot: [...boot, ...more], expected: [up, ...expected, ...rest], check };
+  }
+  if (also === 'hypervisors') {
+    words.push(...HYPERVISORS.map((each) => `hypervisor=${each}`));
+    const more = ['--initrd', images.hypervisorsInitrd, '--append', words.join(' ')];
+    return { name, boot: [...boot, ...more], expected: [...EXPECTED.slice(0, -1), ...hypervisorLines(), 'DONE'] };
+  }
+  return { name, boot: [...boot, '--initrd', images.initrd, '--append', words.join(' ')], expected: EXPECTED };
 };
+
+/** What each says without L1 and KVM below, each line behind its name; and that it was content. */
+const hypervisorLines = (): readonly string[] =>
+  HYPERVISORS.flatMap((name) => {
+    const said = readFileSync(join(GUEST_PROGRAMS, `${name}.expected`), 'latin1')
+      .trimEnd()
+      .split('\n');
+    return [...said.map((line) => `${name}: ${line}`), `${name} ends with 0`];
+  });
 
 /**
  * Xen with a dom0 that is a hardware-virtualised guest: Linux is L2, up to its init. Xen waits on clocks for most of its boot,

@@ -47,4 +47,7 @@ void run_guests(void);
 void use_disk(void);
 void use_console(void);
 
+/* Of hypervisors.c. */
+void run_hypervisors(char *words);
+
 #endif

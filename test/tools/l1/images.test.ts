@@ -5,7 +5,14 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { cpioArchive, Mode } from '../../../tools/l1/cpio.js';
 import { Lz4Error, unpackLz4 } from '../../../tools/l1/lz4.js';
-import { EXPECTED, type Line, missingLine } from '../../../tools/l1/sessions.js';
+import {
+  EXPECTED,
+  LINUX_SESSIONS,
+  type Line,
+  type LinuxSession,
+  linuxSession,
+  missingLine,
+} from '../../../tools/l1/sessions.js';
 import { fnv1a, virtioDevices } from '../../../tools/l1/virtio.js';
 import { vmlinuxOf } from '../../../tools/l1/vmlinux.js';
 
@@ -122,6 +129,33 @@ describe('the lines of a session', () => {
     expect(missing('')).toBe('L1-UP');
     expect(missingLine([/Total of 4/, 'L1-UP'], 'smpboot: Total of 4 processors\nL1-UP')).toBeUndefined();
     expect(missingLine([/Total of 4/, 'L1-UP'], 'L1-UP\nsmpboot: Total of 4 processors')).toBe('L1-UP');
+  });
+});
+
+describe('the session with a level more', () => {
+  it('has every line of its hypervisors, in order, behind those of the guests', () => {
+    const session = LINUX_SESSIONS.find(({ also }) => also === 'hypervisors') as LinuxSession;
+    const images = {
+      ...{ bzImage: 'b', vmlinux: 'v', initrd: 'i' },
+      ...{ virtioInitrd: 'vi', hypervisorsInitrd: 'hi' },
+    };
+    const { boot, expected } = linuxSession(session, { ...images, package: 'p' }, tmpdir());
+    expect(boot.slice(0, 1)).toEqual(['v']);
+    expect(boot[boot.indexOf('--initrd') + 1]).toBe('hi');
+    expect(boot[boot.indexOf('--append') + 1]).toMatch(
+      /pause_filter_count=0 hypervisor=exits hypervisor=nested hypervisor=nested-timer$/,
+    );
+    const at = (line: string): number => expected.indexOf(line);
+    const lines = ['L2-TMR ticks=8', 'exits: exits 1000, L2 counted 1000, last exit 81', 'exits ends with 0'];
+    const order = [
+      ...lines,
+      'nested: VMRUN refused 10 bad states',
+      'nested ends with 0',
+      'nested-timer ends with 0',
+      'DONE',
+    ];
+    expect(order.map(at).every((place, index, all) => place > (all[index - 1] ?? 0))).toBe(true);
+    expect(at('DONE')).toBe(expected.length - 1);
   });
 });
 
