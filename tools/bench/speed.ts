@@ -14,7 +14,7 @@ import { parseWords } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { columnsOf, type Recorded, type SpeedResult, TIERS, type TierName } from './speed-columns.js';
 import { speedPlot } from './speed-plot.js';
-import { type Guest, parseSubjects, qemuVersion, SUBJECTS, type Subject } from './subjects.js';
+import { type Guest, parseScale, parseSubjects, qemuVersion, SUBJECTS, scaledOptions } from './subjects.js';
 
 export const SPEED_USAGE = `usage: npm run bench -- speed [options]
   --guests A,B some of: ${SUBJECTS.map(({ name }) => name).join(', ')} (all)
@@ -75,7 +75,7 @@ export async function speedBench(args: string[]): Promise<number> {
   try {
     const results: SpeedResult[] = [];
     for (const subject of subjects) {
-      const guest = { name: subject.name, image: subject.image, options: scaledOptions(subject, scale) };
+      const guest = { name: subject.name, image: subject.image, options: scaledOptions(subject.full, scale) };
       results.push(measure(guest, { pairs, jobs, tiers, folder, terminal }));
     }
     terminal.clearStatus();
@@ -95,24 +95,12 @@ export async function speedBench(args: string[]): Promise<number> {
   }
 }
 
-function parseScale(text: string): number {
-  const scale = Number(text);
-  if (scale > 0 && Number.isFinite(scale)) return scale;
-  throw new UsageError(`--scale ${quote(text)} is no part. Give a number above 0, such as 0.1.`);
-}
-
 function parseTiers(text: string): readonly TierName[] {
   return text.split(',').map((name) => {
     const tier = TIERS.find((known) => known === name);
     if (tier === undefined) throw new UsageError(`--tiers names ${quote(name)}. There are ${TIERS.join(', ')}.`);
     return tier;
   });
-}
-
-/** A guest's option for a part of its full length. */
-export function scaledOptions({ full }: Subject, scale: number): string {
-  const [name, count] = full.split('=');
-  return `${name}=${Math.max(1, Math.round(scale * Number(count)))}`;
 }
 
 interface Circumstances {

@@ -50,6 +50,19 @@ export const SUBJECTS: readonly Subject[] = [
   { name: 'nested', image: 'nested.elf', short: 'rounds=2000', long: 'rounds=4000', full: 'rounds=7700', turn: 5_354 },
 ];
 
+/** @returns the number above 0 that `--scale` gives. @throws UsageError */
+export function parseScale(text: string): number {
+  const scale = Number(text);
+  if (scale > 0 && Number.isFinite(scale)) return scale;
+  throw new UsageError(`--scale ${JSON.stringify(text)} is no part. Give a number above 0, such as 0.1.`);
+}
+
+/** A guest's option, such as `full`, for a part of that length or a multiple. */
+export function scaledOptions(options: string, scale: number): string {
+  const [name, count] = options.split('=');
+  return `${name}=${Math.max(1, Math.round(scale * Number(count)))}`;
+}
+
 /** Names between commas, as subjects in the order of the table. @throws UsageError naming one that is none. */
 export function parseSubjects(text: string, what: string): readonly Subject[] {
   const names = text.split(',');

@@ -14,7 +14,7 @@ import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords } from '../cli/tool.js';
 import { PACKAGE_FOLDER, VMTAPE_VERSION } from '../version.js';
 import { qemuReverseSteps } from './qemu-reverse.js';
-import { type Guest, parseSubjects, SUBJECTS } from './subjects.js';
+import { type Guest, parseScale, parseSubjects, SUBJECTS, scaledOptions } from './subjects.js';
 
 /** Numbers that do not compress, memory of a real program, the same a level deeper, world switches. */
 const USUAL_GUESTS = 'compute,pointers,tenant,nested';
@@ -24,6 +24,7 @@ const REPEATED_STEPS = 10;
 
 export const TIME_TRAVEL_USAGE = `usage: npm run bench -- time-travel [options]
   --guests A,B some of: ${SUBJECTS.map(({ name }) => name).join(', ')} (${USUAL_GUESTS})
+  --scale F    the multiple of their length, 2 thousand million instructions or a million events (1)
   --places N   random places in each recording (40)
   --seed N     of the places (1)
   --no-qemu    vmtape alone
@@ -62,14 +63,16 @@ export function timeTravelBench(args: string[]): number {
     options: {
       json: { type: 'boolean', default: false },
       guests: { type: 'string', default: USUAL_GUESTS },
+      scale: { type: 'string', default: '1' },
       places: { type: 'string', default: '40' },
       seed: { type: 'string', default: '1' },
       'no-qemu': { type: 'boolean', default: false },
     },
   });
   const places = parseCount(values.places, '--places', 1);
+  const scale = parseScale(values.scale);
   const guests = parseSubjects(values.guests, '--guests').map(
-    ({ name, image, long }): Guest => ({ name, image, options: long }),
+    ({ name, image, long }): Guest => ({ name, image, options: scaledOptions(long, scale) }),
   );
   const seed = parseCount(values.seed, '--seed', 0);
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));

@@ -268,32 +268,4 @@ export abstract class MemoryEmitter extends FlagEmitter {
   moveStack(bytes: V): void {
     this.setStackPointer(this.stackAddress(this.add(64, this.readGpr(4, 64), bytes)));
   }
-
-  // Strings: the address micro-op before this one has checked nothing; long mode without FS, GS only.
-
-  protected stringAddress(number: number): V {
-    const { long, addressWidth } = this.current;
-    if (!long) throw new NotCompiled('string operands in segments');
-    return this.readGpr(number, addressWidth);
-  }
-  loadSource(width: number): V {
-    return this.loadLinear(this.stringAddress(6), width);
-  }
-  loadDestination(width: number): V {
-    return this.loadLinear(this.stringAddress(7), width);
-  }
-  storeDestination(width: number, value: V): void {
-    this.storeLinear(this.stringAddress(7), width, value);
-  }
-  advance(register: 'source' | 'destination', width: number): void {
-    const number = register === 'source' ? 6 : 7;
-    const { addressWidth } = this.current;
-    const step = BigInt(width / 8);
-    const moved = this.add(
-      addressWidth,
-      this.readGpr(number, addressWidth),
-      this.select(this.directionFlag(), this.constant(-step), this.constant(step)),
-    );
-    this.writeGpr(number, addressWidth, moved);
-  }
 }

@@ -179,8 +179,8 @@ export abstract class ValueEmitter {
   /** Takes the amount, which `amount` leaves on the stack, from the budget. */
   protected charge(amount: () => void): void {
     const { code, frame } = this;
-    if (frame.slack === undefined) code.i32(0).i32(0).memory(Op.I32_LOAD, Cell.SLACK);
-    else code.get(frame.slack);
+    if (frame.slack === undefined) code.i32(0);
+    this.pushSlack();
     amount();
     code.op(Op.I32_SUB);
     if (frame.slack === undefined) code.memory(Op.I32_STORE, Cell.SLACK);
@@ -188,10 +188,15 @@ export abstract class ValueEmitter {
   }
 
   protected budgetTooSmall(): void {
+    this.pushSlack();
+    this.code.i32(0).op(Op.I32_LT_S);
+  }
+
+  /** What the budget has beyond one more block. */
+  protected pushSlack(): void {
     const { code, frame } = this;
     if (frame.slack === undefined) code.i32(0).memory(Op.I32_LOAD, Cell.SLACK);
     else code.get(frame.slack);
-    code.i32(0).op(Op.I32_LT_S);
   }
 
   // Integers

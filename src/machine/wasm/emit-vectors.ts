@@ -4,12 +4,12 @@
  */
 import type { Operand, VectorMask, VectorOperation, VectorShift } from '../isa/instruction.js';
 import { R, slotAddress, xmmSlot, ymmSlot } from '../layout/cpu-state.js';
-import { MemoryEmitter } from './emit-memory.js';
+import { StringEmitter } from './emit-strings.js';
 import { NotCompiled, type V, type X } from './emit-values.js';
 import { Op } from './module.js';
 import { SIMD } from './simd.js';
 
-export abstract class VectorEmitter extends MemoryEmitter {
+export abstract class VectorEmitter extends StringEmitter {
   /** The upper halves of 256-bit vectors by the lower ones, which stand for the whole. */
   private readonly upperHalves = new Map<X, X>();
 

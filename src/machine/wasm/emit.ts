@@ -47,23 +47,16 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
     this.takeRelative();
   }
 
-  /** One iteration; while more are due the same micro-op is dispatched again, each charged as one instruction. */
-  private repeated(instruction: PlainInstruction, insn: Static): void {
+  /** Iterations, each charged as one instruction; while more are due the same micro-op is dispatched again. */
+  protected repeated(instruction: PlainInstruction, insn: Static): void {
     const { code } = this;
     const count = this.readGpr(1, insn.addressWidth);
     code.get(count).op(Op.I64_EQZ).if();
     this.nextUop();
     code.end();
-    instruction.semantics(this, insn);
-    const left = this.sub(insn.addressWidth, count, this.constant(1n));
-    this.writeGpr(1, insn.addressWidth, left);
-    let goesOn = this.negate(this.isZero(left));
-    if (/^(CMPS|SCAS)/.test(instruction.mnemonic)) {
-      const zero = this.flag('zf');
-      goesOn = this.both(goesOn, insn.rep === 'rep' ? zero : this.negate(zero));
-    }
+    const { done, goesOn } = this.iterate(instruction, insn, count);
     code.get(goesOn).if();
-    this.charge(() => code.i32(1));
+    this.charge(() => code.get(done).op(Op.I32_WRAP_I64));
     this.budgetTooSmall();
     code.if();
     // Leaves with RIP at this instruction and everything before it charged.
@@ -74,7 +67,24 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
     code.get(UOP);
     this.frame.next();
     code.end();
+    this.chargeAllButOne(done);
     this.nextUop();
+  }
+
+  /** @returns locals: how many iterations it were (i64), and whether more are due (i32). */
+  protected iterate(instruction: PlainInstruction, insn: Static, count: V): { done: V; goesOn: C } {
+    const done = this.iterations(instruction, insn, count);
+    const left = this.sub(insn.addressWidth, count, done);
+    this.writeGpr(1, insn.addressWidth, left);
+    const more = this.negate(this.isZero(left));
+    if (!/^(CMPS|SCAS)/.test(instruction.mnemonic)) return { done, goesOn: more };
+    const zero = this.flag('zf');
+    return { done, goesOn: this.both(more, insn.rep === 'rep' ? zero : this.negate(zero)) };
+  }
+
+  /** The last iteration is charged with its block. */
+  protected chargeAllButOne(done: V): void {
+    this.charge(() => this.code.get(done).op(Op.I32_WRAP_I64).i32(1).op(Op.I32_SUB));
   }
 
   // Control flow

@@ -1,9 +1,9 @@
 /** The speed bench's tables and picture, of given figures: times themselves are no test's business. */
 import { describe, expect, it } from 'vitest';
-import { scaledOptions, speedBench, speedTables } from '../../../tools/bench/speed.js';
+import { speedBench, speedTables } from '../../../tools/bench/speed.js';
 import type { SpeedResult } from '../../../tools/bench/speed-columns.js';
 import { speedPlot } from '../../../tools/bench/speed-plot.js';
-import { SUBJECTS } from '../../../tools/bench/subjects.js';
+import { SUBJECTS, scaledOptions } from '../../../tools/bench/subjects.js';
 
 const column = (name: string, program: 'vmtape' | 'QEMU', seconds: number | undefined, problem?: string) => ({
   ...{ name, program, seconds, problem, rounds: seconds === undefined ? [] : [seconds, seconds + 1] },
@@ -57,7 +57,11 @@ describe('the speed bench', () => {
 
   it('runs guests for a part of their length', () => {
     const compute = SUBJECTS.find(({ name }) => name === 'compute') as (typeof SUBJECTS)[number];
-    expect([1, 0.1, 0.0001].map((scale) => scaledOptions(compute, scale))).toEqual(['scale=55', 'scale=6', 'scale=1']);
+    expect([1, 0.1, 0.0001].map((scale) => scaledOptions(compute.full, scale))).toEqual([
+      'scale=55',
+      'scale=6',
+      'scale=1',
+    ]);
   });
 
   it.each([

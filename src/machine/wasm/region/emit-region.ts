@@ -5,7 +5,7 @@
 import { RIP_BASE } from '../../decode/decode.js';
 import type { DecodedOperand, GprOperand, MemoryOperand } from '../../decode/decoded.js';
 import { InvariantError } from '../../errors.js';
-import type { Operand, PlainInstruction } from '../../isa/instruction.js';
+import type { Operand, PlainInstruction, Static } from '../../isa/instruction.js';
 import { Segment, segmentSlot, slotAddress, xmmSlot } from '../../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../../layout/linear-memory.js';
 import { isCanonical } from '../../units.js';
@@ -148,6 +148,32 @@ export class RegionEmitter extends Emitter {
   private decide(decision: Decision): void {
     this.jumped = true;
     this.decision = decision;
+  }
+
+  /** A loop of its own; what may be left of the budget too late for it is the evaluator's. */
+  protected override repeated(instruction: PlainInstruction, insn: Static): void {
+    const { code } = this;
+    this.flagsAreDead = false;
+    this.forgetFlags();
+    const end = code.block().blockDepth;
+    const again = code.loop().blockDepth;
+    const count = this.readGpr(1, insn.addressWidth);
+    code.get(count).op(Op.I64_EQZ).brIf(end);
+    const { done, goesOn } = this.iterate(instruction, insn, count);
+    code.get(goesOn).if();
+    this.charge(() => code.get(done).op(Op.I32_WRAP_I64));
+    this.budgetTooSmall();
+    code.op(Op.I32_EQZ).brIf(again);
+    this.assist();
+    code.end();
+    this.chargeAllButOne(done);
+    code.end().end();
+    this.forgetFlags();
+  }
+
+  /** Their kind is known no more before the code runs. */
+  private forgetFlags(): void {
+    this.knownFlags = NOTHING_KNOWN;
   }
 
   // Registers
