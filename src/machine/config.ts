@@ -34,6 +34,8 @@ export interface MachineConfig {
   readonly diskBytes: number;
   /** Whether there is a virtio console. */
   readonly virtioConsole: boolean;
+  /** Whether firmware leaves ACPI tables; MP tables are there either way. */
+  readonly acpiTables: boolean;
 }
 
 export const DEFAULT_CONFIG: MachineConfig = {
@@ -47,6 +49,7 @@ export const DEFAULT_CONFIG: MachineConfig = {
   reset: 'end',
   diskBytes: 0,
   virtioConsole: false,
+  acpiTables: true,
 };
 
 /** What the machine keeps page by page: RAM, and behind it the medium, in whole WebAssembly pages. */
@@ -86,6 +89,13 @@ function checkDisk(config: MachineConfig): void {
   }
 }
 
+/** @throws InputError */
+function checkTables({ acpiTables }: MachineConfig): void {
+  if (typeof acpiTables === 'boolean') return;
+  const problem = 'it is neither true nor false';
+  throw new InputError(`acpiTables ${JSON.stringify(acpiTables)}`, problem, 'Give --acpi on or --acpi off.');
+}
+
 /** @throws InputError naming the value that no machine can be made of. */
 export function checkConfig(config: MachineConfig): void {
   const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt, reset } = config;
@@ -96,6 +106,7 @@ export function checkConfig(config: MachineConfig): void {
     throw new InputError(`memory of ${ramBytes} bytes`, 'RAM must be a multiple of 64K', 'Choose another --memory.');
   }
   checkDisk(config);
+  checkTables(config);
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) {
     throw new InputError(`${vcpus} vCPUs`, `there may be 1 to ${MAX_VCPUS}`, 'Choose another --smp.');
   }

@@ -155,7 +155,7 @@ export class Machine implements ProcessorHost, RestartHost {
   }
 
   get board(): Board {
-    return boardOf(this.state.devices);
+    return boardOf(this.config, this.state.devices);
   }
 
   // Inputs

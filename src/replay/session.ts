@@ -29,7 +29,7 @@ export const sliceEnd = ({ sliceInstructions }: SessionConfig, retired: number):
 export function describeSession(config: SessionConfig, vmtapeVersion: string): TapeDescription {
   const { machine } = config;
   const { ramBytes, vcpus, quantumInstructions, cpu, deviations, nanosecondsPerInstruction, paravirt, reset } = machine;
-  const { diskBytes, virtioConsole } = machine;
+  const { diskBytes, virtioConsole, acpiTables } = machine;
   return {
     vmtapeVersion,
     machineVersion: String(MACHINE_MODEL_VERSION),
@@ -43,9 +43,10 @@ export function describeSession(config: SessionConfig, vmtapeVersion: string): T
         nanosecondsPerInstruction,
         paravirt,
         reset,
-        // Only where it is there: other tapes are as they were before there was such a thing.
+        // Only where it differs: other tapes are as they were before there was such a choice.
         ...(diskBytes === 0 ? {} : { diskBytes }),
         ...(virtioConsole ? { virtioConsole } : {}),
+        ...(acpiTables ? {} : { acpiTables }),
       },
       sliceInstructions: config.sliceInstructions,
     },

@@ -3,14 +3,18 @@ import { describe, expect, it } from 'vitest';
 import { type JournalRecord, memoryStore } from '../../src/journal/index.js';
 import { DEFAULT_CONFIG, initialState, type MachineConfig } from '../../src/machine/index.js';
 import {
+  decodeSnapshot,
+  encodeSnapshot,
   FoldChecker,
   foldHistory,
   foldTape,
+  LiveSession,
   Recorder,
   Replayer,
   stateDifferences,
   stateDigests,
   Timeline,
+  takeSnapshot,
 } from '../../src/replay/index.js';
 import { sessionConfig } from '../../src/replay/session.js';
 import {
@@ -97,6 +101,31 @@ describe('a tape of a session that starts again', () => {
     expect(boot?.commandLine).toBe('flat');
     expect(reader.blob(boot?.imageDigest ?? '')).toEqual(flatImage(bootsTwice('b0fee664')));
   });
+
+  it.each([
+    [true, 'RSD PTR '],
+    [false, '\0'.repeat(8)],
+  ])(
+    'has ACPI tables each time, or each time none: %s; on a tape, and gone on with from a snapshot',
+    (acpiTables, found) => {
+      // What the first boot left is cleared ahead of the second: MOV DWORD [F0000h], 0; MOV DWORD [F0004h], 0.
+      const code = bootsTwice('c70500000f0000000000 c70504000f0000000000 b0fee664');
+      const { store, machine } = recorded(code, { reset: 'boot', acpiTables });
+      const reader = store.read();
+      const signature = ({ memory }: { memory: typeof machine.memory }): string =>
+        Buffer.from(memory.window(0xf_0000, 8)).toString('latin1');
+      expect(signature(machine)).toBe(found);
+      expect(new Replayer(reader).run().kind).toBe('identical');
+      const timeline = new Timeline(reader);
+      const at = timeline.seekInstruction(3n);
+      const bytes = Buffer.concat(encodeSnapshot(takeSnapshot(timeline.machine, reader, at)));
+      const live = LiveSession.resume(decodeSnapshot(bytes, 'snapshot'), {}, () => {});
+      live.endInput();
+      while (live.step(1_000_000) === 'running');
+      expect([signature(live.machine), live.machine.state.ended]).toEqual([found, machine.state.ended]);
+      timeline.close();
+    },
+  );
 
   it('from before there was a choice ends with a reset', () => {
     const { header } = recorded(bootsTwice('b0fee664'), { reset: 'boot' }).store.read();

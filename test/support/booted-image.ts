@@ -12,6 +12,8 @@ const LIMIT = 10_000;
 export interface Booting extends Partial<Omit<BootPackage, 'image'>> {
   readonly commandLine?: string;
   readonly ramBytes?: number;
+  /** Of a look at RAM alone. */
+  readonly acpiTables?: boolean;
 }
 
 const packed = (image: Uint8Array, { protocol, modules = [] }: Booting): Uint8Array =>
@@ -19,9 +21,9 @@ const packed = (image: Uint8Array, { protocol, modules = [] }: Booting): Uint8Ar
 
 /** @throws InputError */
 export function loaded(image: Uint8Array, how: Booting = {}) {
-  const { commandLine = '', ramBytes = RAM_BYTES } = how;
+  const { commandLine = '', ramBytes = RAM_BYTES, acpiTables = true } = how;
   const memory = new PhysicalMemory(ramBytes);
-  const board = { vcpus: 1, timerBits: 24, virtio: [] };
+  const board = { vcpus: 1, timerBits: 24, virtio: [], acpiTables };
   const registers = new Map(loadBootImage(memory, board, packed(image, how), commandLine));
   const u32 = (address: number): number => memory.read32(address);
   const u64 = (address: number): number => Number(memory.read(sPA(address), 8));

@@ -72,6 +72,7 @@ describe('wrong usage', () => {
       ['run', image('hello64.elf'), '--reset', 'halt'],
       /--reset "halt" is none\. Use end or boot/,
     ],
+    ['a choice that is none', ['run', image('hello64.elf'), '--acpi', '2.0'], /--acpi "2\.0" is none\. Use on or off/],
     [
       'another interface',
       ['run', image('hello64.elf'), '--paravirt', 'xen'],

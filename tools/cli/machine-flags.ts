@@ -54,6 +54,7 @@ export interface MachineOptions extends HostFlags {
   readonly policy?: Policy;
   readonly paravirt?: ParavirtName;
   readonly reset?: ResetName;
+  readonly acpi?: boolean;
   readonly hostEvents?: string;
   readonly smp?: number;
   readonly quantum?: number;
@@ -118,6 +119,7 @@ export function addMachineFlags(command: Command): Command {
       checkParavirt,
     )
     .option('--reset <what>', 'what a reset or a triple fault does: end the session or boot (default: end)', checkReset)
+    .option('--acpi <on|off>', 'whether firmware leaves ACPI tables (default: on)', parseAcpi)
     .option('--host-events <file>', 'what the host does to the guest: absent pages, stolen time, pauses')
     .option('--append <text>', "the image's command line")
     .option('--initrd <file>', 'initial RAM disk: the first file that the image finds beside it')
@@ -191,13 +193,18 @@ function checkReset(text: string): ResetName {
   throw new UsageError(`--reset ${quote(text)} is none. Use ${RESET_NAMES.join(' or ')}.`);
 }
 
+function parseAcpi(text: string): boolean {
+  if (text === 'on' || text === 'off') return text === 'on';
+  throw new UsageError(`--acpi ${quote(text)} is none. Use on or off.`);
+}
+
 /** What determines the session; the seed and the clock come from the host where no flag fixes them. */
 export function sessionOptions(imagePath: string, options: MachineOptions): SessionOptions {
   if (options.consoleInput !== undefined && options.console === undefined) {
     throw new UsageError('--console-input is for a virtio console. Give --console, too.');
   }
   const { memory, smp, quantum, cpu, policy, paravirt, reset, hostEvents, seed, clock } = options;
-  const { timePerInstruction, console } = options;
+  const { timePerInstruction, console, acpi } = options;
   const disk = options.disk === undefined ? NO_BYTES : readDisk(options.disk);
   const config: MachineConfig = {
     ...DEFAULT_CONFIG,
@@ -209,6 +216,7 @@ export function sessionOptions(imagePath: string, options: MachineOptions): Sess
     ...(paravirt === undefined ? {} : { paravirt }),
     ...(reset === undefined ? {} : { reset }),
     ...(timePerInstruction === undefined ? {} : { nanosecondsPerInstruction: timePerInstruction }),
+    ...(acpi === undefined ? {} : { acpiTables: acpi }),
     ...{ diskBytes: disk.length, virtioConsole: console !== undefined },
   };
   return {

@@ -8,6 +8,8 @@
  */
 import { type ChunkScan, formatPosition, type JournalReader, RecordSource } from '../../src/journal/index.js';
 import { eventText } from '../../src/replay/index.js';
+import type { LevelSymbols } from '../symbols/level-symbols.js';
+import { Places } from '../symbols/places.js';
 import { laneOf, seriesOf } from '../timeline/kinds.js';
 import { type Instant, nanosecondsPerInstruction, type Pause, type Span, SpanTracker } from '../timeline/spans.js';
 
@@ -35,16 +37,26 @@ const colourOf = (name: string): string => {
 /** Events between two reports of progress. */
 const PROGRESS_EVENTS = 5000;
 
-/** @param write is given the file's text, piece by piece. Yields the number of events done, now and then. */
-export function* exportPerfetto(reader: JournalReader, write: (text: string) => void): Generator<bigint, void, void> {
-  const writer = new TraceWriter(write);
+/**
+ * @param write is given the file's text, piece by piece. @param symbols name places in its arguments.
+ * Yields the number of events done, now and then.
+ */
+export function* exportPerfetto(
+  reader: JournalReader,
+  write: (text: string) => void,
+  symbols?: LevelSymbols,
+): Generator<bigint, void, void> {
+  const places = symbols?.isEmpty === false ? new Places(symbols) : undefined;
+  const writer = new TraceWriter(write, places);
   const tracker = new SpanTracker(nanosecondsPerInstruction(reader), writer);
   writer.begin();
   let left = PROGRESS_EVENTS;
   for (const scan of new RecordSource(reader).scan({})) {
     const before = tracker.before(scan);
+    writer.stands(scan);
     tracker.see(scan);
     writer.event(scan, before);
+    places?.see(scan);
     if (--left > 0) continue;
     left = PROGRESS_EVENTS;
     yield scan.seq;
@@ -58,7 +70,18 @@ class TraceWriter {
   private readonly devices = new Map<string, number>();
   private separator = '';
 
-  constructor(private readonly write: (text: string) => void) {}
+  /** Where the vCPU of the event that is seen stands ahead of it. */
+  private at: string | undefined;
+
+  constructor(
+    private readonly write: (text: string) => void,
+    private readonly places: Places | undefined,
+  ) {}
+
+  /** Ahead of what ends or happens with an event. */
+  stands(scan: ChunkScan): void {
+    this.at = this.places?.before(scan);
+  }
 
   begin(): void {
     this.write('{"displayTimeUnit":"ns","traceEvents":[\n');
@@ -75,7 +98,7 @@ class TraceWriter {
       ...{ ph: 'X', pid, tid, name: exit ?? `L${level}`, cat: exit === undefined ? 'run' : 'exit' },
       ...{ ts: micro(from.nanoseconds), dur: micro(to.nanoseconds - from.nanoseconds) },
       ...(exit === undefined ? {} : { cname: colourOf(exit) }),
-      args: { position: positionText(from), instructions },
+      args: { position: positionText(from), instructions, ...(exit === undefined ? {} : this.place()) },
     });
   }
 
@@ -100,7 +123,7 @@ class TraceWriter {
     // The instruction that an event is ends with it.
     const [pid, tid] = this.thread(scan, lane);
     const name = lane.startsWith('device ') ? scan.type : `${singular(lane)} ${seriesOf(scan)}`;
-    const args = { position: positionText(at), text: eventText(scan.record) };
+    const args = { position: positionText(at), text: eventText(scan.record), ...this.place() };
     this.put({ ph: 'i', pid, tid, name, cat: lane, ts: micro(at.nanoseconds), s: 't', args });
   }
 
@@ -121,6 +144,11 @@ class TraceWriter {
     const pid = FIRST_VCPU + vcpu;
     this.name(pid, `vCPU ${vcpu}`, level, level === 1 ? 'L1' : 'L2, by its exits');
     return [pid, level];
+  }
+
+  /** An exit is where its guest stood. */
+  private place(): { readonly at?: string } {
+    return this.at === undefined ? {} : { at: this.at };
   }
 
   /** Says once what a process and a thread are called. */

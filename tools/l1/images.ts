@@ -5,7 +5,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { OperatingError } from '../cli/failure.js';
 import { PACKAGE_FOLDER } from '../version.js';
@@ -17,6 +17,10 @@ export interface LinuxImages {
   readonly bzImage: string;
   readonly vmlinux: string;
   readonly initrd: string;
+  /** With the modules of virtio devices, and an init that uses these. */
+  readonly virtioInitrd: string;
+  /** With guests that are hypervisors, and an init that runs these. */
+  readonly hypervisorsInitrd: string;
   /** The package, with its version. */
   readonly package: string;
 }
@@ -33,8 +37,23 @@ export interface XenImages {
 const CLOUD_KERNEL = 'linux-image-cloud-amd64';
 const WHOLE_KERNEL = 'linux-image-amd64';
 const XEN_PACKAGE = 'xen-hypervisor-4.17-amd64';
-const MODULES = ['virt/lib/irqbypass.ko', 'arch/x86/kvm/kvm.ko', 'arch/x86/kvm/kvm-amd.ko'];
-const GUESTS = join(PACKAGE_FOLDER, 'test/guests/l1');
+const KVM_MODULES = ['virt/lib/irqbypass.ko', 'arch/x86/kvm/kvm.ko', 'arch/x86/kvm/kvm-amd.ko'];
+const VIRTIO_MODULES = [
+  ...['drivers/virtio/virtio_ring.ko', 'drivers/virtio/virtio.ko', 'drivers/virtio/virtio_mmio.ko'],
+  ...['drivers/block/virtio_blk.ko', 'drivers/char/virtio_console.ko'],
+];
+/** Sources of the init, and flags for them. */
+interface Program {
+  readonly sources: readonly string[];
+  readonly flags: readonly string[];
+}
+const INIT: Program = { sources: ['init.c', 'l2.c'], flags: [] };
+/** Images of test/guests that a guest hypervisor runs: they run guests themselves. */
+export const HYPERVISORS = ['exits', 'nested', 'nested-timer'];
+const HYPERVISORS_INIT: Program = { sources: [...INIT.sources, 'hypervisors.c'], flags: ['-DHYPERVISORS'] };
+const VIRTIO_INIT: Program = { sources: [...INIT.sources, 'virtio.c'], flags: ['-DVIRTIO'] };
+export const GUEST_PROGRAMS = join(PACKAGE_FOLDER, 'test/guests');
+const GUESTS = join(GUEST_PROGRAMS, 'l1');
 const TOOLS = ['apt-get', 'apt-cache', 'dpkg-deb', 'gcc', 'as', 'ld'];
 /** Programs without a C library, for any x86-64, with the guests within. */
 const COMPILE = [
@@ -80,27 +99,24 @@ function onlyFile(folder: string, start: string): string {
   return join(folder, file);
 }
 
-function buildInit(work: string): Uint8Array {
+function buildInit(work: string, { sources, flags }: Program): Uint8Array {
   for (const guest of ['probe', 'ticker']) {
     run('as', ['--64', '-I', GUESTS, '-o', `${guest}.o`, join(GUESTS, `${guest}.S`)], work);
     const link = ['-m', 'elf_x86_64', '-Ttext', '0x1000', '-e', '_start', '--oformat', 'binary'];
     run('ld', [...link, '-o', `${guest}.bin`, `${guest}.o`], work);
   }
   // The assembler takes the guests' bytes from the folder that it runs in.
-  run('gcc', [...COMPILE, '-I', GUESTS, '-o', 'init', join(GUESTS, 'init.c'), join(GUESTS, 'l2.c')], work);
+  const paths = sources.map((source) => join(GUESTS, source));
+  run('gcc', [...COMPILE, ...flags, '-I', GUESTS, '-o', 'init', ...paths], work);
   return readFileSync(join(work, 'init'));
 }
 
-/** Our init, and with `modules` those of KVM, as they came. */
-function initrdOf(work: string, modules: string | undefined): Uint8Array {
+/** Our init, and files as they came, at the root. @param paths theirs on this host. */
+function initrdOf(work: string, program: Program, paths: readonly string[] = []): Uint8Array {
   return cpioArchive([
     { name: 'dev', mode: Mode.FOLDER },
-    { name: 'init', mode: Mode.PROGRAM, contents: buildInit(work) },
-    ...(modules === undefined ? [] : MODULES).map((path) => ({
-      name: path.slice(path.lastIndexOf('/') + 1),
-      mode: Mode.FILE,
-      contents: readFileSync(join(modules as string, path)),
-    })),
+    { name: 'init', mode: Mode.PROGRAM, contents: buildInit(work, program) },
+    ...paths.map((path) => ({ name: basename(path), mode: Mode.FILE, contents: readFileSync(path) })),
     { name: 'proc', mode: Mode.FOLDER },
   ]);
 }
@@ -132,10 +148,17 @@ export function makeLinux(folder: string, kernel?: string): LinuxImages {
   const bzImage = readFileSync(onlyFile(join(unpacked, 'boot'), 'vmlinuz-'));
   const modules = modulesIn(unpacked);
   if (modules === undefined) throw new OperatingError(`${file} has no modules. Name another package.`);
+  const under = (paths: readonly string[]): string[] => paths.map((path) => join(modules, path));
+  const kvm = under(KVM_MODULES);
+  const hypervisors = HYPERVISORS.map((name) => join(GUEST_PROGRAMS, 'images', `${name}.elf`));
+  const initrd = (name: string, program: Program, paths: readonly string[]): string =>
+    keep(work, name, initrdOf(work, program, paths));
   return {
     bzImage: keep(work, 'vmlinuz', bzImage),
     vmlinux: keep(work, 'vmlinux', vmlinuxOf(bzImage)),
-    initrd: keep(work, 'initrd', initrdOf(work, modules)),
+    initrd: initrd('initrd', INIT, kvm),
+    virtioInitrd: initrd('initrd-virtio', VIRTIO_INIT, [...kvm, ...under(VIRTIO_MODULES)]),
+    hypervisorsInitrd: initrd('initrd-hypervisors', HYPERVISORS_INIT, [...kvm, ...hypervisors]),
     package: file,
   };
 }
@@ -153,7 +176,7 @@ export function makeXen(folder: string): XenImages {
   return {
     xen: keep(work, 'xen', gunzipSync(readFileSync(join(hypervisor, 'boot', compressed)))),
     vmlinux: keep(work, 'vmlinux', vmlinuxOf(readFileSync(onlyFile(join(kernel, 'boot'), 'vmlinuz-')))),
-    initrd: keep(work, 'initrd', initrdOf(work, undefined)),
+    initrd: keep(work, 'initrd', initrdOf(work, INIT)),
     package: file,
   };
 }

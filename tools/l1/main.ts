@@ -11,9 +11,18 @@ import { Status, UsageError } from '../cli/failure.js';
 import { grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { makeLinux, makeXen, requireTools } from './images.js';
-import { type L1Session, LINUX_SESSIONS, linuxSession, runSession, XEN_SESSION, xenSession } from './sessions.js';
+import {
+  type L1Session,
+  LINUX_SESSIONS,
+  linuxSession,
+  MP_SESSION,
+  mpSession,
+  runSession,
+  XEN_SESSION,
+  xenSession,
+} from './sessions.js';
 
-const NAMES = [...LINUX_SESSIONS.map(({ name }) => name), XEN_SESSION];
+const NAMES = [...LINUX_SESSIONS.map(({ name }) => name), MP_SESSION, XEN_SESSION];
 const USAGE = `usage: npm run test:l1 -- [options]
   --only NAMES      some of ${NAMES.join(', ')}
   --folder FOLDER   keeps packages, images and consoles there (default: vmtape-l1 among temporary files)
@@ -62,12 +71,13 @@ function sessionsOf(wanted: readonly string[], folder: string, kernel: string | 
   if (linux.length > 0) {
     const images = makeLinux(folder, kernel);
     console.log(`Linux as L1: ${images.package}`);
-    sessions.push(...linux.map((session) => linuxSession(session, images)));
+    sessions.push(...linux.map((session) => linuxSession(session, images, folder)));
   }
-  if (wanted.includes(XEN_SESSION)) {
+  const others = [MP_SESSION, XEN_SESSION].filter((name) => wanted.includes(name));
+  if (others.length > 0) {
     const images = makeXen(folder);
     console.log(`Xen as L1: ${images.package}`);
-    sessions.push(xenSession(images));
+    sessions.push(...others.map((name) => (name === MP_SESSION ? mpSession(images) : xenSession(images))));
   }
   return sessions;
 }

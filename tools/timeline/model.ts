@@ -13,6 +13,8 @@ import {
   RecordSource,
 } from '../../src/journal/index.js';
 import { eventText } from '../../src/replay/index.js';
+import type { LevelSymbols } from '../symbols/level-symbols.js';
+import { Places } from '../symbols/places.js';
 import { type LaneName, laneOf, seriesOf } from './kinds.js';
 
 /** Of a lane, what looks alike: an exit code, a vector, a kind. */
@@ -66,6 +68,8 @@ export interface ModelOptions {
   readonly bins: number;
   /** How many single events to keep, at most about; none by default. */
   readonly marks?: number;
+  /** Names of places in the text of single events. */
+  readonly symbols?: LevelSymbols;
 }
 
 /** Events between two reports of progress. */
@@ -102,15 +106,17 @@ class ModelBuilder {
   /** Of each series the cells of the grid that have a mark, once there are too many for all. */
   private cells: Map<Series, Uint8Array> | undefined;
   private readonly mostMarks: number;
+  private readonly places: Places | undefined;
 
   constructor(private readonly options: ModelOptions) {
-    const { from, to, bins, marks = 0 } = options;
+    const { from, to, bins, marks = 0, symbols } = options;
     this.start = Number(from.icount);
     this.length = Number(to.icount) - this.start;
     this.span = Math.max(1, this.length);
     // A bin is one instruction at least.
     this.bins = Math.min(bins, this.span);
     this.mostMarks = marks;
+    if (symbols?.isEmpty === false) this.places = new Places(symbols);
   }
 
   see(scan: ChunkScan): void {
@@ -118,6 +124,7 @@ class ModelBuilder {
     const end = Number(scan.icount) - this.start;
     if (retired > 0) this.ran(scan.vcpu, scan.level, end - retired, end);
     if (scan.seq < this.options.to.seq) this.happened(scan, end - retired);
+    this.places?.see(scan);
   }
 
   private binOf(place: number): number {
@@ -163,7 +170,8 @@ class ModelBuilder {
     if (this.cells !== undefined && !this.takesCell(series, bin)) return;
     const icount = Number(scan.icount) - scan.retired;
     const position = formatPosition({ icount: BigInt(icount), seq: scan.seq });
-    this.marks.push({ series, bin, icount, position, text: eventText(scan.record) });
+    const text = this.places?.textOf(scan) ?? eventText(scan.record);
+    this.marks.push({ series, bin, icount, position, text });
   }
 
   private series(name: LaneName, scan: ChunkScan): Series {

@@ -1,4 +1,5 @@
 /** The board as the firmware's tables tell of it: processors, interrupt inputs, and devices that nobody would find otherwise. */
+import type { MachineConfig } from '../config.js';
 import type { DevicesState } from '../devices/devices.js';
 import { VIRTIO_NAMES, type VirtioName } from '../devices/virtio-mmio.js';
 
@@ -9,13 +10,16 @@ export interface Board {
   readonly timerBits: number;
   /** Virtio devices that there are. */
   readonly virtio: readonly VirtioName[];
+  /** Whether there are ACPI tables. */
+  readonly acpiTables: boolean;
 }
 
-/** As the devices are configured. */
-export const boardOf = (devices: DevicesState): Board => ({
+/** As the machine and its devices are configured. */
+export const boardOf = ({ acpiTables }: MachineConfig, devices: DevicesState): Board => ({
   vcpus: devices.localApics.length,
   timerBits: devices.acpi.timerBits,
   virtio: VIRTIO_NAMES.filter((name) => devices[name] !== undefined),
+  acpiTables,
 });
 
 /** As its register has it after reset. */

@@ -4,7 +4,7 @@
  * there is no firmware behind it, INT n does nothing. IRQ 13 also clears the coprocessor's latch, so that its handler's
  * x87 instructions pass, and goes on to the NMI's vector, which is where programs hook numeric errors. A jump to the
  * entry point at FFFF:0 resets the processor, and `restart.ts` does what the firmware would. For a guest that looks for
- * its processors and interrupts: ACPI and MP tables. For one that places its own start-up code in conventional memory,
+ * its processors and interrupts: MP tables, and those of ACPI unless the machine is configured without. For one that places its own start-up code in conventional memory,
  * as Xen does: where that ends, in the BIOS data area.
  * Source: IBM PC AT technical reference, ROM BIOS entry points; vectors 08h..0Fh and 70h..77h are the hardware's.
  */
@@ -13,7 +13,7 @@ import { CR0, R, type Slot } from '../layout/cpu-state.js';
 import { MAX_RAM_BYTES } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { sPA } from '../units.js';
-import { acpiTables } from './acpi-tables.js';
+import { acpiTables, type PlacedTable } from './acpi-tables.js';
 import type { Board } from './board.js';
 import { mpTables } from './mp-table.js';
 import { CONVENTIONAL_END } from './segments.js';
@@ -44,12 +44,16 @@ const RESET_CODE = [0xea, 0x5b, 0xe0, 0x00, 0xf0];
 const POST_CODE = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 
 /** Where the tables stand: guests look for them on 16-byte boundaries between E0000h and FFFFFh. */
-export const ACPI_TABLES = 0xf_0000;
+const ACPI_TABLES = 0xf_0000;
 const MP_TABLES = 0xf_8000;
 
 /** Words of the BIOS data area: segment of the extended BIOS data area, KiB of conventional memory. */
 const BDA_EBDA_SEGMENT = 0x40e;
 const BDA_MEMORY_KIB = 0x413;
+
+/** @returns sPA and contents of the RSDP, for loaders that tell of it; undefined where there are no ACPI tables. */
+export const rsdpOf = (board: Board): PlacedTable | undefined =>
+  board.acpiTables ? acpiTables(board, ACPI_TABLES)[0] : undefined;
 
 export function installFirmware(memory: PhysicalMemory, board: Board): void {
   installVectors(memory);
@@ -57,7 +61,8 @@ export function installFirmware(memory: PhysicalMemory, board: Board): void {
   memory.write(sPA(BDA_MEMORY_KIB), 2, BigInt(CONVENTIONAL_END >> 10));
   memory.copyIn(sPA(ROM_SEGMENT * 16 + RESET_ENTRY), Uint8Array.from(RESET_CODE));
   memory.copyIn(sPA(ROM_SEGMENT * 16 + POST_ENTRY), Uint8Array.from(POST_CODE));
-  for (const { address, bytes } of [...acpiTables(board, ACPI_TABLES), ...mpTables(board, MP_TABLES)]) {
+  const acpi = board.acpiTables ? acpiTables(board, ACPI_TABLES) : [];
+  for (const { address, bytes } of [...acpi, ...mpTables(board, MP_TABLES)]) {
     memory.copyIn(sPA(address), bytes);
   }
 }

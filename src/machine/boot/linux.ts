@@ -10,7 +10,7 @@ import { R } from '../layout/cpu-state.js';
 import type { SPA } from '../units.js';
 import { isElf, isElf64, planElf } from './elf.js';
 import { ATTRIBUTES, type EntryRegisters, longMode, protectedMode } from './entry.js';
-import { ACPI_TABLES } from './firmware.js';
+import { rsdpOf } from './firmware.js';
 import { type ImageReader, refuseImage } from './image-reader.js';
 import { HEADER_START, isBzImage, type LinuxKernel, readBzImage } from './linux-header.js';
 import { memoryMap } from './memory-map.js';
@@ -99,7 +99,7 @@ function elfHeader(): Uint8Array {
 
 /** Page tables, zero page, GDT and command line, for the address where they will stand. */
 function informationOf(
-  { memory: { ramBytes }, modules }: BootTarget,
+  { memory: { ramBytes }, board, modules }: BootTarget,
   { header, plan, long }: LinuxKernel,
   text: Uint8Array,
   ramdisk: SPA | undefined,
@@ -112,7 +112,7 @@ function informationOf(
   writeIdentityMap(set64, address);
 
   bytes.set(header, ZERO_PAGE_AT + HEADER_START);
-  set64(ZERO_PAGE_AT + ACPI_RSDP, ACPI_TABLES);
+  set64(ZERO_PAGE_AT + ACPI_RSDP, rsdpOf(board)?.address ?? 0);
   bytes[ZERO_PAGE_AT + LOADER_TYPE] = UNDEFINED_LOADER;
   set32(ZERO_PAGE_AT + CODE32_START, plan.segments[0]?.address as number);
   set32(ZERO_PAGE_AT + RAMDISK, ramdisk ?? 0);

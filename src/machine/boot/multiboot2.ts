@@ -5,10 +5,10 @@
  */
 import { R } from '../layout/cpu-state.js';
 import type { SPA } from '../units.js';
-import { acpiTables } from './acpi-tables.js';
+import type { Board } from './board.js';
 import { isElf, planElf } from './elf.js';
 import { type EntryRegisters, protectedMode } from './entry.js';
-import { ACPI_TABLES } from './firmware.js';
+import { rsdpOf } from './firmware.js';
 import { hexadecimal, type ImageReader, refuseImage } from './image-reader.js';
 import { memoryMap } from './memory-map.js';
 import { BOOT_LOADER_NAME } from './multiboot.js';
@@ -63,7 +63,7 @@ const Info = {
   MEMORY_MAP: 6,
   ACPI_2: 15,
 } as const;
-const TOLD: ReadonlySet<number> = new Set(Object.values(Info));
+const TOLD: readonly number[] = Object.values(Info);
 const MAP_ENTRY_BYTES = 24;
 
 interface HeaderTag {
@@ -91,7 +91,7 @@ export function bootMultiboot2(target: BootTarget, image: ImageReader): EntryReg
     const problem = `it has no Multiboot 2 header in its first ${SEARCH_BYTES} bytes`;
     return refuseImage('', problem, 'Build it with one, or boot it another way.');
   }
-  const plan = planOf(image, header);
+  const plan = planOf(image, header, target.board);
   const loading = new Loading(target, plan);
   const places = loading.placeModulesAbove();
   const infoAt = loading.placeInformation(() => informationOf(target, places));
@@ -99,13 +99,15 @@ export function bootMultiboot2(target: BootTarget, image: ImageReader): EntryReg
   return [[R.rax, BOOT_MAGIC], [R.rbx, BigInt(infoAt)], ...protectedMode(plan.entry)];
 }
 
-function planOf(image: ImageReader, header: number): LoadPlan {
+function planOf(image: ImageReader, header: number, board: Board): LoadPlan {
   const name = `Multiboot 2 header at file offset ${hexadecimal(header)}`;
   const architecture = image.u32(header + 4);
   if (architecture !== I386)
     refuseImage(name, `it is for architecture ${architecture}, not i386 (0)`, 'Build it for x86.');
   const tags = headerTags(image, header, name);
-  for (const tag of tags) checkTag(image, tag, name);
+  const told = new Set<number>(TOLD);
+  if (!board.acpiTables) told.delete(Info.ACPI_2);
+  for (const tag of tags) checkTag(image, tag, name, told);
   const addresses = tags.find(({ type }) => type === Wants.ADDRESSES);
   const entry = tags.find(({ type }) => type === Wants.ENTRY);
   const entryAddress = entry === undefined ? undefined : image.u32(entry.at);
@@ -141,15 +143,20 @@ function headerTags(image: ImageReader, header: number, name: string): readonly 
   }
 }
 
-/** @throws InputError for what the image cannot do without, and is not there. */
-function checkTag(image: ImageReader, { type, optional, at, words }: HeaderTag, name: string): void {
+/** @param told types of information that there are. @throws InputError for what the image cannot do without, and is not there. */
+function checkTag(
+  image: ImageReader,
+  { type, optional, at, words }: HeaderTag,
+  name: string,
+  told: ReadonlySet<number>,
+): void {
   if (optional || IGNORED.has(type) || type === Wants.ADDRESSES || type === Wants.ENTRY) return;
   const lacks = (what: string): never =>
     refuseImage(name, `it asks for ${what}, which is not there`, 'Build it without.');
   if (type === Wants.INFORMATION) {
     for (let index = 0; index < words; index++) {
       const wanted = image.u32(at + 4 * index);
-      if (!TOLD.has(wanted)) lacks(`boot information of type ${wanted}`);
+      if (!told.has(wanted)) lacks(`boot information of type ${wanted}`);
     }
   } else if (type === Wants.CONSOLE) {
     if ((image.u32(at) & CONSOLE_REQUIRED) !== 0) lacks('a console with text or graphics');
@@ -192,7 +199,7 @@ function informationOf(
         .number(4, 0);
     }
   });
-  const [rsdp] = acpiTables(board, ACPI_TABLES);
+  const rsdp = rsdpOf(board);
   if (rsdp !== undefined) tag(Info.ACPI_2, (body) => body.raw(rsdp.bytes));
   tag(Info.END, () => undefined);
   return writer.set(0, 4, writer.length).finish();

@@ -9,7 +9,7 @@ import { R } from '../layout/cpu-state.js';
 import type { SPA } from '../units.js';
 import { elfNotes, isElf, planElf } from './elf.js';
 import { type EntryRegisters, protectedMode, TASK_REGISTER } from './entry.js';
-import { ACPI_TABLES } from './firmware.js';
+import { rsdpOf } from './firmware.js';
 import { type ImageReader, refuseImage } from './image-reader.js';
 import { memoryMap } from './memory-map.js';
 import { type BootTarget, Loading, StringTable } from './placement.js';
@@ -52,7 +52,7 @@ export function bootPvh(target: BootTarget, image: ImageReader): EntryRegisters 
 
 /** @returns what makes the structure, and all that it points to, for the address where it will stand. */
 function startInfoAt(
-  { memory: { ramBytes }, commandLine, modules }: BootTarget,
+  { memory: { ramBytes }, board, commandLine, modules }: BootTarget,
   places: readonly SPA[],
 ): (address: number) => Uint8Array {
   const map = memoryMap(ramBytes);
@@ -72,7 +72,7 @@ function startInfoAt(
     set32(12, modules.length);
     set64(16, modules.length === 0 ? 0 : address + modulesAt);
     set64(24, address + commandLineAt);
-    set64(32, ACPI_TABLES);
+    set64(32, rsdpOf(board)?.address ?? 0);
     set64(40, address + mapAt);
     set32(48, map.length);
     for (const [index, { start, end, type }] of map.entries()) {

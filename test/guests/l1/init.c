@@ -1,7 +1,8 @@
 /*
  * The only program of L1: loads the KVM modules as Debian built them, runs the guests of l2.c, and resets the machine.
  * Words `kvm.NAME=VALUE` and `kvm_amd.NAME=VALUE` of the kernel's command line become the parameters of the modules,
- * as modprobe would make them. With `guests=none` there are no modules and no guests: L1 is Xen then, and we are its dom0.
+ * as modprobe would make them. Built with -DVIRTIO it uses virtio devices first, with -DHYPERVISORS it runs guests that are
+ * hypervisors last. With `guests=none` there are no modules and no guests: L1 is Xen then, and we are its dom0.
  */
 #include "linux.h"
 
@@ -147,11 +148,26 @@ __attribute__((used)) static void start(void)
 
 	file = checked("/proc/cmdline", CALL(open, "/proc/cmdline", OPEN_READ, 0, 0, 0));
 	checked("/proc/cmdline", CALL(read, file, command_line, sizeof(command_line) - 1, 0, 0));
+#ifdef VIRTIO
+	load_module("/virtio_ring.ko", "virtio_ring.", command_line);
+	load_module("/virtio.ko", "virtio.", command_line);
+	load_module("/virtio_mmio.ko", "virtio_mmio.", command_line);
+	load_module("/virtio_blk.ko", "virtio_blk.", command_line);
+	load_module("/virtio_console.ko", "virtio_console.", command_line);
+	use_disk();
+	use_console();
+#endif
 	if (!contains(command_line, "guests=none")) {
 		load_module("/irqbypass.ko", "irqbypass.", command_line);
 		load_module("/kvm.ko", "kvm.", command_line);
 		load_module("/kvm-amd.ko", "kvm_amd.", command_line);
 		run_guests();
+#ifdef HYPERVISORS
+		static char hypervisors[1024];
+
+		parameters_of("hypervisor=", command_line, hypervisors);
+		run_hypervisors(hypervisors);
+#endif
 	}
 	put_text(&line, "DONE\n");
 	send(&line);

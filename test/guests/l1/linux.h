@@ -43,4 +43,11 @@ long checked(const char *what, long result);
 /* Runs both guests; returns when their lines are out. */
 void run_guests(void);
 
+/* Of virtio.c, each when its modules are loaded. */
+void use_disk(void);
+void use_console(void);
+
+/* Of hypervisors.c. */
+void run_hypervisors(char *words);
+
 #endif

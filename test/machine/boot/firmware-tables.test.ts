@@ -11,7 +11,7 @@ class Firmware {
   readonly memory = new PhysicalMemory(RAM_BYTES);
 
   constructor(board: Partial<Board> = {}) {
-    installFirmware(this.memory, { vcpus: 1, timerBits: 24, virtio: [], ...board });
+    installFirmware(this.memory, { vcpus: 1, timerBits: 24, virtio: [], acpiTables: true, ...board });
   }
 
   bytes = (address: number, size: number): Uint8Array => this.memory.window(address, size);
@@ -134,6 +134,17 @@ describe('ACPI tables', () => {
     const hpet = firmware.listed('XSDT').get('HPET') as number;
     expect(firmware.u32(hpet + 36)).toBe(0x8086_a201);
     expect([firmware.u8(hpet + 40), firmware.u32(hpet + 44)]).toEqual([0, 0xfed0_0000]);
+  });
+});
+
+describe('a board without ACPI tables', () => {
+  it('has no RSDP on any boundary, nothing where tables would be, and MP tables as ever', () => {
+    const [firmware, other] = [new Firmware({ acpiTables: false, vcpus: 2 }), new Firmware({ vcpus: 2 })];
+    expect(() => firmware.find('RSD PTR ')).toThrow('no RSD PTR');
+    const table = firmware.find('_MP_');
+    expect(table).toBe(other.find('_MP_'));
+    expect(firmware.bytes(0xf_0000, table - 0xf_0000).every((byte) => byte === 0)).toBe(true);
+    expect(firmware.bytes(table, RAM_BYTES - table)).toEqual(other.bytes(table, RAM_BYTES - table));
   });
 });
 

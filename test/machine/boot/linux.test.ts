@@ -113,6 +113,14 @@ describe('a Linux kernel (Linux, Documentation/arch/x86/boot.rst)', () => {
     ]);
   });
 
+  it.each<[string, Uint8Array]>([
+    ['a bzImage', bzImage()],
+    ['a vmlinux', vmlinux()],
+  ])('is told of no RSDP where there are no ACPI tables: %s', (_, image) => {
+    const { registers, u64 } = loaded(image, { ...how, acpiTables: false });
+    expect(u64(Number(registers.get(R.rsi)) + 0x70)).toBe(0);
+  });
+
   it('gets its RAM disk below what its header allows, unless it may be anywhere', () => {
     const at = (image: Uint8Array): number => {
       const { registers, u32 } = loaded(image, how);

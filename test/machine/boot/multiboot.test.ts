@@ -24,7 +24,7 @@ const elf = (segment: Partial<ElfSegment> = {}, fields: ElfFields = {}, ...more:
 
 function boot(image: Uint8Array, commandLine = 'guest', modules: readonly BootModule[] = [], ramBytes = RAM_BYTES) {
   const memory = new PhysicalMemory(ramBytes);
-  const target = { memory, board: { vcpus: 1, timerBits: 24, virtio: [] }, commandLine, modules };
+  const target = { memory, board: { vcpus: 1, timerBits: 24, virtio: [], acpiTables: true }, commandLine, modules };
   const registers = new Map(bootMultiboot(target, new ImageReader(image)));
   const u32 = (address: number): number => memory.read32(address);
   const info = Number(registers.get(R.rbx));

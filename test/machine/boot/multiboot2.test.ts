@@ -104,6 +104,17 @@ describe('a Multiboot 2 image (Multiboot2 Specification 2.0)', () => {
     expect([u64(tag(6) + 8 + 72), u64(tag(6) + 16 + 72), u32(tag(6) + 24 + 72)]).toEqual([0x10_0000, 0x70_0000, 1]);
     expect(memory.window(tag(15), 36)).toEqual(memory.window(0xf_0000, 36));
   });
+
+  it('gets no RSDP where there are no ACPI tables, and is refused when it needs one', () => {
+    const { registers, u32 } = loaded(elf(), { acpiTables: false });
+    const info = Number(registers.get(R.rbx));
+    const types: number[] = [];
+    for (let at = info + 8; at < info + u32(info); at += Math.ceil(u32(at + 4) / 8) * 8) types.push(u32(at));
+    expect(types).toEqual([1, 2, 4, 6, 0]);
+    const needing = elf([{ type: 1, words: [15] }, END]);
+    expect(() => loaded(needing)).not.toThrow();
+    expect(() => loaded(needing, { acpiTables: false })).toThrow(/asks for boot information of type 15/);
+  });
 });
 
 describe('a Multiboot 2 image is refused', () => {

@@ -71,6 +71,11 @@ describe('a kernel with a PVH entry (Xen, PVH Specification)', () => {
     ]);
   });
 
+  it('is told of no RSDP where there are no ACPI tables', () => {
+    const { registers, u64 } = loaded(kernel(), { acpiTables: false });
+    expect(u64(Number(registers.get(R.rbx)) + 32)).toBe(0);
+  });
+
   it('gets modules at the end of RAM, the first above the second, on page boundaries', () => {
     const modules = [
       { bytes: pattern(5000, 1), commandLine: 'one' },

@@ -1,8 +1,19 @@
 import { execFileSync } from 'node:child_process';
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
 import { cpioArchive, Mode } from '../../../tools/l1/cpio.js';
 import { Lz4Error, unpackLz4 } from '../../../tools/l1/lz4.js';
-import { EXPECTED, missingLine } from '../../../tools/l1/sessions.js';
+import {
+  EXPECTED,
+  LINUX_SESSIONS,
+  type Line,
+  type LinuxSession,
+  linuxSession,
+  missingLine,
+} from '../../../tools/l1/sessions.js';
+import { fnv1a, virtioDevices } from '../../../tools/l1/virtio.js';
 import { vmlinuxOf } from '../../../tools/l1/vmlinux.js';
 
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replaceAll(' ', ''), 'hex'));
@@ -111,11 +122,67 @@ describe('an archive for the first file system', () => {
 describe('the lines of a session', () => {
   it('must all be there, in order', () => {
     const good = ['[ 0.1] boot', ...EXPECTED.slice(0, 2), 'L2-EXITS', ...EXPECTED.slice(2)];
-    const missing = (lines: string): string | undefined => missingLine(EXPECTED, lines);
+    const missing = (lines: string): Line | undefined => missingLine(EXPECTED, lines);
     expect(missing(good.join('\r\n'))).toBeUndefined();
     expect(missing(good.toReversed().join('\n'))).toBe(EXPECTED[1]);
     expect(missing(good.join('\n').replace('698b2168', '698b2169'))).toBe('L2-SUM 698b2168');
     expect(missing('')).toBe('L1-UP');
+    expect(missingLine([/Total of 4/, 'L1-UP'], 'smpboot: Total of 4 processors\nL1-UP')).toBeUndefined();
+    expect(missingLine([/Total of 4/, 'L1-UP'], 'L1-UP\nsmpboot: Total of 4 processors')).toBe('L1-UP');
+  });
+});
+
+describe('the session with a level more', () => {
+  it('has every line of its hypervisors, in order, behind those of the guests', () => {
+    const session = LINUX_SESSIONS.find(({ also }) => also === 'hypervisors') as LinuxSession;
+    const images = {
+      ...{ bzImage: 'b', vmlinux: 'v', initrd: 'i' },
+      ...{ virtioInitrd: 'vi', hypervisorsInitrd: 'hi' },
+    };
+    const { boot, expected } = linuxSession(session, { ...images, package: 'p' }, tmpdir());
+    expect(boot.slice(0, 1)).toEqual(['v']);
+    expect(boot[boot.indexOf('--initrd') + 1]).toBe('hi');
+    expect(boot[boot.indexOf('--append') + 1]).toMatch(
+      /pause_filter_count=0 hypervisor=exits hypervisor=nested hypervisor=nested-timer$/,
+    );
+    const at = (line: string): number => expected.indexOf(line);
+    const lines = ['L2-TMR ticks=8', 'exits: exits 1000, L2 counted 1000, last exit 81', 'exits ends with 0'];
+    const order = [
+      ...lines,
+      'nested: VMRUN refused 10 bad states',
+      'nested ends with 0',
+      'nested-timer ends with 0',
+      'DONE',
+    ];
+    expect(order.map(at).every((place, index, all) => place > (all[index - 1] ?? 0))).toBe(true);
+    expect(at('DONE')).toBe(expected.length - 1);
+  });
+});
+
+describe('the virtio session', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vmtape-'));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('knows the sums of its blocks (draft-eastlake-fnv, appendix C)', () => {
+    expect(fnv1a(Buffer.from('foobar'))).toBe('bf9cf968');
+    const { expected } = virtioDevices(folder);
+    expect(expected.map((line) => line.replace(/[0-9a-f]{8}$/, 'sum'))).toEqual([
+      'VDA-READ sum',
+      'VDA-WROTE sum',
+      'HVC-GOT from the host',
+    ]);
+    expect(expected[0]?.slice(-8)).not.toBe(expected[1]?.slice(-8));
+  });
+
+  it('is wrong when its console says nothing, or its disk is another afterwards', () => {
+    const { flags, check } = virtioDevices(folder);
+    const [disk = '', output = ''] = [flags[1], flags[3]?.slice('file:'.length)];
+    writeFileSync(output, '');
+    expect(check()).toMatch(/no line HVC-UP/);
+    writeFileSync(output, 'HVC-UP\r\nfrom the host\r\n');
+    expect(check()).toBeUndefined();
+    writeFileSync(disk, 'x', { flag: 'r+' });
+    expect(check()).toMatch(/is not as it was/);
   });
 });
 

@@ -6,6 +6,8 @@ import { type JournalReader, sqliteStore } from '../../../src/journal/index.js';
 import { NewFile } from '../../export/new-file.js';
 import { exportPerfetto } from '../../export/perfetto.js';
 import { EXPORTED_VIEWS, exportSqlite } from '../../export/sqlite.js';
+import { loadSymbols, symbolsOption } from '../../symbols/load.js';
+import type { SymbolSource } from '../../symbols/source.js';
 import { parseCount, parseLevel } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { StopSignals } from '../drive.js';
@@ -19,6 +21,7 @@ interface ExportOptions {
   readonly sqlite?: string;
   readonly perfetto?: string;
   readonly views?: readonly string[];
+  readonly symbols?: readonly SymbolSource[];
   readonly elfCore?: string;
   readonly level?: 1 | 2;
   readonly vcpu?: number;
@@ -31,7 +34,7 @@ interface ExportOptions {
 /** What can be made; each has flags that go with it alone. */
 const PRODUCTS = {
   sqlite: ['views'],
-  perfetto: [],
+  perfetto: ['symbols'],
   elfCore: ['level', 'vcpu', 'at'],
   kvm: ['ram', 'lossy', 'at'],
 } as const satisfies Partial<Record<keyof ExportOptions, readonly (keyof ExportOptions)[]>>;
@@ -40,16 +43,18 @@ const FLAGS: Readonly<Record<string, string>> = { elfCore: '--elf-core' };
 const flagOf = (option: string): string => FLAGS[option] ?? `--${option}`;
 
 export function exportCommand(program: Command): void {
-  command(
+  const exporting = command(
     program,
     'export',
     'for other programs: plain SQLite tables, a trace for the Perfetto UI, a core file for gdb, KVM’s structures',
     'vmtape export guest.vmtape --sqlite guest.db',
     'vmtape export guest.vmtape --sqlite exits.db --views exits,injections',
     'vmtape export guest.vmtape --perfetto guest.json',
+    'vmtape export linux.vmtape --perfetto linux.json --symbols ram',
     "vmtape export guest.vmtape --at 'vmexit:npf[5]' --elf-core l2.core --level L2",
     'vmtape export guest.vmsnap --kvm folder --ram',
-  )
+  );
+  symbolsOption(exporting)
     .argument('<tape>', 'with --elf-core and --kvm a snapshot, too')
     .option('--sqlite <file>', 'the views of vmtape sql as tables with indexes')
     .option('--views <names>', 'with --sqlite: only these, with commas between them', parseViews)
@@ -115,6 +120,7 @@ async function exportTape(
   terminal: Terminal,
 ): Promise<void> {
   const { sqlite, perfetto = '', views = EXPORTED_VIEWS } = options;
+  const symbols = loadSymbols(reader, options.symbols);
   const file = new NewFile(sqlite ?? perfetto);
   let bytes = 0;
   try {
@@ -123,7 +129,7 @@ async function exportTape(
       const output = new BufferedFile(file.path);
       try {
         await watched(
-          exportPerfetto(reader, (text) => output.write(text)),
+          exportPerfetto(reader, (text) => output.write(text), symbols),
           reader,
           terminal,
         );

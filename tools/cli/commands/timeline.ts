@@ -4,6 +4,8 @@ import type { Command } from 'commander';
 import { formatPosition, type JournalReader, sqliteStore } from '../../../src/journal/index.js';
 import { resolvePosition } from '../../../src/replay/index.js';
 import { NewFile } from '../../export/new-file.js';
+import { loadSymbols, symbolsOption } from '../../symbols/load.js';
+import type { SymbolSource } from '../../symbols/source.js';
 import { HTML_BINS, HTML_MARKS, htmlTimeline } from '../../timeline/html.js';
 import { type ModelOptions, type TimelineModel, timelineModel } from '../../timeline/model.js';
 import { SVG_BINS, svgTimeline } from '../../timeline/svg.js';
@@ -18,18 +20,21 @@ interface TimelineOptions {
   readonly to?: string;
   readonly html?: string;
   readonly svg?: string;
+  readonly symbols?: readonly SymbolSource[];
 }
 
 const COLUMNS_WITHOUT_TERMINAL = 100;
 
 export function timelineCommand(program: Command): void {
-  command(
+  const drawing = command(
     program,
     'timeline',
     'lanes for each vCPU and level: on the terminal, as an HTML page, or as SVG',
     'vmtape timeline guest.vmtape',
     "vmtape timeline guest.vmtape --from 'vmrun[0]' --html guest.html",
-  )
+    'vmtape timeline linux.vmtape --html linux.html --symbols ram',
+  );
+  symbolsOption(drawing)
     .argument('<tape>')
     .option('--from <pos>', 'from there on')
     .option('--to <pos>', 'up to there')
@@ -38,6 +43,9 @@ export function timelineCommand(program: Command): void {
     .action(async (tape: string, options: TimelineOptions, self: Command) => {
       if (options.html !== undefined && options.svg !== undefined) {
         throw new UsageError('--html and --svg: give one of them.');
+      }
+      if (options.symbols !== undefined && options.html === undefined) {
+        throw new UsageError('--symbols names places on the page of --html. Give that, too.');
       }
       const reader = sqliteStore(tape).read();
       try {
@@ -60,7 +68,9 @@ async function timeline(
     throw new UsageError(`--to ${formatPosition(to)} lies before --from ${formatPosition(from)}. Swap them.`);
   }
   const { html, svg } = options;
-  const model = (size: Omit<ModelOptions, 'from' | 'to'>) => modelOf(reader, { from, to, ...size }, terminal);
+  const symbols = loadSymbols(reader, options.symbols);
+  const model = (size: Omit<ModelOptions, 'from' | 'to' | 'symbols'>) =>
+    modelOf(reader, { from, to, symbols, ...size }, terminal);
   const path = html ?? svg;
   if (path !== undefined) {
     const file = new NewFile(path);

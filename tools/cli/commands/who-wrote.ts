@@ -26,6 +26,9 @@ import {
 } from '../../../src/replay/index.js';
 import { runningOn, viewOf } from '../../debug/views.js';
 import { parseWhat, type What } from '../../debug/what.js';
+import type { LevelSymbols } from '../../symbols/level-symbols.js';
+import { loadSymbols, symbolsOption } from '../../symbols/load.js';
+import type { SymbolSource } from '../../symbols/source.js';
 import { parseCount } from '../arguments.js';
 import { command, terminalOf } from '../command.js';
 import { Status, UsageError } from '../failure.js';
@@ -37,13 +40,14 @@ interface WhoWroteOptions {
   readonly before?: string;
   readonly length: number;
   readonly vcpu?: number;
+  readonly symbols?: readonly SymbolSource[];
 }
 
 const PROGRESS_MILLISECONDS = 250;
 const WIDEST = 4096;
 
 export function whoWroteCommand(program: Command): void {
-  command(
+  const asking = command(
     program,
     'who-wrote',
     'the last step that wrote to an address, a VMCB field, page tables, a register or a device',
@@ -51,7 +55,9 @@ export function whoWroteCommand(program: Command): void {
     "vmtape who-wrote guest.vmtape vmcb.nestedCr3 --before 'vmexit:npf[-1]'",
     'vmtape who-wrote guest.vmtape msr.0xc0000082',
     'vmtape who-wrote guest.vmtape walk:0x40001128',
-  )
+    'vmtape who-wrote linux.vmtape vmcb.rip --symbols ram',
+  );
+  symbolsOption(asking)
     .argument('<tape>')
     .argument(
       '<what>',
@@ -82,6 +88,7 @@ async function whoWrote(
   terminal: Terminal,
 ): Promise<number> {
   const limit = resolvePosition(reader, options.before ?? 'end');
+  const symbols = loadSymbols(reader, options.symbols);
   const timeline = new Timeline(reader);
   const control = progress(terminal, 'searching');
   const place = timeline.seek(limit, control);
@@ -100,7 +107,7 @@ async function whoWrote(
     else await terminal.print([`${tape}: ${nobody}`]);
     return Status.NO;
   }
-  await report(tape, reader, timeline, asked, step, terminal);
+  await report(tape, reader, { timeline, symbols }, asked, step, terminal);
   timeline.close();
   return Status.DONE;
 }
@@ -149,7 +156,7 @@ function progress(terminal: Terminal, doing: string): Required<Control> {
 async function report(
   tape: string,
   reader: JournalReader,
-  timeline: Timeline,
+  { timeline, symbols }: { readonly timeline: Timeline; readonly symbols: LevelSymbols },
   { name, values }: What,
   { before, after }: WriteStep,
   terminal: Terminal,
@@ -165,13 +172,16 @@ async function report(
   const isOther = (text: string, index: number): boolean => text !== (old[index] as string);
   // Of several entries those that became others, or the first when none did.
   const [shown = 0] = [now.findIndex(isOther), 0].filter((index) => index >= 0);
-  const events = eventsOf(reader, before, timeline.position);
+  const events = eventsOf(reader, symbols, before, timeline.position);
+  const symbol = symbols.textOf(level, rip);
+  const code = instruction === undefined ? undefined : symbols.inCode(level, instruction.text);
   const found = {
     before: formatPosition(before),
     after: formatPosition(after),
     vcpu,
     level: `L${level}`,
     rip: `0x${hex(rip)}`,
+    ...(symbol === undefined ? {} : { symbol }),
     old: old[shown] ?? '',
     new: now[shown] ?? '',
     events,
@@ -182,14 +192,14 @@ async function report(
       what: name,
       found: true,
       ...found,
-      instruction: instruction?.text ?? null,
+      instruction: code ?? null,
     });
     return;
   }
   const { bold, dim } = terminal.colors;
   await terminal.print([
     `${bold(name)} was last written at ${bold(found.after)} by vCPU ${vcpu}, L${level}`,
-    `  ${hex(rip, 16)}  ${instruction?.text ?? ''}`,
+    `  ${[hex(rip, 16), symbol, code].filter((part) => part !== undefined).join('  ')}`,
     `  ${values.length > 1 ? `${values[shown]?.name}: ` : ''}${found.old}  →  ${found.new}`,
     ...events.map((text) => `  ${text}`),
     dim(`  before it: vmtape show ${tape} ${found.before} --disassemble 3`),
@@ -206,12 +216,17 @@ const valueText = (value: WatchedValue, machine: Machine): string =>
         .join(' ');
 
 /** What the step stated. */
-function eventsOf(reader: JournalReader, { seq }: Position, { seq: end }: Position): readonly string[] {
+function eventsOf(
+  reader: JournalReader,
+  symbols: LevelSymbols,
+  { seq }: Position,
+  { seq: end }: Position,
+): readonly string[] {
   const texts: string[] = [];
   if (seq === end) return texts;
   for (const record of reader.records(seq)) {
     if (record.position.seq >= end) break;
-    if (record.event.type !== 'cpu.ran') texts.push(eventText(record));
+    if (record.event.type !== 'cpu.ran') texts.push(symbols.inEvent(eventText(record), record.event, record.level));
   }
   return texts;
 }
