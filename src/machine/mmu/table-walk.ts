@@ -59,6 +59,7 @@ const LEGACY_PDPE_RESERVED_HIGH = 0xfff0_0000;
 const MAX_LEVELS = 4;
 const FRAME_HIGH = 0x000f_ffff;
 const TWO_32 = 0x1_0000_0000;
+const NO_POINTER = -1;
 
 export const KIB_4 = 0x1000;
 const MIB_2 = 0x20_0000;
@@ -107,6 +108,8 @@ export class TableWalk {
   private readonly usedWords = new Int32Array(MAX_LEVELS);
   private used = 0;
   private entryBytes = 8;
+  /** Where the page-directory pointer lies that a legacy PAE walk read: it has no accessed bit. */
+  private pointer = NO_POINTER;
 
   constructor(
     private readonly memory: PhysicalMemory,
@@ -121,6 +124,7 @@ export class TableWalk {
   walk(rules: TableRules, low: number, high: number, resolved: boolean): boolean {
     this.stop = Stop.NONE;
     this.used = 0;
+    this.pointer = NO_POINTER;
     this.writable = true;
     this.user = true;
     this.executable = true;
@@ -142,6 +146,7 @@ export class TableWalk {
    */
   markUsed(write: boolean, page?: number): void {
     const last = this.used - 1;
+    if (this.pointer !== NO_POINTER) this.memory.noteTable(this.pointer, NO_LEAF);
     for (let level = 0; level <= last; level++) {
       const word = this.usedWords[level] as number;
       const marked = word | (level === last && write ? ACCESSED | DIRTY : ACCESSED);
@@ -177,6 +182,7 @@ export class TableWalk {
     const malformed =
       (this.low & LEGACY_PDPE_RESERVED) | (this.high & (rules.reservedHigh | LEGACY_PDPE_RESERVED_HIGH));
     if (malformed !== 0) return this.stopAtReserved();
+    this.pointer = this.address;
     return this.walkDirectory(rules, this.nextTable(), low, resolved);
   }
 

@@ -3,6 +3,7 @@
  * gives never depends on what was accessed before.
  */
 import { describe, expect, it } from 'vitest';
+import { EFER } from '../../../src/machine/layout/cpu-state.js';
 import { sPA } from '../../../src/machine/units.js';
 import { CODE, DATA, hex, runBoth } from '../../support/engine-bench.js';
 import { DATA as NESTED_DATA, VMCB_AT } from '../../support/live-machine.js';
@@ -93,5 +94,23 @@ describe('an address space', () => {
     nested.vmcb.rip = BigInt(GUEST_CODE);
     nested.again();
     expect(nested.vmcb.rip).toBe(BigInt(GUEST_CODE));
+  });
+
+  it('of a legacy PAE guest under nested paging follows its page-directory pointers, which the walk reads', () => {
+    // mov eax, [DATA] in 32-bit code: the L bit of CS makes way for D.
+    const nested = new NestedMachine('a1 00002000').nestedPaging();
+    nested.write(NESTED_DATA, 1n).write(NESTED_DATA + 0x20_0000, 2n);
+    const { memory, vmcb } = nested;
+    memory.copyIn(sPA(TABLES + 0x3000), memory.window(0x3000, 0x1000).slice());
+    nested.write(TABLES + 0x3008, 0x40_00e7n).write(TABLES, 0x3001n);
+    vmcb.efer = EFER.SVME;
+    vmcb.cs = (vmcb.cs & ~(1n << 25n)) | (1n << 26n);
+    vmcb.cr3 = BigInt(TABLES);
+    nested.exit();
+    expect(vmcb.rax).toBe(1n);
+    nested.write(TABLES, BigInt(TABLES + 0x3001));
+    vmcb.rip = BigInt(GUEST_CODE);
+    nested.again();
+    expect(vmcb.rax).toBe(2n);
   });
 });
