@@ -44,11 +44,11 @@ const tapeOf = (guest: Guest, folder: string): string => join(folder, `${guest.n
 
 /**
  * In the order in which a round runs them: what is compared stands side by side.
- * @param tiers whose runs are measured; the last one also records and replays. @param recorded hears of each recording.
+ * @param tiers whose runs are measured; the last one also records and replays. @param jobs processes of the parallel replay.
+ * @param patience seconds that QEMU may take. @param recorded hears of each recording.
  */
 export function columnsOf(
-  tiers: readonly TierName[],
-  jobs: number,
+  { tiers, jobs, patience }: { readonly tiers: readonly TierName[]; readonly jobs: number; readonly patience: number },
   recorded: (run: Recorded) => void,
 ): readonly Column[] {
   const last = tiers.at(-1) ?? 'auto';
@@ -58,7 +58,7 @@ export function columnsOf(
   });
   const qemu = (mode: QemuMode, name: string): Column => ({
     ...{ name: `QEMU ${name}`, program: 'QEMU', hasStart: true },
-    run: (guest, folder) => runQemu(guest, mode, folder),
+    run: (guest, folder) => runQemu(guest, mode, folder, patience),
   });
   const hasQemu = qemuVersion() !== undefined;
   const others = (...columns: readonly Column[]): readonly Column[] => (hasQemu ? columns : []);

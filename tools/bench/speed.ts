@@ -14,7 +14,7 @@ import { parseWords } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
 import { columnsOf, type Recorded, type SpeedResult, TIERS, type TierName } from './speed-columns.js';
 import { speedPlot } from './speed-plot.js';
-import { type Guest, parseScale, parseSubjects, qemuVersion, SUBJECTS, scaledOptions } from './subjects.js';
+import { type Guest, PATIENCE, parseScale, parseSubjects, qemuVersion, SUBJECTS, scaledOptions } from './subjects.js';
 
 export const SPEED_USAGE = `usage: npm run bench -- speed [options]
   --guests A,B some of: ${SUBJECTS.map(({ name }) => name).join(', ')} (all)
@@ -22,6 +22,7 @@ export const SPEED_USAGE = `usage: npm run bench -- speed [options]
   --pairs N    rounds, of which the best of each counts (5)
   --tiers A,B  of ${TIERS.join(', ')} (interpreter,auto); the last one records and replays
   --jobs N     processes of the parallel replay (2)
+  --patience N seconds that QEMU may take (${PATIENCE}); a column that takes longer says so
   --plot FILE  writes a picture there, as SVG
   --json       one document to stdout`;
 
@@ -58,13 +59,18 @@ export async function speedBench(args: string[]): Promise<number> {
         pairs: { type: 'string', default: '5' },
       },
       ...{ tiers: { type: 'string', default: 'interpreter,auto' }, jobs: { type: 'string', default: '2' } },
-      ...{ plot: { type: 'string' }, json: { type: 'boolean', default: false } },
+      ...{
+        patience: { type: 'string', default: String(PATIENCE) },
+        plot: { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
     },
   });
   const subjects = values.guests === undefined ? SUBJECTS : parseSubjects(values.guests, '--guests');
   const scale = parseScale(values.scale);
   const pairs = parseCount(values.pairs, '--pairs', 1);
   const jobs = parseCount(values.jobs, '--jobs', 1);
+  const patience = parseCount(values.patience, '--patience', 1);
   const tiers = parseTiers(values.tiers);
   const terminal = new Terminal({ json: values.json });
   const host = {
@@ -76,7 +82,7 @@ export async function speedBench(args: string[]): Promise<number> {
     const results: SpeedResult[] = [];
     for (const subject of subjects) {
       const guest = { name: subject.name, image: subject.image, options: scaledOptions(subject.full, scale) };
-      results.push(measure(guest, { pairs, jobs, tiers, folder, terminal }));
+      results.push(measure(guest, { pairs, jobs, patience, tiers, folder, terminal }));
     }
     terminal.clearStatus();
     const { cpu, processors, node, qemu } = host;
@@ -106,6 +112,7 @@ function parseTiers(text: string): readonly TierName[] {
 interface Circumstances {
   readonly pairs: number;
   readonly jobs: number;
+  readonly patience: number;
   readonly tiers: readonly TierName[];
   readonly folder: string;
   readonly terminal: Terminal;
@@ -128,9 +135,10 @@ class Times {
   }
 }
 
-function measure(guest: Guest, { pairs, jobs, tiers, folder, terminal }: Circumstances): SpeedResult {
+function measure(guest: Guest, circumstances: Circumstances): SpeedResult {
+  const { pairs, jobs, folder, terminal } = circumstances;
   let recorded: Recorded | undefined;
-  const columns = columnsOf(tiers, jobs, (run) => {
+  const columns = columnsOf(circumstances, (run) => {
     recorded = run;
   });
   const times = new Map(columns.map((column) => [column, new Times()]));
