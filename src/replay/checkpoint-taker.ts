@@ -20,6 +20,8 @@ export type CheckpointInterval = 'adaptive' | number;
 const KEEP_PAGE = 8 * 60_000;
 /** What an interval should cost to run again, unless more pages are written to in it. */
 const INTERVAL = 120_000_000;
+/** What it may cost however many they are: a guest that fills a large memory is to be entered anywhere, too. */
+const LONGEST_INTERVAL = 5 * INTERVAL;
 
 export class CheckpointTaker {
   private last: Position;
@@ -46,7 +48,8 @@ export class CheckpointTaker {
       return Math.floor(machine.retired / interval) > Math.floor(Number(last.icount) / interval);
     const ran = runCost(last, { icount: BigInt(machine.retired), seq: events });
     if (ran < this.worth) return false;
-    this.worth = Math.max(INTERVAL, machine.memory.pagesWrittenSince(this.epoch).length * KEEP_PAGE);
+    const pages = machine.memory.pagesWrittenSince(this.epoch).length;
+    this.worth = Math.min(LONGEST_INTERVAL, Math.max(INTERVAL, pages * KEEP_PAGE));
     return ran >= this.worth;
   }
 
