@@ -245,8 +245,8 @@ export class Model {
     predictions[at + LAST + 1] = high;
   }
 
-  /** Enters an item that the list has not had. @returns where its prediction stands. */
-  addItem(field: Field, id: number, location: number): number {
+  /** Enters an item that the list has not had. */
+  addItem(field: Field, id: number, location: number): void {
     let index = 0;
     while (index < field.count && (field.predictions[index * PREDICTION] as number) < id) index++;
     if ((field.count + 1) * PREDICTION > field.predictions.length) {
@@ -261,7 +261,6 @@ export class Model {
     field.predictions[at + LAST] = this.held[4 * location] as number;
     field.predictions[at + LAST + 1] = this.held[4 * location + 1] as number;
     field.count++;
-    return at;
   }
 }
 

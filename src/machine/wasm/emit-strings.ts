@@ -3,11 +3,11 @@
  * Source: APM vol.3 §1.2.6 Repeat Prefixes.
  */
 import { Gpr, type PlainInstruction, type Static } from '../isa/instruction.js';
+import { PAGE_BYTES } from '../units.js';
 import { MemoryEmitter } from './emit-memory.js';
 import { NotCompiled, type V } from './emit-values.js';
 import { Op } from './module.js';
 
-const PAGE = 4096;
 /** Elements from which the host's own copy and fill are faster than a loop. */
 const WORTH_A_CALL = 32;
 
@@ -20,16 +20,16 @@ export abstract class StringEmitter extends MemoryEmitter {
     return this.readGpr(number, addressWidth);
   }
   loadSource(width: number): V {
-    return this.loadLinear(this.stringAddress(6), width);
+    return this.loadLinear(this.stringAddress(Gpr.RSI), width);
   }
   loadDestination(width: number): V {
-    return this.loadLinear(this.stringAddress(7), width);
+    return this.loadLinear(this.stringAddress(Gpr.RDI), width);
   }
   storeDestination(width: number, value: V): void {
-    this.storeLinear(this.stringAddress(7), width, value);
+    this.storeLinear(this.stringAddress(Gpr.RDI), width, value);
   }
   advance(register: 'source' | 'destination', width: number): void {
-    const number = register === 'source' ? 6 : 7;
+    const number = register === 'source' ? Gpr.RSI : Gpr.RDI;
     const { addressWidth } = this.current;
     const step = BigInt(width / 8);
     const moved = this.add(
@@ -118,10 +118,10 @@ export abstract class StringEmitter extends MemoryEmitter {
   /** A local (i32): elements from here to the end of the page. */
   private room(linear: V, width: number): number {
     this.code
-      .i32(PAGE)
+      .i32(PAGE_BYTES)
       .get(linear)
       .op(Op.I32_WRAP_I64)
-      .i32(PAGE - 1)
+      .i32(PAGE_BYTES - 1)
       .op(Op.I32_AND, Op.I32_SUB)
       .i32(shiftOf(width))
       .op(Op.I32_SHR_U);
@@ -138,8 +138,8 @@ export abstract class StringEmitter extends MemoryEmitter {
       push();
       code.get(elements).op(Op.I32_LT_U, Op.SELECT).set(elements);
     };
-    code.get(count).op(Op.I32_WRAP_I64).i32(PAGE);
-    code.get(count).i64(BigInt(PAGE)).op(Op.I64_LT_U, Op.SELECT).set(elements);
+    code.get(count).op(Op.I32_WRAP_I64).i32(PAGE_BYTES);
+    code.get(count).i64(BigInt(PAGE_BYTES)).op(Op.I64_LT_U, Op.SELECT).set(elements);
     for (const each of limits) limit(() => void code.get(each));
     // Each is an instruction; the first has its place in the budget.
     this.pushSlack();
