@@ -198,7 +198,7 @@ export class Engine {
     this.leaving = false;
     const limit = Math.min(budget, MAX_BUDGET);
     this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
-    if (this.stretches.isDue) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
+    if (this.stretches.isDue) this.regions.resumed(this.registers[R.rip] as bigint, this.running);
     this.left = this.stretches.begin(limit);
     let uop = 0;
     for (;;) {

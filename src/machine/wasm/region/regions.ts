@@ -109,10 +109,22 @@ export class Regions {
     blocks.onDrop = (page) => this.onDrop(page);
   }
 
-  /** The interpreter stopped before RIP because its budget was spent. */
+  /** The interpreter stopped before RIP because its budget was spent: it has been running. */
   stopped(rip: bigint, code: RunningCode): void {
+    this.look(rip, code, false);
+  }
+
+  /**
+   * A run begins at RIP, and it is time to look. An interrupt or an exit may have ended the run before anywhere inside of a
+   * region: hot code that a region has already does not become one once more.
+   */
+  resumed(rip: bigint, code: RunningCode): void {
+    this.look(rip, code, this.policy === 'hot' && this.covers(rip, code, code.mode));
+  }
+
+  private look(rip: bigint, code: RunningCode, isKnown: boolean): void {
     this.debt = Math.max(0, this.debt - INSTRUCTIONS_FOR_A_STOP);
-    if (!code.isForRegions || this.isEntry(rip, code)) return;
+    if (isKnown || !code.isForRegions || this.isEntry(rip, code)) return;
     const stops = (this.stops.get(rip) ?? 0) + 1;
     if (this.stops.size > MOST_PLACES) this.stops.clear();
     this.stops.set(rip, stops);
@@ -121,12 +133,15 @@ export class Regions {
     this.debt += this.compile(rip, code);
   }
 
-  /** Whether a region has the instruction at RIP. */
-  covers(rip: bigint, code: RunningCode): boolean {
+  /** Whether a region has the instruction at RIP. @param mode of the code; any when it is left out. */
+  covers(rip: bigint, code: RunningCode, mode?: number): boolean {
     const page = code.pageAt(pageBase(rip));
     const regions = page === undefined ? undefined : this.byPage.get(page);
     if (regions === undefined) return false;
-    return [...regions].some(({ spans }) => spans.some(([first, end]) => rip >= first && rip < end));
+    return [...regions].some(
+      (region) =>
+        (mode === undefined || region.mode === mode) && region.spans.some(([first, end]) => rip >= first && rip < end),
+    );
   }
 
   private isEntry(rip: bigint, code: RunningCode): boolean {

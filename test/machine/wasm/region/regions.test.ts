@@ -11,6 +11,7 @@ const regions = new EngineBench('engine');
 compileRegions('at-once');
 const atOnce = new EngineBench('engine');
 compileRegions(before);
+const hot = new EngineBench('engine');
 const evaluator = new EngineBench('evaluator');
 
 /** RIP, RSI and RDI at their starts, 300 rounds to go. */
@@ -105,6 +106,20 @@ describe('a loop', () => {
   it('with REP inside leaves that to the interpreter', () => {
     // push rcx; mov ecx, 5; mov rdi, rbx; rep stosb; pop rcx
     runBoth((each) => each.mode(64, START).put(CODE, hex(looped('51 b9 05 00 00 00 48 89 df f3 aa 59'))));
+  });
+});
+
+describe('hot code', () => {
+  it('is compiled once, wherever inside of it runs end and begin', () => {
+    // 60 times inc ebx; jmp back over them and itself
+    const program = `${'ff c3 '.repeat(60)}eb ${(256 - 122).toString(16)}`;
+    hot.clear().mode(64, START).put(CODE, hex(program));
+    hot.run(2_000_000);
+    const compiled = hot.engine.counts.regionsMade;
+    expect(compiled).toBeGreaterThan(0);
+    for (let run = 0; run < 40_000; run++) hot.run(1_009);
+    expect(hot.get('rip')).not.toBe(BigInt(CODE));
+    expect(hot.engine.counts.regionsMade).toBe(compiled);
   });
 });
 
