@@ -82,7 +82,9 @@ export async function speedBench(args: string[]): Promise<number> {
     const results: SpeedResult[] = [];
     for (const subject of subjects) {
       const guest = { name: subject.name, image: subject.image, options: scaledOptions(subject.full, scale) };
-      results.push(measure(guest, { pairs, jobs, patience, tiers, folder, terminal }));
+      const result = measure(guest, { pairs, jobs, patience, tiers, folder, terminal });
+      results.push(result);
+      if (!values.json) await terminal.print([columnsLine(result)]);
     }
     terminal.clearStatus();
     const { cpu, processors, node, qemu } = host;
@@ -94,7 +96,7 @@ export async function speedBench(args: string[]): Promise<number> {
     ].join('; ');
     if (values.plot !== undefined) writeFileSync(values.plot, speedPlot(results, about));
     if (values.json) await terminal.document({ vmtape: VMTAPE_VERSION, host, pairs, scale, tiers, jobs, results });
-    else await terminal.print([about, '', ...speedTables(results, jobs)]);
+    else await terminal.print(['', about, '', ...speedTables(results, jobs)]);
     return 0;
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -181,11 +183,18 @@ function ratiosOf(result: SpeedResult, jobs: number): SpeedResult['ratios'] {
 
 // For people
 
+/** What is known of a guest as soon as it is through: the tables come when all are, which may be hours. */
+const columnsLine = ({ guest, columns }: SpeedResult): string =>
+  `${guest}: ${columns.map(({ name, seconds }) => `${name} ${secondsText(seconds)}`).join(', ')}`;
+
+const secondsText = (seconds: number | undefined): string =>
+  seconds === undefined ? 'none' : `${seconds.toFixed(2)} s`;
+
 export function speedTables(results: readonly SpeedResult[], jobs: number): readonly string[] {
   const names = results[0]?.columns.map(({ name }) => name) ?? [];
   const times = results.map(({ guest, instructions, exits, columns }) => [
     ...[guest, grouped(instructions), grouped(exits)],
-    ...columns.map(({ seconds }) => (seconds === undefined ? 'none' : `${seconds.toFixed(2)} s`)),
+    ...columns.map(({ seconds }) => secondsText(seconds)),
   ]);
   const rates = results.map(({ guest, instructions, columns }) => [
     guest,

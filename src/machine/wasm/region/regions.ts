@@ -135,7 +135,7 @@ export class Regions {
 
   /** Whether a region has the instruction at RIP. @param mode of the code; any when it is left out. */
   covers(rip: bigint, code: RunningCode, mode?: number): boolean {
-    const page = code.pageAt(pageBase(rip));
+    const page = pageOf(pageBase(rip), code);
     const regions = page === undefined ? undefined : this.byPage.get(page);
     if (regions === undefined) return false;
     return [...regions].some(
@@ -145,7 +145,7 @@ export class Regions {
   }
 
   private isEntry(rip: bigint, code: RunningCode): boolean {
-    const page = code.pageAt(pageBase(rip));
+    const page = pageOf(pageBase(rip), code);
     return page !== undefined && this.byEntry.has(keyOfEntry({ page, offset: offsetOf(rip), mode: code.mode }));
   }
 
@@ -249,7 +249,7 @@ export class Regions {
     const { view } = this.memory;
     const region = this.byHandler.get(view.getUint16(uop + Uop.HANDLER, true));
     if (region === undefined) return 0;
-    const isKnown = [...region.pages].every(([rip, page]) => (code.pageAt(rip) ?? code.findPage(rip)) === page);
+    const isKnown = [...region.pages].every(([rip, page]) => pageOf(rip, code) === page);
     if (isKnown) {
       region.strangers = 0;
       view.setInt32(region.layout.context, this.context, true);
@@ -303,13 +303,13 @@ export class Regions {
   private sourceOf(code: RunningCode): CodeSource {
     const isSteady = (page: SPA): boolean => this.policy !== 'hot' || (this.drops.get(page) ?? 0) < MOST_DROPS;
     const found = new Map<bigint, SPA | undefined>();
-    const pageOf = (base: bigint): SPA | undefined => {
-      if (!found.has(base)) found.set(base, code.pageAt(base) ?? code.findPage(base));
+    const foundAt = (base: bigint): SPA | undefined => {
+      if (!found.has(base)) found.set(base, pageOf(base, code));
       return found.get(base);
     };
     return {
       decode: (rip) => {
-        const page = pageOf(pageBase(rip));
+        const page = foundAt(pageBase(rip));
         return page === undefined || !isSteady(page) ? undefined : code.decode(page, offsetOf(rip));
       },
       treatment: (insn) => this.treatment(insn, code),
@@ -335,13 +335,14 @@ function spanOf({ rip, instructions }: RegionBlock): readonly [bigint, bigint] {
   return [rip, last === undefined ? rip : last.rip + BigInt(last.insn.length)];
 }
 
+const pageOf = (base: bigint, code: RunningCode): SPA | undefined => code.pageAt(base) ?? code.findPage(base);
 const offsetOf = (rip: bigint): number => Number(rip & 0xfffn);
 const pageBase = (rip: bigint): bigint => rip & ~0xfffn;
 const keyOfEntry = ({ page, offset, mode }: Entry): string => `${page + offset}/${mode}`;
 
 function pagesOf({ blocks }: RegionCode, code: RunningCode): Map<bigint, SPA> {
   const bases = new Set(blocks.flatMap(({ instructions }) => instructions.map(({ rip }) => pageBase(rip))));
-  return new Map([...bases].map((base) => [base, code.pageAt(base) as SPA]));
+  return new Map([...bases].map((base) => [base, pageOf(base, code) as SPA]));
 }
 
 /** As many as there can be: each instruction, and the one that ends a block. */

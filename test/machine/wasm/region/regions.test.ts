@@ -110,15 +110,28 @@ describe('a loop', () => {
 });
 
 describe('hot code', () => {
+  // 60 times inc ebx; jmp back over them and itself
+  const program = hex(`${'ff c3 '.repeat(60)}eb ${(256 - 122).toString(16)}`);
+
   it('is compiled once, wherever inside of it runs end and begin', () => {
-    // 60 times inc ebx; jmp back over them and itself
-    const program = `${'ff c3 '.repeat(60)}eb ${(256 - 122).toString(16)}`;
-    hot.clear().mode(64, START).put(CODE, hex(program));
-    hot.run(2_000_000);
+    const before = hot.engine.counts.regionsMade;
+    hot.clear().mode(64, START).put(CODE, program).run(2_000_000);
     const compiled = hot.engine.counts.regionsMade;
-    expect(compiled).toBeGreaterThan(0);
+    expect(compiled).toBeGreaterThan(before);
     for (let run = 0; run < 40_000; run++) hot.run(1_009);
     expect(hot.get('rip')).not.toBe(BigInt(CODE));
+    expect(hot.engine.counts.regionsMade).toBe(compiled);
+  });
+
+  it('is compiled once for all tables that lead to it, as L1 and L2 take turns', () => {
+    const tables = [0x1000n, 0x5000n];
+    const before = hot.engine.counts.regionsMade;
+    hot.clear().mode(64, START).put(CODE, program);
+    hot.write(0x5000, 8, hot.read(0x1000, 8)).run(2_000_000);
+    const compiled = hot.engine.counts.regionsMade;
+    expect(compiled).toBeGreaterThan(before);
+    // 16 rounds of the loop: each run begins at its head.
+    for (let run = 0; run < 40_000; run++) hot.set({ cr3: tables[run % 2] as bigint }).run(16 * 61);
     expect(hot.engine.counts.regionsMade).toBe(compiled);
   });
 });
