@@ -130,6 +130,8 @@ export function runQemu(guest: Guest, mode: QemuMode, folder: string, patience =
     encoding: 'utf8',
     stdio: ['ignore', 'ignore', 'pipe'],
     timeout: patience * 1000,
+    // Where it makes no headway it does not heed SIGTERM either.
+    killSignal: 'SIGKILL',
   });
   if (signal !== null) throw new Error(`QEMU did not end within ${patience} seconds on ${guest.name}`);
   // The guests end with status 0 through isa-debug-exit, which QEMU makes 1.

@@ -23,10 +23,10 @@ import { PERFORMANCE_COUNTERS, StoredMsr } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { isLegalXcr0, statesInUse } from '../cpu/xstate.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { CR0, CR4, R } from '../layout/cpu-state.js';
+import { CONTROL_SLOTS, CR0, CR4, R, type Slot } from '../layout/cpu-state.js';
 import { crRead, crWrite, crWriteTrap, drRead, drWrite, type InterceptName } from '../svm/intercepts.js';
 import { uN } from '../units.js';
-import { Gpr, type Instruction } from './instruction.js';
+import { Gpr, type Instruction, type Operand } from './instruction.js';
 import { requireUmip } from './segment.js';
 import { gprAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
 
@@ -41,7 +41,7 @@ function readInfo({ profile: { deviations } }: SystemContext, number: number, gp
   return deviations.has('cr-read-without-mov-bit') ? BigInt(gpr) : moveInfo(gpr);
 }
 
-const CONTROL_REGISTERS: ReadonlySet<number> = new Set([0, 2, 3, 4, 8]);
+const CONTROL_REGISTERS: ReadonlySet<number> = new Set([...CONTROL_SLOTS.keys(), 8]);
 
 /** LOCK MOV CR0 is how code outside 64-bit mode names CR8 (APM vol.2 §15.21.3 TPR Access in 32-Bit Mode). */
 function controlRegister(context: SystemContext, operand: number): number {
@@ -61,9 +61,12 @@ const MOV_FROM_CR = systemInstruction({
     const number = controlRegister(context, 1);
     const gpr = gprAt(context, 0).number;
     context.intercept(crRead(number), { info1: readInfo(context, number, gpr) });
-    const value = number === 8 ? readCr8(context) : context.tx.get(R[`cr${number as 0 | 2 | 3 | 4}`]);
+    const value = number === 8 ? readCr8(context) : context.tx.get(CONTROL_SLOTS.get(number) as Slot);
     context.ops.writeGpr(gpr, moveWidth(context), uN(moveWidth(context), value));
     context.plain();
+  },
+  semantics(ops, { operands }) {
+    ops.write(operands[0] as Operand, ops.read(operands[1] as Operand));
   },
 });
 

@@ -39,6 +39,8 @@ const INVLPG = systemInstruction({
     if (isCanonical(linear)) context.flushTlb({ scope: 'page', asid: currentAsid(tx), linear });
     context.plain();
   },
+  // Translations follow their tables (docs/adr/0021): there is none to drop.
+  semantics: () => {},
 });
 
 /** Kinds of INVPCID: one address of a PCID, a PCID, everything with and without global translations. */

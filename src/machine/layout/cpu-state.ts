@@ -127,6 +127,14 @@ export const Segment = { ES: 0, CS: 1, SS: 2, DS: 3, FS: 4, GS: 5, LDTR: 6, TR: 
 /** Word slot of segment `number`; the base follows it. */
 export const segmentSlot = (number: number): Slot => (R.es + 2 * number) as Slot;
 
+/** By their numbers, the control registers that are in the register file. CR8 is the local APIC's. */
+export const CONTROL_SLOTS: ReadonlyMap<number, Slot> = new Map([
+  [0, R.cr0],
+  [2, R.cr2],
+  [3, R.cr3],
+  [4, R.cr4],
+]);
+
 /** Address of slot 0 in the WebAssembly memory. */
 export const CPU_BASE = 0x1000;
 export const slotAddress = (slot: Slot): number => CPU_BASE + 8 * slot;

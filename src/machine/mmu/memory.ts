@@ -83,8 +83,11 @@ export class PhysicalMemory {
   onNewTable: (page: number) => void = () => {};
   /** Called after a write to a page table. Set by the engine. @param space undefined for several. */
   onTableWrite: (space: number | undefined) => void = () => {};
-  /** Called after a write to an entry that translates one linear page of a space. Set by the engine. */
-  onEntryWrite: (space: number, page: number) => void = () => {};
+  /**
+   * Called when an entry is written to that translates one linear page of a space. Set by the engine.
+   * @returns false when it is not enough to forget that page's translation.
+   */
+  onEntryWrite: (space: number, page: number) => boolean = () => true;
   /** Called when an epoch begins: compiled code may write to no page before it has asked again. Set by the engine. */
   onNewEpoch: () => void = () => {};
   /** Called when other pages are watched from now on: compiled code must ask again for every page. Set by the engine. */
@@ -305,6 +308,27 @@ export class PhysicalMemory {
     return this.watching?.readPages.has(address >>> PAGE_SHIFT) === true;
   }
 
+  /**
+   * Compiled code is about to store `length` bytes, all in one page, where it may not write unseen. What the evaluator would do
+   * after such a store is done here, before it, when it is no more than to forget the translation of one page.
+   * @returns false when it is more: then nothing has been done, and the evaluator must execute the instruction.
+   */
+  admitStore(address: number, length: number): boolean {
+    if (this.watching !== undefined || this.hitsCode(address, length)) return false;
+    const page = address >>> PAGE_SHIFT;
+    const owner = this.tablePages[page] as number;
+    if (owner !== 0) {
+      if ((this.tableWrites[page] as number) >= MOST_ENTRY_WRITES) return false;
+      if (!this.isUnusedEntry(address, length)) {
+        const entry = owner === SEVERAL_SPACES ? undefined : this.pageOfEntry(address, length);
+        if (entry === undefined || !this.onEntryWrite(owner - 1, entry)) return false;
+      }
+      this.tableWrites[page] = (this.tableWrites[page] as number) + 1;
+    }
+    this.noteWritable(address);
+    return true;
+  }
+
   private noteWrite(address: SPA, length: number, linear?: bigint, keepsTables = false): void {
     this.noteCodeWrite(address, length);
     const last = (address + length - 1) >>> PAGE_SHIFT;
@@ -331,8 +355,9 @@ export class PhysicalMemory {
     if (isUnused) return true;
     const owner = this.tablePages[page] as number;
     const entry = owner === SEVERAL_SPACES ? undefined : this.pageOfEntry(address, length);
-    if (entry !== undefined) this.onEntryWrite(owner - 1, entry);
-    return entry !== undefined;
+    if (entry === undefined) return false;
+    if (!this.onEntryWrite(owner - 1, entry)) this.onTableWrite(owner - 1);
+    return true;
   }
 
   /** The linear page that an entry translates; undefined when more entries than one are meant, or it may be several. */
@@ -345,13 +370,13 @@ export class PhysicalMemory {
   }
 
   private noteCodeWrite(address: number, length: number): void {
+    if (this.hitsCode(address, length)) this.onCodeWrite(address as SPA, length);
+  }
+
+  private hitsCode(address: number, length: number): boolean {
     const first = address >>> CODE_LINE_SHIFT;
     const last = (address + length - 1) >>> CODE_LINE_SHIFT;
-    for (let line = first; line <= last; line++) {
-      if (this.codeLines[line] === 1) {
-        this.onCodeWrite(address as SPA, length);
-        return;
-      }
-    }
+    for (let line = first; line <= last; line++) if (this.codeLines[line] === 1) return true;
+    return false;
   }
 }

@@ -17,6 +17,7 @@ import {
 } from '../layout/linear-memory.js';
 import { PAGE_BYTES } from '../units.js';
 import { type PhysicalMemory, pageNumber } from './memory.js';
+import { PageHolders } from './page-holders.js';
 
 /** The low word of a tag that matches no page address. */
 const EMPTY = 0xffff_ffff;
@@ -31,6 +32,7 @@ const SECOND_ENTRIES = 16 * 1024;
 const FOR_WRITES = 1;
 
 interface Bank {
+  readonly index: number;
   readonly address: number;
   /** Marks entries of the second level that this bank made since its last flush; UNUSED before its first selection. */
   generation: number;
@@ -52,6 +54,7 @@ const LISTED = 256;
 
 export class TlbBanks {
   private readonly banks: Bank[] = [];
+  private readonly holders = new PageHolders();
   private clock = 0;
   private lastGeneration = 0;
   /** The second level: page numbers and generations as tags, then where the page lies in the memory. */
@@ -63,7 +66,7 @@ export class TlbBanks {
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
       this.banks.push({
-        ...{ address, generation: UNUSED, space: -1, privilege: 0, rules: '', used: 0 },
+        ...{ index, address, generation: UNUSED, space: -1, privilege: 0, rules: '', used: 0 },
         ...{ entries: new Uint32Array(LISTED), inserted: LISTED + 1, noted: false },
       });
     }
@@ -110,7 +113,7 @@ export class TlbBanks {
   /** Enters the page of the linear address `high:low`, which lies at `target` in the memory. */
   insert(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
     const bank = this.bankAt(bankAddress);
-    this.remember(bank.generation, low, high, target, write);
+    this.remember(bank, low, high, target, write);
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
     const { words } = this.memory;
@@ -120,6 +123,15 @@ export class TlbBanks {
     words[entry] = page;
     words[entry + 1] = high;
     words[entry + 2] = target - page;
+  }
+
+  /** Lends the page that lies at `target` for one write: who has missed finds where it lies, and nobody else does. */
+  lend(bankAddress: number, low: number, target: number): void {
+    const index = (low >>> 12) & (TLB_ENTRIES - 1);
+    const entry = (bankAddress + TLB_WRITE_OFFSET + index * TLB_ENTRY_BYTES) >>> 2;
+    const { words } = this.memory;
+    words[entry] = EMPTY;
+    words[entry + 2] = target - (low & ~0xfff);
   }
 
   private list(bank: Bank, entry: number): void {
@@ -138,12 +150,13 @@ export class TlbBanks {
   note(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
     const bank = this.bankAt(bankAddress);
     bank.noted = true;
-    this.remember(bank.generation, low, high, target, write);
+    this.remember(bank, low, high, target, write);
   }
 
-  private remember(generation: number, low: number, high: number, target: number, write: boolean): void {
+  private remember({ index, generation }: Bank, low: number, high: number, target: number, write: boolean): void {
     const at = secondIndex(low, high, generation);
     const page = pageNumber(low, high);
+    this.holders.add(page, index);
     const known = this.generations[at] === generation && this.pages[at] === page;
     if (known && !write) return;
     this.generations[at] = generation;
@@ -167,16 +180,18 @@ export class TlbBanks {
     const { words } = this.memory;
     const low = ((page % 0x10_0000) << 12) >>> 0;
     const high = Math.floor(page / 0x10_0000);
-    const index = page & (TLB_ENTRIES - 1);
-    for (const { address, generation, space: owner } of this.banks) {
-      if (owner !== space) continue;
-      for (const array of [address, address + TLB_WRITE_OFFSET]) {
-        const entry = (array + index * TLB_ENTRY_BYTES) >>> 2;
-        if (words[entry] === low && words[entry + 1] === high) words[entry] = EMPTY;
-      }
+    const within = (page & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
+    this.holders.each(page, (index) => {
+      const { address, generation, space: owner } = this.banks[index] as Bank;
+      if (owner !== space) return false;
+      const read = (address + within) >>> 2;
+      const write = read + TLB_WRITE_OFFSET / 4;
+      if (words[read] === low && words[read + 1] === high) words[read] = EMPTY;
+      if (words[write] === low && words[write + 1] === high) words[write] = EMPTY;
       const at = secondIndex(low, high, generation);
       if (this.pages[at] === page) this.generations[at] = NO_GENERATION;
-    }
+      return true;
+    });
   }
 
   /** Drops translations for writing to the page at `target` in the memory: it has become code, or a page table. */

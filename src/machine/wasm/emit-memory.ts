@@ -13,6 +13,7 @@ import {
 } from '../layout/linear-memory.js';
 import { FlagEmitter } from './emit-flags.js';
 import { NotCompiled, UOP, type V } from './emit-values.js';
+import { Fill } from './fill.js';
 import { type Code, Op } from './module.js';
 import { isRegister, Uop } from './uop.js';
 
@@ -49,6 +50,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
         return this.result();
       case 'xmm':
       case 'segment':
+      case 'control':
         this.pushRegisterAddress(operand);
         this.loadWidth(operand.width);
         return this.result();
@@ -169,9 +171,10 @@ export abstract class MemoryEmitter extends FlagEmitter {
 
   /**
    * TLB look-up of `bytes` at a linear address; an access that crosses its page misses by construction.
+   * @param many whether more of the page may be written to than `bytes`.
    * @returns a local (i32) with the address in this memory.
    */
-  protected translate(linear: V, bytes: number, write: boolean): number {
+  protected translate(linear: V, bytes: number, write: boolean, many = false): number {
     const { code } = this;
     const entry = this.i32();
     if (this.frame.bank === undefined) code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
@@ -183,7 +186,7 @@ export abstract class MemoryEmitter extends FlagEmitter {
     code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).ifRare();
     code.i32(Cell.EXIT_ADDRESS).get(linear).memory(Op.I64_STORE);
     code
-      .i32(bytes | (write ? 0x100 : 0))
+      .i32(bytes | (write ? Fill.WRITE : 0) | (many ? Fill.MANY : 0))
       .call(this.helpers.fill)
       .op(Op.I32_EQZ)
       .if();

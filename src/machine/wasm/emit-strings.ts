@@ -66,7 +66,7 @@ export abstract class StringEmitter extends MemoryEmitter {
     const { code } = this;
     const value = this.readGpr(Gpr.RAX, width);
     const linear = this.stringAddress(Gpr.RDI);
-    const to = this.translate(linear, width / 8, true);
+    const to = this.translate(linear, width / 8, true, true);
     const elements = this.atMost(count, [this.room(linear, width)]);
     const splat = BigInt.asUintN(width, 0x0101_0101_0101_0101n);
     code.get(elements).i32(WORTH_A_CALL).op(Op.I32_LT_U);
@@ -92,7 +92,7 @@ export abstract class StringEmitter extends MemoryEmitter {
     this.loadWidth(width);
     const first = this.result();
     const destination = this.stringAddress(Gpr.RDI);
-    const to = this.translate(destination, width / 8, true);
+    const to = this.translate(destination, width / 8, true, true);
     // An element that an earlier one writes is not read before.
     code.get(to).get(from).op(Op.I32_SUB).i32(shiftOf(width)).op(Op.I32_SHR_U);
     const apart = this.truth();

@@ -44,6 +44,7 @@ import { CodeSpaces } from './code-spaces.js';
 import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode, PAGING_SLOTS, Privilege } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
+import { Fill } from './fill.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
@@ -157,8 +158,9 @@ export class Engine {
     memory.onWatch = () => this.banks.flush(undefined);
     memory.onTableWrite = (space) => this.flushSpace(space);
     memory.onEntryWrite = (space, page) => {
-      if (this.codePages.holds(page)) this.flushSpace(space);
-      else this.banks.forgetPage(space, page);
+      if (this.codePages.holds(page)) return false;
+      this.banks.forgetPage(space, page);
+      return true;
     };
   }
 
@@ -400,8 +402,8 @@ export class Engine {
 
   /** A TLB miss of compiled code. @returns 1 when the entry is there now, 0 when the evaluator must see to it. */
   private fill(accessAndSize: number): number {
-    const size = accessAndSize & 0xff;
-    const write = (accessAndSize & 0x100) !== 0;
+    const size = accessAndSize & Fill.SIZE;
+    const write = (accessAndSize & Fill.WRITE) !== 0;
     const low = this.words[Cell.EXIT_ADDRESS >> 2] as number;
     const high = this.words[(Cell.EXIT_ADDRESS >> 2) + 1] as number;
     if (!this.fillsAllowed || (low & 0xfff) + size > PAGE_BYTES) return 0;
@@ -421,7 +423,11 @@ export class Engine {
     }
     if (this.isAbsent?.(sPA(target)) === true) return 0;
     if (write) {
-      if (this.memory.mayNotWrite(target)) return 0;
+      if (this.memory.mayNotWrite(target)) {
+        if ((accessAndSize & Fill.MANY) !== 0 || !this.memory.admitStore(target + (low & 0xfff), size)) return 0;
+        this.banks.lend(bank, low, RAM_BASE + target);
+        return 1;
+      }
       this.memory.noteWritable(target);
     } else if (this.memory.mayNotRead(target)) return 0;
     this.banks.insert(bank, low, high, RAM_BASE + target, write);

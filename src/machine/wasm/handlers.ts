@@ -4,7 +4,7 @@
  */
 import type { DecodedInstruction } from '../decode/decoded.js';
 import type { Instruction, PlainInstruction } from '../isa/instruction.js';
-import { ARITHMETIC_FLAGS, R, Segment, slotAddress } from '../layout/cpu-state.js';
+import { ARITHMETIC_FLAGS, CONTROL_SLOTS, R, Segment, slotAddress } from '../layout/cpu-state.js';
 import { Cell, JUMP_CACHE_CONTEXT, JUMP_CACHE_ENTRIES, WASM_PAGE_BYTES } from '../layout/linear-memory.js';
 import { ByShape, keyOf } from './by-shape.js';
 import { deltaFunction } from './delta.js';
@@ -299,7 +299,14 @@ type HandlerBody = (frame: Frame, pool: LocalPool, helpers: Helpers) => void;
 
 /** Whether compiled code may execute it; the engine asks before it asks for a handler. */
 export const isCompiled = (insn: DecodedInstruction): boolean =>
-  'semantics' in insn.instruction && !isForEvaluator(insn.instruction, insn.long) && !isStringWithBase(insn);
+  'semantics' in insn.instruction &&
+  !isForEvaluator(insn.instruction, insn.long) &&
+  !isStringWithBase(insn) &&
+  !isOtherControl(insn);
+
+/** CR8, by both of its names, is a register of the local APIC; numbers that name no control register fault. */
+const isOtherControl = ({ lock, operands }: DecodedInstruction): boolean =>
+  operands.some((operand) => operand.kind === 'control' && (lock || !CONTROL_SLOTS.has(operand.number)));
 
 /** What of the control plane is compiled at all is so in 64-bit mode alone. */
 const isForEvaluator = (described: Instruction, long: boolean): boolean =>

@@ -4,7 +4,7 @@
  */
 import { RIP_BASE } from '../decode/decode.js';
 import type { DecodedInstruction, DecodedOperand, MemoryOperand } from '../decode/decoded.js';
-import { gprSlot, Segment, segmentSlot, slotAddress, xmmSlot } from '../layout/cpu-state.js';
+import { CONTROL_SLOTS, gprSlot, Segment, type Slot, segmentSlot, slotAddress, xmmSlot } from '../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../layout/linear-memory.js';
 import { Handler, isCompiled, type KnownHandler, TO_THE_EVALUATOR } from './handlers.js';
 import type { Interpreter } from './interpreter.js';
@@ -161,7 +161,8 @@ const needsAddressUop = (memory: MemoryOperand, insn: DecodedInstruction): boole
   insn.addressWidth !== 64 || (hasBase(memory, insn) && !isBare(insn));
 
 /** Their operand is an address and no access. */
-const isBare = ({ mnemonic }: DecodedInstruction): boolean => mnemonic === 'LEA' || mnemonic === 'NOP';
+const isBare = ({ mnemonic }: DecodedInstruction): boolean => BARE.has(mnemonic);
+const BARE: ReadonlySet<string> = new Set(['LEA', 'NOP', 'INVLPG']);
 
 function addressHandlerOf(insn: DecodedInstruction, bare: boolean): number {
   if (bare) return insn.addressWidth === 16 ? Handler.ADDRESS_BARE_16 : Handler.ADDRESS_BARE_32;
@@ -172,6 +173,7 @@ function addressHandlerOf(insn: DecodedInstruction, bare: boolean): number {
 function registerAddress(operand: DecodedOperand): number {
   if (operand.kind === 'xmm') return slotAddress(xmmSlot(operand.number));
   if (operand.kind === 'segment') return slotAddress(segmentSlot(operand.number));
+  if (operand.kind === 'control') return slotAddress(CONTROL_SLOTS.get(operand.number) as Slot);
   return operand.kind === 'gpr' ? slotAddress(gprSlot(operand.number)) + (operand.high ? 1 : 0) : Cell.ZERO;
 }
 

@@ -34,8 +34,10 @@ export const Uop = {
   IMMEDIATE: 24,
 } as const;
 
+const REGISTER_KINDS: ReadonlySet<Operand['kind']> = new Set(['gpr', 'xmm', 'segment', 'control']);
+
 /** Whether a micro-op has the address of the operand's register. */
-export const isRegister = ({ kind }: Operand): boolean => kind === 'gpr' || kind === 'xmm' || kind === 'segment';
+export const isRegister = ({ kind }: Operand): boolean => REGISTER_KINDS.has(kind);
 
 /** Most instructions in one block; the engine starts a block only with as many left in the budget. */
 export const MAX_BLOCK_INSTRUCTIONS = 64;

@@ -129,3 +129,44 @@ describe('translations', () => {
     expect(bench.read(slot, 8) & 0x60n).toBe(0x60n);
   });
 });
+
+describe('stores that compiled code makes where it may not write unseen', () => {
+  const page = DATA / 4096;
+  const slot = 0x4000 + 8 * page; // page-table entry of DATA
+  const entryOf = (target: number): bigint => BigInt(target * 4096) | 0x67n;
+
+  it('remap a page at once, thousands of times', () => {
+    const before = { rdi: BigInt(slot), rsi: entryOf(page + 1), rdx: entryOf(page) ^ entryOf(page + 1) };
+    const bench = runBoth((bench) => {
+      bench
+        .mode(64, { ...before, rbx: BigInt(DATA), rcx: 2000n })
+        .write(DATA, 4, 1n)
+        .write(DATA + 0x1000, 4, 2n);
+      // mov [rdi], rsi; add eax, [rbx]; xor rsi, rdx; dec ecx; jnz the first; hlt
+      bench.put(CODE, hex('48 89 37 03 03 48 31 d6 ff c9 75 f4 f4'));
+      bench.helped = 0;
+    });
+    expect(bench.get('rax')).toBe(3000n);
+    expect(bench.helped).toBeLessThan(20);
+  });
+
+  it('of many entries at once remap all their pages', () => {
+    const bench = runBoth((bench) => {
+      bench.mode(64, { rdi: BigInt(slot), rcx: 4n, rax: entryOf(page + 7), rbx: BigInt(DATA) });
+      for (let number = 0; number < 8; number++) bench.write(DATA + 0x1000 * number, 4, 10n ** BigInt(number));
+      const sum = '03 13 03 93 00 10 00 00 03 93 00 20 00 00 03 93 00 30 00 00'; // add edx, [rbx + 0 .. 3 pages]
+      bench.put(CODE, hex(`${sum} f3 48 ab ${sum} f4`)); // rep stosq between
+    });
+    expect(bench.get('rdx')).toBe(1111n + 40_000_000n);
+  });
+
+  it('to data beside code need no help', () => {
+    const bench = runBoth((bench) => {
+      // add [rbx], ecx; dec ecx; jnz the first; hlt
+      bench.mode(64, { rbx: BigInt(CODE + 0x800), rcx: 2000n }).put(CODE, hex('01 0b ff c9 75 fa f4'));
+      bench.helped = 0;
+    });
+    expect(bench.read(CODE + 0x800, 4)).toBe(2_001_000n);
+    expect(bench.helped).toBeLessThan(20);
+  });
+});

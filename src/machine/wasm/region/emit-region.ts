@@ -6,7 +6,7 @@ import { RIP_BASE } from '../../decode/decode.js';
 import type { DecodedOperand, GprOperand, MemoryOperand } from '../../decode/decoded.js';
 import { InvariantError } from '../../errors.js';
 import type { Operand, PlainInstruction, Static } from '../../isa/instruction.js';
-import { Segment, segmentSlot, slotAddress, xmmSlot } from '../../layout/cpu-state.js';
+import { CONTROL_SLOTS, Segment, type Slot, segmentSlot, slotAddress, xmmSlot } from '../../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../../layout/linear-memory.js';
 import { isCanonical } from '../../units.js';
 import { Emitter } from '../emit.js';
@@ -244,6 +244,7 @@ export class RegionEmitter extends Emitter {
     const decoded = operand as DecodedOperand;
     if (decoded.kind === 'xmm') this.code.i32(slotAddress(xmmSlot(decoded.number)));
     else if (decoded.kind === 'segment') this.code.i32(slotAddress(segmentSlot(decoded.number)));
+    else if (decoded.kind === 'control') this.code.i32(slotAddress(CONTROL_SLOTS.get(decoded.number) as Slot));
     else throw new NotCompiled(`the address of a register of kind ${operand.kind}`);
   }
 

@@ -136,6 +136,21 @@ describe('hot code', () => {
   });
 });
 
+describe('tables', () => {
+  it('that code writes to are what it reads by at once', () => {
+    const page = DATA / 4096;
+    const entryOf = (target: number): bigint => BigInt(target * 4096) | 0x67n;
+    const bench = runBoth((each) => {
+      const rdx = entryOf(page) ^ entryOf(page + 1);
+      each.mode(64, { ...START, rdi: BigInt(0x4000 + 8 * page), rsi: entryOf(page + 1), rdx });
+      // mov [rdi], rsi; invlpg [rbx]; mov r8, cr3; add eax, [rbx]; xor rsi, rdx
+      each.put(CODE, hex(looped('48 89 37 0f 01 3b 41 0f 20 d8 03 03 48 31 d6')));
+      each.write(DATA, 4, 1n).write(DATA + 0x1000, 4, 2n);
+    });
+    expect([bench.get('rax'), bench.get('r8')]).toEqual([450n, 0x1000n]);
+  });
+});
+
 describe('flags', () => {
   it.each([
     ['of INC and DEC keep CF', '48 01 c8 48 d1 c0 ff c2 48 11 d6 ff ce'], // add; rol; inc; adc; dec
