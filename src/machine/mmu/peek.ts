@@ -43,7 +43,7 @@ export function peekThrough(
   length: number,
   access: number,
 ): Uint8Array {
-  const walker = new PageWalker(withoutWrites(memory));
+  const walker = silentWalkerOf(memory);
   const found = new Uint8Array(length);
   let at = 0;
   while (at < length) {
@@ -58,11 +58,6 @@ export function peekThrough(
     at += piece;
   }
   return found.subarray(0, at);
-}
-
-/** The same RAM, deaf to what a walk writes and notes. */
-function withoutWrites(memory: PhysicalMemory): PhysicalMemory {
-  return Object.create(memory, { markEntry: { value: () => {} }, noteTable: { value: () => {} } }) as PhysicalMemory;
 }
 
 /**
