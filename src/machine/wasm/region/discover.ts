@@ -44,7 +44,7 @@ export interface RegionCode {
 }
 
 /** What an optimizing compiler still takes well: its time grows faster than the function. */
-const MOST_INSTRUCTIONS = 1500;
+const MOST_INSTRUCTIONS = 800;
 const MOST_ENTRIES = 250;
 /** Blocks end here, so that the budget can be looked at often enough. */
 const LONGEST_BLOCK = MAX_BLOCK_INSTRUCTIONS / 2;

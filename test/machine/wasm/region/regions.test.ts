@@ -10,8 +10,9 @@ const before = compileRegions('always');
 const regions = new EngineBench('engine');
 compileRegions('at-once');
 const atOnce = new EngineBench('engine');
-compileRegions(before);
+compileRegions('hot');
 const hot = new EngineBench('engine');
+compileRegions(before);
 const evaluator = new EngineBench('evaluator');
 
 /** RIP, RSI and RDI at their starts, 300 rounds to go. */
