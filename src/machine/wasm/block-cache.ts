@@ -23,6 +23,8 @@ interface Page {
   readonly entries: Map<number, number>;
   /** First micro-op and end of each block, in pairs. */
   readonly ranges: number[];
+  /** Blocks that others may enter: mode, offset and end within the page, and first micro-op of each. */
+  readonly open: number[];
   /** Branches that go to an entry that is not decoded yet. */
   readonly awaited: Map<number, number[]>;
   /** Entries of jump caches that a block of the page was put into, some more than once: perhaps others have them now. */
@@ -35,6 +37,11 @@ interface Page {
 const NO_CONTEXT = 0;
 
 const FEW_JUMPS = 1024;
+
+/** Words of each block that others may enter, and how long one is at least. */
+const OPEN_WORDS = 4;
+const LEAST_OPEN = 2 * Uop.BYTES;
+const NO_BRANCHES: readonly number[] = [];
 
 /** Every instruction may take two micro-ops, and one ends the block. */
 const MAX_BLOCK_BYTES = (2 * MAX_BLOCK_INSTRUCTIONS + 1) * Uop.BYTES;
@@ -64,6 +71,38 @@ export class BlockCache {
   /** The entry micro-op at `offset` in the page, for a mode, or 0. */
   find(page: SPA, offset: number, mode: number): number {
     return this.pages.get(page)?.entries.get(entryKey(offset, mode)) ?? 0;
+  }
+
+  /**
+   * The micro-op at `offset` amid a block of the page, or 0: blocks that begin there need not be decoded once more. A loop is: its
+   * head is worth a block.
+   */
+  inside(page: SPA, offset: number, mode: number): number {
+    const known = this.pages.get(page);
+    if (known === undefined || this.isLoopHead(known, offset, mode)) return 0;
+    const { open } = known;
+    for (let index = 0; index < open.length; index += OPEN_WORDS) {
+      if (open[index] !== mode || offset <= (open[index + 1] as number) || offset >= (open[index + 2] as number))
+        continue;
+      const uop = this.uopAt(open[index + 3] as number, offset);
+      if (uop !== 0) return uop;
+    }
+    return 0;
+  }
+
+  /** Whether a branch from behind waits for the place. */
+  private isLoopHead({ awaited }: Page, offset: number, mode: number): boolean {
+    const waiting = awaited.get(entryKey(offset, mode)) ?? NO_BRANCHES;
+    return waiting.some((branch) => this.memory.view.getUint16(branch + Uop.PAGE_OFFSET, true) >= offset);
+  }
+
+  /** @param first micro-op of a block that has bytes at `offset`: there may be none of its instructions. */
+  private uopAt(first: number, offset: number): number {
+    const { view } = this.memory;
+    for (let uop = first; ; uop += Uop.BYTES) {
+      const at = view.getUint16(uop + Uop.PAGE_OFFSET, true);
+      if (at >= offset) return at === offset ? uop : 0;
+    }
   }
 
   /** Room for a block; drops all blocks first when the arena is full. Only between runs of the engine. */
@@ -104,6 +143,7 @@ export class BlockCache {
     const first = this.pageAt(page);
     if (mode !== undefined) this.enter(first, entryKey(offset, mode), start);
     first.ranges.push(start, end);
+    if (mode !== undefined && end - start > LEAST_OPEN) first.open.push(mode, offset, offset + bytes, start);
     if (mode !== undefined) this.onBlock(page, offset, mode, start);
     if (secondPage === undefined) return this.memory.markCode(page + offset, bytes);
     this.pageAt(secondPage).ranges.push(start, end);
@@ -178,7 +218,7 @@ export class BlockCache {
   private pageAt(page: SPA): Page {
     let known = this.pages.get(page);
     if (known === undefined) {
-      known = { entries: new Map(), ranges: [], awaited: new Map(), jumps: [], mostJumps: FEW_JUMPS };
+      known = { entries: new Map(), ranges: [], open: [], awaited: new Map(), jumps: [], mostJumps: FEW_JUMPS };
       this.pages.set(page, known);
     }
     return known;

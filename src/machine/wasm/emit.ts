@@ -189,6 +189,14 @@ export class Emitter extends VectorEmitter implements Ops<V, C, X> {
     this.goTo(this.result());
   }
 
+  /** The block is charged as a whole where it is left: what is not executed of it is credited here. */
+  enterInside(): void {
+    const { code } = this;
+    this.charge(() => code.i32(0).get(UOP).memory(Op.I32_LOAD, Uop.DISPLACEMENT).op(Op.I32_SUB));
+    code.get(UOP).memory(Op.I32_LOAD, Uop.LINK);
+    this.frame.next();
+  }
+
   private takeJump(rip: V): void {
     this.chargeBlock();
     this.goTo(rip);

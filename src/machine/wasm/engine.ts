@@ -608,6 +608,11 @@ export class Engine {
   private decodeBlock(rip: bigint, linear: bigint, page: SPA, start: number, mode: number, careful: boolean): number {
     const first = this.blocks.reserve();
     const single = careful || (mode & Mode.SINGLE) !== 0;
+    const inside = single ? 0 : this.blocks.inside(page, start, mode);
+    if (inside !== 0) {
+      this.blocks.add(page, start, mode, this.translator.writeInside(first, start, inside), 1);
+      return first;
+    }
     const codeMode = this.codeMode;
     const bytes = this.memory.window(page, PAGE_BYTES);
     let at = first;

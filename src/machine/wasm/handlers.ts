@@ -37,7 +37,9 @@ export const Handler = {
   ADDRESS_LEGACY_16: 5,
   ADDRESS_BARE_32: 6,
   ADDRESS_BARE_16: 7,
-  FIRST_INSTRUCTION: 8,
+  /** Goes on amid another block: at the micro-op of the link, before which as many instructions stand as the displacement says. */
+  INSIDE: 8,
+  FIRST_INSTRUCTION: 9,
 } as const;
 
 /** A handler's number, what it does around itself, and which handlers may stand in its place. */
@@ -326,6 +328,7 @@ function builtInHandlers(): HandlerBody[] {
     addressHandler({ bits: 16, segment: 'checked' }),
     addressHandler({ bits: 32, segment: 'none' }),
     addressHandler({ bits: 16, segment: 'none' }),
+    (frame, pool, helpers) => new Emitter(frame, pool, helpers).enterInside(),
   ];
 }
 

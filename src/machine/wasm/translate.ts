@@ -88,6 +88,14 @@ export class Translator {
     return at + Uop.BYTES;
   }
 
+  /** A block that is the rest of another one, from the micro-op `inside` on. */
+  writeInside(at: number, pageOffset: number, inside: number): number {
+    this.head(at, Handler.INSIDE, 0, { pageOffset, position: 0 });
+    this.view.setInt32(at + Uop.LINK, inside, true);
+    this.view.setInt32(at + Uop.DISPLACEMENT, this.view.getUint8(inside + Uop.POSITION), true);
+    return at + Uop.BYTES;
+  }
+
   private head(at: number, handler: number, length: number, { pageOffset, position }: UopPlace): void {
     const { view } = this;
     view.setUint16(at + Uop.HANDLER, handler, true);

@@ -397,6 +397,17 @@ describe('modes', () => {
     }
   });
 
+  it('find no rest of a block that another code size has decoded', () => {
+    // 64-bit code: inc rax; 32-bit code: dec eax; inc eax
+    const { evaluator, engine } = tiers((bench) => bench.mode(64).put(CODE, hex('90 90 90 48 ff c0 f4')));
+    for (const bench of [evaluator, engine]) {
+      expect(bench.run(FOREVER).get('rax')).toBe(1n);
+      bench.mode(32, { rip: BigInt(CODE + 3), rax: 5n }).run(FOREVER);
+      expect(bench.get('rax')).toBe(5n);
+    }
+    expect(differences(evaluator, engine)).toEqual([]);
+  });
+
   it('wrap EIP at 4 GiB in 32-bit code, at the end of a block too', () => {
     for (const tail of ['ff c0 ff c0', 'ff c0 66 90']) {
       const prepare = (bench: EngineBench): void => {
@@ -471,6 +482,18 @@ describe('modes', () => {
 });
 
 describe('the arena of decoded blocks', () => {
+  it('holds the rest of a block once, whoever begins there; heads of loops are blocks of their own', () => {
+    const bench = new EngineBench('engine').mode(64, { rcx: 2n });
+    // 40 times nop; again: add eax, ecx; cmp ecx, 1; je over; 8 times nop; over: dec ecx; jnz again; hlt
+    const loop = `01 c8 83 f9 01 74 08 ${'90 '.repeat(8)} ff c9 75 ed f4`;
+    bench.put(CODE, hex(`${'90 '.repeat(40)} ${loop}`)).run(FOREVER);
+    expect(bench.get('rax')).toBe(3n);
+    const whole = 40 + 3 + 8 + 2 + 1;
+    const head = 3 + 8 + 2 + 1;
+    // Each with its end; the block of `over` is one micro-op, as is that of HLT, which the evaluator does.
+    expect(bench.engine.counts.codeCacheBytes / Uop.BYTES).toBeLessThanOrEqual(whole + 1 + head + 1 + 2);
+  });
+
   it('is emptied when it is full, and what runs goes on', () => {
     // Each round writes one byte of a page full of code, so that its blocks are decoded again and again.
     const blockBytes = (MAX_BLOCK_INSTRUCTIONS + 1) * Uop.BYTES;
