@@ -26,7 +26,8 @@ import { generalProtection, invalidOpcode } from '../faults.js';
 import { CONTROL_SLOTS, CR0, CR4, R, type Slot } from '../layout/cpu-state.js';
 import { crRead, crWrite, crWriteTrap, drRead, drWrite, type InterceptName } from '../svm/intercepts.js';
 import { uN } from '../units.js';
-import { Gpr, type Instruction, type Operand } from './instruction.js';
+import { Gpr, type Instruction } from './instruction.js';
+import { copy } from './move.js';
 import { requireUmip } from './segment.js';
 import { gprAt, numberAt, operandAt, requireCpl0 } from './system-operands.js';
 
@@ -65,9 +66,7 @@ const MOV_FROM_CR = systemInstruction({
     context.ops.writeGpr(gpr, moveWidth(context), uN(moveWidth(context), value));
     context.plain();
   },
-  semantics(ops, { operands }) {
-    ops.write(operands[0] as Operand, ops.read(operands[1] as Operand));
-  },
+  semantics: copy,
 });
 
 const MOV_TO_CR = systemInstruction({

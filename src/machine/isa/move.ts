@@ -6,7 +6,7 @@ import { hex } from './forms.js';
 import { CONDITIONS, Gpr, type Instruction, instruction, type Ops, type Static } from './instruction.js';
 import { one, two } from './operands.js';
 
-function copy<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
+export function copy<V, C, X>(ops: Ops<V, C, X>, insn: Static): void {
   const [destination, source] = two(insn);
   ops.write(destination, ops.read(source));
 }

@@ -320,7 +320,7 @@ export class PhysicalMemory {
     if (owner !== 0) {
       if ((this.tableWrites[page] as number) >= MOST_ENTRY_WRITES) return false;
       if (!this.isUnusedEntry(address, length)) {
-        const entry = owner === SEVERAL_SPACES ? undefined : this.pageOfEntry(address, length);
+        const entry = this.pageOfEntry(address, length);
         if (entry === undefined || !this.onEntryWrite(owner - 1, entry)) return false;
       }
       this.tableWrites[page] = (this.tableWrites[page] as number) + 1;
@@ -354,7 +354,7 @@ export class PhysicalMemory {
     if (writes > MOST_ENTRY_WRITES) return false;
     if (isUnused) return true;
     const owner = this.tablePages[page] as number;
-    const entry = owner === SEVERAL_SPACES ? undefined : this.pageOfEntry(address, length);
+    const entry = this.pageOfEntry(address, length);
     if (entry === undefined) return false;
     if (!this.onEntryWrite(owner - 1, entry)) this.onTableWrite(owner - 1);
     return true;
@@ -362,8 +362,9 @@ export class PhysicalMemory {
 
   /** The linear page that an entry translates; undefined when more entries than one are meant, or it may be several. */
   private pageOfEntry(address: number, length: number): number | undefined {
-    const leaf = this.tableLeaves[address >>> PAGE_SHIFT] as number;
-    if (leaf === NO_LEAF) return undefined;
+    const table = address >>> PAGE_SHIFT;
+    const leaf = this.tableLeaves[table] as number;
+    if (leaf === NO_LEAF || this.tablePages[table] === SEVERAL_SPACES) return undefined;
     const bytes = leaf % 2 === 0 ? 8 : 4;
     const within = address % PAGE_BYTES;
     return (within % bytes) + length > bytes ? undefined : Math.floor(leaf / 2) + Math.floor(within / bytes);

@@ -114,8 +114,7 @@ export class TlbBanks {
   insert(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
     const bank = this.bankAt(bankAddress);
     this.remember(bank, low, high, target, write);
-    const index = (low >>> 12) & (TLB_ENTRIES - 1);
-    const entry = (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + index * TLB_ENTRY_BYTES) >>> 2;
+    const entry = entryOf(bankAddress, low, write);
     const { words } = this.memory;
     // What is not empty is listed already.
     if (words[entry] === EMPTY && bank.inserted <= LISTED) this.list(bank, entry);
@@ -127,8 +126,7 @@ export class TlbBanks {
 
   /** Lends the page that lies at `target` for one write: who has missed finds where it lies, and nobody else does. */
   lend(bankAddress: number, low: number, target: number): void {
-    const index = (low >>> 12) & (TLB_ENTRIES - 1);
-    const entry = (bankAddress + TLB_WRITE_OFFSET + index * TLB_ENTRY_BYTES) >>> 2;
+    const entry = entryOf(bankAddress, low, true);
     const { words } = this.memory;
     words[entry] = EMPTY;
     words[entry + 2] = target - (low & ~0xfff);
@@ -180,12 +178,11 @@ export class TlbBanks {
     const { words } = this.memory;
     const low = ((page % 0x10_0000) << 12) >>> 0;
     const high = Math.floor(page / 0x10_0000);
-    const within = (page & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES;
     this.holders.each(page, (index) => {
       const { address, generation, space: owner } = this.banks[index] as Bank;
       if (owner !== space) return false;
-      const read = (address + within) >>> 2;
-      const write = read + TLB_WRITE_OFFSET / 4;
+      const read = entryOf(address, low, false);
+      const write = entryOf(address, low, true);
       if (words[read] === low && words[read + 1] === high) words[read] = EMPTY;
       if (words[write] === low && words[write + 1] === high) words[write] = EMPTY;
       const at = secondIndex(low, high, generation);
@@ -241,6 +238,10 @@ export class TlbBanks {
     bank.generation = ++this.lastGeneration;
   }
 }
+
+/** Place of the first level's entry for a linear address, among the memory's words. */
+const entryOf = (bankAddress: number, low: number, write: boolean): number =>
+  (bankAddress + (write ? TLB_WRITE_OFFSET : 0) + ((low >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_BYTES) >>> 2;
 
 const secondIndex = (low: number, high: number, generation: number): number =>
   ((low >>> 12) ^ Math.imul(high, 0x9e37_79b1) ^ Math.imul(generation, 0x3c6e_f372)) & (SECOND_ENTRIES - 1);
