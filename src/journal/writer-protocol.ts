@@ -11,7 +11,7 @@ import type { Position } from './record.js';
 import type { StateDigest } from './store.js';
 
 /** Chunks in flight; with them the memory that a slow disk can take. */
-export const RING_CHUNKS = 8;
+export const RING_CHUNKS = 32;
 
 /** Words of the control array. */
 export const Control = {
