@@ -38,12 +38,14 @@ export const Mode = {
   BUS_LOCKS: 256,
   /** 64-bit code at CPL 0, in no guest: instructions that ask for no more are compiled. */
   KERNEL: 512,
+  /** 32-bit code whose segments are all that 32 bits address, FS and GS aside: offsets are linear addresses. */
+  FLAT: 1024,
   /** Not part of a block's key, but of who may enter it. */
-  USER: 1024,
+  USER: 2048,
 } as const;
 /** Of what a block's key consists. */
 export const DECODE_MASK = Mode.USER - 1;
-export const MODE_BITS = 11;
+export const MODE_BITS = 12;
 
 /** What tells banks of the TLB apart, besides tables. */
 export const Privilege = {

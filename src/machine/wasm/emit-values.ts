@@ -290,11 +290,17 @@ export abstract class ValueEmitter {
   }
   rol(width: number, a: V, count: V): V {
     if (width === 64) return this.binary(Op.I64_ROTL, a, count);
+    if (width === 32) return this.rotate32(a, count, Op.I32_ROTL);
     return this.rotateNarrow(width, a, count, Op.I64_SHL, Op.I64_SHR_U);
   }
   ror(width: number, a: V, count: V): V {
     if (width === 64) return this.binary(Op.I64_ROTR, a, count);
+    if (width === 32) return this.rotate32(a, count, Op.I32_ROTR);
     return this.rotateNarrow(width, a, count, Op.I64_SHR_U, Op.I64_SHL);
+  }
+  private rotate32(a: V, count: V, opcode: number): V {
+    this.code.get(a).op(Op.I32_WRAP_I64).get(count).op(Op.I32_WRAP_I64, opcode, Op.I64_EXTEND_I32_U);
+    return this.result();
   }
   protected rotateNarrow(width: number, a: V, count: V, there: number, back: number): V {
     const { code } = this;

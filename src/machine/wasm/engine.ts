@@ -52,7 +52,7 @@ import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
 import { RegisterShadow } from './register-shadow.js';
-import { writeSegmentCells } from './segment-cells.js';
+import { isFlat, writeSegmentCells } from './segment-cells.js';
 import { endsBlock, Translator, type WrittenInstruction } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
@@ -366,8 +366,11 @@ export class Engine {
     this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege, context.translation);
     this.space = this.spaces.numberOf(addressSpace, context.codeSpace);
     this.memory.tableOwner = addressSpace;
+    if (context.legacyCode !== '') {
+      if ((this.mode & Mode.REAL) === 0 && isFlat(this.registers)) this.mode |= Mode.FLAT;
+      writeSegmentCells(this.view, this.registers, this.mode);
+    }
     this.writeContext();
-    if (context.legacyCode !== '') writeSegmentCells(this.view, this.registers, this.mode);
   }
 
   private writeContext(): void {

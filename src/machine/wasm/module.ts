@@ -52,6 +52,8 @@ export const Op = {
   I32_XOR: 0x73,
   I32_SHL: 0x74,
   I32_SHR_U: 0x76,
+  I32_ROTL: 0x77,
+  I32_ROTR: 0x78,
   I64_CLZ: 0x79,
   I64_CTZ: 0x7a,
   I64_POPCNT: 0x7b,

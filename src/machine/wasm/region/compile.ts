@@ -46,17 +46,17 @@ export interface CompiledRegion {
 
 /**
  * @param pages of the memory. @param checksContext its code lies in several pages: before it runs it must know that all of
- * them are where they were.
+ * them are where they were. @param flat its code runs in `Mode.FLAT`.
  */
 export function compileRegion(
   region: RegionCode,
   layout: RegionLayout,
-  { pages, checksContext }: { readonly pages: number; readonly checksContext: boolean },
+  { pages, checksContext, flat }: { readonly pages: number; readonly checksContext: boolean; readonly flat: boolean },
 ): CompiledRegion {
   const writer = new ModuleWriter();
   const fill = writer.importFunction('fill', REGION_TYPE);
   const lookup = writer.importFunction('lookup', { parameters: [ValueType.I64], results: [ValueType.I32] });
-  const body = new RegionFunction(region, layout, checksContext, { fill, lookup });
+  const body = new RegionFunction(region, layout, { checksContext, flat }, { fill, lookup });
   writer.exportFunction('handler', writer.addFunction(body.write()));
   return { binary: writer.finish(pages), leavings: body.leavings, nodes: body.flow.entries };
 }
@@ -88,7 +88,7 @@ function trialEmitter(code: Code): RegionEmitter {
   const nothing = (): void => {};
   const frame: RegionFrame = {
     ...{ code, locals: regionLocals(code), slack: code.local(ValueType.I32), bank: code.local(ValueType.I32) },
-    ...{ next: nothing, leave: nothing, assist: nothing, evaluate: nothing },
+    ...{ next: nothing, leave: nothing, assist: nothing, evaluate: nothing, flat: false },
   };
   return new RegionEmitter(frame, new LocalPool(code), { fill: 0, lookup: 1 });
 }
@@ -115,14 +115,14 @@ class RegionFunction {
   constructor(
     private readonly region: RegionCode,
     private readonly layout: RegionLayout,
-    private readonly checksContext: boolean,
+    private readonly runs: { readonly checksContext: boolean; readonly flat: boolean },
     private readonly helpers: Helpers,
   ) {
     this.flow = flowOf(region);
     const nothing = (): void => {};
     const frame: RegionFrame = {
       ...{ code: this.code, locals: this.locals, slack: this.slack, bank: this.bank },
-      ...{ next: nothing, leave: nothing, assist: nothing },
+      ...{ next: nothing, leave: nothing, assist: nothing, flat: runs.flat },
       evaluate: (rip, before) => this.evaluate({ rip, before }),
     };
     this.emitter = new RegionEmitter(frame, new LocalPool(this.code), helpers);
@@ -159,7 +159,7 @@ class RegionFunction {
   /** Sees that the region may be entered here; sets the goal, and its RIP as the target. */
   private writeEntry(): void {
     const { code, layout } = this;
-    if (this.checksContext) {
+    if (this.runs.checksContext) {
       code.i32(0).memory(Op.I32_LOAD, Cell.JUMP_CONTEXT).i32(0).memory(Op.I32_LOAD, layout.context).op(Op.I32_NE).if();
       code.i32(0).get(0).memory(Op.I32_STORE, Cell.EXIT_UOP);
       code.i32(0).i32(ExitReason.CONTEXT).memory(Op.I32_STORE, Cell.EXIT_REASON);

@@ -28,6 +28,9 @@ export interface RegionLocals {
 
 export const GPRS = 16;
 
+/** Segments in which offsets are linear addresses in `Mode.FLAT`: the code segment is not written to. */
+const FLAT_DATA: ReadonlySet<number> = new Set([Segment.ES, Segment.SS, Segment.DS]);
+
 /**
  * What the locals of the flags hold: 0 for result and carries as the cells have them; else the bare result and the first
  * operand of an addition or subtraction, with 64 less its width in the low bits.
@@ -59,6 +62,8 @@ export function regionLocals(code: Code): RegionLocals {
 
 export interface RegionFrame extends Frame {
   readonly locals: RegionLocals;
+  /** Its code runs in `Mode.FLAT`. */
+  readonly flat: boolean;
   /** Leaves the region with the instruction at `rip` for the evaluator; `before` instructions of its block have retired. */
   evaluate(rip: bigint, before: number): void;
 }
@@ -129,10 +134,14 @@ export class RegionEmitter extends Emitter {
       if (!isCanonical(target)) throw new NotCompiled('a branch to a non-canonical address');
       return;
     }
+    if (this.region.flat) return;
     const { code } = this;
     code.i64(target).i32(0).memory(Op.I64_LOAD, Cell.CODE_LIMIT).op(Op.I64_GT_U);
     if (condition !== undefined) code.get(condition).op(Op.I32_AND);
     this.assistWhen(this.truth());
+  }
+  override requireTarget(target: V): void {
+    if (!this.region.flat) super.requireTarget(target);
   }
   override jump(target: V): void {
     this.decide({ kind: 'to', target: this.targetOf(target) });
@@ -262,6 +271,7 @@ export class RegionEmitter extends Emitter {
     const { long } = this.current;
     const offset = this.offset(memory);
     if (long && memory.segment !== Segment.FS && memory.segment !== Segment.GS) return offset;
+    if (this.region.flat && FLAT_DATA.has(memory.segment)) return offset;
     if (!long) {
       const beyond = BigInt(Math.max(1, memory.width / 8) - 1);
       code.get(offset).i64(beyond).op(Op.I64_ADD);
@@ -301,6 +311,9 @@ export class RegionEmitter extends Emitter {
   /** Regions are of code with 32-bit stacks, or in 64-bit mode. */
   protected override stackAddress(pointer: V): V {
     return this.current.long ? pointer : this.truncate(32, pointer);
+  }
+  protected override stackLinear(offset: V, bytes: number): V {
+    return this.region.flat ? offset : super.stackLinear(offset, bytes);
   }
   protected override setStackPointer(pointer: V): void {
     this.writeGpr(4, 64, pointer);

@@ -10,6 +10,7 @@ import type { PhysicalMemory } from '../../mmu/memory.js';
 import type { SPA } from '../../units.js';
 import type { BlockCache } from '../block-cache.js';
 import { ByShape } from '../by-shape.js';
+import { Mode } from '../context.js';
 import { isCompiled } from '../handlers.js';
 import type { Interpreter } from '../interpreter.js';
 import type { Translator } from '../translate.js';
@@ -157,7 +158,11 @@ export class Regions {
     const data = this.blocks.allocate(dataBytes(found));
     if (data === 0) return 0;
     const layout = new RegionLayout(data, found.entries.length);
-    const options = { pages: this.memory.wasm.buffer.byteLength / WASM_PAGE_BYTES, checksContext: pages.size > 1 };
+    const options = {
+      pages: this.memory.wasm.buffer.byteLength / WASM_PAGE_BYTES,
+      checksContext: pages.size > 1,
+      flat: (code.mode & Mode.FLAT) !== 0,
+    };
     const { binary, leavings, nodes } = compileRegion(found, layout, options);
     const handler = this.interpreter.placeRegion(binary);
     if (handler === 0) return 0;
