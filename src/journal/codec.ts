@@ -77,6 +77,24 @@ export class EventEncoder {
         to.value(words);
         to.value(registers);
       },
+      'svm.vmload': (to, { vmcb, words, registers }) => {
+        to.value(vmcb);
+        to.value(words);
+        to.value(registers);
+      },
+      'svm.vmsave': (to, { vmcb, words, registers }) => {
+        to.value(vmcb);
+        to.value(words);
+        to.value(registers);
+      },
+      'svm.gif': (to, { set, registers }) => {
+        to.value(set);
+        to.value(registers);
+      },
+      'cpu.system': (to, { mnemonic, registers }) => {
+        to.value(mnemonic);
+        to.value(registers);
+      },
     };
 
   private static readonly kindsOfTables = new WeakMap<EventTable, ReadonlyMap<string, Kind>>();
