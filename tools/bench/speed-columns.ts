@@ -1,12 +1,13 @@
-/** What `npm run bench -- speed` runs, each in a process of its own: vmtape in its ways, and QEMU where it is installed. */
+/** What `npm run bench -- speed` runs, each in a process of its own: vmtape in its ways, QEMU and Bochs where they are installed. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Bochs } from './bochs.js';
 import { type Guest, type QemuMode, qemuVersion, runQemu, runVmtape, type VmtapeRun } from './subjects.js';
 
 export interface Column {
   readonly name: string;
   /** Whose it is, for the plot. */
-  readonly program: 'vmtape' | 'QEMU';
+  readonly program: 'vmtape' | 'QEMU' | 'Bochs';
   /** What runs before a guest of its own does: it is taken off. */
   readonly hasStart: boolean;
   /** @returns seconds. @throws when the machine does not come to the guest's end. */
@@ -42,13 +43,20 @@ export type TierName = (typeof TIERS)[number];
 
 const tapeOf = (guest: Guest, folder: string): string => join(folder, `${guest.name}.vmtape`);
 
+export interface ColumnOptions {
+  readonly tiers: readonly TierName[];
+  readonly jobs: number;
+  readonly patience: number;
+  readonly bochs: Bochs | undefined;
+}
+
 /**
  * In the order in which a round runs them: what is compared stands side by side.
  * @param tiers whose runs are measured; the last one also records and replays. @param jobs processes of the parallel replay.
- * @param patience seconds that QEMU may take. @param recorded hears of each recording.
+ * @param patience seconds that others may take. @param recorded hears of each recording.
  */
 export function columnsOf(
-  { tiers, jobs, patience }: { readonly tiers: readonly TierName[]; readonly jobs: number; readonly patience: number },
+  { tiers, jobs, patience, bochs }: ColumnOptions,
   recorded: (run: Recorded) => void,
 ): readonly Column[] {
   const last = tiers.at(-1) ?? 'auto';
@@ -82,5 +90,11 @@ export function columnsOf(
         vmtape(tier === 'auto' ? 'run' : `run ${tier}`, (guest) => runVmtape(['run', '--engine', tier], guest)),
       ),
     ...others(qemu('plain', 'plain')),
+    ...(bochs === undefined ? [] : [bochsColumn(bochs, patience)]),
   ];
 }
+
+const bochsColumn = (bochs: Bochs, patience: number): Column => ({
+  ...{ name: 'Bochs', program: 'Bochs', hasStart: true },
+  run: (guest, folder) => bochs.run(guest, folder, patience),
+});

@@ -18,6 +18,7 @@ const MOST = 4096;
 const COLOURS: Readonly<Record<string, readonly string[]>> = {
   vmtape: ['#0b5fa5', '#3c8fd0', '#7fbce8', '#1b9e77', '#66c2a5', '#a6dbc8'],
   QEMU: ['#b3590a', '#e08a3c', '#f2be8c'],
+  Bochs: ['#7b3294'],
 };
 
 /** @param about the host, for the subtitle. */

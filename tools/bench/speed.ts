@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- speed`: how fast guests of different character run, are recorded and replayed, beside QEMU where it
- * is installed. docs/speed.md says what makes the pairs fair.
+ * `npm run bench -- speed`: how fast guests of different character run, are recorded and replayed, beside QEMU and
+ * Bochs where they are installed. docs/speed.md says what makes the pairs fair.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
@@ -12,7 +12,15 @@ import { grouped, table } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
 import { parseWords } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
-import { columnsOf, type Recorded, type SpeedResult, TIERS, type TierName } from './speed-columns.js';
+import { findBochs } from './bochs.js';
+import {
+  type ColumnOptions,
+  columnsOf,
+  type Recorded,
+  type SpeedResult,
+  TIERS,
+  type TierName,
+} from './speed-columns.js';
 import { speedPlot } from './speed-plot.js';
 import { type Guest, PATIENCE, parseScale, parseSubjects, qemuVersion, SUBJECTS, scaledOptions } from './subjects.js';
 
@@ -22,7 +30,7 @@ export const SPEED_USAGE = `usage: npm run bench -- speed [options]
   --pairs N    rounds, of which the best of each counts (5)
   --tiers A,B  of ${TIERS.join(', ')} (interpreter,auto); the last one records and replays
   --jobs N     processes of the parallel replay (2)
-  --patience N seconds that QEMU may take (${PATIENCE}); a column that takes longer says so
+  --patience N seconds that QEMU and Bochs may take (${PATIENCE}); a column that takes longer says so
   --plot FILE  writes a picture there, as SVG
   --json       one document to stdout`;
 
@@ -73,16 +81,17 @@ export async function speedBench(args: string[]): Promise<number> {
   const patience = parseCount(values.patience, '--patience', 1);
   const tiers = parseTiers(values.tiers);
   const terminal = new Terminal({ json: values.json });
-  const host = {
-    ...{ cpu: cpus()[0]?.model ?? 'unknown', processors: cpus().length, node: process.version },
-    qemu: qemuVersion(),
-  };
   const folder = mkdtempSync(join(tmpdir(), 'vmtape-bench-'));
   try {
+    const bochs = findBochs(NOTHING, folder);
+    const host = {
+      ...{ cpu: cpus()[0]?.model ?? 'unknown', processors: cpus().length, node: process.version },
+      ...{ qemu: qemuVersion(), bochs: bochs?.version },
+    };
     const results: SpeedResult[] = [];
     for (const subject of subjects) {
       const guest = { name: subject.name, image: subject.image, options: scaledOptions(subject.full, scale) };
-      const result = measure(guest, { pairs, jobs, patience, tiers, folder, terminal });
+      const result = measure(guest, { pairs, jobs, patience, tiers, bochs, folder, terminal });
       results.push(result);
       if (!values.json) await terminal.print([columnsLine(result)]);
     }
@@ -92,7 +101,7 @@ export async function speedBench(args: string[]): Promise<number> {
       `${cpu}, ${processors} processors`,
       `Node ${node}`,
       `best of ${pairs}`,
-      ...(qemu === undefined ? [] : [qemu]),
+      ...[qemu, host.bochs].filter((version) => version !== undefined),
     ].join('; ');
     if (values.plot !== undefined) writeFileSync(values.plot, speedPlot(results, about));
     if (values.json) await terminal.document({ vmtape: VMTAPE_VERSION, host, pairs, scale, tiers, jobs, results });
@@ -111,11 +120,8 @@ function parseTiers(text: string): readonly TierName[] {
   });
 }
 
-interface Circumstances {
+interface Circumstances extends ColumnOptions {
   readonly pairs: number;
-  readonly jobs: number;
-  readonly patience: number;
-  readonly tiers: readonly TierName[];
   readonly folder: string;
   readonly terminal: Terminal;
 }

@@ -27,9 +27,12 @@ export function writeSegmentCells(view: DataView, registers: RegisterFile, mode:
 /** Whether code, data and stack are all that 32 bits address: base 0, no limit, writable but for the code. */
 export function isFlat(registers: RegisterFile): boolean {
   const isWhole = (segment: number): boolean =>
-    registers[(segmentSlot(segment) + 1) as Slot] === 0n && (registers[segmentSlot(segment)] as bigint) >> 32n === WHOLE;
+    registers[(segmentSlot(segment) + 1) as Slot] === 0n &&
+    (registers[segmentSlot(segment)] as bigint) >> 32n === WHOLE;
   return (
     isWhole(Segment.CS) &&
-    FLAT_SEGMENTS.every((segment) => isWhole(segment) && isAllowed(registers[segmentSlot(segment)] as bigint, 0n, 1, true, true))
+    FLAT_SEGMENTS.every(
+      (segment) => isWhole(segment) && isAllowed(registers[segmentSlot(segment)] as bigint, 0n, 1, true, true),
+    )
   );
 }

@@ -194,6 +194,68 @@ describe('calls and jumps', () => {
   });
 });
 
+describe('flat 32-bit code', () => {
+  /** What makes a segment of all that 32 bits address another one: its word or its base, in the same registers. */
+  const word = (attributes: bigint, limit: bigint): bigint => 0x10n | (attributes << 16n) | (limit << 32n);
+  const WHOLE = 0xffff_ffffn;
+
+  it.each([
+    ['DS has a base', { dsBase: 0x1000n }],
+    ['SS has a base', { ssBase: 0x1000n }],
+    ['ES has a base', { esBase: 0x1000n }],
+    ['DS has a limit', { ds: word(0xc93n, BigInt(DATA) + 2n) }],
+    ['SS has a limit', { ss: word(0xc93n, 0x4000n) }],
+    ['ES has a limit', { es: word(0xc93n, BigInt(DATA)) }],
+    ['CS has a limit', { cs: word(0xc9bn, BigInt(CODE) + 10n) }],
+    ['DS is not written to', { ds: word(0xc91n, WHOLE) }],
+    ['DS expands down', { ds: word(0xc97n, BigInt(DATA) - 1n) }],
+    ['DS expands down to nothing', { ds: word(0xc97n, WHOLE) }],
+  ])('follows a segment: %s', (_, change) => {
+    for (const bench of [regions, evaluator]) {
+      bench.clear().mode(32, START);
+      // add eax, [ebx]; push eax; pop edx; mov [ebx], edx; add edx, es:[ebx + 4]; lea esi, [esi + edx * 2]
+      bench.put(CODE, hex(looped('03 03 50 5a 89 13 26 03 53 04 8d 34 56')));
+      bench
+        .write(DATA, 4, 7n)
+        .write(DATA + 0x1000, 4, 11n)
+        .write(DATA + 0x1004, 4, 13n);
+      bench.run(1000);
+      expect(bench.isRunning).toBe(true);
+      bench.set(change).run(500);
+    }
+    expect(differences(evaluator, regions)).toEqual([]);
+    expect(regions.engine.counts.regionsMade).toBeGreaterThan(made);
+  });
+
+  it.each([
+    // cmp ecx, 5; je NOWHERE
+    ['je', '83 f9 05 0f 84 f7 ff 05 00'],
+    // cmp ecx, 5; mov eax, NOWHERE; jne +2; jmp eax
+    ['jmp eax', '83 f9 05 b8 00 00 07 00 75 02 ff e0'],
+  ])('does not jump past the limit of CS to where no code is: %s', (_, jump) => {
+    for (const bench of [regions, evaluator]) {
+      bench.clear().mode(32, { ...START, cs: word(0xc9bn, 0x6_ffffn) });
+      bench.put(CODE, hex(looped(jump))).run(FOREVER);
+      expect(bench.get('rip')).toBeLessThan(BigInt(OTHER_PAGE));
+    }
+    expect(differences(evaluator, regions)).toEqual([]);
+    expect(regions.engine.counts.regionsMade).toBeGreaterThan(made);
+  });
+
+  it('reaches over the end of the addresses nowhere', () => {
+    // mov eax, [esi + ebx]; add edx, eax
+    for (const address of [0xffff_fffdn, 0xffff_fffen, WHOLE]) {
+      for (const bench of [regions, evaluator]) {
+        bench.clear().mode(32, { ...START, rbx: 0n, rsi: BigInt(DATA) });
+        bench.put(CODE, hex(looped('8b 04 1e 01 c2'))).run(1000);
+        bench.set({ rsi: address }).run(200);
+      }
+      expect(differences(evaluator, regions)).toEqual([]);
+      expect(regions.isShutDown).toBe(true);
+    }
+  });
+});
+
 describe('code that changes', () => {
   it('in the loop that runs it is seen at its next instruction', () => {
     // xor byte [rip + 1], 8: turns the INC behind it (ff c2) into DEC (ff ca) and back
