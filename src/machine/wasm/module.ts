@@ -237,6 +237,20 @@ export class Code {
     return this.op(Op.RETURN);
   }
 
+  /** Puts what `write` writes where the code had `at` bytes: what it depends on is known only from what follows. */
+  insert(at: number, write: () => void): void {
+    const end = this.bytes.length;
+    const rare = this.rare.length;
+    write();
+    const inserted = this.bytes.splice(end);
+    this.bytes.splice(at, 0, ...inserted);
+    for (let index = 0; index < this.rare.length; index++) {
+      const place = this.rare[index] as number;
+      if (index >= rare) this.rare[index] = place - end + at;
+      else if (place >= at) this.rare[index] = place + inserted.length;
+    }
+  }
+
   private u32(value: number): this {
     writeUnsigned(this.bytes, value);
     return this;

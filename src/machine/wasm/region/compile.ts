@@ -129,15 +129,9 @@ class RegionFunction {
   }
 
   write(): Code {
-    const { code, locals } = this;
-    const { read, written } = this.registersOf();
+    const { code, locals, emitter } = this;
     this.writeEntry();
-    for (const gpr of new Set([...read, ...written])) {
-      code
-        .i32(slotAddress(gprSlot(gpr)))
-        .memory(Op.I64_LOAD)
-        .set(locals.gprs[gpr] as number);
-    }
+    const loads = code.bytes.length;
     // Their kind is 0, plain.
     code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_RESULT).set(locals.flagResult);
     code.i32(0).memory(Op.I64_LOAD, Cell.FLAG_CARRIES).set(locals.flagCarries);
@@ -146,14 +140,18 @@ class RegionFunction {
     this.outLabel = code.block().blockDepth;
     this.writeBlocks();
     code.op(Op.UNREACHABLE).end();
-    this.writeExit(written);
+    this.writeExit(emitter.gprsWritten);
+    code.insert(loads, () => {
+      for (const gpr of new Set([...emitter.gprsRead, ...emitter.gprsWritten])) this.loadGpr(gpr);
+    });
     return code;
   }
 
-  private registersOf(): { read: ReadonlySet<number>; written: ReadonlySet<number> } {
-    const trial = trialEmitter(new Code(REGION_TYPE));
-    for (const { instructions } of this.region.blocks) for (const at of instructions) trial.emit(at, 0);
-    return { read: trial.gprsRead, written: trial.gprsWritten };
+  private loadGpr(gpr: number): void {
+    this.code
+      .i32(slotAddress(gprSlot(gpr)))
+      .memory(Op.I64_LOAD)
+      .set(this.locals.gprs[gpr] as number);
   }
 
   /** Sees that the region may be entered here; sets the goal, and its RIP as the target. */
