@@ -4,6 +4,8 @@
  * - The memory in flight is bounded: when all chunks of the ring are full, `append` waits for the writer.
  * - What goes wrong in the writer comes up as a TapeWriteError at the next call; what was stored before stays stored.
  * - The caller's event loop is not needed: waiting is by `Atomics.wait`, messages are fetched when they are wanted.
+ * - Nothing is transferred: V8 takes all typed arrays of a thread for detachable as soon as one was, and the machine runs a
+ *   seventh slower from then on (docs/adr/0013). What is large is shared.
  */
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { EVENT_FIELDS, type StatedEvent } from '../machine/events.js';
@@ -108,12 +110,7 @@ export class ThreadedWriter implements JournalWriter {
   putCheckpoint(checkpoint: CheckpointInput): void {
     this.requireWorking();
     this.checkpoints++;
-    const { changed, contents, state } = checkpoint;
-    this.port.postMessage({ type: 'checkpoint', checkpoint } satisfies ToWriter, [
-      changed.buffer as ArrayBuffer,
-      contents.buffer as ArrayBuffer,
-      state.buffer as ArrayBuffer,
-    ]);
+    this.post({ type: 'checkpoint', checkpoint });
     this.waitUntil(() => this.checkpointsInFlight <= CHECKPOINTS_IN_FLIGHT);
   }
 
