@@ -4,12 +4,10 @@
  * `stateChanged` says so; nothing here is ever on a tape.
  */
 import { locksMemory } from '../cpu/bus-lock.js';
-import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES } from '../cpu/xstate.js';
 import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
-import { GuestFault } from '../faults.js';
 import { needsSseState } from '../isa/evaluate.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
 import {
@@ -18,7 +16,6 @@ import {
   R,
   type RegisterDelta,
   type RegisterFile,
-  Segment,
   SLOT_COUNT,
   type Slot,
 } from '../layout/cpu-state.js';
@@ -37,9 +34,10 @@ import { isWriteBack } from '../mmu/memory-type.js';
 import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { knownFrame } from '../mmu/peek.js';
 import { TlbBanks } from '../mmu/tlb.js';
-import { isCanonical, PAGE_BYTES, type SPA, sPA } from '../units.js';
+import { PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { CodePages } from './code-pages.js';
+import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
 import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode, PAGING_SLOTS, Privilege } from './context.js';
 import type { EngineCounts } from './counts.js';
@@ -504,7 +502,7 @@ export class Engine {
   /** The block at RIP, decoded if need be and entered into the jump cache; 0 when its first instruction cannot be fetched. */
   private findBlock(): number {
     const rip = this.registers[R.rip] as bigint;
-    const linear = this.codeAddress(rip);
+    const linear = codeAddress(this.registers, this.mode, rip);
     if (linear === undefined) return 0;
     const offset = Number(linear & 0xfffn);
     const base = rip - BigInt(offset);
@@ -512,7 +510,7 @@ export class Engine {
     const page = known ?? this.fetchPage(linear);
     if (page === undefined) return 0;
     const mode = this.mode & DECODE_MASK;
-    const wraps = this.ripWraps(rip, offset);
+    const wraps = ripWraps(this.registers, this.mode, rip, offset);
     let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
     if (wraps) this.codePages.noteLinear(linear);
     else if (known === undefined) this.noteCodePage(base, linear, page);
@@ -564,33 +562,14 @@ export class Engine {
 
   /** As fetching there would find it, when the fetch can be seen nowhere. */
   private findCodePage(rip: bigint): SPA | undefined {
-    const linear = this.codeAddress(rip);
-    if (linear === undefined || this.ripWraps(rip, 0)) return undefined;
+    const linear = codeAddress(this.registers, this.mode, rip);
+    if (linear === undefined || ripWraps(this.registers, this.mode, rip, 0)) return undefined;
     const access = ((this.mode & Mode.USER) !== 0 ? Access.USER : 0) | Access.FETCH;
     if (knownFrame(this.memory, this.pagingContext, linear, access) < 0) return undefined;
     const frame = this.translate(linear, access);
     if (frame < 0 || this.leaving || !this.memory.isRam(frame, PAGE_BYTES)) return undefined;
     this.noteCodePage(rip, linear, sPA(frame));
     return sPA(frame);
-  }
-
-  private codeAddress(rip: bigint): bigint | undefined {
-    if ((this.mode & Mode.BITS64) !== 0) return isCanonical(rip) ? rip : undefined;
-    try {
-      const get = (slot: Slot): bigint => this.registers[slot] as bigint;
-      return checkSegment({ get }, Segment.CS, rip, 1, Access.FETCH);
-    } catch (fault) {
-      if (fault instanceof GuestFault) return undefined;
-      throw fault;
-    }
-  }
-
-  /** Legacy code whose page is not all inside the segment, or where IP wraps: decoded one instruction at a time. */
-  private ripWraps(rip: bigint, offset: number): boolean {
-    if ((this.mode & Mode.BITS64) !== 0) return false;
-    const start = rip - BigInt(offset);
-    const limit = (this.registers[R.cs] as bigint) >> 32n;
-    return start < 0n || start + 0xfffn > limit;
   }
 
   private enterJumpCache(rip: bigint, uop: number, page: SPA): void {
@@ -628,7 +607,7 @@ export class Engine {
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
       if (typeof insn === 'string') break;
       // The limit may cut it; the evaluator sees what becomes of that.
-      if (careful && this.codeAddress(rip + BigInt(insn.length - 1)) === undefined) break;
+      if (careful && codeAddress(this.registers, this.mode, rip + BigInt(insn.length - 1)) === undefined) break;
       const compiled = this.mayCompile(insn) && isCompiled(insn);
       const one = this.translator.write(at, insn, { pageOffset: offset, position }, compiled);
       if (one.handler === TO_THE_EVALUATOR) this.assists.set(one.uop, insn);
@@ -655,7 +634,7 @@ export class Engine {
   /** One instruction of which some bytes lie in the next page. */
   private decodeCrossing(rip: bigint, linear: bigint, page: SPA, start: number, mode: number): number {
     const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
-    if (this.codeAddress(rip + BigInt(PAGE_BYTES - start)) === undefined) return 0;
+    if (codeAddress(this.registers, this.mode, rip + BigInt(PAGE_BYTES - start)) === undefined) return 0;
     const next = BigInt.asUintN((mode & Mode.BITS64) !== 0 ? 64 : 32, (linear & ~0xfffn) + 0x1000n);
     const second = this.translate(next, user | Access.FETCH);
     this.codePages.noteLinear(next);
