@@ -27,13 +27,21 @@ export function chunkData(raw: Uint8Array, { formatVersion, events }: TapeOfChun
   return compress(coded(CODING.PACKED, packed), PACKED_QUALITY);
 }
 
-/** @param length of the events' encoding. @throws when the bytes are damaged or hold more than `length` bytes. */
-export function chunkEvents(data: Uint8Array, length: number, { formatVersion, events }: TapeOfChunks): Uint8Array {
+/**
+ * @param length of the events' encoding. @param kinds gets the places in the table of those that come; none where that is not known.
+ * @throws when the bytes are damaged or hold more than `length` bytes.
+ */
+export function chunkEvents(
+  data: Uint8Array,
+  length: number,
+  { formatVersion, events }: TapeOfChunks,
+  kinds?: Set<number>,
+): Uint8Array {
   if (formatVersion < FIRST_WITH_CODING) return decompress(data, length);
   const content = decompress(data, length + 1);
   const [coding] = content;
   if (coding === CODING.PLAIN) return content.slice(1);
-  if (coding === CODING.PACKED) return unpack(content.subarray(1), length, events);
+  if (coding === CODING.PACKED) return unpack(content.subarray(1), length, events, kinds);
   throw new RangeError(`the events are coded in a way ${coding} that there is not`);
 }
 

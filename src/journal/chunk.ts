@@ -27,6 +27,8 @@ export interface ChunkHeader {
 export interface Chunk extends ChunkHeader {
   /** The encoded events, one after the other. */
   readonly raw: Uint8Array;
+  /** Places in the event table of all kinds of events in it, where whoever unpacked them knows. */
+  readonly kinds?: ReadonlySet<number> | undefined;
 }
 
 /** What a tape says of a chunk without the chunk being read. */

@@ -3,8 +3,8 @@ import { workerData } from 'node:worker_threads';
 import { Ahead, change, type ReadAheadSetup } from './read-ahead.js';
 import { SqliteReader } from './sqlite-reader.js';
 
-/** Chunks that wait to be taken, at most. */
-const WINDOW = 8;
+/** Chunks that wait to be taken, at most: a replay looks for inputs a slice ahead, which may be some dozens of chunks. */
+const WINDOW = 64;
 
 const { file, first, end, control, port } = workerData as ReadAheadSetup;
 
@@ -15,7 +15,8 @@ function send(): void {
       if (!isWanted(index - first)) return;
       const chunk = reader.chunkByIndex(index);
       const raw = chunk.raw.slice();
-      port.postMessage({ ...chunk, raw }, [raw.buffer]);
+      // Copied: from the first transfer on all that this thread does with bytes would take longer (docs/adr/0013).
+      port.postMessage({ ...chunk, raw });
       change(control, Ahead.SENT);
     }
   } finally {

@@ -237,7 +237,9 @@ export class SqliteReader extends ChunkedReader {
     const row = readingRow(this.file, place, () => this.selectChunk.get(index));
     if (row === undefined) throw new TapeDamagedError(this.file, 'the chunk is missing', place);
     checkLink(this.file, row, before);
-    const chunk = { ...chunkHeaderOf(row), raw: this.eventsOf(row, chunkPlace(row, before.end)) };
+    const known = new Set<number>();
+    const raw = this.eventsOf(row, chunkPlace(row, before.end), known);
+    const chunk: Chunk = { ...chunkHeaderOf(row), raw, kinds: known.size > 0 ? known : undefined };
     if (!sameBytes(chunkDigest(chunk), row.digest)) {
       throw new TapeDamagedError(this.file, 'the events do not match their digest', chunkPlace(row, before.end));
     }
@@ -305,8 +307,8 @@ export class SqliteReader extends ChunkedReader {
     }
   }
 
-  private eventsOf(row: ChunkRow, place: object): Uint8Array {
-    return this.unpacked(row, place, (length) => chunkEvents(row.data, length, this.header));
+  private eventsOf(row: ChunkRow, place: object, kinds: Set<number>): Uint8Array {
+    return this.unpacked(row, place, (length) => chunkEvents(row.data, length, this.header, kinds));
   }
 
   private inflate(row: { readonly data: Uint8Array; readonly length: bigint }, place: object): Uint8Array {

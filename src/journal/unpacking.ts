@@ -24,9 +24,12 @@ import { ByteSource } from './packing-streams.js';
 /** A list may get a shorter header than there was room for. */
 const SLACK = 8;
 
-/** @param length of the events' encoding. @throws RangeError when the bytes are not what `pack` gives for so much. */
-export const unpack = (packed: Uint8Array, length: number, table: EventTable): Uint8Array =>
-  new Unpacker(packed, length, table).unpack();
+/**
+ * @param length of the events' encoding. @param kinds gets the places in the table of those that come.
+ * @throws RangeError when the bytes are not what `pack` gives for so much.
+ */
+export const unpack = (packed: Uint8Array, length: number, table: EventTable, kinds?: Set<number>): Uint8Array =>
+  new Unpacker(packed, length, table, kinds).unpack();
 
 class Unpacker {
   private readonly model = new Model();
@@ -42,6 +45,7 @@ class Unpacker {
     packed: Uint8Array,
     private readonly size: number,
     table: EventTable,
+    private readonly kinds: Set<number> | undefined,
   ) {
     this.shapes = shapesOf(table);
     const sources = ByteSource.split(packed, STREAMS.length);
@@ -69,6 +73,8 @@ class Unpacker {
     const shape = this.shapes[kind];
     if (shape === undefined || where >= MOST_WHERE)
       throw new RangeError('a packed event is of a kind that the tape does not name');
+    // What is expected has come before.
+    if (isNew) this.kinds?.add(kind);
     const place = model.enter(kind, where, shape.length);
     if ((flags & NEW.ITEMS) !== 0) this.newItems(place, shape);
     this.distance = (flags & NEW.VALUES) === 0 ? END : from.codes.integer();

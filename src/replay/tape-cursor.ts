@@ -106,7 +106,7 @@ export class TapeCursor {
   private inputsOf(chunk: Chunk): readonly JournalRecord[] {
     const known = inputsOfChunks.get(chunk);
     if (known !== undefined) return known;
-    const inputs = this.inputStarts.mayStandIn(chunk.raw)
+    const inputs = this.inputStarts.mayStandIn(chunk)
       ? [...this.reader.recordsOfChunk(chunk)].filter(({ event }) => isInput(event))
       : [];
     inputsOfChunks.set(chunk, inputs);
@@ -119,9 +119,10 @@ const inputsOfChunks = new WeakMap<Chunk, readonly JournalRecord[]>();
 
 const START_BYTES = 4;
 
-/** The first four bytes of every encoding that an input can have. */
+/** The first four bytes of every encoding that an input can have, and the kinds that inputs are of. */
 class InputStarts {
   private static readonly known = new WeakMap<EventTable, InputStarts>();
+  private readonly kinds: readonly number[];
   private readonly starts: readonly Uint8Array[];
 
   static of(events: EventTable): InputStarts {
@@ -131,17 +132,23 @@ class InputStarts {
   }
 
   private constructor(events: EventTable) {
-    const kinds = Object.entries(events).filter(([type]) => isInput({ type } as MachineEvent));
-    this.starts = kinds.flatMap(([type, fields]) => {
-      const blank = { type, ...Object.fromEntries(fields.map((name) => [name, 0])) } as unknown as MachineEvent;
-      // Inputs retire nothing, and count as the first vCPU's, in whichever level it is.
-      return ([1, 2] as readonly Level[]).map((level) =>
-        encodeEvent({ retired: 0, vcpu: 0, level, event: blank }, events).subarray(0, START_BYTES),
-      );
-    });
+    const types = Object.keys(events);
+    this.kinds = types.flatMap((type, kind) => (isInputType(type) ? [kind] : []));
+    this.starts = Object.entries(events)
+      .filter(([type]) => isInputType(type))
+      .flatMap(([type, fields]) => {
+        const blank = { type, ...Object.fromEntries(fields.map((name) => [name, 0])) } as unknown as MachineEvent;
+        // Inputs retire nothing, and count as the first vCPU's, in whichever level it is.
+        return ([1, 2] as readonly Level[]).map((level) =>
+          encodeEvent({ retired: 0, vcpu: 0, level, event: blank }, events).subarray(0, START_BYTES),
+        );
+      });
   }
 
-  mayStandIn(raw: Uint8Array): boolean {
+  mayStandIn({ raw, kinds }: Chunk): boolean {
+    if (kinds !== undefined) return this.kinds.some((kind) => kinds.has(kind));
     return this.starts.some((start) => containsBytes(raw, start));
   }
 }
+
+const isInputType = (type: string): boolean => isInput({ type } as MachineEvent);
