@@ -64,8 +64,7 @@ class BochsRunner implements Bochs {
     writeFileSync(configuration, this.configuration(makeDisc(guest, folder), log, serial));
     const watch = new Stopwatch();
     const child = spawn('sh', ['-c', THEN_SAY, log, BOCHS, '-q', '-unlock', '-f', configuration, ...this.commands], {
-      // Its debugger ends when there is nothing to read.
-      stdio: ['pipe', 'ignore', 'ignore'],
+      stdio: 'ignore',
       detached: true,
     });
     try {
