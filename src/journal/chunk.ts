@@ -27,7 +27,7 @@ export interface ChunkHeader {
 export interface Chunk extends ChunkHeader {
   /** The encoded events, one after the other. */
   readonly raw: Uint8Array;
-  /** Places in the event table of all kinds of events in it, where whoever unpacked them knows. */
+  /** Places in the event table of the kinds that its events are of, of a part of it perhaps of more; where whoever unpacked it knows. */
   readonly kinds?: ReadonlySet<number> | undefined;
 }
 

@@ -77,16 +77,8 @@ export class EventEncoder {
         to.value(words);
         to.value(registers);
       },
-      'svm.vmload': (to, { vmcb, words, registers }) => {
-        to.value(vmcb);
-        to.value(words);
-        to.value(registers);
-      },
-      'svm.vmsave': (to, { vmcb, words, registers }) => {
-        to.value(vmcb);
-        to.value(words);
-        to.value(registers);
-      },
+      'svm.vmload': (to, event) => to.moved(event),
+      'svm.vmsave': (to, event) => to.moved(event),
       'svm.gif': (to, { set, registers }) => {
         to.value(set);
         to.value(registers);
@@ -182,6 +174,13 @@ export class EventEncoder {
       this.length = start;
       throw error;
     }
+  }
+
+  /** State that went from a VMCB or to one. */
+  private moved({ vmcb, words, registers }: EventOf<'svm.vmload' | 'svm.vmsave'>): void {
+    this.value(vmcb);
+    this.value(words);
+    this.value(registers);
   }
 
   private value(value: FieldValue | undefined): void {

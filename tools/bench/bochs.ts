@@ -16,8 +16,11 @@ const CPU = 'ryzen';
 /** What it says when a program halts for good, and when it gives up. */
 const HALTED = /HLT instruction with IF=0/;
 const GAVE_UP = />>PANIC<< (.*)|quit_sim called/;
-/** Nobody hears of the end of a process while waiting for the log: the log shall tell. */
-const THEN_SAY = '"$@"; echo quit_sim called >>"$0"; sleep 60';
+/**
+ * Runs what follows the log and the number of this process. Nobody hears of its end while waiting for the log, so that the
+ * log shall tell; and where this process is gone, all of the group shall be.
+ */
+const WATCHED = '(while kill -0 "$1"; do sleep 1; done; kill -9 0) & shift; "$@"; echo quit_sim called >>"$0"';
 /** How often the log is looked at: about what a run is measured to. */
 const LOOK_MILLISECONDS = 10;
 /** Without a window, in the order in which they are tried: not every build has each. */
@@ -63,14 +66,15 @@ class BochsRunner implements Bochs {
     const configuration = join(folder, 'bochs.rc');
     writeFileSync(configuration, this.configuration(makeDisc(guest, folder), log, serial));
     const watch = new Stopwatch();
-    const child = spawn('sh', ['-c', THEN_SAY, log, BOCHS, '-q', '-unlock', '-f', configuration, ...this.commands], {
+    const command = [BOCHS, '-q', '-unlock', '-f', configuration, ...this.commands];
+    const child = spawn('sh', ['-c', WATCHED, log, String(process.pid), ...command], {
       stdio: 'ignore',
       detached: true,
     });
     try {
       waitFor(log, guest, watch, patience);
     } finally {
-      // Both of them: they are a group of their own.
+      // Debian's is a script with a program: the group has them all.
       if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
     }
     const { seconds } = watch;

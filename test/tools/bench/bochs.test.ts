@@ -7,7 +7,7 @@ import { findBochs } from '../../../tools/bench/bochs.js';
 import { serialOutput } from '../../../tools/bench/subjects.js';
 
 const HELLO = { name: 'hello64', image: 'hello64.elf', options: '' };
-const HALTED = 'echo "00395 WARNING: HLT instruction with IF=0!" >>"$log"; sleep 30';
+const HALTED = 'echo "00395 WARNING: HLT instruction with IF=0!" >>"$log"; exec sleep 30';
 
 let folder: string;
 const path = process.env.PATH;
@@ -58,10 +58,10 @@ describe('Bochs beside vmtape', () => {
   });
 
   it.each([
-    [`echo "p[CPU0 ] >>PANIC<< no such mode" >>"$log"; sleep 30`, 'Bochs gave up on hello64: no such mode'],
+    [`echo "p[CPU0 ] >>PANIC<< no such mode" >>"$log"; exec sleep 30`, 'Bochs gave up on hello64: no such mode'],
     ['exit 1', 'Bochs gave up on hello64'],
     [`echo wrong >"$serial"; ${HALTED}`, 'Bochs found other results on hello64'],
-    ['sleep 30', 'Bochs did not end within 1 seconds on hello64'],
+    ['exec sleep 30', 'Bochs did not end within 1 seconds on hello64'],
   ])('says what went wrong: %s', (guest, problem) => {
     installBochs(`cp "$said" "$serial"; ${HALTED}`);
     const bochs = findBochs(HELLO, folder);
