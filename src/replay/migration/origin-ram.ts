@@ -9,14 +9,15 @@ export class OriginRam {
   /** For each page where its content stands: 1 + the number among those that came, or 0 for a page of zeros. */
   private readonly places: Uint32Array;
   private readonly numbers: Uint32Array;
-  /** Room for all of RAM: what is not written to costs nothing. */
+  /** Room for all of RAM, of which what is not written to costs nothing. */
   private contents: Uint8Array;
   private count = 0;
 
   constructor(pages: number) {
     this.places = new Uint32Array(pages);
     this.numbers = new Uint32Array(pages);
-    this.contents = new Uint8Array(pages * PAGE_BYTES);
+    // Shared, so that it goes to the writer's thread as it is.
+    this.contents = new Uint8Array(new SharedArrayBuffer(pages * PAGE_BYTES));
   }
 
   /** @param content of a page, in the place of what came for it before. */
