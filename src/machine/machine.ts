@@ -113,6 +113,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.vcpus.load(this.state.vcpus);
     this.paravirt = this.state.paravirt === null ? undefined : new KvmInterface(this);
     this.processor = new Processor(this);
+    this.engine.surroundings = this;
     this.restart = new Restart(this);
   }
 
@@ -659,9 +660,14 @@ export class Machine implements ProcessorHost, RestartHost {
     this.apply(decideCR8Write(this.state.devices, this.vcpu, Number(value)));
   }
 
-  /** TSC = virtual nanoseconds + tscBase. */
   readTsc(): bigint {
-    return u64(BigInt(this.now) + (this.registers[R.tscBase] as bigint));
+    return this.tscAfter(0);
+  }
+
+  /** TSC = virtual nanoseconds + tscBase. @param instructions that have run since those that are counted. */
+  tscAfter(instructions: number): bigint {
+    const now = this.now + instructions * this.config.nanosecondsPerInstruction;
+    return u64(BigInt(now) + (this.registers[R.tscBase] as bigint));
   }
 
   tscMoved(base: bigint, vcpu = this.vcpu): void {

@@ -3,9 +3,9 @@
  * Source: APM vol.3 IRET, IRETD, IRETQ; APM vol.2 §8.6.2, §8.7.4, §8.8, §8.9.5 Interrupt Returns.
  */
 import { generalProtection } from '../faults.js';
-import { Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { Boundary, Flag, R, Segment, type Slot } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
-import { hasVirtualNmis } from '../svm/injection.js';
+import { hasVirtualNmis, inGuest } from '../svm/injection.js';
 import { uN } from '../units.js';
 import { Attribute, packSegment, readTss, setSegment } from './descriptors.js';
 import {
@@ -42,16 +42,24 @@ export function mergeFlags(tx: Transaction, popped: bigint, width: 16 | 32 | 64,
   return (tx.get(R.rflags) & ~changeable) | (popped & changeable);
 }
 
-/** @param width operand size. */
+/** What a program returns to: its segments, its privilege, and what is held back from it. */
+const RETURN_STATE: readonly Slot[] = [R.cs, R.csBase, R.ss, R.ssBase, R.cpl, R.boundary, R.intControl];
+
+/**
+ * Where it changes none of `RETURN_STATE`, it is as plain as a return from a function; but for guests, whose hypervisor may wait for it.
+ * @param width operand size.
+ */
 export function interruptReturn(context: SystemContext, width: 16 | 32 | 64): void {
   const { tx } = context;
-  if (hasParagraphs(tx)) returnToParagraph(tx, width);
-  else if ((tx.get(R.rflags) & Flag.NT) !== 0n) returnToTask(context);
+  const toTask = !hasParagraphs(tx) && (tx.get(R.rflags) & Flag.NT) !== 0n;
+  if (toTask) returnToTask(context);
+  else if (hasParagraphs(tx)) returnToParagraph(tx, width);
   else if (is64Bit(tx)) returnFrom64Bit(tx, width);
   else returnFromLegacy(tx, width);
   // A guest with virtual NMIs has a mask of its own (APM vol.2 §15.21.10 NMI Virtualization).
   if (hasVirtualNmis(tx)) tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
   else tx.set(R.boundary, tx.get(R.boundary) & ~Boundary.NMI_BLOCKED);
+  if (!toTask && !inGuest(tx) && !tx.changesAny(RETURN_STATE)) context.plain();
 }
 
 function returnToParagraph(tx: Transaction, width: 16 | 32 | 64): void {

@@ -14,7 +14,7 @@ import { Access, type Transaction } from '../cpu/transaction.js';
 import { ownsVirtualInterrupts, poppedFlags, shownFlags, virtualizesFlags } from '../cpu/virtual-8086.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
-import { virtualEventPending } from '../svm/injection.js';
+import { inGuest, virtualEventPending } from '../svm/injection.js';
 import { pausePasses } from '../svm/pause-filter.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
@@ -70,11 +70,12 @@ const CLI = systemInstruction({
   semantics: (ops) => ops.clearInterruptFlag(),
 });
 
-/** What lets interrupts in is an event; the rest of the flags is plain. */
+/** What lets interrupts into a guest is an event: its hypervisor may be waiting for it. The rest of the flags is plain. */
 function stateFlags(context: SystemContext, rflags: bigint): void {
-  const opens = (rflags & Flag.IF) !== 0n && (context.tx.get(R.rflags) & Flag.IF) === 0n;
-  context.tx.set(R.rflags, rflags);
-  if (!opens) context.plain();
+  const { tx } = context;
+  const opens = (rflags & Flag.IF) !== 0n && (tx.get(R.rflags) & Flag.IF) === 0n;
+  tx.set(R.rflags, rflags);
+  if (!opens || !inGuest(tx)) context.plain();
 }
 
 /** Interrupts are let in after the next instruction, when they were not before (APM vol.2 §15.21.5). */

@@ -46,6 +46,7 @@ import { Fill } from './fill.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
+import { PlainCases, type Surroundings } from './plain-cases.js';
 import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
@@ -66,6 +67,9 @@ const GOLDEN_RATIO = 0x9e37_79b1;
 const RIP_WORD = (CPU_BASE >> 2) + 2 * R.rip;
 const LAST_SPACE = 1 << (31 - MODE_BITS);
 
+const NO_SHADOW = -1;
+/** What of the budget must be left for a plain case: the instruction, one in its shadow, and one behind. */
+const PLAIN_CASE = 3;
 /** In the place of a micro-op: a region stopped. */
 const IN_REGION = -1;
 const MAX_BUDGET = 0x4000_0000;
@@ -89,6 +93,7 @@ export class Engine {
   private readonly running: RunningCode;
   private readonly codePages = new CodePages(() => this.flush());
   private readonly evaluated = new EvaluatedInstructions();
+  private readonly plainCases: PlainCases;
   private readonly shadowed: RegisterShadow;
   private readonly view: DataView;
   private readonly words: Int32Array;
@@ -128,6 +133,7 @@ export class Engine {
     this.shadowed = new RegisterShadow(memory);
     this.contexts = new Contexts(this.words, this.registers, features);
     this.running = this.runningCode();
+    this.plainCases = new PlainCases(memory, this.registers, (low, high) => this.knownPage(low, high));
     this.decoder = new Decoder(instructions, features.instructions);
     this.walker = new PageWalker(memory);
     this.banks = new TlbBanks(memory);
@@ -173,6 +179,11 @@ export class Engine {
   }
   private executed = 0;
 
+  /** What plain cases of control-plane instructions must know; without, they are left to the control plane. */
+  set surroundings(surroundings: Surroundings) {
+    this.plainCases.surroundings = surroundings;
+  }
+
   /** Whether the instruction that comes next is part of a region. */
   get isInRegion(): boolean {
     return this.regions.covers(this.registers[R.rip] as bigint, this.running);
@@ -200,6 +211,8 @@ export class Engine {
     this.setSingle(limit < MAX_BLOCK_INSTRUCTIONS);
     if (this.stretches.isDue) this.regions.resumed(this.registers[R.rip] as bigint, this.running);
     this.left = this.stretches.begin(limit);
+    this.behindShadow = NO_SHADOW;
+    this.assist = undefined;
     let uop = 0;
     for (;;) {
       this.interpreter.enter(uop);
@@ -216,32 +229,66 @@ export class Engine {
           break;
         }
         case ExitReason.EVALUATE:
-          this.assistUop = IN_REGION;
+          if (this.goesOn(IN_REGION, limit)) break;
           return { stop: 'assist', retired: this.retired(limit) };
         case ExitReason.SPENT:
         case ExitReason.BUDGET: {
-          if (this.stretches.reserve > 0) {
-            this.left += this.stretches.next(reason === ExitReason.SPENT);
-            if (reason === ExitReason.BUDGET) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
-            if (this.left >= MAX_BLOCK_INSTRUCTIONS) break;
-          }
-          const { left } = this;
-          if (left <= 0) return { stop: 'budget', retired: this.retired(limit) };
-          this.setSingle(true);
-          this.left = left;
+          if (!this.endsShadow() && !this.renew(reason === ExitReason.SPENT))
+            return { stop: 'budget', retired: this.retired(limit) };
           break;
         }
         default: {
           const at = this.words[Cell.EXIT_UOP >> 2] as number;
           this.setRip(this.view.getUint16(at + Uop.PAGE_OFFSET, true));
           this.left -= this.view.getUint8(at + Uop.POSITION);
-          this.assistUop = at;
+          if (this.goesOn(at, limit)) break;
           return { stop: 'assist', retired: this.retired(limit) };
         }
       }
     }
   }
-  private assistUop = 0;
+  private assist: DecodedInstruction | undefined;
+  /** While the instruction behind STI runs alone, what of the budget comes after it; else NO_SHADOW. */
+  private behindShadow = NO_SHADOW;
+
+  /** Goes on where the budget is too small for another block. @returns false when nothing is left of it. */
+  private renew(inRegion: boolean): boolean {
+    const isCut = this.stretches.reserve > 0;
+    this.allot(this.left + (isCut ? this.stretches.next(inRegion) : 0));
+    if (isCut && !inRegion) this.regions.stopped(this.registers[R.rip] as bigint, this.running);
+    return this.left > 0;
+  }
+
+  /** Where there is not enough for a block, instructions run one by one. @param left the budget. */
+  private allot(left: number): void {
+    this.setSingle(left < MAX_BLOCK_INSTRUCTIONS);
+    this.left = left;
+  }
+
+  /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
+  private goesOn(uop: number, limit: number): boolean {
+    const insn = uop === IN_REGION ? this.leftByRegion() : this.assists.get(uop);
+    this.assist = insn;
+    const { left } = this;
+    if (insn === undefined || left < PLAIN_CASE || this.behindShadow !== NO_SHADOW) return false;
+    const outcome = this.plainCases.execute(insn, this.mode, limit - left - this.stretches.reserve);
+    if (outcome === 'declined') return false;
+    this.assist = undefined;
+    if (outcome === 'shadowing') {
+      this.behindShadow = left - 2;
+      this.allot(1);
+    } else this.allot(left - 1);
+    return true;
+  }
+
+  /** Whether the budget that is spent was that of an instruction in the shadow of STI, behind which the run goes on. */
+  private endsShadow(): boolean {
+    if (this.behindShadow === NO_SHADOW) return false;
+    this.plainCases.endShadow();
+    this.allot(this.behindShadow);
+    this.behindShadow = NO_SHADOW;
+    return true;
+  }
 
   /** In halves: no bigint is made. @param offset within the page that runs. */
   private setRip(offset: number): void {
@@ -258,7 +305,7 @@ export class Engine {
   private leaving = false;
 
   private retired(limit: number): number {
-    const retired = limit - this.left - this.stretches.reserve;
+    const retired = limit - this.left - this.stretches.reserve - Math.max(0, this.behindShadow);
     this.stretches.ran(retired);
     this.executed += retired;
     return retired;
@@ -277,10 +324,7 @@ export class Engine {
 
   /** The decoded instruction that the last `run` stopped at, when the engine knows it. */
   assisted(): DecodedInstruction | undefined {
-    const uop = this.assistUop;
-    this.assistUop = 0;
-    if (uop === 0) return undefined;
-    return uop === IN_REGION ? this.leftByRegion() : this.assists.get(uop);
+    return this.assist;
   }
 
   /** The instruction at RIP, of 64-bit code that is known to be there. */
@@ -531,6 +575,11 @@ export class Engine {
   /** Where the page that begins at a RIP lies, when code of it was found with the tables and the privilege of now. */
   private codePageAt(rip: bigint): SPA | undefined {
     return this.codePages.at(rip, this.space, this.mode & Mode.USER);
+  }
+
+  /** Where the page of an ordinary read lies in the memory; 0 when it was not accessed of late. */
+  private knownPage(low: number, high: number): number {
+    return this.banks.recall(this.words[Cell.TLB_BANK >> 2] as number, low, high, false);
   }
 
   private noteCodePage(rip: bigint, linear: bigint, page: SPA): void {

@@ -1,0 +1,204 @@
+/**
+ * Plain cases of control-plane instructions, which need neither a transaction nor an event: STI, IRET to where it came from,
+ * RDTSC. The engine executes them between two entries into compiled code. Each leaves the registers as the description of the
+ * instruction in `isa/` would, or touches nothing and leaves the instruction to that.
+ * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP.
+ */
+import { Attribute } from '../cpu/descriptors.js';
+import type { DecodedInstruction } from '../decode/decoded.js';
+import { Boundary, CPU_BASE, CR4, Flag, gprSlot, R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
+import { RAM_BASE } from '../layout/linear-memory.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { Mode } from './context.js';
+
+/** What the machine around the engine tells of the instruction that comes next. */
+export interface Surroundings {
+  /** Whether an interrupt waits that a set IF would let in. */
+  readonly externalPending: boolean;
+  /** The time-stamp counter, before any guest offset, so many instructions after those that the machine has counted. */
+  tscAfter(instructions: number): bigint;
+}
+
+/** What became of an instruction; a shadow lies on the next one, which must run alone. */
+export type PlainOutcome = 'declined' | 'done' | 'shadowing';
+
+/** @returns the address in the memory of the page that an ordinary read of the supervisor reaches there; 0 when a page walk must tell. */
+type FindPage = (low: number, high: number) => number;
+
+const INTERRUPT_FLAG = Number(Flag.IF);
+/** Flags that change more than IRET's next instruction sees, or that ask for more than the next one: the evaluator's. */
+const HEAVY_FLAGS = Number(Flag.TF | Flag.NT | Flag.RF | Flag.AC | Flag.VIF | Flag.VIP);
+/** What IRET takes of the flags popped, at CPL 0 and where none of `HEAVY_FLAGS` is in play. */
+const RETURNED_FLAGS = Number(
+  Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.IF | Flag.DF | Flag.OF | Flag.IOPL | Flag.ID,
+);
+const TSD = Number(CR4.TSD);
+const SHADOW = Number(Boundary.INTERRUPT_SHADOW);
+
+/** RIP, CS, RFLAGS, RSP, SS. */
+const FRAME_BYTES = 40;
+const PAGE_MASK = 0xfff;
+const DESCRIPTOR_BYTES = 8;
+
+const DPL = 0x60;
+const KINDS = Attribute.USER | Attribute.CODE | Attribute.EXPAND_DOWN | Attribute.PRESENT | DPL | Attribute.ACCESSED;
+const CODE = Attribute.USER | Attribute.CODE | Attribute.PRESENT | Attribute.ACCESSED;
+const DATA = Attribute.USER | Attribute.PRESENT | Attribute.ACCESSED;
+
+/** Place of a register among the 32-bit words of the memory. */
+const wordOf = (slot: Slot): number => (CPU_BASE >> 2) + 2 * slot;
+const [RIP, RFLAGS, RSP, BOUNDARY, CS, SS, GDTR_BASE, GDTR_LIMIT] = [
+  ...[R.rip, R.rflags, gprSlot(4), R.boundary, R.cs, R.ss, R.gdtrBase, R.gdtrLimit].map(wordOf),
+] as [number, number, number, number, number, number, number, number];
+
+export class PlainCases {
+  surroundings: Surroundings | undefined;
+  private readonly words: Uint32Array;
+
+  constructor(
+    private readonly memory: PhysicalMemory,
+    private readonly registers: RegisterFile,
+    private readonly findPage: FindPage,
+  ) {
+    this.words = memory.words;
+  }
+
+  /** @param mode bits of `Mode`. @param retired instructions of the run before this one. */
+  execute(insn: DecodedInstruction, mode: number, retired: number): PlainOutcome {
+    const { surroundings } = this;
+    if (surroundings === undefined || (mode & (Mode.BITS64 | Mode.GUEST)) !== Mode.BITS64 || insn.lock)
+      return 'declined';
+    switch (insn.mnemonic) {
+      case 'STI':
+        return (mode & Mode.KERNEL) === 0 ? 'declined' : this.setInterruptFlag(insn.length, surroundings);
+      case 'IRET':
+        return (mode & Mode.KERNEL) !== 0 && insn.width === 64 && this.returnHere(surroundings) ? 'done' : 'declined';
+      case 'RDTSC':
+      case 'RDTSCP':
+        return this.readTsc(insn, mode, surroundings.tscAfter(retired)) ? 'done' : 'declined';
+      default:
+        return 'declined';
+    }
+  }
+
+  /** The instruction behind STI has run. */
+  endShadow(): void {
+    (this.words[BOUNDARY] as number) &= ~SHADOW;
+  }
+
+  private setInterruptFlag(length: number, surroundings: Surroundings): PlainOutcome {
+    const { words } = this;
+    const opens = ((words[RFLAGS] as number) & INTERRUPT_FLAG) === 0;
+    if (opens && (this.isSignalled || surroundings.externalPending)) return 'declined';
+    this.advance(length);
+    if (!opens) return 'done';
+    (words[RFLAGS] as number) |= INTERRUPT_FLAG;
+    (words[BOUNDARY] as number) |= SHADOW;
+    return 'shadowing';
+  }
+
+  /** Something is pending, blocked or shadowed at this boundary. */
+  private get isSignalled(): boolean {
+    return ((this.words[BOUNDARY] as number) | (this.words[BOUNDARY + 1] as number)) !== 0;
+  }
+
+  /** IRET to the same privilege, with the segments that are loaded. */
+  private returnHere(surroundings: Surroundings): boolean {
+    const { words } = this;
+    const frame = this.frame();
+    if (frame === 0 || this.isSignalled) return false;
+    const rflags = words[RFLAGS] as number;
+    const popped = words[frame + 4] as number;
+    if (((rflags | popped) & HEAVY_FLAGS) !== 0) return false;
+    if (!this.isLoaded(CS, words[frame + 2] as number, CODE) || !this.isLoaded(SS, words[frame + 8] as number, DATA))
+      return false;
+    const [low, high] = [words[frame] as number, words[frame + 1] as number];
+    if (high >>> 15 !== 0 && high >>> 15 !== 0x1_ffff) return false;
+    const flags = (rflags & ~RETURNED_FLAGS) | (popped & RETURNED_FLAGS);
+    if ((flags & ~rflags & INTERRUPT_FLAG) !== 0 && surroundings.externalPending) return false;
+    words[RIP] = low;
+    words[RIP + 1] = high;
+    words[RFLAGS] = flags;
+    words[RSP] = words[frame + 6] as number;
+    words[RSP + 1] = words[frame + 7] as number;
+    return true;
+  }
+
+  /** Place of what IRET pops among the words of the memory; 0 where it is not aligned, or not in one page that is known. */
+  private frame(): number {
+    const [low, high] = [this.words[RSP] as number, this.words[RSP + 1] as number];
+    if (low % 8 !== 0 || (low & PAGE_MASK) > PAGE_MASK + 1 - FRAME_BYTES) return 0;
+    return this.placeOf(low, high, FRAME_BYTES);
+  }
+
+  private placeOf(low: number, high: number, bytes: number): number {
+    const page = this.findPage(low, high);
+    if (page === 0) return 0;
+    const at = page + (low & PAGE_MASK);
+    this.memory.touch(at - RAM_BASE, bytes);
+    return at >>> 2;
+  }
+
+  /**
+   * Whether loading a selector would leave a segment register as it is: its descriptor in the GDT says what stands there, and
+   * is marked as accessed. @param segment place of CS or SS. @param kind of descriptor.
+   */
+  private isLoaded(segment: number, selector: number, kind: typeof CODE | typeof DATA): boolean {
+    const { words } = this;
+    const offset = selector & 0xffff;
+    // RPL 0, in the GDT.
+    if (offset % DESCRIPTOR_BYTES !== 0) return false;
+    const [word, limit, base, baseHigh] = [0, 1, 2, 3].map((index) => words[segment + index] as number) as [
+      ...[number, number, number, number],
+    ];
+    if (offset === 0) return kind === DATA && (word | limit | base | baseHigh) === 0;
+    const descriptor = this.descriptor(offset);
+    if (descriptor === 0) return false;
+    const low = words[descriptor] as number;
+    const high = words[descriptor + 1] as number;
+    const attributes = ((high >>> 8) & 0xff) | ((high >>> 12) & 0xf00);
+    if ((attributes & KINDS) !== kind || !suits(kind, attributes)) return false;
+    const units = (low & 0xffff) | (high & 0xf_0000);
+    const bytes = (attributes & Attribute.GRANULAR) !== 0 ? units * 4096 + 4095 : units;
+    return (
+      word === (offset | (attributes << 16)) >>> 0 &&
+      limit === bytes &&
+      base === ((low >>> 16) | ((high & 0xff) << 16) | (high & 0xff00_0000)) >>> 0 &&
+      baseHigh === 0
+    );
+  }
+
+  /** Place of a descriptor of the GDT among the words of the memory, 0 when it cannot be read without more ado. */
+  private descriptor(offset: number): number {
+    const { words } = this;
+    if (offset + DESCRIPTOR_BYTES - 1 > (words[GDTR_LIMIT] as number)) return 0;
+    const [base, high] = [words[GDTR_BASE] as number, words[GDTR_BASE + 1] as number];
+    // Descriptors that lie across pages, or where the sum has a carry, are rare.
+    if (base % DESCRIPTOR_BYTES !== 0 || base + offset > 0xffff_ffff) return 0;
+    return this.placeOf(base + offset, high, DESCRIPTOR_BYTES);
+  }
+
+  private readTsc(insn: DecodedInstruction, mode: number, tsc: bigint): boolean {
+    const { registers } = this;
+    if ((mode & Mode.USER) !== 0 && ((this.words[wordOf(R.cr4)] as number) & TSD) !== 0) return false;
+    registers[gprSlot(0)] = tsc & 0xffff_ffffn;
+    registers[gprSlot(2)] = tsc >> 32n;
+    if (insn.mnemonic === 'RDTSCP') registers[gprSlot(1)] = (registers[R.tscAux] as bigint) & 0xffff_ffffn;
+    this.advance(insn.length);
+    return true;
+  }
+
+  /** RIP goes to the next instruction; no bigint is made. */
+  private advance(length: number): void {
+    const { words } = this;
+    const low = (words[RIP] as number) + length;
+    words[RIP] = low;
+    if (low > 0xffff_ffff) (words[RIP + 1] as number)++;
+  }
+}
+
+/** Code for 64-bit mode; a stack that can be written to. */
+const suits = (kind: number, attributes: number): boolean =>
+  kind === CODE
+    ? (attributes & (Attribute.LONG | Attribute.BIG)) === Attribute.LONG
+    : (attributes & Attribute.WRITABLE) !== 0;
