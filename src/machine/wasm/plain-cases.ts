@@ -127,7 +127,7 @@ export class PlainCases {
   /** Place of what IRET pops among the words of the memory; 0 where it is not aligned, or not in one page that is known. */
   private frame(): number {
     const [low, high] = [this.words[RSP] as number, this.words[RSP + 1] as number];
-    if (low % 8 !== 0 || (low & PAGE_MASK) > PAGE_MASK + 1 - FRAME_BYTES) return 0;
+    if (low % 4 !== 0 || (low & PAGE_MASK) > PAGE_MASK + 1 - FRAME_BYTES) return 0;
     return this.placeOf(low, high, FRAME_BYTES);
   }
 

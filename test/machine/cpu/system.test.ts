@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
-import { Activity, Boundary, CR0, CR4, Flag, R, type Slot } from '../../../src/machine/layout/cpu-state.js';
+import { Activity, Boundary, CR0, CR4, Flag, R, type Slot, SvmMode } from '../../../src/machine/layout/cpu-state.js';
 import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { CpuMachine, DATA, descriptor, faultOf, gate, Sel, STACK_TOP, TSS } from '../../support/cpu-machine.js';
 
@@ -151,13 +151,22 @@ describe('interrupt flag and flags as a whole (APM vol.3 CLI, STI, PUSHF, POPF)'
     expect(cpu.get('rflags')).toBe(0x3002n);
   });
 
-  it('STI opens a shadow only when IF was clear, and is then an event', () => {
+  it('STI opens a shadow only when IF was clear', () => {
     const cpu = long();
-    expect(cpu.run(0xfb)).toMatchObject({ event: { type: 'cpu.system', mnemonic: 'STI' } });
+    expect(cpu.run(0xfb)).toMatchObject({ event: 'plain' });
     expect([cpu.get('rflags'), cpu.get('boundary')]).toEqual([0x202n, Boundary.INTERRUPT_SHADOW]);
     cpu.set({ boundary: 0n });
     expect(cpu.run(0xfb)).toMatchObject({ event: 'plain' });
     expect(cpu.get('boundary')).toBe(0n);
+  });
+
+  it('STI and POPF that let interrupts into a guest are events', () => {
+    const cpu = long().set({ svmMode: SvmMode.GUEST });
+    expect(cpu.run(0xfb)).toMatchObject({ event: { type: 'cpu.system', mnemonic: 'STI' } });
+    expect(cpu.run(0xfa)).toMatchObject({ event: 'plain' });
+    cpu.write(STACK_TOP - 8, 8, 0x202n).set({ rsp: BigInt(STACK_TOP - 8), boundary: 0n });
+    expect(cpu.run(0x9d)).toMatchObject({ event: { type: 'cpu.system', mnemonic: 'POPF' } });
+    expect(cpu.run(0xfb)).toMatchObject({ event: 'plain' });
   });
 
   it('PUSHF shows neither VM nor RF', () => {

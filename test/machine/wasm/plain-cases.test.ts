@@ -1,0 +1,171 @@
+/** What the engine does by itself of STI, IRET and RDTSC is what the control plane does, wherever a run ends. */
+import { describe, expect, it } from 'vitest';
+import { sPA } from '../../../src/machine/units.js';
+import { wrmsr } from '../../support/guest-code.js';
+import { CODE, LiveMachine, STACK_TOP, USER, USER_SEGMENTS } from '../../support/live-machine.js';
+
+const [STI, CLI, HLT, RDTSC, RDTSCP, INC_ECX, INC_EDI, MOV_SS_AX] = [
+  'fb',
+  'fa',
+  'f4',
+  '0f31',
+  '0f01f9',
+  'ffc1',
+  'ffc7',
+  '8ed0',
+];
+const POP_RSI = '5e';
+/** Pushes SS, RSP, RFLAGS, CS and the address behind IRETQ, as Linux does to serialize. */
+const RETURN_HERE = '8cd0 50 54 4883042408 9c 8cc8 50 488d0503000000 50 48cf';
+/** The same with flags of its own. */
+const returnWith = (flags: string): string => `8cd0 50 54 4883042408 68${flags} 8cc8 50 488d0503000000 50 48cf`;
+/** MOV AX, imm16; PUSH RAX in the place of SS, or of CS. */
+const returnTo = (ss: string, cs: string): string => `6a${ss} 54 4883042408 9c 6a${cs} 488d0503000000 50 48cf`;
+/** The 8259s keep to themselves. */
+const APIC = `b0ffe621 ${wrmsr(0x1b, 0xfee0_0d00n)} ${wrmsr(0x80f, 0x1ffn)}`;
+/** Reads of the stack and of the descriptor table: translations for both are known then. */
+const WARM = '488b4424f0 a10050000000000000';
+const SELF_IPI = wrmsr(0x83f, 0x41n);
+/** INC EBX; CMP EBX, 40; JB over `body`. */
+function loop(body: string): string {
+  const code = body.replaceAll(' ', '');
+  const back = -(code.length / 2 + 2 + 3 + 6);
+  const displacement = Buffer.alloc(4);
+  displacement.writeInt32LE(back);
+  return `${code} ffc3 83fb28 0f82${displacement.toString('hex')} ${HLT}`;
+}
+
+interface Given {
+  readonly values?: ConstructorParameters<typeof LiveMachine>[1];
+  readonly prepare?: (live: LiveMachine) => void;
+}
+
+/** The same on the evaluator and on the engine, in pieces of `piece` instructions; each piece is compared. */
+function compare(
+  code: string,
+  piece: number,
+  { values = {}, prepare }: Given = {},
+): { evaluated: LiveMachine; run: LiveMachine } {
+  const [evaluated, run] = [new LiveMachine(code, values), new LiveMachine(code, values)];
+  prepare?.(evaluated);
+  prepare?.(run);
+  evaluated.machine.watch(undefined, 'evaluator');
+  const state = (live: LiveMachine) => ({
+    retired: live.retired,
+    registers: [...(live.machine.registers as unknown as BigUint64Array)],
+  });
+  for (let pieces = 0; pieces * piece < 3000; pieces++) {
+    const stops = [evaluated.run(piece), run.run(piece)];
+    expect(stops[1]).toBe(stops[0]);
+    expect(state(run)).toEqual(state(evaluated));
+    if (stops[0] !== 'limit') break;
+  }
+  expect(run.stated).toEqual(evaluated.stated);
+  expect(Buffer.compare(run.memory.window(0, 1 << 22), evaluated.memory.window(0, 1 << 22))).toBe(0);
+  return { evaluated, run };
+}
+
+const PIECES = [1, 2, 3, 4, 5, 7, 8, 11, 13, 31, 62, 63, 64, 65, 66, 67, 97, 128, 131, 1000];
+const executed = ({ run }: { run: LiveMachine }): number => run.machine.engine.counts.executed;
+
+describe('a run may end before, in, and behind', () => {
+  it.each([
+    ['the shadow of STI', `${CLI} ${INC_ECX} ${STI} ${INC_EDI} ${INC_ECX}`],
+    ['a shadow on a jump', `${CLI} ${STI} eb00 ${INC_ECX}`],
+    ['a shadow on a return', `488d050b000000 50 ${CLI} ${STI} c3 909090 ${INC_ECX}`.replace('0b', '04')],
+    ['a shadow on a repeated string instruction', `${CLI} b905000000 bf00002000 ${STI} f3aa ${INC_ECX}`],
+    ['a shadow on another STI', `${CLI} ${STI} ${STI} ${INC_ECX}`],
+    ['a shadow on what has one of its own', `${CLI} 8cd0 ${STI} ${MOV_SS_AX} ${INC_ECX} ${INC_ECX}`],
+    ['a shadow on IRET', `${CLI} 8cd0 50 54 4883042408 68 02020000 8cc8 50 488d0504000000 50 ${STI} 48cf`],
+    ['IRET', `${RETURN_HERE} ${INC_ECX}`],
+    [
+      'IRET that opens to interrupts, and one that closes',
+      `${returnWith('02020000')} ${INC_ECX} ${returnWith('02000000')} ${INC_ECX}`,
+    ],
+    ['RDTSC and RDTSCP', `${RDTSC} ${INC_ECX} 01c6 ${RDTSCP} 01c6`],
+  ])('%s', (_, body) => {
+    for (const piece of PIECES) compare(loop(body), piece);
+  });
+
+  it('none of them takes the evaluator, but where a shadow is needed twice', () => {
+    const body = `${CLI} ${STI} ${INC_ECX} ${RETURN_HERE} ${RDTSC}`;
+    const both = compare(loop(body), 1000);
+    // The control plane has the first of each page and of each kind, and HLT.
+    expect(both.run.retired - executed(both)).toBeLessThan(20);
+  });
+});
+
+describe('an interrupt that waits', () => {
+  it.each([
+    ['behind the instruction after STI', `${STI} ${INC_ECX} ${INC_ECX}`],
+    ['behind IRET', `${returnWith('02020000')} ${INC_ECX}`],
+  ])('comes %s', (_, opening) => {
+    const { run } = compare(`${WARM} ${APIC} ${CLI} ${SELF_IPI} ${INC_EDI} ${opening} ${HLT}`, 1000);
+    expect(run.vectors).toEqual([0x41]);
+  });
+
+  it('comes from a timer behind the shadow, whenever it is due', () => {
+    for (let ticks = 1; ticks < 20; ticks++) {
+      const timer = `${wrmsr(0x83e, 0xbn)} ${wrmsr(0x832, 0x41n)} ${wrmsr(0x838, BigInt(ticks))}`;
+      const { run } = compare(`${APIC} ${timer} ${`${CLI} ${STI} ${INC_ECX} `.repeat(100)} ${HLT}`, 1000);
+      expect(run.vectors).toEqual([0x41]);
+    }
+  });
+});
+
+describe('what is more than plain is left to the control plane', () => {
+  it.each<[string, string, Given]>([
+    ['flags that trap', returnWith('02010000'), {}],
+    ['RF', returnWith('02000100'), {}],
+    ['a nested task', RETURN_HERE, { values: { rflags: 0x4002n } }],
+    ['a nested task that would be left', returnWith('02020000'), { values: { rflags: 0x4002n } }],
+    ['alignment checks', returnWith('02000400'), {}],
+    ['a stack that is not aligned', RETURN_HERE, { values: { rsp: BigInt(STACK_TOP) - 4n } }],
+    ['a stack that is not aligned at all', RETURN_HERE, { values: { rsp: BigInt(STACK_TOP) - 6n } }],
+    ['a frame in two pages', RETURN_HERE, { values: { rsp: BigInt(STACK_TOP) - 0x1000n + 16n } }],
+    ['NMIs that are blocked', RETURN_HERE, { values: { boundary: 4n } }],
+    ['no stack segment', returnTo('00', '08'), {}],
+    ['a null segment that is there already', returnTo('00', '08'), { values: { ss: 0n } }],
+    ['no code segment', returnTo('10', '00'), {}],
+    ['data to run', returnTo('10', '10'), {}],
+    ['code for a stack', returnTo('08', '08'), {}],
+    ['an RPL', returnTo('13', '08'), {}],
+    ['a selector of the LDT', returnTo('10', '0c'), {}],
+    ['a selector behind the table', RETURN_HERE, { values: { gdtrLimit: 0xen } }],
+    [
+      'a descriptor that says something else by now',
+      RETURN_HERE,
+      { prepare: (live) => live.write(0x5008, 0x00af_9b00_0000_0fffn) },
+    ],
+    ['a descriptor that is not marked', RETURN_HERE, { prepare: (live) => live.write(0x5008, 0x00af_9a00_0000_ffffn) }],
+    ['a descriptor of 32-bit code', RETURN_HERE, { prepare: (live) => live.write(0x5008, 0x00cf_9b00_0000_ffffn) }],
+    ['a descriptor that is absent', RETURN_HERE, { prepare: (live) => live.write(0x5010, 0x00cf_1300_0000_ffffn) }],
+    ['a stack that is read-only', RETURN_HERE, { prepare: (live) => live.write(0x5010, 0x00cf_9100_0000_ffffn) }],
+    ['an address that is not canonical', '8cd0 50 54 9c 8cc8 50 48b80000000000008000 50 48cf', {}],
+  ])('IRET with %s', (_, body, given) => {
+    const warm = `${WARM} ${body} ${INC_ECX} ${body} ${INC_ECX} ${HLT}`;
+    for (const piece of [1, 4, 5, 6, 7, 8, 9, 11, 1000]) compare(warm, piece, given);
+  });
+
+  it.each([
+    ['time stamps that programs may not read', RDTSC, 0x24n],
+    ['time stamps that they may', RDTSC, 0x20n],
+    ['STI', STI, 0x20n],
+    ['IRET', RETURN_HERE, 0x20n],
+  ])('%s at CPL 3', (_, body, cr4) => {
+    const values = { ...USER_SEGMENTS, rip: BigInt(USER), cr4: cr4 | 0x208n };
+    const prepare = (live: LiveMachine) => void live.put(USER, `${body} ${INC_ECX} ${body} ${INC_ECX} ebfe`);
+    compare('', 20, { values, prepare });
+  });
+
+  it('code that has changed meanwhile', () => {
+    // STI becomes NOP by the store in front of it.
+    const store = `c6042521001000 90`.replaceAll(' ', '');
+    expect(CODE).toBe(0x10_0000);
+    const { run } = compare(
+      `${CLI} ${store.padEnd(2 * 0x20 - 2, '90')} ${STI} ${STI} ${INC_ECX} ${POP_RSI} ${HLT}`,
+      1000,
+    );
+    expect(run.memory.read(sPA(CODE + 0x21), 1)).toBe(0x90n);
+  });
+});
