@@ -36,6 +36,7 @@ import { knownFrame } from '../mmu/peek.js';
 import { TlbBanks } from '../mmu/tlb.js';
 import { PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
+import { BlockDecoder, type DecodingSite } from './block-decoder.js';
 import { CodePages } from './code-pages.js';
 import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
@@ -43,7 +44,7 @@ import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode, PAGING_SLOTS, Pri
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { Fill } from './fill.js';
-import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
+import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
 import { PlainCases, type Surroundings } from './plain-cases.js';
@@ -52,7 +53,7 @@ import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
 import { RegisterShadow } from './register-shadow.js';
 import { isFlat, writeSegmentCells } from './segment-cells.js';
-import { endsBlock, Translator, type WrittenInstruction } from './translate.js';
+import { Translator } from './translate.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
 /** Why `run` came back. */
@@ -87,6 +88,7 @@ export class Engine {
   private readonly interpreter: Interpreter;
   private readonly blocks: BlockCache;
   private readonly translator: Translator;
+  private readonly blockDecoder: BlockDecoder;
   private readonly banks: TlbBanks;
   private readonly regions: Regions;
   private readonly stretches: Stretches;
@@ -100,8 +102,6 @@ export class Engine {
   /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
   private readonly linear = new BigUint64Array(1);
   private readonly linearWords = new Int32Array(this.linear.buffer);
-  /** Instructions of assists, by the micro-op that asked. */
-  private assists = new Map<number, DecodedInstruction>();
   private paging: PagingContext | undefined;
   private mode: number = Mode.BITS16;
   private space = 1;
@@ -143,6 +143,7 @@ export class Engine {
     this.interpreter = new Interpreter(memory.wasm, (accessAndSize) => this.fill(accessAndSize), hot);
     this.translator = new Translator(this.view, this.interpreter);
     this.blocks = new BlockCache(memory, Math.min(vcpus, JUMP_CACHES));
+    this.blockDecoder = new BlockDecoder(memory, this.decoder, this.translator, this.blocks, this.decodingSite());
     this.switchTo(0);
     const policy = regionPolicy();
     this.stretches = new Stretches(policy);
@@ -153,7 +154,7 @@ export class Engine {
       onDrop(page);
     };
     this.blocks.onReset = () => {
-      this.assists.clear();
+      this.blockDecoder.assists.clear();
       this.evaluated.clear();
       this.regions.reset();
     };
@@ -267,7 +268,7 @@ export class Engine {
 
   /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
   private goesOn(uop: number, limit: number): boolean {
-    const insn = uop === IN_REGION ? this.leftByRegion() : this.assists.get(uop);
+    const insn = uop === IN_REGION ? this.leftByRegion() : this.blockDecoder.assists.get(uop);
     this.assist = insn;
     const { left } = this;
     if (insn === undefined || left < PLAIN_CASE || this.behindShadow !== NO_SHADOW) return false;
@@ -558,7 +559,9 @@ export class Engine {
     let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
     if (wraps) this.codePages.noteLinear(linear);
     else if (known === undefined) this.noteCodePage(base, linear, page);
-    if (uop === 0) uop = this.decodeBlock(rip, linear, page, offset, mode, wraps);
+    if (uop === 0) {
+      uop = this.blockDecoder.decode({ rip, linear, page, offset, mode, codeMode: this.codeMode, careful: wraps });
+    }
     if (uop !== 0) this.enterJumpCache(rip, uop, page);
     return uop;
   }
@@ -584,6 +587,24 @@ export class Engine {
 
   private noteCodePage(rip: bigint, linear: bigint, page: SPA): void {
     this.codePages.note(rip, linear, { space: this.space, user: this.mode & Mode.USER, page });
+  }
+
+  private decodingSite(): DecodingSite {
+    const engine = this;
+    return {
+      registers: this.registers,
+      get kept() {
+        return engine.kept;
+      },
+      mayCompile: (insn) => this.mayCompile(insn),
+      fetch: (linear) => {
+        const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
+        const address = this.translate(linear, user | Access.FETCH);
+        this.codePages.noteLinear(linear);
+        return address;
+      },
+      coded: (page) => this.banks.forgetWrites(RAM_BASE + page),
+    };
   }
 
   /** What regions may know of the code that runs. */
@@ -636,75 +657,6 @@ export class Engine {
     );
   }
 
-  private decodeBlock(rip: bigint, linear: bigint, page: SPA, start: number, mode: number, careful: boolean): number {
-    const first = this.blocks.reserve();
-    const single = careful || (mode & Mode.SINGLE) !== 0;
-    const inside = single ? 0 : this.blocks.inside(page, start, mode);
-    if (inside !== 0) {
-      this.blocks.add(page, start, mode, this.translator.writeInside(first, start, inside), 1);
-      return first;
-    }
-    const codeMode = this.codeMode;
-    const bytes = this.memory.window(page, PAGE_BYTES);
-    let at = first;
-    let offset = start;
-    let position = 0;
-    const written: WrittenInstruction[] = [];
-    while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
-      if (this.kept.has(offset)) break;
-      const insn = this.decoder.decode(bytes.subarray(offset, Math.min(offset + 15, PAGE_BYTES)), codeMode);
-      if (insn === 'incomplete' && position === 0) return this.decodeCrossing(rip, linear, page, start, mode);
-      if (typeof insn === 'string') break;
-      // The limit may cut it; the evaluator sees what becomes of that.
-      if (careful && codeAddress(this.registers, this.mode, rip + BigInt(insn.length - 1)) === undefined) break;
-      const compiled = this.mayCompile(insn) && isCompiled(insn);
-      const one = this.translator.write(at, insn, { pageOffset: offset, position }, compiled);
-      if (one.handler === TO_THE_EVALUATOR) this.assists.set(one.uop, insn);
-      // Address micro-ops may leave for the evaluator too.
-      if (one.uop !== at) this.assists.set(at, insn);
-      at = one.end;
-      offset += insn.length;
-      position++;
-      if (!single) {
-        this.link(one.uop, insn, page, offset, mode);
-        written.push(one);
-      }
-      if (endsBlock(insn, compiled)) break;
-    }
-    if (position === 0) return 0;
-    this.translator.dropDeadFlags(written);
-    this.translator.fusePairs(written);
-    at = this.translator.writeEnd(at, { pageOffset: offset, position });
-    const fresh = this.blocks.add(page, start, careful ? undefined : mode, at, offset - start);
-    if (fresh) this.banks.forgetWrites(RAM_BASE + page);
-    return first;
-  }
-
-  /** One instruction of which some bytes lie in the next page. */
-  private decodeCrossing(rip: bigint, linear: bigint, page: SPA, start: number, mode: number): number {
-    const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
-    if (codeAddress(this.registers, this.mode, rip + BigInt(PAGE_BYTES - start)) === undefined) return 0;
-    const next = BigInt.asUintN((mode & Mode.BITS64) !== 0 ? 64 : 32, (linear & ~0xfffn) + 0x1000n);
-    const second = this.translate(next, user | Access.FETCH);
-    this.codePages.noteLinear(next);
-    if (second < 0 || !this.memory.isRam(second, 16)) return 0;
-    const bytes = new Uint8Array(15);
-    const inFirst = PAGE_BYTES - start;
-    bytes.set(this.memory.window(page + start, Math.min(15, inFirst)));
-    bytes.set(this.memory.window(second, 15 - inFirst), inFirst);
-    const insn = this.decoder.decode(bytes, this.codeMode);
-    if (typeof insn === 'string') return 0;
-    const first = this.blocks.reserve();
-    const { end } = this.translator.write(first, insn, { pageOffset: start, position: 0 }, this.mayCompile(insn));
-    for (let uop = first; uop < end; uop += Uop.BYTES) this.assists.set(uop, insn);
-    const at = this.translator.writeEnd(end, { pageOffset: start + insn.length, position: 1 });
-    if (this.blocks.add(page, start, undefined, at, insn.length, sPA(second))) {
-      this.banks.forgetWrites(RAM_BASE + page);
-      this.banks.forgetWrites(RAM_BASE + second - (second % PAGE_BYTES));
-    }
-    return first;
-  }
-
   private mayCompile(insn: DecodedInstruction): boolean {
     if ((this.mode & Mode.BUS_LOCKS) !== 0 && locksMemory(insn)) return false;
     if ('system' in insn.instruction && (this.mode & Mode.KERNEL) === 0) return false;
@@ -712,17 +664,6 @@ export class Engine {
     if (feature === undefined) return true;
     if ((this.mode & Mode.NO_SSE) !== 0 && needsSseState(insn.instruction)) return false;
     return (this.mode & Mode.NO_AVX) === 0 || !AVX_FEATURES.has(feature);
-  }
-
-  /** A relative branch within the page jumps to its target's block directly, once that is decoded. */
-  private link(uop: number, insn: DecodedInstruction, page: SPA, after: number, mode: number): void {
-    const operand = insn.operands[0];
-    if (operand?.kind !== 'rel' || this.view.getUint16(uop, true) === 0) return;
-    const target = after + Number(operand.displacement);
-    if (target < 0 || target >= PAGE_BYTES) return;
-    const known = this.blocks.find(page, target, mode);
-    if (known !== 0) this.view.setInt32(uop + Uop.LINK, known, true);
-    else this.blocks.awaitLink(page, target, mode, uop);
   }
 }
 
