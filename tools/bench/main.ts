@@ -9,7 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseCount } from '../cli/arguments.js';
-import { readBranchHints } from '../cli/engine.js';
+import { tuneV8 } from '../cli/engine.js';
 import { byteSize, grouped, table } from '../cli/format.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { VMTAPE_VERSION } from '../version.js';
@@ -30,7 +30,7 @@ import {
 } from './subjects.js';
 import { TIME_TRAVEL_USAGE, timeTravelBench } from './time-travel.js';
 
-readBranchHints();
+tuneV8();
 
 const NOTHING: Guest = { name: 'hello64', image: 'hello64.elf', options: '' };
 const QEMU_MODES: readonly QemuMode[] = ['plain', 'rr=record'];

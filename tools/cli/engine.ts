@@ -22,7 +22,10 @@ export function useUsualEngine(): string {
   return use(tier === '' ? 'auto' : tier, 'VMTAPE_ENGINE');
 }
 
-/** V8 12 and older read branch hints only when asked to; newer ones do so by themselves. Before anything is compiled. */
-export function readBranchHints(): void {
+/** How V8 is to compile and collect. Before anything else is compiled. */
+export function tuneV8(): void {
+  // V8 12 and older read branch hints only when asked to; newer ones do so by themselves.
   if (Number.parseInt(process.versions.v8, 10) < 13) setFlagsFromString('--experimental-wasm-branch-hinting');
+  // Whether decoded instructions are taken for long-lived is a matter of luck, and keeps alive what they lead to (docs/adr/0035).
+  setFlagsFromString('--no-allocation-site-pretenuring');
 }

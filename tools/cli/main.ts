@@ -2,11 +2,11 @@
 /** The command line: parses arguments, picks a command, turns errors into messages and exit statuses (docs/cli.md). */
 import { Command, CommanderError } from 'commander';
 import { VMTAPE_VERSION } from '../version.js';
-import { readBranchHints, useUsualEngine } from './engine.js';
+import { tuneV8, useUsualEngine } from './engine.js';
 import { failureOf, Status } from './failure.js';
 import { errorColors, ReaderGone } from './terminal.js';
 
-readBranchHints();
+tuneV8();
 
 // Help pages are written past the terminal of a command. Who stops reading them wants no more.
 for (const stream of [process.stdout, process.stderr]) {

@@ -5,7 +5,7 @@
  * Exit status: 0 when they agree, 1 when they differ, or when a long run has left a form out, 2 for wrong usage.
  */
 import { parseCount } from '../cli/arguments.js';
-import { readBranchHints, useEngine } from '../cli/engine.js';
+import { tuneV8, useEngine } from '../cli/engine.js';
 import { Status, UsageError } from '../cli/failure.js';
 import { grouped, shortCount } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
@@ -13,7 +13,7 @@ import { parseWords, runTool } from '../cli/tool.js';
 import { Campaign, type CampaignOptions } from './campaign.js';
 import { coverageFloor, missedForms, reportJson, reportLines } from './report.js';
 
-readBranchHints();
+tuneV8();
 
 const USAGE = `usage: npm run fuzz -- [options]
   --instructions N  ends when N instructions have retired (1000000)

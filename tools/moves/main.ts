@@ -13,14 +13,14 @@ import { formatPosition, type JournalReader, type Position, sqliteStore } from '
 import { R, SvmMode } from '../../src/machine/index.js';
 import { Timeline } from '../../src/replay/index.js';
 import { parseCount } from '../cli/arguments.js';
-import { readBranchHints, useEngine } from '../cli/engine.js';
+import { tuneV8, useEngine } from '../cli/engine.js';
 import { Status, UsageError } from '../cli/failure.js';
 import { grouped } from '../cli/format.js';
 import { Terminal } from '../cli/terminal.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { moveBetweenProcesses, vmtape } from './between-processes.js';
 
-readBranchHints();
+tuneV8();
 
 const USAGE = `usage: npm run test:moves -- TAPE [options]
   --moves N    ends when N have come with a guest of the guest live (200)

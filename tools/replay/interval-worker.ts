@@ -9,7 +9,7 @@ import {
   type ReplaySums,
   type Work,
 } from '../../src/replay/index.js';
-import { readBranchHints, useEngine } from '../cli/engine.js';
+import { tuneV8, useEngine } from '../cli/engine.js';
 import { type Failure, failureOf } from '../cli/failure.js';
 
 export interface IntervalTask {
@@ -71,7 +71,7 @@ let worker: IntervalWorker | undefined;
 export function work(task: IntervalTask): IntervalResult {
   try {
     if (worker === undefined) {
-      readBranchHints();
+      tuneV8();
       useEngine(task.engine);
       worker = new IntervalWorker(sqliteStore(task.tape).read(), task.end);
     }

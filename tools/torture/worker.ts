@@ -11,10 +11,10 @@ import {
   type TortureFailure,
   type WindowSize,
 } from '../../src/replay/index.js';
-import { readBranchHints } from '../cli/engine.js';
+import { tuneV8 } from '../cli/engine.js';
 import { type Failure, failureOf } from '../cli/failure.js';
 
-readBranchHints();
+tuneV8();
 
 export interface TapeSettings {
   readonly tape: string;

@@ -6,14 +6,14 @@
  */
 import { join } from 'node:path';
 import { compileRegions } from '../../src/machine/index.js';
-import { readBranchHints } from '../cli/engine.js';
+import { tuneV8 } from '../cli/engine.js';
 import { Status, UsageError } from '../cli/failure.js';
 import { Terminal } from '../cli/terminal.js';
 import { parseWords, runTool } from '../cli/tool.js';
 import { type Block, readIndex, readVectorFile, type Vector, type VectorSet } from './reader.js';
 import { type Difference, Subject, type VectorTier } from './subject.js';
 
-readBranchHints();
+tuneV8();
 
 const USAGE = `usage: npm run vectors -- DIR [options]
   --core         the core subset of each group alone

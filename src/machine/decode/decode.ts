@@ -112,6 +112,8 @@ export class Decoder {
   /** By `tableIndex`. */
   private readonly opcodes: readonly Opcode[];
   private bytes: Uint8Array = new Uint8Array(0);
+  private start = 0;
+  private end = 0;
   private at = 0;
   /** Index field of the SIB byte with its extension: a vector register to some. */
   private sibIndex: number | undefined;
@@ -130,10 +132,15 @@ export class Decoder {
     }));
   }
 
-  /** @param bytes what could be fetched, at most 15 bytes are looked at. */
-  decode(bytes: Uint8Array, mode: CodeMode): DecodedInstruction | DecodeFailure {
+  /**
+   * Decodes the instruction at `start`.
+   * @param bytes among them what could be fetched: up to `end`. At most 15 bytes are looked at.
+   */
+  decode(bytes: Uint8Array, mode: CodeMode, start = 0, end = bytes.length): DecodedInstruction | DecodeFailure {
     this.bytes = bytes;
-    this.at = 0;
+    this.start = start;
+    this.end = end;
+    this.at = start;
     try {
       return this.decodeOne(mode);
     } catch (reason) {
@@ -268,8 +275,8 @@ export class Decoder {
       long: mode.bits === 64,
       rep: prefixRepeats && candidate.repeats ? (encoding.repeat === 0xf3 ? 'rep' : 'repne') : 'none',
       operands,
-      length: this.at,
-      bytes: kept(this.bytes, 0, this.at),
+      length: this.at - this.start,
+      bytes: kept(this.bytes, this.start, this.at),
       lock: encoding.lock,
       segmentOverride: encoding.segment,
       opcode: encoding.opcode,
@@ -473,10 +480,9 @@ export class Decoder {
   }
 
   private peek8(): number {
-    if (this.at >= MAX_INSTRUCTION_BYTES) throw TOO_LONG;
-    const byte = this.bytes[this.at];
-    if (byte === undefined) throw INCOMPLETE;
-    return byte;
+    if (this.at - this.start >= MAX_INSTRUCTION_BYTES) throw TOO_LONG;
+    if (this.at >= this.end) throw INCOMPLETE;
+    return this.bytes[this.at] as number;
   }
 
   private little(bytes: number): bigint {

@@ -1,5 +1,5 @@
 /** Code → blocks of micro-ops: decodes from a place on, as far as instructions follow each other within the page. */
-import type { Decoder } from '../decode/decode.js';
+import { type Decoder, MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
@@ -10,9 +10,6 @@ import { Mode } from './context.js';
 import { isCompiled, TO_THE_EVALUATOR } from './handlers.js';
 import { endsBlock, type Translator, type WrittenInstruction } from './translate.js';
 import { MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
-
-/** The longest instruction (APM vol.3 §1.1 Instruction Encoding Overview). */
-const MAX_INSTRUCTION_BYTES = 15;
 
 /** Where a block begins, and how its code is read. */
 export interface BlockStart {
@@ -72,10 +69,7 @@ export class BlockDecoder {
     const written: WrittenInstruction[] = [];
     while (offset < PAGE_BYTES && position < (single ? 1 : MAX_BLOCK_INSTRUCTIONS)) {
       if (this.site.kept.has(offset)) break;
-      const insn = this.decoder.decode(
-        bytes.subarray(offset, Math.min(offset + MAX_INSTRUCTION_BYTES, PAGE_BYTES)),
-        codeMode,
-      );
+      const insn = this.decoder.decode(bytes, codeMode, offset);
       if (insn === 'incomplete' && position === 0) return this.decodeCrossing(place);
       if (typeof insn === 'string') break;
       // The limit may cut it; the evaluator sees what becomes of that.
