@@ -5,7 +5,6 @@
 import type { Feature, Width } from '../isa/instruction.js';
 import { Segment } from '../layout/cpu-state.js';
 import { kept } from '../layout/slab.js';
-import { signExtend, u64 } from '../units.js';
 import type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decoded.js';
 import { buildTables, type DecodeTables, type Form, type OperandCode, type PrefixClass, tableIndex } from './tables.js';
 
@@ -347,10 +346,10 @@ export class Decoder {
       case 'I':
         return this.immediate(code.size, operandSize);
       case 'J':
-        return { kind: 'rel', width, displacement: signExtendSigned(width, this.little(width / 8)) };
+        return { kind: 'rel', width, displacement: BigInt(this.signed(width / 8)) };
       case 'A': {
         const offset = this.little(operandSize / 8);
-        return { kind: 'far', width: operandSize + 16, offset, selector: Number(this.little(2)) };
+        return { kind: 'far', width: operandSize + 16, offset, selector: this.unsigned(2) };
       }
       case 'O':
         return {
@@ -386,21 +385,16 @@ export class Decoder {
   private immediate(size: string, operandSize: 16 | 32 | 64): DecodedOperand {
     switch (size) {
       case 'b':
-        return { kind: 'imm', width: 8, value: this.little(1) };
+        return { kind: 'imm', width: 8, value: BigInt(this.unsigned(1)) };
       case 'w':
-        return { kind: 'imm', width: 16, value: this.little(2) };
+        return { kind: 'imm', width: 16, value: BigInt(this.unsigned(2)) };
       case 'bs':
-        return {
-          kind: 'imm',
-          width: operandSize,
-          value: BigInt.asUintN(operandSize, BigInt.asIntN(8, this.little(1))),
-        };
+        return { kind: 'imm', width: operandSize, value: wrapped(operandSize, this.signed(1)) };
       case 'v':
         return { kind: 'imm', width: operandSize, value: this.little(operandSize / 8) };
       default: {
         // z: 16 or 32 bits, sign-extended to the operand size.
-        const bytes = operandSize === 16 ? 2 : 4;
-        const value = BigInt.asUintN(operandSize, BigInt.asIntN(8 * bytes, this.little(bytes)));
+        const value = wrapped(operandSize, this.signed(operandSize === 16 ? 2 : 4));
         return { kind: 'imm', width: operandSize, value };
       }
     }
@@ -413,7 +407,8 @@ export class Decoder {
         : this.addressWide(encoding.modrm, encoding.rex, mode.bits === 64);
     const stack = operand.base === 4 || operand.base === 5;
     const byDefault = stack && !(addressWidth === 16 && operand.base === 4) ? Segment.SS : Segment.DS;
-    return { kind: 'mem', width: 0, ...operand, segment: encoding.segment ?? byDefault };
+    const { base, index, scale, displacement } = operand;
+    return { kind: 'mem', width: 0, base, index, scale, displacement, segment: encoding.segment ?? byDefault };
   }
 
   /**
@@ -468,8 +463,7 @@ export class Decoder {
       bare = true;
       base = long ? RIP_BASE : NO_REGISTER;
     }
-    const displacement =
-      mod === 1 ? BigInt.asIntN(8, this.little(1)) : mod === 2 || bare ? BigInt.asIntN(32, this.little(4)) : 0n;
+    const displacement = mod === 1 ? BigInt(this.signed(1)) : mod === 2 || bare ? BigInt(this.signed(4)) : 0n;
     return { base, index, scale, displacement };
   }
 
@@ -485,12 +479,34 @@ export class Decoder {
     return this.bytes[this.at] as number;
   }
 
+  /** @param bytes 1 to 8. */
   private little(bytes: number): bigint {
-    if (bytes > 4) return this.little(4) | (this.little(bytes - 4) << 32n);
+    if (bytes <= 4) return BigInt(this.unsigned(bytes));
+    return BigInt(this.unsigned(4)) | (BigInt(this.unsigned(bytes - 4)) << 32n);
+  }
+
+  /** @param bytes 1, 2 or 4. */
+  private unsigned(bytes: number): number {
+    return this.word(bytes) >>> 0;
+  }
+
+  /** The same as two's complement. */
+  private signed(bytes: number): number {
+    const unused = 32 - 8 * bytes;
+    return (this.word(bytes) << unused) >> unused;
+  }
+
+  private word(bytes: number): number {
     let value = 0;
     for (let shift = 0; shift < 8 * bytes; shift += 8) value |= this.next8() << shift;
-    return BigInt(value >>> 0);
+    return value;
   }
+}
+
+/** A number of 32 bits as two's complement of `bits`. */
+function wrapped(bits: 16 | 32 | 64, value: number): bigint {
+  if (value >= 0) return BigInt(value);
+  return bits === 64 ? BigInt.asUintN(64, BigInt(value)) : BigInt(value + 2 ** bits);
 }
 
 /** Base and index of the 16-bit forms: BX+SI, BX+DI, BP+SI, BP+DI, SI, DI, BP, BX. */
@@ -604,9 +620,8 @@ function instructionWidth(rule: WidthRule, operandSize: 16 | 32 | 64, operands: 
   return operands[rule]?.width === 64 ? 64 : 32;
 }
 
+/** Each operand is an object of its own, for they are told apart as such. */
 const gpr = (number: number, width: number, encoding: Encoding): DecodedOperand =>
   width === 8 && !encoding.hasRex && number >= 4 && number < 8
     ? { kind: 'gpr', number: number - 4, high: true, width }
     : { kind: 'gpr', number, high: false, width };
-
-const signExtendSigned = (bits: number, value: bigint): bigint => BigInt.asIntN(64, signExtend(bits, u64(value)));
