@@ -1,50 +1,46 @@
 /** Where pages of code lie, as code of them was found last: so that going on in one needs no walk. */
-import type { SPA } from '../units.js';
+import { type SPA, sPA } from '../units.js';
 
-/** A page of code, and under which tables and privilege it was found. */
-interface CodePage {
-  space: number;
-  user: number;
-  page: SPA;
-}
-
-/** Pages that are remembered; then all are forgotten. */
+/** Pages that are remembered, each in its place. */
 const HELD_PAGES = 4096;
 const MOST_LINEAR_PAGES = 65_536;
+const NOTHING = 0;
+const USER = 1;
 
 export class CodePages {
-  /** By the RIP at which they begin. */
-  private readonly pages = new Map<bigint, CodePage>();
+  /** Numbers of linear pages, under which tables and privilege they were found, and where they lie. */
+  private readonly pages = new Float64Array(HELD_PAGES);
+  private readonly owners = new Uint32Array(HELD_PAGES);
+  private readonly places = new Float64Array(HELD_PAGES);
   /** Numbers of all linear pages in which code was found. */
   private readonly linearPages = new Set<number>();
 
   /** @param onFull so many linear pages have code that they are forgotten, and with them who depends on which. */
   constructor(private readonly onFull: () => void) {}
 
-  /** Where the page that begins at `rip` lies, when code of it was found in this space with this privilege. */
-  at(rip: bigint, space: number, user: number): SPA | undefined {
-    const known = this.pages.get(rip);
-    return known?.space === space && known.user === user ? known.page : undefined;
+  /** Where a linear page lies, when code of it was found in this space (from 1 on) with this privilege. */
+  at(page: number, space: number, user: boolean): SPA | undefined {
+    const owner = ownerOf(space, user);
+    const index = indexOf(page, owner);
+    return this.owners[index] === owner && this.pages[index] === page ? sPA(this.places[index] as number) : undefined;
   }
 
-  note(rip: bigint, linear: bigint, found: Readonly<CodePage>): void {
-    const { pages } = this;
-    const known = pages.get(rip);
-    if (known?.space === found.space && known.user === found.user && known.page === found.page) return;
-    this.noteLinear(linear);
-    if (known === undefined) {
-      if (pages.size >= HELD_PAGES) pages.clear();
-      pages.set(rip, { ...found });
-    } else Object.assign(known, found);
+  /** @param place of the page. */
+  note(page: number, space: number, user: boolean, place: SPA): void {
+    this.noteLinear(page);
+    const owner = ownerOf(space, user);
+    const index = indexOf(page, owner);
+    this.owners[index] = owner;
+    this.pages[index] = page;
+    this.places[index] = place;
   }
 
-  /** Whoever changes what is translated there changes the code that is found, too. */
-  noteLinear(linear: bigint): void {
-    const page = Number(linear >> 12n);
+  /** Whoever changes what is translated there changes the code that is found, too. @param page number of a linear page. */
+  noteLinear(page: number): void {
     if (this.linearPages.has(page)) return;
     if (this.linearPages.size >= MOST_LINEAR_PAGES) {
       this.linearPages.clear();
-      this.pages.clear();
+      this.clear();
       this.onFull();
     }
     this.linearPages.add(page);
@@ -56,6 +52,12 @@ export class CodePages {
   }
 
   clear(): void {
-    this.pages.clear();
+    this.owners.fill(NOTHING);
   }
 }
+
+const ownerOf = (space: number, user: boolean): number => 2 * space + (user ? USER : 0);
+
+/** Odd multiples take neighbours, and the same page of several spaces, apart. */
+const indexOf = (page: number, owner: number): number =>
+  ((page % 0x1_0000_0000) ^ Math.imul(owner, 0x9e37_79b1) ^ (Math.imul(owner, 0x9e37_79b1) >>> 20)) & (HELD_PAGES - 1);

@@ -29,7 +29,7 @@ import {
   JUMP_CACHES,
   RAM_BASE,
 } from '../layout/linear-memory.js';
-import type { PhysicalMemory } from '../mmu/memory.js';
+import { type PhysicalMemory, pageNumber } from '../mmu/memory.js';
 import { isWriteBack } from '../mmu/memory-type.js';
 import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { knownFrame } from '../mmu/peek.js';
@@ -333,9 +333,8 @@ export class Engine {
     if ((this.mode & Mode.BITS64) === 0) return undefined;
     const rip = this.registers[R.rip] as bigint;
     return this.evaluated.at(rip, this.words[Cell.JUMP_CONTEXT >> 2] as number, () => {
-      const offset = rip & 0xfffn;
-      const page = this.codePageAt(rip - offset);
-      return page === undefined ? undefined : this.running.decode(page, Number(offset));
+      const page = this.codePageAt(this.linearPageOf(rip));
+      return page === undefined ? undefined : this.running.decode(page, Number(rip & 0xfffn));
     });
   }
 
@@ -453,8 +452,8 @@ export class Engine {
     const low = this.words[Cell.EXIT_ADDRESS >> 2] as number;
     const high = this.words[(Cell.EXIT_ADDRESS >> 2) + 1] as number;
     if (!this.fillsAllowed || (low & 0xfff) + size > PAGE_BYTES) return 0;
-    if ((this.mode & Mode.BITS64) !== 0 && high >> 15 !== 0 && high >> 15 !== -1) return 0;
-    const page = (high >>> 0) * 0x10_0000 + (low >>> 12);
+    if ((this.mode & Mode.BITS64) !== 0 && !isCanonicalHigh(high)) return 0;
+    const page = pageNumber(low, high);
     if (this.watchedPages.includes(page)) return 0;
     const bank = this.words[Cell.TLB_BANK >> 2] as number;
     let target = this.banks.recall(bank, low, high, write) - RAM_BASE;
@@ -546,25 +545,41 @@ export class Engine {
 
   /** The block at RIP, decoded if need be and entered into the jump cache; 0 when its first instruction cannot be fetched. */
   private findBlock(): number {
-    const rip = this.registers[R.rip] as bigint;
-    const linear = codeAddress(this.registers, this.mode, rip);
+    const linear = this.codeAddress();
     if (linear === undefined) return 0;
-    const offset = Number(linear & 0xfffn);
-    const base = rip - BigInt(offset);
-    const known = this.codePageAt(base);
-    const page = known ?? this.fetchPage(linear);
+    const { low, high } = linear;
+    const offset = low & 0xfff;
+    const number = pageNumber(low, high);
+    const known = this.codePageAt(number);
+    const page = known ?? this.fetchPage(addressOf(low, high));
     if (page === undefined) return 0;
     const mode = this.mode & DECODE_MASK;
-    const wraps = ripWraps(this.registers, this.mode, rip, offset);
-    let uop = wraps ? 0 : this.blocks.find(page, offset, mode);
-    if (wraps) this.codePages.noteLinear(linear);
-    else if (known === undefined) this.noteCodePage(base, linear, page);
+    const careful =
+      (mode & Mode.BITS64) === 0 && ripWraps(this.registers, mode, this.registers[R.rip] as bigint, offset);
+    let uop = careful ? 0 : this.blocks.find(page, offset, mode);
+    if (careful) this.codePages.noteLinear(number);
+    else if (known === undefined) this.noteCodePage(number, page);
     if (uop === 0) {
-      uop = this.blockDecoder.decode({ rip, linear, page, offset, mode, codeMode: this.codeMode, careful: wraps });
+      const [rip, codeMode] = [this.registers[R.rip] as bigint, this.codeMode];
+      uop = this.blockDecoder.decode({ rip, linear: addressOf(low, high), page, offset, mode, codeMode, careful });
     }
-    if (uop !== 0) this.enterJumpCache(rip, uop, page);
+    if (uop !== 0) this.enterJumpCache(uop, page);
     return uop;
   }
+
+  /** Where RIP leads, in words of 32 bits; undefined where no code can be fetched. */
+  private codeAddress(): { readonly low: number; readonly high: number } | undefined {
+    const { place, words } = this;
+    place.low = words[RIP_WORD] as number;
+    place.high = words[RIP_WORD + 1] as number;
+    if ((this.mode & Mode.BITS64) !== 0) return isCanonicalHigh(place.high) ? place : undefined;
+    const linear = codeAddress(this.registers, this.mode, this.registers[R.rip] as bigint);
+    if (linear === undefined) return undefined;
+    place.low = Number(linear) | 0;
+    place.high = 0;
+    return place;
+  }
+  private readonly place = { low: 0, high: 0 };
 
   /** Where a fetch of these bytes goes, when that is RAM. The walk leaves its marks. */
   private fetchPage(linear: bigint): SPA | undefined {
@@ -575,18 +590,24 @@ export class Engine {
     return this.memory.isRam(page, PAGE_BYTES) ? page : undefined;
   }
 
-  /** Where the page that begins at a RIP lies, when code of it was found with the tables and the privilege of now. */
-  private codePageAt(rip: bigint): SPA | undefined {
-    return this.codePages.at(rip, this.space, this.mode & Mode.USER);
+  /** Where a linear page lies, when code of it was found with the tables and the privilege of now. @param page its number. */
+  private codePageAt(page: number): SPA | undefined {
+    return this.codePages.at(page, this.space, (this.mode & Mode.USER) !== 0);
+  }
+
+  private noteCodePage(page: number, place: SPA): void {
+    this.codePages.note(page, this.space, (this.mode & Mode.USER) !== 0, place);
+  }
+
+  /** Number of the linear page in which RIP lies. */
+  private linearPageOf(rip: bigint): number {
+    const long = (this.mode & Mode.BITS64) !== 0;
+    return Number((long ? rip : BigInt.asUintN(32, rip + (this.registers[R.csBase] as bigint))) >> 12n);
   }
 
   /** Where the page of an ordinary read lies in the memory; 0 when it was not accessed of late. */
   private knownPage(low: number, high: number): number {
     return this.banks.recall(this.words[Cell.TLB_BANK >> 2] as number, low, high, false);
-  }
-
-  private noteCodePage(rip: bigint, linear: bigint, page: SPA): void {
-    this.codePages.note(rip, linear, { space: this.space, user: this.mode & Mode.USER, page });
   }
 
   private decodingSite(): DecodingSite {
@@ -600,7 +621,7 @@ export class Engine {
       fetch: (linear) => {
         const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
         const address = this.translate(linear, user | Access.FETCH);
-        this.codePages.noteLinear(linear);
+        this.codePages.noteLinear(Number(linear >> 12n));
         return address;
       },
       coded: (page) => this.banks.forgetWrites(RAM_BASE + page),
@@ -617,7 +638,7 @@ export class Engine {
       get isForRegions() {
         return isForRegions(engine.mode, engine.registers[R.csBase] as bigint);
       },
-      pageAt: (rip) => this.codePageAt(rip),
+      pageAt: (rip) => this.codePageAt(this.linearPageOf(rip)),
       findPage: (rip) => this.findCodePage(rip),
       decode: (page, offset) => {
         if (this.kept.has(offset)) return undefined;
@@ -638,23 +659,26 @@ export class Engine {
     if (knownFrame(this.memory, this.pagingContext, linear, access) < 0) return undefined;
     const frame = this.translate(linear, access);
     if (frame < 0 || this.leaving || !this.memory.isRam(frame, PAGE_BYTES)) return undefined;
-    this.noteCodePage(rip, linear, sPA(frame));
+    this.noteCodePage(Number(linear >> 12n), sPA(frame));
     return sPA(frame);
   }
 
-  private enterJumpCache(rip: bigint, uop: number, page: SPA): void {
-    const low = Number(BigInt.asIntN(32, rip ^ (rip >> 12n))) ^ (this.words[Cell.JUMP_SALT >> 2] as number);
-    const cache = this.words[Cell.JUMP_CACHE >> 2] as number;
-    const entry = cache + (low & (JUMP_CACHE_ENTRIES - 1)) * JUMP_CACHE_ENTRY_BYTES;
-    this.view.setBigUint64(entry, rip, true);
-    this.view.setInt32(entry + JUMP_CACHE_CONTEXT, this.words[Cell.JUMP_CONTEXT >> 2] as number, true);
-    this.view.setInt32(entry + 12, uop, true);
-    this.blocks.entered(page, uop, entry);
-    this.view.setBigInt64(
-      Cell.RIP_PAGE,
-      BigInt.asIntN(64, rip) - BigInt(this.view.getUint16(uop + Uop.PAGE_OFFSET, true)),
-      true,
-    );
+  /** RIP leads to the block `uop` from now on, and lies in the page that runs. */
+  private enterJumpCache(uop: number, page: SPA): void {
+    const { words } = this;
+    const [low, high] = [words[RIP_WORD] as number, words[RIP_WORD + 1] as number];
+    const hash = low ^ ((low >>> 12) | (high << 20)) ^ (words[Cell.JUMP_SALT >> 2] as number);
+    const cache = words[Cell.JUMP_CACHE >> 2] as number;
+    const address = cache + (hash & (JUMP_CACHE_ENTRIES - 1)) * JUMP_CACHE_ENTRY_BYTES;
+    const entry = address >> 2;
+    words[entry] = low;
+    words[entry + 1] = high;
+    words[entry + (JUMP_CACHE_CONTEXT >> 2)] = words[Cell.JUMP_CONTEXT >> 2] as number;
+    words[entry + 3] = uop;
+    this.blocks.entered(page, uop, address);
+    const start = (low >>> 0) - this.view.getUint16(uop + Uop.PAGE_OFFSET, true);
+    words[Cell.RIP_PAGE >> 2] = start;
+    words[(Cell.RIP_PAGE >> 2) + 1] = high - (start < 0 ? 1 : 0);
   }
 
   private mayCompile(insn: DecodedInstruction): boolean {
@@ -666,5 +690,8 @@ export class Engine {
     return (this.mode & Mode.NO_AVX) === 0 || !AVX_FEATURES.has(feature);
   }
 }
+
+const isCanonicalHigh = (high: number): boolean => high >> 15 === 0 || high >> 15 === -1;
+const addressOf = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
 const LONG_MODE: CodeMode = { bits: 64, real: false };
