@@ -670,6 +670,12 @@ export class Machine implements ProcessorHost, RestartHost {
     return u64(BigInt(now) + (this.registers[R.tscBase] as bigint));
   }
 
+  pollPort(port: number, size: number, instructions: number): number | undefined {
+    const now = nanoseconds(this.now + instructions * this.config.nanosecondsPerInstruction);
+    const read = decidePortRead(this.state.devices, port, size, now);
+    return read?.events.length === 0 ? read.value : undefined;
+  }
+
   tscMoved(base: bigint, vcpu = this.vcpu): void {
     this.apply(decideTscMoved(this.state.devices, vcpu, base, this.now));
     this.paravirt?.tscMoved(vcpu, base);

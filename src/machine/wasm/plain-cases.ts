@@ -1,8 +1,8 @@
 /**
  * Plain cases of control-plane instructions, which need neither a transaction nor an event: STI, IRET to where it came from,
- * RDTSC. The engine executes them between two entries into compiled code. Each leaves the registers as the description of the
+ * RDTSC, IN from a port of which nobody learns. The engine executes them between two entries into compiled code. Each leaves the registers as the description of the
  * instruction in `isa/` would, or touches nothing and leaves the instruction to that.
- * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP.
+ * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP, IN.
  */
 import { Attribute } from '../cpu/descriptors.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
@@ -17,6 +17,8 @@ export interface Surroundings {
   readonly externalPending: boolean;
   /** The time-stamp counter, before any guest offset, so many instructions after those that the machine has counted. */
   tscAfter(instructions: number): bigint;
+  /** What a port reads at that time; undefined where reading is an event. @param size 1, 2 or 4. */
+  pollPort(port: number, size: number, instructions: number): number | undefined;
 }
 
 /** What became of an instruction; a shadow lies on the next one, which must run alone. */
@@ -45,11 +47,12 @@ const KINDS = Attribute.USER | Attribute.CODE | Attribute.EXPAND_DOWN | Attribut
 const CODE = Attribute.USER | Attribute.CODE | Attribute.PRESENT | Attribute.ACCESSED;
 const DATA = Attribute.USER | Attribute.PRESENT | Attribute.ACCESSED;
 
+type Five = [number, number, number, number, number];
+
 /** Place of a register among the 32-bit words of the memory. */
 const wordOf = (slot: Slot): number => (CPU_BASE >> 2) + 2 * slot;
-const [RIP, RFLAGS, RSP, BOUNDARY, CS, SS, GDTR_BASE, GDTR_LIMIT] = [
-  ...[R.rip, R.rflags, gprSlot(4), R.boundary, R.cs, R.ss, R.gdtrBase, R.gdtrLimit].map(wordOf),
-] as [number, number, number, number, number, number, number, number];
+const [RIP, RFLAGS, RAX, RDX, RSP] = [R.rip, R.rflags, R.rax, R.rdx, R.rsp].map(wordOf) as Five;
+const [BOUNDARY, CS, SS, GDTR_BASE, GDTR_LIMIT] = [R.boundary, R.cs, R.ss, R.gdtrBase, R.gdtrLimit].map(wordOf) as Five;
 
 export class PlainCases {
   surroundings: Surroundings | undefined;
@@ -76,6 +79,8 @@ export class PlainCases {
       case 'RDTSC':
       case 'RDTSCP':
         return this.readTsc(insn, mode, surroundings.tscAfter(retired)) ? 'done' : 'declined';
+      case 'IN':
+        return (mode & Mode.KERNEL) !== 0 && this.readPort(insn, surroundings, retired) ? 'done' : 'declined';
       default:
         return 'declined';
     }
@@ -185,6 +190,21 @@ export class PlainCases {
     registers[gprSlot(2)] = tsc >> 32n;
     if (insn.mnemonic === 'RDTSCP') registers[gprSlot(1)] = (registers[R.tscAux] as bigint) & 0xffff_ffffn;
     this.advance(insn.length);
+    return true;
+  }
+
+  /** At CPL 0 all ports may be used (APM vol.2 §12.2.4 I/O-Permission Bitmap). */
+  private readPort({ operands, length }: DecodedInstruction, surroundings: Surroundings, retired: number): boolean {
+    const { words } = this;
+    const [destination, source] = operands;
+    const size = (destination?.width ?? 0) / 8;
+    const port = source?.kind === 'imm' ? Number(source.value) : (words[RDX] as number) & 0xffff;
+    const value = surroundings.pollPort(port, size, retired);
+    if (value === undefined) return false;
+    const kept = size === 4 ? 0 : -1 << (8 * size);
+    words[RAX] = ((words[RAX] as number) & kept) | value;
+    if (size === 4) words[RAX + 1] = 0;
+    this.advance(length);
     return true;
   }
 

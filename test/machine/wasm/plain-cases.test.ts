@@ -1,7 +1,7 @@
-/** What the engine does by itself of STI, IRET and RDTSC is what the control plane does, wherever a run ends. */
+/** What the engine does by itself of STI, IRET, RDTSC and IN is what the control plane does, wherever a run ends. */
 import { describe, expect, it } from 'vitest';
 import { sPA } from '../../../src/machine/units.js';
-import { wrmsr } from '../../support/guest-code.js';
+import { movRax, wrmsr } from '../../support/guest-code.js';
 import { CODE, LiveMachine, STACK_TOP, USER, USER_SEGMENTS } from '../../support/live-machine.js';
 
 const [STI, CLI, HLT, RDTSC, RDTSCP, INC_ECX, INC_EDI, MOV_SS_AX] = [
@@ -82,13 +82,16 @@ describe('a run may end before, in, and behind', () => {
       'IRET that opens to interrupts, and one that closes',
       `${returnWith('02020000')} ${INC_ECX} ${returnWith('02000000')} ${INC_ECX}`,
     ],
+    ['IN of each width, and from a port that nobody has', `e461 01c6 66bafd03 ec 01c6 66ed 01c6 e499`],
+    ['IN from a timer', `${movRax(-1n)} 66ba0806 ed 4801c6 ${movRax(-1n)} 66ed 4801c6`],
+    ['IN from a port of which reading is an event', `e440 01c6 ${INC_ECX}`],
     ['RDTSC and RDTSCP', `${RDTSC} ${INC_ECX} 01c6 ${RDTSCP} 01c6`],
   ])('%s', (_, body) => {
     for (const piece of PIECES) compare(loop(body), piece);
   });
 
   it('none of them takes the evaluator, but where a shadow is needed twice', () => {
-    const body = `${CLI} ${STI} ${INC_ECX} ${RETURN_HERE} ${RDTSC}`;
+    const body = `${CLI} ${STI} ${INC_ECX} ${RETURN_HERE} ${RDTSC} e461`;
     const both = compare(loop(body), 1000);
     // The control plane has the first of each page and of each kind, and HLT.
     expect(both.run.retired - executed(both)).toBeLessThan(20);
@@ -152,6 +155,7 @@ describe('what is more than plain is left to the control plane', () => {
     ['time stamps that they may', RDTSC, 0x20n],
     ['STI', STI, 0x20n],
     ['IRET', RETURN_HERE, 0x20n],
+    ['ports', 'e461', 0x20n],
   ])('%s at CPL 3', (_, body, cr4) => {
     const values = { ...USER_SEGMENTS, rip: BigInt(USER), cr4: cr4 | 0x208n };
     const prepare = (live: LiveMachine) => void live.put(USER, `${body} ${INC_ECX} ${body} ${INC_ECX} ebfe`);
