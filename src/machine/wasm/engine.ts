@@ -133,7 +133,8 @@ export class Engine {
     this.shadowed = new RegisterShadow(memory);
     this.contexts = new Contexts(this.words, this.registers, features);
     this.running = this.runningCode();
-    this.plainCases = new PlainCases(memory, this.registers, (low, high) => this.knownPage(low, high));
+    const isWhole = (): boolean => this.instructionAtRip()?.rep === 'none';
+    this.plainCases = new PlainCases(memory, this.registers, (low, high) => this.knownPage(low, high), isWhole);
     this.decoder = new Decoder(instructions, features.instructions);
     this.walker = new PageWalker(memory);
     this.banks = new TlbBanks(memory);
@@ -249,7 +250,7 @@ export class Engine {
     }
   }
   private assist: DecodedInstruction | undefined;
-  /** While the instruction behind STI runs alone, what of the budget comes after it; else NO_SHADOW. */
+  /** While the instruction behind STI, or behind an IRET with RF, runs alone, what of the budget comes after it; else NO_SHADOW. */
   private behindShadow = NO_SHADOW;
 
   /** Goes on where the budget is too small for another block. @returns false when nothing is left of it. */
@@ -268,7 +269,7 @@ export class Engine {
 
   /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
   private goesOn(uop: number, limit: number): boolean {
-    const insn = uop === IN_REGION ? this.leftByRegion() : this.blockDecoder.assists.get(uop);
+    const insn = uop === IN_REGION ? this.instructionAtRip() : this.blockDecoder.assists.get(uop);
     this.assist = insn;
     const { left } = this;
     if (insn === undefined || left < PLAIN_CASE || this.behindShadow !== NO_SHADOW) return false;
@@ -282,7 +283,7 @@ export class Engine {
     return true;
   }
 
-  /** Whether the budget that is spent was that of an instruction in the shadow of STI, behind which the run goes on. */
+  /** Whether the budget that is spent was that of an instruction in a shadow, behind which the run goes on. */
   private endsShadow(): boolean {
     if (this.behindShadow === NO_SHADOW) return false;
     this.plainCases.endShadow();
@@ -329,7 +330,7 @@ export class Engine {
   }
 
   /** The instruction at RIP, of 64-bit code that is known to be there. */
-  private leftByRegion(): DecodedInstruction | undefined {
+  private instructionAtRip(): DecodedInstruction | undefined {
     if ((this.mode & Mode.BITS64) === 0) return undefined;
     const rip = this.registers[R.rip] as bigint;
     return this.evaluated.at(rip, this.words[Cell.JUMP_CONTEXT >> 2] as number, () => {

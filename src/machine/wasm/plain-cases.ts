@@ -27,12 +27,16 @@ export type PlainOutcome = 'declined' | 'done' | 'shadowing';
 /** @returns the address in the memory of the page that an ordinary read of the supervisor reaches there; 0 when a page walk must tell. */
 type FindPage = (low: number, high: number) => number;
 
+/** Whether the instruction at RIP is known, and retires as a whole: no repeated string instruction. */
+type IsWhole = () => boolean;
+
 const INTERRUPT_FLAG = Number(Flag.IF);
-/** Flags that change more than IRET's next instruction sees, or that ask for more than the next one: the evaluator's. */
-const HEAVY_FLAGS = Number(Flag.TF | Flag.NT | Flag.RF | Flag.AC | Flag.VIF | Flag.VIP);
+const RESUME_FLAG = Number(Flag.RF);
+/** Flags that an IRET with them leaves to the evaluator. */
+const HEAVY_FLAGS = Number(Flag.TF | Flag.NT | Flag.AC | Flag.VIF | Flag.VIP);
 /** What IRET takes of the flags popped, at CPL 0 and where none of `HEAVY_FLAGS` is in play. */
 const RETURNED_FLAGS = Number(
-  Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.IF | Flag.DF | Flag.OF | Flag.IOPL | Flag.ID,
+  Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.IF | Flag.DF | Flag.OF | Flag.IOPL | Flag.RF | Flag.ID,
 );
 const TSD = Number(CR4.TSD);
 const SHADOW = Number(Boundary.INTERRUPT_SHADOW);
@@ -62,6 +66,7 @@ export class PlainCases {
     private readonly memory: PhysicalMemory,
     private readonly registers: RegisterFile,
     private readonly findPage: FindPage,
+    private readonly isWhole: IsWhole,
   ) {
     this.words = memory.words;
   }
@@ -75,7 +80,7 @@ export class PlainCases {
       case 'STI':
         return (mode & Mode.KERNEL) === 0 ? 'declined' : this.setInterruptFlag(insn.length, surroundings);
       case 'IRET':
-        return (mode & Mode.KERNEL) !== 0 && insn.width === 64 && this.returnHere(surroundings) ? 'done' : 'declined';
+        return (mode & Mode.KERNEL) === 0 || insn.width !== 64 ? 'declined' : this.returnHere(surroundings);
       case 'RDTSC':
       case 'RDTSCP':
         return this.readTsc(insn, mode, surroundings.tscAfter(retired)) ? 'done' : 'declined';
@@ -86,9 +91,10 @@ export class PlainCases {
     }
   }
 
-  /** The instruction behind STI has run. */
+  /** The instruction in the shadow has run: that of STI is over, and RF has served (APM vol.2 §3.1.6 RFLAGS Register). */
   endShadow(): void {
     (this.words[BOUNDARY] as number) &= ~SHADOW;
+    (this.words[RFLAGS] as number) &= ~RESUME_FLAG;
   }
 
   private setInterruptFlag(length: number, surroundings: Surroundings): PlainOutcome {
@@ -107,26 +113,32 @@ export class PlainCases {
     return ((this.words[BOUNDARY] as number) | (this.words[BOUNDARY + 1] as number)) !== 0;
   }
 
-  /** IRET to the same privilege, with the segments that are loaded. */
-  private returnHere(surroundings: Surroundings): boolean {
+  /** IRET to the same privilege, with the segments that are loaded. With RF, as after a fault, the next instruction runs alone. */
+  private returnHere(surroundings: Surroundings): PlainOutcome {
     const { words } = this;
     const frame = this.frame();
-    if (frame === 0 || this.isSignalled) return false;
+    if (frame === 0 || this.isSignalled) return 'declined';
     const rflags = words[RFLAGS] as number;
     const popped = words[frame + 4] as number;
-    if (((rflags | popped) & HEAVY_FLAGS) !== 0) return false;
+    if (((rflags | popped) & HEAVY_FLAGS) !== 0) return 'declined';
     if (!this.isLoaded(CS, words[frame + 2] as number, CODE) || !this.isLoaded(SS, words[frame + 8] as number, DATA))
-      return false;
+      return 'declined';
     const [low, high] = [words[frame] as number, words[frame + 1] as number];
-    if (high >>> 15 !== 0 && high >>> 15 !== 0x1_ffff) return false;
+    if (high >>> 15 !== 0 && high >>> 15 !== 0x1_ffff) return 'declined';
     const flags = (rflags & ~RETURNED_FLAGS) | (popped & RETURNED_FLAGS);
-    if ((flags & ~rflags & INTERRUPT_FLAG) !== 0 && surroundings.externalPending) return false;
+    if ((flags & ~rflags & INTERRUPT_FLAG) !== 0 && surroundings.externalPending) return 'declined';
+    const [ownLow, ownHigh] = [words[RIP] as number, words[RIP + 1] as number];
     words[RIP] = low;
     words[RIP + 1] = high;
+    if ((popped & RESUME_FLAG) !== 0 && !this.isWhole()) {
+      words[RIP] = ownLow;
+      words[RIP + 1] = ownHigh;
+      return 'declined';
+    }
     words[RFLAGS] = flags;
     words[RSP] = words[frame + 6] as number;
     words[RSP + 1] = words[frame + 7] as number;
-    return true;
+    return (popped & RESUME_FLAG) === 0 ? 'done' : 'shadowing';
   }
 
   /** Place of what IRET pops among the words of the memory; 0 where it is not aligned, or not in one page that is known. */
@@ -153,9 +165,8 @@ export class PlainCases {
     const offset = selector & 0xffff;
     // RPL 0, in the GDT.
     if (offset % DESCRIPTOR_BYTES !== 0) return false;
-    const [word, limit, base, baseHigh] = [0, 1, 2, 3].map((index) => words[segment + index] as number) as [
-      ...[number, number, number, number],
-    ];
+    const [word, limit] = [words[segment] as number, words[segment + 1] as number];
+    const [base, baseHigh] = [words[segment + 2] as number, words[segment + 3] as number];
     if (offset === 0) return kind === DATA && (word | limit | base | baseHigh) === 0;
     const descriptor = this.descriptor(offset);
     if (descriptor === 0) return false;

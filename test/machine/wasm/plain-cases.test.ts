@@ -82,6 +82,13 @@ describe('a run may end before, in, and behind', () => {
       'IRET that opens to interrupts, and one that closes',
       `${returnWith('02020000')} ${INC_ECX} ${returnWith('02000000')} ${INC_ECX}`,
     ],
+    ['IRET with RF', `${returnWith('02000100')} ${INC_ECX} ${returnWith('02020100')} 9c 58 01c6`],
+    [
+      'IRET with RF to a repeated string instruction',
+      `b905000000 bf00002000 ${returnWith('02000100')} f3aa ${INC_ECX}`,
+    ],
+    ['IRET with RF to STI, and to POPF', `${returnWith('02000100')} ${STI} ${INC_ECX} 9c ${returnWith('02000100')} 9d`],
+    ['IRET with RF to another', `${returnWith('02000100').slice(0, -4)} ${returnWith('02000100')} ${INC_ECX}`],
     ['IN of each width, and from a port that nobody has', `e461 01c6 66bafd03 ec 01c6 66ed 01c6 e499`],
     ['IN from a timer', `${movRax(-1n)} 66ba0806 ed 4801c6 ${movRax(-1n)} 66ed 4801c6`],
     ['IN from a port of which reading is an event', `e440 01c6 ${INC_ECX}`],
