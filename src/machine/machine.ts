@@ -141,6 +141,8 @@ export class Machine implements ProcessorHost, RestartHost {
   watch(watcher: ExecutionWatcher | undefined, tier: Tier = this.tier): void {
     this.processor.watcher = watcher;
     this.tier = tier;
+    // What the engine does of the control plane by itself is for the watcher, too.
+    this.engine.surroundings = watcher === undefined ? this : undefined;
   }
 
   get vcpu(): number {

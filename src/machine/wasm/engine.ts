@@ -182,7 +182,7 @@ export class Engine {
   private executed = 0;
 
   /** What plain cases of control-plane instructions must know; without, they are left to the control plane. */
-  set surroundings(surroundings: Surroundings) {
+  set surroundings(surroundings: Surroundings | undefined) {
     this.plainCases.surroundings = surroundings;
   }
 
@@ -606,9 +606,10 @@ export class Engine {
     return Number((long ? rip : BigInt.asUintN(32, rip + (this.registers[R.csBase] as bigint))) >> 12n);
   }
 
-  /** Where the page of an ordinary read lies in the memory; 0 when it was not accessed of late. */
+  /** Where the page of an ordinary read lies in the memory; 0 when it was not accessed of late, or somebody wants to see it read. */
   private knownPage(low: number, high: number): number {
-    return this.banks.recall(this.words[Cell.TLB_BANK >> 2] as number, low, high, false);
+    const page = this.banks.recall(this.words[Cell.TLB_BANK >> 2] as number, low, high, false);
+    return page > 0 && this.memory.mayNotRead(page - RAM_BASE) ? 0 : page;
   }
 
   private decodingSite(): DecodingSite {
