@@ -58,6 +58,11 @@ export class CodePages {
 
 const ownerOf = (space: number, user: boolean): number => 2 * space + (user ? USER : 0);
 
-/** Odd multiples take neighbours, and the same page of several spaces, apart. */
+const GOLDEN_RATIO = 0x9e37_79b1;
+const PLACE_BITS = 12;
+
+/** Neighbours stand beside each other; spaces, and regions of one space, are turned against each other. */
 const indexOf = (page: number, owner: number): number =>
-  ((page % 0x1_0000_0000) ^ Math.imul(owner, 0x9e37_79b1) ^ (Math.imul(owner, 0x9e37_79b1) >>> 20)) & (HELD_PAGES - 1);
+  (page ^ scattered(page / HELD_PAGES) ^ scattered(owner)) & (HELD_PAGES - 1);
+
+const scattered = (number: number): number => Math.imul(number, GOLDEN_RATIO) >>> (32 - PLACE_BITS);
