@@ -1,7 +1,8 @@
 /**
  * Plain cases of control-plane instructions, which need neither a transaction nor an event: STI, IRET to where it came from,
- * RDTSC, IN from a port of which nobody learns. The engine executes them between two entries into compiled code. Each leaves the registers as the description of the
- * instruction in `isa/` would, or touches nothing and leaves the instruction to that.
+ * RDTSC, IN from a port of which nobody learns. The engine executes them between two entries into compiled code. Each leaves
+ * the registers as the description of the instruction in `isa/` would, or touches nothing and leaves the instruction to that
+ * (docs/adr/0041).
  * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP, IN.
  */
 import { Attribute } from '../cpu/descriptors.js';
@@ -24,7 +25,7 @@ export interface Surroundings {
 /** What became of an instruction; a shadow lies on the next one, which must run alone. */
 export type PlainOutcome = 'declined' | 'done' | 'shadowing';
 
-/** @returns the address in the memory of the page that an ordinary read of the supervisor reaches there; 0 when a page walk must tell. */
+/** @returns the address in the memory of the page that the supervisor reads there; 0 when a page walk must tell. */
 type FindPage = (low: number, high: number) => number;
 
 /** Whether the instruction at RIP is known, and retires as a whole: no repeated string instruction. */
@@ -113,7 +114,7 @@ export class PlainCases {
     return ((this.words[BOUNDARY] as number) | (this.words[BOUNDARY + 1] as number)) !== 0;
   }
 
-  /** IRET to the same privilege, with the segments that are loaded. With RF, as after a fault, the next instruction runs alone. */
+  /** IRET to the same privilege, with the segments that are loaded. With RF, as behind a fault, the next instruction runs alone. */
   private returnHere(surroundings: Surroundings): PlainOutcome {
     const { words } = this;
     const frame = this.frame();
