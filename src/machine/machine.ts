@@ -124,7 +124,13 @@ export class Machine implements ProcessorHost, RestartHost {
 
   /** Virtual time. */
   get now(): Nanoseconds {
-    return nanoseconds(this.instructions * this.config.nanosecondsPerInstruction + this.state.skippedNanoseconds);
+    return this.timeAfter(0);
+  }
+
+  /** @param instructions that have run since those that are counted. */
+  private timeAfter(instructions: number): Nanoseconds {
+    const counted = this.instructions + instructions;
+    return nanoseconds(counted * this.config.nanosecondsPerInstruction + this.state.skippedNanoseconds);
   }
 
   /** The level that runs. */
@@ -662,19 +668,13 @@ export class Machine implements ProcessorHost, RestartHost {
     this.apply(decideCR8Write(this.state.devices, this.vcpu, Number(value)));
   }
 
-  readTsc(): bigint {
-    return this.tscAfter(0);
-  }
-
-  /** TSC = virtual nanoseconds + tscBase. @param instructions that have run since those that are counted. */
-  tscAfter(instructions: number): bigint {
-    const now = this.now + instructions * this.config.nanosecondsPerInstruction;
-    return u64(BigInt(now) + (this.registers[R.tscBase] as bigint));
+  /** TSC = virtual nanoseconds + tscBase. */
+  readTsc(instructions = 0): bigint {
+    return u64(BigInt(this.timeAfter(instructions)) + (this.registers[R.tscBase] as bigint));
   }
 
   pollPort(port: number, size: number, instructions: number): number | undefined {
-    const now = nanoseconds(this.now + instructions * this.config.nanosecondsPerInstruction);
-    const read = decidePortRead(this.state.devices, port, size, now);
+    const read = decidePortRead(this.state.devices, port, size, this.timeAfter(instructions));
     return read?.events.length === 0 ? read.value : undefined;
   }
 

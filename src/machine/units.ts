@@ -39,3 +39,5 @@ export const uN = (bits: number, value: bigint): bigint => BigInt.asUintN(bits, 
 export const signExtend = (bits: number, value: bigint): bigint => u64(BigInt.asIntN(bits, value));
 /** True for addresses whose bits 63:47 are all equal (48-bit linear addresses, APM vol.2 §1.1.3 Canonical Address Form). */
 export const isCanonical = (linear: bigint): boolean => u64(BigInt.asIntN(48, linear)) === linear;
+/** The same of an address of which this is the upper half. */
+export const isCanonicalHigh = (high: number): boolean => high >> 15 === 0 || high >> 15 === -1;

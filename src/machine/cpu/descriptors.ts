@@ -85,17 +85,21 @@ export const selectorOf = (word: bigint): number => Number(word & 0xffffn);
 export const attributesOf = (word: bigint): number => Number((word >> 16n) & 0xffffn);
 export const limitOf = (word: bigint): number => Number(word >> 32n);
 
+/** Fields of a descriptor, from its halves. */
+export const attributesIn = (high: number): number => ((high >>> 8) & 0xff) | ((high >>> 12) & 0xf00);
+export const baseIn = (low: number, high: number): number =>
+  ((low >>> 16) | ((high & 0xff) << 16) | (high & 0xff00_0000)) >>> 0;
+
+/** In bytes, G applied. */
+export function limitIn(low: number, high: number): number {
+  const units = (low & 0xffff) | (high & 0xf_0000);
+  return (attributesIn(high) & Attribute.GRANULAR) !== 0 ? units * 4096 + 4095 : units;
+}
+
 function parseDescriptor(selector: number, raw: bigint, address: bigint): Descriptor {
-  const attributes = Number(((raw >> 40n) & 0xffn) | ((raw >> 44n) & 0xf00n));
-  const bytes = Number((raw & 0xffffn) | ((raw >> 32n) & 0xf_0000n));
-  return {
-    selector,
-    raw,
-    address,
-    attributes,
-    limit: (attributes & Attribute.GRANULAR) !== 0 ? bytes * 4096 + 4095 : bytes,
-    base: ((raw >> 16n) & 0xff_ffffn) | ((raw >> 32n) & 0xff00_0000n),
-  };
+  const [low, high] = [Number(raw & 0xffff_ffffn), Number(raw >> 32n)];
+  const [attributes, limit] = [attributesIn(high), limitIn(low, high)];
+  return { selector, raw, address, attributes, limit, base: BigInt(baseIn(low, high)) };
 }
 
 /**

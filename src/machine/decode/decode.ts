@@ -112,7 +112,6 @@ export class Decoder {
   private readonly opcodes: readonly Opcode[];
   private bytes: Uint8Array = new Uint8Array(0);
   private start = 0;
-  private end = 0;
   private at = 0;
   /** Index field of the SIB byte with its extension: a vector register to some. */
   private sibIndex: number | undefined;
@@ -133,12 +132,11 @@ export class Decoder {
 
   /**
    * Decodes the instruction at `start`.
-   * @param bytes among them what could be fetched: up to `end`. At most 15 bytes are looked at.
+   * @param bytes to the end of what could be fetched. At most 15 bytes are looked at.
    */
-  decode(bytes: Uint8Array, mode: CodeMode, start = 0, end = bytes.length): DecodedInstruction | DecodeFailure {
+  decode(bytes: Uint8Array, mode: CodeMode, start = 0): DecodedInstruction | DecodeFailure {
     this.bytes = bytes;
     this.start = start;
-    this.end = end;
     this.at = start;
     try {
       return this.decodeOne(mode);
@@ -475,7 +473,7 @@ export class Decoder {
 
   private peek8(): number {
     if (this.at - this.start >= MAX_INSTRUCTION_BYTES) throw TOO_LONG;
-    if (this.at >= this.end) throw INCOMPLETE;
+    if (this.at >= this.bytes.length) throw INCOMPLETE;
     return this.bytes[this.at] as number;
   }
 

@@ -34,7 +34,7 @@ import { isWriteBack } from '../mmu/memory-type.js';
 import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
 import { knownFrame } from '../mmu/peek.js';
 import { TlbBanks } from '../mmu/tlb.js';
-import { PAGE_BYTES, type SPA, sPA } from '../units.js';
+import { isCanonicalHigh, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { BlockDecoder, type DecodingSite } from './block-decoder.js';
 import { CodePages } from './code-pages.js';
@@ -133,7 +133,7 @@ export class Engine {
     this.shadowed = new RegisterShadow(memory);
     this.contexts = new Contexts(this.words, this.registers, features);
     this.running = this.runningCode();
-    const isWhole = (): boolean => this.instructionAtRip()?.rep === 'none';
+    const isWhole = (low: number, high: number): boolean => this.instructionAt(addressOf(low, high))?.rep === 'none';
     this.plainCases = new PlainCases(memory, this.registers, (low, high) => this.knownPage(low, high), isWhole);
     this.decoder = new Decoder(instructions, features.instructions);
     this.walker = new PageWalker(memory);
@@ -269,7 +269,8 @@ export class Engine {
 
   /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
   private goesOn(uop: number, limit: number): boolean {
-    const insn = uop === IN_REGION ? this.instructionAtRip() : this.blockDecoder.assists.get(uop);
+    const insn =
+      uop === IN_REGION ? this.instructionAt(this.registers[R.rip] as bigint) : this.blockDecoder.assists.get(uop);
     this.assist = insn;
     const { left } = this;
     if (insn === undefined || left < PLAIN_CASE || this.behindShadow !== NO_SHADOW) return false;
@@ -329,10 +330,9 @@ export class Engine {
     return this.assist;
   }
 
-  /** The instruction at RIP, of 64-bit code that is known to be there. */
-  private instructionAtRip(): DecodedInstruction | undefined {
+  /** The instruction at an RIP, of 64-bit code that is known to be there. */
+  private instructionAt(rip: bigint): DecodedInstruction | undefined {
     if ((this.mode & Mode.BITS64) === 0) return undefined;
-    const rip = this.registers[R.rip] as bigint;
     return this.evaluated.at(rip, this.words[Cell.JUMP_CONTEXT >> 2] as number, () => {
       const page = this.codePageAt(this.linearPageOf(rip));
       return page === undefined ? undefined : this.running.decode(page, Number(rip & 0xfffn));
@@ -693,7 +693,6 @@ export class Engine {
   }
 }
 
-const isCanonicalHigh = (high: number): boolean => high >> 15 === 0 || high >> 15 === -1;
 const addressOf = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
 const LONG_MODE: CodeMode = { bits: 64, real: false };

@@ -5,11 +5,12 @@
  * (docs/adr/0041).
  * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP, IN.
  */
-import { Attribute } from '../cpu/descriptors.js';
+import { Attribute, attributesIn, baseIn, limitIn } from '../cpu/descriptors.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { Boundary, CPU_BASE, CR4, Flag, gprSlot, R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
+import { isCanonicalHigh } from '../units.js';
 import { Mode } from './context.js';
 
 /** What the machine around the engine tells of the instruction that comes next. */
@@ -17,7 +18,7 @@ export interface Surroundings {
   /** Whether an interrupt waits that a set IF would let in. */
   readonly externalPending: boolean;
   /** The time-stamp counter, before any guest offset, so many instructions after those that the machine has counted. */
-  tscAfter(instructions: number): bigint;
+  readTsc(instructions: number): bigint;
   /** What a port reads at that time; undefined where reading is an event. @param size 1, 2 or 4. */
   pollPort(port: number, size: number, instructions: number): number | undefined;
 }
@@ -28,8 +29,8 @@ export type PlainOutcome = 'declined' | 'done' | 'shadowing';
 /** @returns the address in the memory of the page that the supervisor reads there; 0 when a page walk must tell. */
 type FindPage = (low: number, high: number) => number;
 
-/** Whether the instruction at RIP is known, and retires as a whole: no repeated string instruction. */
-type IsWhole = () => boolean;
+/** Whether the instruction at an RIP is known, and retires as a whole: no repeated string instruction. */
+type IsWhole = (low: number, high: number) => boolean;
 
 const INTERRUPT_FLAG = Number(Flag.IF);
 const RESUME_FLAG = Number(Flag.RF);
@@ -84,7 +85,7 @@ export class PlainCases {
         return (mode & Mode.KERNEL) === 0 || insn.width !== 64 ? 'declined' : this.returnHere(surroundings);
       case 'RDTSC':
       case 'RDTSCP':
-        return this.readTsc(insn, mode, surroundings.tscAfter(retired)) ? 'done' : 'declined';
+        return this.readTsc(insn, mode, surroundings.readTsc(retired)) ? 'done' : 'declined';
       case 'IN':
         return (mode & Mode.KERNEL) !== 0 && this.readPort(insn, surroundings, retired) ? 'done' : 'declined';
       default:
@@ -125,21 +126,17 @@ export class PlainCases {
     if (!this.isLoaded(CS, words[frame + 2] as number, CODE) || !this.isLoaded(SS, words[frame + 8] as number, DATA))
       return 'declined';
     const [low, high] = [words[frame] as number, words[frame + 1] as number];
-    if (high >>> 15 !== 0 && high >>> 15 !== 0x1_ffff) return 'declined';
+    if (!isCanonicalHigh(high)) return 'declined';
     const flags = (rflags & ~RETURNED_FLAGS) | (popped & RETURNED_FLAGS);
     if ((flags & ~rflags & INTERRUPT_FLAG) !== 0 && surroundings.externalPending) return 'declined';
-    const [ownLow, ownHigh] = [words[RIP] as number, words[RIP + 1] as number];
+    const resumes = (popped & RESUME_FLAG) !== 0;
+    if (resumes && !this.isWhole(low, high)) return 'declined';
     words[RIP] = low;
     words[RIP + 1] = high;
-    if ((popped & RESUME_FLAG) !== 0 && !this.isWhole()) {
-      words[RIP] = ownLow;
-      words[RIP + 1] = ownHigh;
-      return 'declined';
-    }
     words[RFLAGS] = flags;
     words[RSP] = words[frame + 6] as number;
     words[RSP + 1] = words[frame + 7] as number;
-    return (popped & RESUME_FLAG) === 0 ? 'done' : 'shadowing';
+    return resumes ? 'shadowing' : 'done';
   }
 
   /** Place of what IRET pops among the words of the memory; 0 where it is not aligned, or not in one page that is known. */
@@ -173,14 +170,12 @@ export class PlainCases {
     if (descriptor === 0) return false;
     const low = words[descriptor] as number;
     const high = words[descriptor + 1] as number;
-    const attributes = ((high >>> 8) & 0xff) | ((high >>> 12) & 0xf00);
+    const attributes = attributesIn(high);
     if ((attributes & KINDS) !== kind || !suits(kind, attributes)) return false;
-    const units = (low & 0xffff) | (high & 0xf_0000);
-    const bytes = (attributes & Attribute.GRANULAR) !== 0 ? units * 4096 + 4095 : units;
     return (
       word === (offset | (attributes << 16)) >>> 0 &&
-      limit === bytes &&
-      base === ((low >>> 16) | ((high & 0xff) << 16) | (high & 0xff00_0000)) >>> 0 &&
+      limit === limitIn(low, high) &&
+      base === baseIn(low, high) &&
       baseHigh === 0
     );
   }
