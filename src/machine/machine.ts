@@ -8,6 +8,7 @@
 import { type Board, boardOf } from './boot/board.js';
 import { loadBootImage, loadDisk } from './boot/load-image.js';
 import { checkConfig, keptBytes, type MachineConfig, machineProfile } from './config.js';
+import type { AccessFault } from './cpu/access-fault.js';
 import type { CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
@@ -426,7 +427,7 @@ export class Machine implements ProcessorHost, RestartHost {
         this.barrenEvents = 0;
         this.setsOut = false;
       }
-      if (stop === 'assist') this.step(this.engine.assisted());
+      if (stop === 'assist') this.step(this.engine.assisted(), this.engine.fault);
     }
   }
 
@@ -436,14 +437,14 @@ export class Machine implements ProcessorHost, RestartHost {
   }
 
   /** A vCPU that spins passes its turn on, and one that interrupts another does so to that one. */
-  private step(known: DecodedInstruction | undefined): void {
+  private step(known: DecodedInstruction | undefined, fault?: AccessFault): void {
     if (this.stopWatch?.watchesCode === true && !this.setsOut && this.stopWatch.stopsBefore(this.nextInstruction)) {
       this.pausing = true;
       this.setsOut = true;
       return;
     }
     this.setsOut = false;
-    this.processor.step(known);
+    this.processor.step(known, fault);
     if (this.processor.napping !== undefined) this.nap(this.processor.napping);
     if (this.processors === 1) return;
     if (this.processor.paused) this.passTurn();

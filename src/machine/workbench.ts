@@ -83,14 +83,14 @@ export class Workbench implements ProcessorHost {
       retired === (stop === 'budget' ? 1 : 0),
       'the engine runs one instruction, or none when it asks for help',
     );
-    if (stop === 'assist') this.processor.step(this.engine.assisted());
+    if (stop === 'assist') this.processor.step(this.engine.assisted(), this.engine.fault);
   }
 
   /** As `step` on the engine, but amid a run that goes on to the first instruction that the engine leaves alone. */
   runOn(): void {
     this.exception = undefined;
     const { stop, retired } = this.engine.run(RUN_INSTRUCTIONS);
-    if (stop === 'assist' && retired === 0) this.processor.step(this.engine.assisted());
+    if (stop === 'assist' && retired === 0) this.processor.step(this.engine.assisted(), this.engine.fault);
   }
 
   /** False when the bytes are an encoding that no instruction has. */

@@ -3,15 +3,15 @@
  * and descriptions of instructions ask for them.
  */
 import { invariant } from '../errors.js';
-import { GuestFault, Vector } from '../faults.js';
 import { R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { VIRTUAL_APIC_FRAME } from '../mmu/nested-walk.js';
-import { ABSENT_PAGE, NESTED_PAGE_FAULT, nestedErrorCode } from '../mmu/page-walk.js';
+import { ABSENT_PAGE, nestedErrorCode } from '../mmu/page-walk.js';
 import { admitVirtualApicAccess, readVirtualApic, type VirtualApicSite, writeVirtualApic } from '../svm/avic.js';
 import type { InterceptName } from '../svm/intercepts.js';
 import { NestedPageFault, type VmExit } from '../svm/vmexit-request.js';
-import { gPA, type Nanoseconds, type SPA, sPA, uN } from '../units.js';
+import { type Nanoseconds, type SPA, sPA, uN } from '../units.js';
+import { accessFault } from './access-fault.js';
 import type { NestedVirtualization, VmcbShadow } from './nested-virtualization.js';
 import { HWCR_IGNNE_EMULATION } from './numeric-error.js';
 import type { ProcessorHost } from './processor-host.js';
@@ -71,8 +71,7 @@ export abstract class MachineAccess implements TransactionHost {
     }
     const { result } = engine.walker;
     if (address === ABSENT_PAGE) throw new AbsentPage(sPA(result.sPA));
-    if (address === NESTED_PAGE_FAULT) throw new NestedPageFault(nestedErrorCode(result), BigInt(gPA(result.gPA)));
-    throw new GuestFault(Vector.PF, result.errorCode, linear);
+    throw accessFault(result, linear);
   }
 
   nestedAddress(address: number, write: boolean): number {

@@ -36,6 +36,7 @@ import { vmexitEvent } from '../svm/nested-svm.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { vmrunRules } from '../svm/vmrun-rules.js';
+import type { AccessFault } from './access-fault.js';
 import { crossesLine, locksMemory } from './bus-lock.js';
 import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
 import { DEBUG_CTL, DR7 } from './debug.js';
@@ -277,8 +278,11 @@ export class Processor extends MachineAccess implements SystemContext {
 
   // Instructions
 
-  /** Executes the instruction at RIP. @param known as the engine decoded it, when it did. */
-  step(known: DecodedInstruction | undefined): void {
+  /**
+   * Executes the instruction at RIP. @param known as the engine decoded it, when it did.
+   * @param fault in which it ends, when compiled code met with it: a watcher hears of the instruction nonetheless.
+   */
+  step(known: DecodedInstruction | undefined, fault?: AccessFault): void {
     const { tx } = this;
     tx.abort();
     this.makeOutcome = undefined;
@@ -288,6 +292,12 @@ export class Processor extends MachineAccess implements SystemContext {
     this.napping = undefined;
     this.busLocked = false;
     this.current = known;
+    if (fault !== undefined && known !== undefined && this.watcher === undefined) {
+      this.fetching = false;
+      this.interrupted(fault);
+      this.exitWhenTrapped();
+      return;
+    }
     try {
       this.fetching = known === undefined;
       const insn = known ?? this.instructions.fetch(tx, this.machine.engine.codeMode);

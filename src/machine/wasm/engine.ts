@@ -3,6 +3,8 @@
  * It owns what is derived from architectural state (decoded blocks, TLB banks, mode key) and rebuilds it when
  * `stateChanged` says so; nothing here is ever on a tape.
  */
+
+import type { AccessFault } from '../cpu/access-fault.js';
 import { locksMemory } from '../cpu/bus-lock.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES } from '../cpu/xstate.js';
@@ -30,20 +32,18 @@ import {
   RAM_BASE,
 } from '../layout/linear-memory.js';
 import { type PhysicalMemory, pageNumber } from '../mmu/memory.js';
-import { isWriteBack } from '../mmu/memory-type.js';
-import { ABSENT_PAGE, PageWalker, type PagingContext, type PagingFeatures, pagingContext } from '../mmu/page-walk.js';
+import type { PageWalker, PagingContext, PagingFeatures } from '../mmu/page-walk.js';
 import { knownFrame } from '../mmu/peek.js';
-import { TlbBanks } from '../mmu/tlb.js';
+import type { TlbBanks } from '../mmu/tlb.js';
 import { isCanonicalHigh, PAGE_BYTES, type SPA, sPA } from '../units.js';
 import { BlockCache } from './block-cache.js';
 import { BlockDecoder, type DecodingSite } from './block-decoder.js';
 import { CodePages } from './code-pages.js';
 import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
-import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode, PAGING_SLOTS, Privilege } from './context.js';
+import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
-import { Fill } from './fill.js';
 import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
@@ -54,6 +54,7 @@ import { Stretches } from './region/stretches.js';
 import { RegisterShadow } from './register-shadow.js';
 import { isFlat, writeSegmentCells } from './segment-cells.js';
 import { Translator } from './translate.js';
+import { addressOf, Translations } from './translations.js';
 import { ExitReason, MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
 /** Why `run` came back. */
@@ -84,11 +85,11 @@ export interface EngineFeatures extends PagingFeatures {
 export class Engine {
   readonly registers: RegisterFile;
   readonly decoder: Decoder;
-  readonly walker: PageWalker;
   private readonly interpreter: Interpreter;
   private readonly blocks: BlockCache;
   private readonly translator: Translator;
   private readonly blockDecoder: BlockDecoder;
+  private readonly translations: Translations;
   private readonly banks: TlbBanks;
   private readonly regions: Regions;
   private readonly stretches: Stretches;
@@ -99,10 +100,6 @@ export class Engine {
   private readonly shadowed: RegisterShadow;
   private readonly view: DataView;
   private readonly words: Int32Array;
-  /** A linear address taken apart: shifts of bigints would not do (docs/adr/0025). */
-  private readonly linear = new BigUint64Array(1);
-  private readonly linearWords = new Int32Array(this.linear.buffer);
-  private paging: PagingContext | undefined;
   private mode: number = Mode.BITS16;
   private space = 1;
   private vcpu = 0;
@@ -110,21 +107,15 @@ export class Engine {
     this.codePages.clear();
     this.blocks.clearJumpCaches();
   });
-  private privilege = 0;
-  private fillsAllowed = true;
-  private watchedPages: readonly number[] = [];
-  private watched = '';
   private readonly contexts: Contexts;
   private stale = true;
   /** Offsets in a page at which nothing is compiled. */
   private kept: ReadonlySet<number> = new Set();
-  /** Which pages the host has taken away; undefined while there are none. The translations of all banks go when some do. */
-  isAbsent: ((page: SPA) => boolean) | undefined;
 
   constructor(
     private readonly memory: PhysicalMemory,
     instructions: readonly Instruction[],
-    private readonly features: EngineFeatures,
+    features: EngineFeatures,
     vcpus = 1,
   ) {
     this.view = memory.view;
@@ -132,16 +123,22 @@ export class Engine {
     this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as RegisterFile;
     this.shadowed = new RegisterShadow(memory);
     this.contexts = new Contexts(this.words, this.registers, features);
+    this.translations = new Translations(
+      memory,
+      this.registers,
+      features,
+      () => this.departures + this.regions.dropped,
+    );
+    this.banks = this.translations.banks;
     this.running = this.runningCode();
     const isWhole = (low: number, high: number): boolean => this.instructionAt(addressOf(low, high))?.rep === 'none';
-    this.plainCases = new PlainCases(memory, this.registers, (low, high) => this.knownPage(low, high), isWhole);
+    const findPage = (low: number, high: number): number => this.translations.knownPage(low, high);
+    this.plainCases = new PlainCases(memory, this.registers, findPage, isWhole);
     this.decoder = new Decoder(instructions, features.instructions);
-    this.walker = new PageWalker(memory);
-    this.banks = new TlbBanks(memory);
     const hot = HOT_ENCODINGS.map((bytes) => this.decoder.decode(bytes, LONG_MODE)).filter(
       (insn): insn is DecodedInstruction => typeof insn === 'object' && isCompiled(insn),
     );
-    this.interpreter = new Interpreter(memory.wasm, (accessAndSize) => this.fill(accessAndSize), hot);
+    this.interpreter = new Interpreter(memory.wasm, (accessAndSize) => this.translations.fill(accessAndSize), hot);
     this.translator = new Translator(this.view, this.interpreter);
     this.blocks = new BlockCache(memory, Math.min(vcpus, JUMP_CACHES));
     this.blockDecoder = new BlockDecoder(memory, this.decoder, this.translator, this.blocks, this.decodingSite());
@@ -199,7 +196,7 @@ export class Engine {
   /** The paging context as the registers now give it. */
   get pagingContext(): PagingContext {
     this.refresh();
-    return this.paging as PagingContext;
+    return this.translations.paging;
   }
 
   /**
@@ -215,6 +212,7 @@ export class Engine {
     this.left = this.stretches.begin(limit);
     this.behindShadow = NO_SHADOW;
     this.assist = undefined;
+    this.translations.fault = undefined;
     let uop = 0;
     for (;;) {
       this.interpreter.enter(uop);
@@ -272,6 +270,7 @@ export class Engine {
     const insn =
       uop === IN_REGION ? this.instructionAt(this.registers[R.rip] as bigint) : this.blockDecoder.assists.get(uop);
     this.assist = insn;
+    if (this.fault !== undefined) return false;
     const { left } = this;
     if (insn === undefined || left < PLAIN_CASE || this.behindShadow !== NO_SHADOW) return false;
     const outcome = this.plainCases.execute(insn, this.mode, limit - left - this.stretches.reserve);
@@ -304,8 +303,10 @@ export class Engine {
   /** From within a page walk of `run`: the instruction that needs it is left to the control plane. */
   leave(): void {
     this.leaving = true;
+    this.departures++;
   }
   private leaving = false;
+  private departures = 0;
 
   private retired(limit: number): number {
     const retired = limit - this.left - this.stretches.reserve - Math.max(0, this.behindShadow);
@@ -395,20 +396,10 @@ export class Engine {
     if (!this.stale) return;
     this.stale = false;
     const context = this.contexts.current;
-    this.paging = context.paging;
     this.mode = context.mode | (this.mode & Mode.SINGLE);
-    this.privilege = context.privilege;
-    this.fillsAllowed = context.fillsAllowed;
-    if (context.watched !== this.watched) {
-      // What was filled in before may lie under a breakpoint now.
-      this.watched = context.watched;
-      this.watchedPages = context.watched === '' ? [] : context.watched.split(',').map(Number);
-      this.banks.flush(undefined);
-    }
     const addressSpace = this.addressSpace(context.asid);
-    this.words[Cell.TLB_BANK >> 2] = this.banks.select(addressSpace, context.privilege, context.translation);
+    this.translations.enter(context, addressSpace);
     this.space = this.spaces.numberOf(addressSpace, context.codeSpace);
-    this.memory.tableOwner = addressSpace;
     if (context.legacyCode !== '') {
       if ((this.mode & Mode.REAL) === 0 && isFlat(this.registers)) this.mode |= Mode.FLAT;
       writeSegmentCells(this.view, this.registers, this.mode);
@@ -444,102 +435,42 @@ export class Engine {
     return this.codeMode.bits === 64 ? rip : (rip + (this.registers[R.csBase] as bigint)) & 0xffff_ffffn;
   }
 
-  // TLB
+  // Translations
 
-  /** A TLB miss of compiled code. @returns 1 when the entry is there now, 0 when the evaluator must see to it. */
-  private fill(accessAndSize: number): number {
-    const size = accessAndSize & Fill.SIZE;
-    const write = (accessAndSize & Fill.WRITE) !== 0;
-    const low = this.words[Cell.EXIT_ADDRESS >> 2] as number;
-    const high = this.words[(Cell.EXIT_ADDRESS >> 2) + 1] as number;
-    if (!this.fillsAllowed || (low & 0xfff) + size > PAGE_BYTES) return 0;
-    if ((this.mode & Mode.BITS64) !== 0 && !isCanonicalHigh(high)) return 0;
-    const page = pageNumber(low, high);
-    if (this.watchedPages.includes(page)) return 0;
-    const bank = this.words[Cell.TLB_BANK >> 2] as number;
-    let target = this.banks.recall(bank, low, high, write) - RAM_BASE;
-    if (target < 0) {
-      const { dropped } = this.regions;
-      const user = (this.mode & Mode.USER) !== 0 ? Access.USER : 0;
-      const frame = this.walker.walk(this.paging as PagingContext, low, high, user | (write ? Access.WRITE : 0));
-      // Accessed and dirty bits may lie amid the code that runs.
-      if (frame < 0 || this.leaving || this.regions.dropped !== dropped) return 0;
-      target = frame - (frame % PAGE_BYTES);
-      if (!this.memory.isRam(target, PAGE_BYTES)) return 0;
-    }
-    if (this.isAbsent?.(sPA(target)) === true) return 0;
-    if (write) {
-      if (this.memory.mayNotWrite(target)) {
-        if ((accessAndSize & Fill.MANY) !== 0 || !this.memory.admitStore(target + (low & 0xfff), size)) return 0;
-        this.banks.lend(bank, low, RAM_BASE + target);
-        return 1;
-      }
-      this.memory.noteWritable(target);
-    } else if (this.memory.mayNotRead(target)) return 0;
-    this.banks.insert(bank, low, high, RAM_BASE + target, write);
-    return 1;
+  /** The outcome of the last page walk. */
+  get walker(): PageWalker {
+    return this.translations.walker;
   }
 
-  /**
-   * Where an access goes, for transactions. A page that the host has taken away is ABSENT_PAGE, and stands in
-   * `walker.result.sPA`.
-   * @param tx registers that are not committed yet. @returns sPA, or a negative code with `walker.result` telling why.
-   */
+  /** Which pages the host has taken away; undefined while there are none. */
+  set isAbsent(isAbsent: ((page: SPA) => boolean) | undefined) {
+    this.translations.isAbsent = isAbsent;
+  }
+  get isAbsent(): ((page: SPA) => boolean) | undefined {
+    return this.translations.isAbsent;
+  }
+
+  /** The fault in which the instruction ends that the last `run` stopped at, when compiled code met with it. */
+  get fault(): AccessFault | undefined {
+    return this.translations.fault;
+  }
+
+  /** As `Translations.translate`, in the context of now. */
   translate(linear: bigint, access: number, tx?: Transaction): number {
-    const { linearWords } = this;
-    this.linear[0] = linear;
-    const low = linearWords[0] as number;
-    const high = linearWords[1] as number;
-    if (tx?.changesAny(PAGING_SLOTS) === true) {
-      return this.walk(
-        pagingContext((slot) => tx.get(slot), this.features),
-        low,
-        high,
-        access,
-      );
-    }
-    const paging = this.pagingContext;
-    if (!this.isHeld(access)) return this.walk(paging, low, high, access);
-    const bank = this.words[Cell.TLB_BANK >> 2] as number;
-    const write = (access & Access.WRITE) !== 0;
-    const held = this.banks.recall(bank, low, high, write) - RAM_BASE;
-    if (held >= 0) return this.present(held + (low & 0xfff));
-    const address = this.walk(paging, low, high, access);
-    const page = address - (low & 0xfff);
-    if (page >= 0 && this.memory.isRam(page, PAGE_BYTES)) this.banks.note(bank, low, high, RAM_BASE + page, write);
-    return address;
-  }
-
-  /** Whether the bank that is selected says where such an access goes. */
-  private isHeld(access: number): boolean {
-    const { privilege } = this;
-    const asSelected = ((access & Access.USER) !== 0) === ((privilege & Privilege.USER) !== 0);
-    return asSelected && (access & Access.FETCH) === 0 && ((access & Access.IMPLICIT) === 0 || privilege === 0);
-  }
-
-  private walk(paging: PagingContext, low: number, high: number, access: number): number {
-    const frame = this.present(this.walker.walk(paging, low, high, access));
-    return frame < 0 ? frame : frame - (frame % PAGE_BYTES) + (low & 0xfff);
+    this.refresh();
+    return this.translations.translate(linear, access, tx);
   }
 
   /** Whether an access of `bytes`, which the last translations allow, reaches write-back memory alone. */
   isWriteBack(linear: bigint, bytes: number, access: number): boolean {
-    const get = (slot: Slot): bigint => this.registers[slot] as bigint;
-    return [linear, BigInt.asUintN(64, linear + BigInt(bytes - 1))].every((end) => {
-      this.linear[0] = end;
-      const [low, high] = this.linearWords as unknown as readonly [number, number];
-      const address = this.walk(this.pagingContext, low, high, access);
-      return address >= 0 && isWriteBack(get, this.walker, this.pagingContext, address);
-    });
+    this.refresh();
+    return this.translations.isWriteBack(linear, bytes, access);
   }
 
   /** sPA of the frame at a guest-physical address, or a negative code with `walker.result` telling why. */
   translateNested(address: number, access: number): number {
-    return this.present(this.walker.walkNested(this.pagingContext, address, access));
-  }
-
-  private present(frame: number): number {
-    return frame >= 0 && this.isAbsent?.(sPA(frame - (frame % PAGE_BYTES))) === true ? ABSENT_PAGE : frame;
+    this.refresh();
+    return this.translations.translateNested(address, access);
   }
 
   // Blocks
@@ -604,12 +535,6 @@ export class Engine {
   private linearPageOf(rip: bigint): number {
     const long = (this.mode & Mode.BITS64) !== 0;
     return Number((long ? rip : BigInt.asUintN(32, rip + (this.registers[R.csBase] as bigint))) >> 12n);
-  }
-
-  /** Where the page of an ordinary read lies in the memory; 0 when it was not accessed of late, or somebody wants to see it read. */
-  private knownPage(low: number, high: number): number {
-    const page = this.banks.recall(this.words[Cell.TLB_BANK >> 2] as number, low, high, false);
-    return page > 0 && this.memory.mayNotRead(page - RAM_BASE) ? 0 : page;
   }
 
   private decodingSite(): DecodingSite {
@@ -692,7 +617,5 @@ export class Engine {
     return (this.mode & Mode.NO_AVX) === 0 || !AVX_FEATURES.has(feature);
   }
 }
-
-const addressOf = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
 const LONG_MODE: CodeMode = { bits: 64, real: false };
