@@ -96,10 +96,14 @@ export function limitIn(low: number, high: number): number {
   return (attributesIn(high) & Attribute.GRANULAR) !== 0 ? units * 4096 + 4095 : units;
 }
 
-function parseDescriptor(selector: number, raw: bigint, address: bigint): Descriptor {
-  const [low, high] = [Number(raw & 0xffff_ffffn), Number(raw >> 32n)];
-  const [attributes, limit] = [attributesIn(high), limitIn(low, high)];
-  return { selector, raw, address, attributes, limit, base: BigInt(baseIn(low, high)) };
+function descriptorAt(tx: Transaction, selector: number, address: bigint): Descriptor {
+  const raw = tx.readQuad(address, Access.IMPLICIT);
+  const { lowRead: low, highRead: high } = tx;
+  const base = baseIn(low, high);
+  return {
+    ...{ selector, raw, address, attributes: attributesIn(high), limit: limitIn(low, high) },
+    base: base === 0 ? 0n : BigInt(base),
+  };
 }
 
 /**
@@ -110,16 +114,14 @@ function parseDescriptor(selector: number, raw: bigint, address: bigint): Descri
 export function readDescriptor(tx: Transaction, selector: number, fault: FaultOf, ext = 0): Descriptor {
   const address = descriptorAddress(tx, selector, 8);
   if (address === undefined) throw fault(selectorError(selector, ext));
-  return parseDescriptor(selector, tx.readLinear(address, 8, Access.IMPLICIT), address);
+  return descriptorAt(tx, selector, address);
 }
 
 /** As `readDescriptor`, undefined instead of a fault: for LAR, LSL, VERR and VERW. */
 export function findDescriptor(tx: Transaction, selector: number): Descriptor | undefined {
   if (isNull(selector)) return undefined;
   const address = descriptorAddress(tx, selector, 8);
-  return address === undefined
-    ? undefined
-    : parseDescriptor(selector, tx.readLinear(address, 8, Access.IMPLICIT), address);
+  return address === undefined ? undefined : descriptorAt(tx, selector, address);
 }
 
 /**
@@ -138,9 +140,8 @@ export function readUpperHalf(tx: Transaction, selector: number, fault: FaultOf,
 function descriptorAddress(cpu: SlotReader, selector: number, bytes: number): bigint | undefined {
   const offset = selector & 0xfff8;
   const local = (selector & 4) !== 0;
-  const ldtr = cpu.get(R.ldtr);
-  if (local && (attributesOf(ldtr) & Attribute.PRESENT) === 0) return undefined;
-  const limit = local ? limitOf(ldtr) : Number(cpu.get(R.gdtrLimit));
+  if (local && (attributesOf(cpu.get(R.ldtr)) & Attribute.PRESENT) === 0) return undefined;
+  const limit = local ? limitOf(cpu.get(R.ldtr)) : Number(cpu.get(R.gdtrLimit));
   if (offset + bytes - 1 > limit) return undefined;
   const linear = cpu.get(local ? R.ldtrBase : R.gdtrBase) + BigInt(offset);
   if (!isLongMode(cpu)) return uN(32, linear);
@@ -179,7 +180,9 @@ export function setSegment(tx: Transaction, number: number, word: bigint, base: 
 /** Loads a code or data segment from a descriptor that passed its checks. */
 export function loadDescriptor(tx: Transaction, number: number, selector: number, descriptor: Descriptor): void {
   const attributes = markAccessed(tx, descriptor);
-  setSegment(tx, number, packSegment(selector, attributes, descriptor.limit), descriptor.base);
+  const slot = segmentSlot(number);
+  tx.setHalves(slot, selector | (attributes << 16), descriptor.limit);
+  tx.set((slot + 1) as Slot, descriptor.base);
 }
 
 /**

@@ -107,7 +107,7 @@ export function deliverEvent(
   recognise: Recognise,
   after?: GuestEvent,
 ): Delivered | 'shutdown' | 'endless' {
-  const kept = new Map(decodeDelta(tx.delta()));
+  const kept = tx.isUntouched ? [] : [...decodeDelta(tx.delta())];
   let during = after;
   let next = event;
   for (let chain = 0; chain < LONGEST_CHAIN; chain++) {
@@ -145,12 +145,14 @@ export interface Delivered {
   readonly task: TaskSwitched | undefined;
 }
 
-function keep(tx: Transaction, kept: Map<Slot, bigint>, changes: Iterable<readonly [Slot, bigint]>): void {
-  for (const [slot, value] of changes) {
-    kept.set(slot, value);
-    tx.set(slot, value);
+/** @param kept what was kept before; of two values of a slot the later one counts. */
+function keep(tx: Transaction, kept: RegisterValue[], changes: readonly RegisterValue[]): void {
+  for (const change of changes) {
+    kept.push(change);
+    tx.set(change[0], change[1]);
   }
 }
+type RegisterValue = readonly [Slot, bigint];
 
 /** Exceptions whose saved RFLAGS has RF set, so that an instruction breakpoint does not hit again (APM vol.2 §13.1.3). */
 const FAULTS: ReadonlySet<number> = new Set([
@@ -245,21 +247,23 @@ function readGate(tx: Transaction, event: GuestEvent, ext: number): Gate {
   const errorCode = 8 * event.vector + 2 + ext;
   if (offset + bytes - 1 > Number(tx.get(R.idtrLimit))) throw generalProtection(errorCode);
   const linear = tx.get(R.idtrBase) + BigInt(offset);
-  const low = tx.readLinear(long ? u64(linear) : uN(32, linear), 8, Access.IMPLICIT);
-  const type = Number((low >> 40n) & 0x1fn);
+  tx.readQuad(long ? u64(linear) : uN(32, linear), Access.IMPLICIT);
+  const { lowRead: low, highRead: middle } = tx;
+  const type = (middle >>> 8) & 0x1f;
   const known = long ? type === 0xe || type === 0xf : [5, 6, 7, 0xe, 0xf].includes(type);
   if (!known) throw generalProtection(errorCode);
-  if (isSoftware(event) && Number((low >> 45n) & 3n) < cplOf(tx)) throw generalProtection(errorCode);
-  if (((low >> 47n) & 1n) === 0n) throw segmentNotPresent(errorCode);
+  if (isSoftware(event) && ((middle >>> 13) & 3) < cplOf(tx)) throw generalProtection(errorCode);
+  if (((middle >>> 15) & 1) === 0) throw segmentNotPresent(errorCode);
   const wide = type >= 0xe;
-  const high = long ? tx.readLinear(u64(linear + 8n), 8, Access.IMPLICIT) & 0xffff_ffffn : 0n;
+  const high = long ? tx.readQuad(u64(linear + 8n), Access.IMPLICIT) << 32n : 0n;
+  const offsetLow = ((low & 0xffff) | (wide ? middle & 0xffff_0000 : 0)) >>> 0;
   return {
     isTask: type === SystemType.TASK_GATE,
-    selector: Number((low >> 16n) & 0xffffn),
-    offset: (low & 0xffffn) | (wide ? (low >> 32n) & 0xffff_0000n : 0n) | (high << 32n),
+    selector: low >>> 16,
+    offset: u64(high | BigInt(offsetLow)),
     size: long ? 8 : wide ? 4 : 2,
     clearsIf: (type & 1) === 0,
-    ist: long ? Number((low >> 32n) & 7n) : 0,
+    ist: long ? middle & 7 : 0,
   };
 }
 
@@ -294,12 +298,9 @@ function deliverLong(tx: Transaction, event: GuestEvent, frame: Frame): void {
     errorCode: frame.ext,
     checkType: false,
   });
-  stack.push(8, tx.get(R.ss) & 0xffffn);
-  stack.push(8, tx.get(gprSlot(4)));
-  stack.push(8, frame.rflags);
-  stack.push(8, tx.get(R.cs) & 0xffffn);
-  stack.push(8, frame.rip);
-  if (event.errorCode !== undefined) stack.push(8, BigInt(event.errorCode));
+  const pushed = [tx.get(R.ss) & 0xffffn, tx.get(gprSlot(4)), frame.rflags, tx.get(R.cs) & 0xffffn, frame.rip];
+  if (event.errorCode !== undefined) pushed.push(BigInt(event.errorCode));
+  stack.pushQuads(pushed);
   if (!isCanonical(gate.offset)) throw generalProtection(frame.ext);
   if (inner) setNull(tx, Segment.SS, cpl);
   enterHandler(tx, gate, descriptor, cpl);

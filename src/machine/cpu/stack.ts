@@ -7,10 +7,12 @@ import { stackFault } from '../faults.js';
 import { Boundary, Flag, gprSlot, R } from '../layout/cpu-state.js';
 import { isCanonical, u64, uN } from '../units.js';
 import { checkAlignment } from './alignment.js';
-import { dataHits } from './debug.js';
+import { DR7, dataHits } from './debug.js';
 import { accessAt, cplOf, is64Bit, isProtected, stackBits } from './mode.js';
 import { isAllowed } from './segments.js';
 import type { Transaction } from './transaction.js';
+
+const BREAKPOINTS_ENABLED = Number(DR7.ENABLES);
 
 export interface StackPlace {
   /** Packed word and base of the stack segment. */
@@ -49,6 +51,21 @@ export class Stack {
       errorCode,
       checkType: isProtected(tx) && (tx.get(R.rflags) & Flag.VM) === 0n,
     });
+  }
+
+  /** Pushes quadwords on a 64-bit stack, the first one first. */
+  pushQuads(values: readonly bigint[]): void {
+    const { tx } = this;
+    const bytes = 8 * values.length;
+    const bottom = u64(this.pointer - BigInt(bytes));
+    // In one page, where nothing but the page itself can be in the way.
+    const simple = tx.fitsQuads(bottom, bytes) && isCanonical(bottom) && (tx.low(R.dr7) & BREAKPOINTS_ENABLED) === 0;
+    if (!simple) {
+      for (const value of values) this.push(8, value);
+      return;
+    }
+    tx.writeQuadsDown(this.pointer, values, accessAt(this.place.cpl));
+    this.pointer = bottom;
   }
 
   /** @param size bytes; 2, 4 or 8. */

@@ -19,7 +19,7 @@ import { putWord32 } from '../layout/little-endian.js';
 import { keep, room } from '../layout/slab.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import type { InterceptName } from '../svm/intercepts.js';
-import { offsetIn, PAGE_BYTES, type SPA, sPA } from '../units.js';
+import { PAGE_BYTES, type SPA, sPA, u64 } from '../units.js';
 import type { CpuProfile } from './profile.js';
 
 /** How memory is accessed; bits of `access`. */
@@ -84,6 +84,9 @@ export class Transaction {
 
   /** The registers as 32-bit words, low first, so that comparing makes no bigints. */
   private readonly held: Uint32Array;
+  /** An address or value taken apart. */
+  private readonly quad = new BigUint64Array(1);
+  private readonly halves = new Uint32Array(this.quad.buffer);
 
   constructor(readonly host: TransactionHost) {
     const { buffer, byteOffset, length } = host.registers;
@@ -136,11 +139,28 @@ export class Transaction {
    * @param size 1 to 16 bytes.
    */
   readLinear(linear: bigint, size: number, access: number): bigint {
-    const first = Math.min(size, PAGE_BYTES - Number(linear & 0xfffn));
+    const first = this.bytesInPage(linear, size);
     if (first === size) return this.load(this.host.translate(this, linear, access), size);
     const low = this.host.translate(this, linear, access);
     const high = this.host.translate(this, nextPage(linear), access);
     return this.load(low, first) | (this.load(high, size - first) << BigInt(8 * first));
+  }
+
+  /** As `readLinear` of eight bytes, which `lowRead` and `highRead` have then: bits of numbers cost less than those of bigints. */
+  readQuad(linear: bigint, access: number): bigint {
+    const value = this.readLinear(linear, 8, access);
+    this.quad[0] = value;
+    this.lowRead = this.halves[0] as number;
+    this.highRead = this.halves[1] as number;
+    return value;
+  }
+  lowRead = 0;
+  highRead = 0;
+
+  /** How many of `size` bytes at a linear address lie in its page. */
+  private bytesInPage(linear: bigint, size: number): number {
+    this.quad[0] = linear;
+    return Math.min(size, PAGE_BYTES - ((this.halves[0] as number) % PAGE_BYTES));
   }
 
   private load(address: SPA, size: number): bigint {
@@ -150,7 +170,7 @@ export class Transaction {
 
   /** Writes through paging; nothing is visible before `commit`. Both pages of a crossing write are checked first. */
   writeLinear(linear: bigint, size: number, value: bigint, access: number): void {
-    const first = Math.min(size, PAGE_BYTES - Number(linear & 0xfffn));
+    const first = this.bytesInPage(linear, size);
     if (first === size) {
       this.writePhysical(this.host.translate(this, linear, access | Access.WRITE), size, value, linear);
       return;
@@ -161,18 +181,35 @@ export class Transaction {
     this.writePhysical(high, size - first, value >> BigInt(8 * first), nextPage(linear));
   }
 
+  /** Whether that many bytes at a linear address are aligned quadwords in one page. */
+  fitsQuads(linear: bigint, bytes: number): boolean {
+    return this.bytesInPage(linear, bytes) === bytes && (this.halves[0] as number) % 8 === 0;
+  }
+
+  /** Writes quadwords that fit one page below `top`, downwards, as so many `writeLinear` would. */
+  writeQuadsDown(top: bigint, values: readonly bigint[], access: number): void {
+    let linear = u64(top - 8n);
+    let address = this.host.translate(this, linear, access | Access.WRITE);
+    for (const value of values) {
+      this.writePhysical(address, 8, value, linear);
+      address = sPA(address - 8);
+      linear = u64(linear - 8n);
+    }
+  }
+
   /** Faults as a write would, without writing: for read-modify-write operands and for checks ahead of a commit. */
   probeWrite(linear: bigint, size: number, access: number): void {
     this.host.translate(this, linear, access | Access.WRITE);
-    if (offsetIn(Number(linear & 0xfffn)) + size > PAGE_BYTES) {
+    if (this.bytesInPage(linear, size) < size) {
       this.host.translate(this, nextPage(linear), access | Access.WRITE);
     }
   }
 
   /** @param size 1 to 16 bytes, within one page. */
   readPhysical(address: SPA, size: number): bigint {
-    let value = 0n;
-    for (let at = 0; at < size; ) {
+    const first = pieceOf(size);
+    let value = this.readPiece(address, first);
+    for (let at = first; at < size; ) {
       const step = pieceOf(size - at);
       value |= this.readPiece(sPA(address + at), step) << BigInt(8 * at);
       at += step;
@@ -182,10 +219,12 @@ export class Transaction {
 
   /** @param linear the address that paging made this of, for whoever watches. */
   writePhysical(address: SPA, size: number, value: bigint, linear?: bigint): void {
-    for (let at = 0; at < size; ) {
+    const first = pieceOf(size);
+    this.writes.push({ address, size: first, value: BigInt.asUintN(8 * first, value), linear });
+    for (let at = first; at < size; ) {
       const step = pieceOf(size - at);
       const piece = BigInt.asUintN(8 * step, value >> BigInt(8 * at));
-      const from = linear === undefined || at === 0 ? linear : linear + BigInt(at);
+      const from = linear === undefined ? undefined : linear + BigInt(at);
       this.writes.push({ address: sPA(address + at), size: step, value: piece, linear: from });
       at += step;
     }
@@ -225,8 +264,7 @@ export class Transaction {
     if (this.count === 0) return EMPTY_DELTA;
     const { words, held, slots } = this;
     const { slab, at } = room(DELTA_ENTRY_BYTES * this.count);
-    if (!this.ordered) slots.subarray(0, this.count).sort();
-    this.ordered = true;
+    if (!this.ordered) this.order();
     let end = at;
     for (let index = 0; index < this.count; index++) {
       const slot = slots[index] as number;
@@ -239,6 +277,23 @@ export class Transaction {
       end += DELTA_ENTRY_BYTES;
     }
     return keep(end - at);
+  }
+
+  /** Sorts the slots. They are few: sorting by a call into the host costs more. */
+  private order(): void {
+    const { slots, count } = this;
+    for (let index = 1; index < count; index++) {
+      const slot = slots[index] as number;
+      let at = index;
+      for (; at > 0 && (slots[at - 1] as number) > slot; at--) slots[at] = slots[at - 1] as number;
+      slots[at] = slot;
+    }
+    this.ordered = true;
+  }
+
+  /** Whether no register was written, changed or not. */
+  get isUntouched(): boolean {
+    return this.count === 0;
   }
 
   /** Makes the memory writes, in order. Registers change by the event's reducer, or by `commitRegisters`. */

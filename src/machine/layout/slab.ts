@@ -7,12 +7,15 @@ const SLAB_BYTES = 64 * 1024;
 const NOTHING = new Uint8Array(0);
 
 let slab = new Uint8Array(SLAB_BYTES);
+/** Asking an array for its buffer costs as much as making one. */
+let { buffer } = slab;
 let used = 0;
 
 /** Memory to write a byte string into that shall be kept: from `at` on. The next call gives out the same place again. */
 export function room(most: number): { readonly slab: Uint8Array; readonly at: number } {
   if (used + most > slab.length) {
     slab = new Uint8Array(Math.max(SLAB_BYTES, most));
+    buffer = slab.buffer;
     used = 0;
   }
   place.slab = slab;
@@ -26,7 +29,7 @@ export function keep(length: number): Uint8Array {
   if (length === 0) return NOTHING;
   const at = used;
   used += length;
-  return new Uint8Array(slab.buffer, at, length);
+  return new Uint8Array(buffer, at, length);
 }
 
 /** @returns a copy of the bytes `start` to `end` of `source`, never to be changed. */
