@@ -16,33 +16,24 @@ import type { ExecutionWatcher, ProcessorHost, Tier } from './cpu/processor-host
 import { BOOTSTRAP_VCPU, withStartup } from './cpu/reset.js';
 import { followRegisters, isDebuggerInput, putInMemory } from './debugger-input.js';
 import type { DecodedInstruction } from './decode/decoded.js';
+import { DeviceBus } from './device-bus.js';
 import {
   type CpuSignal,
   cpuInterruptPending,
   type Decision,
   type DeviceEvent,
   decideAcknowledge,
-  decideCR8Write,
   decideDeadline,
   decideInit,
   decideInput,
-  decideMmioRead,
-  decideMmioWrite,
-  decideMsrWrite,
   decideNumericError,
-  decidePortRead,
-  decidePortWrite,
   decideService,
   decideTscMoved,
-  decideWideMmioWrite,
   inputRoom,
   nextDeadline,
-  readCR8,
-  readMsr,
   settle,
   signalsRouted,
 } from './devices/devices.js';
-import { MSR_APIC_BASE } from './devices/local-apic-msr.js';
 import { invariant } from './errors.js';
 import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
@@ -57,8 +48,9 @@ import { KvmInterface } from './paravirt/kvm.js';
 import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
 import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
+import { interruptRules, latchesMasks } from './svm/interrupt-rules.js';
 import { virtualizationOf } from './svm/nested-svm.js';
-import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, type SPA, u64 } from './units.js';
+import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
 import { Engine } from './wasm/engine.js';
 
@@ -73,6 +65,7 @@ export class Machine implements ProcessorHost, RestartHost {
   readonly nested: NestedVirtualization;
   readonly engine: Engine;
   readonly paravirt: KvmInterface | undefined;
+  readonly bus: DeviceBus;
   private readonly processor: Processor;
   private readonly vcpus: Vcpus;
   private readonly restart: Restart;
@@ -107,12 +100,14 @@ export class Machine implements ProcessorHost, RestartHost {
     this.profile = profile;
     this.nested = virtualizationOf(profile);
     this.memory = memory ?? new PhysicalMemory(config.ramBytes, keptBytes(config));
-    const features = { instructions: profile.features, ...pagingFeatures(profile) };
+    const latchesInterruptMasks = latchesMasks(interruptRules(profile));
+    const features = { instructions: profile.features, latchesInterruptMasks, ...pagingFeatures(profile) };
     this.engine = new Engine(this.memory, INSTRUCTIONS, features, config.vcpus);
     this.state = initialState(config);
     this.vcpus = new Vcpus(this.state, this.engine, this.memory, this.nested, () => this.now);
     this.vcpus.load(this.state.vcpus);
     this.paravirt = this.state.paravirt === null ? undefined : new KvmInterface(this);
+    this.bus = new DeviceBus(this);
     this.processor = new Processor(this);
     this.engine.surroundings = this;
     this.restart = new Restart(this);
@@ -129,7 +124,7 @@ export class Machine implements ProcessorHost, RestartHost {
   }
 
   /** @param instructions that have run since those that are counted. */
-  private timeAfter(instructions: number): Nanoseconds {
+  timeAfter(instructions: number): Nanoseconds {
     const counted = this.instructions + instructions;
     return nanoseconds(counted * this.config.nanosecondsPerInstruction + this.state.skippedNanoseconds);
   }
@@ -590,93 +585,9 @@ export class Machine implements ProcessorHost, RestartHost {
     this.restart.shutDown();
   }
 
-  readDevice(address: SPA, size: number): bigint {
-    if (size > 4) return this.readDevice(address, 4) | (this.readDevice((address + 4) as SPA, size - 4) << 32n);
-    this.paravirt?.settleEoi(this.vcpu);
-    const read = decideMmioRead(this.state.devices, this.vcpu, address, size, this.now);
-    if (read === undefined) {
-      const value = (1n << BigInt(8 * size)) - 1n;
-      this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: false, value }, 0);
-      return value;
-    }
-    this.apply({ events: read.events, signals: [], request: null });
-    return BigInt(read.value);
-  }
-
-  writeDevice(address: SPA, size: number, value: bigint): void {
-    if (size > 4) {
-      if (size === 8 && this.writeWhole(address, value)) return;
-      this.writeDevice(address, 4, value & 0xffff_ffffn);
-      this.writeDevice((address + 4) as SPA, size - 4, value >> 32n);
-      return;
-    }
-    this.paravirt?.settleEoi(this.vcpu);
-    const decision = decideMmioWrite(this.state.devices, this.vcpu, address, Number(value), size, this.now);
-    if (decision === undefined) {
-      this.stateEvent({ type: 'bus.unclaimed', space: 'memory', address, size, write: true, value }, 0);
-    } else this.apply(decision);
-  }
-
-  /** Eight bytes to a device that takes them as one. @returns false when there is none. */
-  private writeWhole(address: SPA, value: bigint): boolean {
-    const [low, high] = [Number(value & 0xffff_ffffn), Number(value >> 32n)];
-    const decision = decideWideMmioWrite(this.state.devices, this.vcpu, address, low, high, this.now);
-    if (decision !== undefined) this.apply(decision);
-    return decision !== undefined;
-  }
-
-  readPort(port: number, size: number): bigint {
-    const read = decidePortRead(this.state.devices, port, size, this.now);
-    if (read === undefined) {
-      const value = (1n << BigInt(8 * size)) - 1n;
-      this.stateEvent({ type: 'bus.unclaimed', space: 'port', address: port, size, write: false, value }, 0);
-      return value;
-    }
-    this.apply({ events: read.events, signals: [], request: null });
-    return BigInt(read.value);
-  }
-
-  writePort(port: number, size: number, value: bigint): void {
-    const decision = decidePortWrite(this.state.devices, port, Number(value), size, this.now);
-    if (decision === undefined) {
-      this.stateEvent({ type: 'bus.unclaimed', space: 'port', address: port, size, write: true, value }, 0);
-    } else this.apply(decision);
-  }
-
-  readDeviceMsr(msr: number): bigint | 'fault' | undefined {
-    if (msr !== MSR_APIC_BASE) this.paravirt?.settleEoi(this.vcpu);
-    return readMsr(this.state.devices, this.vcpu, msr, this.now);
-  }
-
-  /** @returns false for #GP, undefined when no device has the MSR. */
-  writeDeviceMsr(msr: number, value: bigint): boolean | undefined {
-    this.paravirt?.settleEoi(this.vcpu);
-    const decision = decideMsrWrite(this.state.devices, this.vcpu, msr, value, this.now, {
-      tscOffset: this.registers[R.tscBase] as bigint,
-      physicalAddressBits: this.profile.physicalAddressBits,
-    });
-    if (decision === undefined) return undefined;
-    if (decision === 'fault') return false;
-    this.apply(decision);
-    return true;
-  }
-
-  readTaskPriority(): bigint {
-    return BigInt(readCR8(this.state.devices, this.vcpu));
-  }
-
-  writeTaskPriority(value: bigint): void {
-    this.apply(decideCR8Write(this.state.devices, this.vcpu, Number(value)));
-  }
-
   /** TSC = virtual nanoseconds + tscBase. */
   readTsc(instructions = 0): bigint {
     return u64(BigInt(this.timeAfter(instructions)) + (this.registers[R.tscBase] as bigint));
-  }
-
-  pollPort(port: number, size: number, instructions: number): number | undefined {
-    const read = decidePortRead(this.state.devices, port, size, this.timeAfter(instructions));
-    return read?.events.length === 0 ? read.value : undefined;
   }
 
   tscMoved(base: bigint, vcpu = this.vcpu): void {

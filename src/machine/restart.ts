@@ -16,6 +16,7 @@ import { takesInit } from './cpu/interrupts.js';
 import type { SlotReader } from './cpu/mode.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { BOOTSTRAP_VCPU } from './cpu/reset.js';
+import type { DeviceBus } from './device-bus.js';
 import { type CpuSignal, type Decision, type MachineRequest, settle } from './devices/devices.js';
 import { SHUTDOWN_CODE, shutdownCode } from './devices/rtc-mc146818.js';
 import { invariant } from './errors.js';
@@ -49,7 +50,7 @@ export interface RestartHost {
   readonly now: Nanoseconds;
   stateEvent(event: MachineEvent, retired: 0 | 1, vcpu?: number): void;
   apply(decision: Decision): void;
-  writePort(port: number, size: number, value: bigint): void;
+  readonly bus: DeviceBus;
   giveTurn(vcpu: number): void;
   end(reason: EndReason, status: number): void;
 }
@@ -100,8 +101,8 @@ export class Restart {
     if (isWarmStart(code)) {
       this.forgetShutdownCode();
       if (endsInterrupt(code)) {
-        host.writePort(PORT.SLAVE_PIC, 1, END_OF_INTERRUPT);
-        host.writePort(PORT.MASTER_PIC, 1, END_OF_INTERRUPT);
+        host.bus.writePort(PORT.SLAVE_PIC, 1, END_OF_INTERRUPT);
+        host.bus.writePort(PORT.MASTER_PIC, 1, END_OF_INTERRUPT);
       }
       const registers = encodeDelta(warmStartRegisters(host.memory));
       host.stateEvent({ type: 'firmware.resumed', code, registers }, 0);
@@ -168,8 +169,8 @@ export class Restart {
   private forgetShutdownCode(): void {
     const { host } = this;
     const mask = host.state.devices.rtc.nmiMasked ? NMI_MASK : 0;
-    host.writePort(PORT.CMOS_INDEX, 1, BigInt(SHUTDOWN_CODE | mask));
-    host.writePort(PORT.CMOS_DATA, 1, 0n);
+    host.bus.writePort(PORT.CMOS_INDEX, 1, BigInt(SHUTDOWN_CODE | mask));
+    host.bus.writePort(PORT.CMOS_DATA, 1, 0n);
   }
 }
 

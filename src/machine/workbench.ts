@@ -8,7 +8,7 @@
 import { BASE_PROFILE, type CpuProfile } from './cpu/cpuid.js';
 import type { NestedVirtualization } from './cpu/nested-virtualization.js';
 import { Processor } from './cpu/processor.js';
-import type { ProcessorHost, Tier } from './cpu/processor-host.js';
+import type { ProcessorBus, ProcessorHost, Tier } from './cpu/processor-host.js';
 import { invariant } from './errors.js';
 import type { MachineEvent } from './events.js';
 import type { Feature } from './isa/instruction.js';
@@ -56,6 +56,7 @@ export class Workbench implements ProcessorHost {
       instructions: this.profile.features,
       physicalAddressBits: this.profile.physicalAddressBits,
       gigabytePages: this.profile.system.has('page1gb'),
+      latchesInterruptMasks: false,
     });
     this.processor = new Processor(this);
   }
@@ -123,24 +124,17 @@ export class Workbench implements ProcessorHost {
   resetDevicesOfVcpu(): void {}
   atResetVector(): void {}
   ringDoorbell(): void {}
-  readDevice(_address: number, size: number): bigint {
-    return (1n << BigInt(8 * size)) - 1n;
-  }
-  writeDevice(): void {}
-  readPort(_port: number, size: number): bigint {
-    return (1n << BigInt(8 * size)) - 1n;
-  }
-  writePort(): void {}
-  readDeviceMsr(): undefined {
-    return undefined;
-  }
-  writeDeviceMsr(): undefined {
-    return undefined;
-  }
-  readTaskPriority(): bigint {
-    return 0n;
-  }
-  writeTaskPriority(): void {}
+  /** Nobody answers. */
+  readonly bus: ProcessorBus = {
+    read: (_, size) => (1n << BigInt(8 * size)) - 1n,
+    write: () => {},
+    readPort: (_, size) => (1n << BigInt(8 * size)) - 1n,
+    writePort: () => {},
+    readMsr: () => undefined,
+    writeMsr: () => undefined,
+    readTaskPriority: () => 0n,
+    writeTaskPriority: () => {},
+  };
   readTsc(): bigint {
     return this.registers[R.tscBase] as bigint;
   }

@@ -154,7 +154,7 @@ export class EngineBench extends Workbench {
     this.retired += retired;
     if (stop === 'budget') return;
     this.helped++;
-    this.control.step(this.engine.assisted());
+    this.control.step(this.engine.assisted(), this.engine.fault);
   }
 }
 

@@ -61,7 +61,7 @@ export class KvmMachine extends LiveMachine {
 
   /** Masks all lines of the 8259 pair: no timer ticks. */
   withoutPics(): this {
-    for (const port of [0x21, 0xa1]) this.machine.writePort(port, 1, 0xffn);
+    for (const port of [0x21, 0xa1]) this.machine.bus.writePort(port, 1, 0xffn);
     return this;
   }
 

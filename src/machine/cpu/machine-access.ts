@@ -88,11 +88,11 @@ export abstract class MachineAccess implements TransactionHost {
   }
 
   readDevice(address: SPA, size: number): bigint {
-    if (address < VIRTUAL_APIC_FRAME) return this.machine.readDevice(address, size);
+    if (address < VIRTUAL_APIC_FRAME) return this.machine.bus.read(address, size);
     return readVirtualApic(this.virtualApic.cpu, this.memory, address - VIRTUAL_APIC_FRAME, size);
   }
   writeDevice(address: SPA, size: number, value: bigint): void {
-    if (address < VIRTUAL_APIC_FRAME) this.machine.writeDevice(address, size, value);
+    if (address < VIRTUAL_APIC_FRAME) this.machine.bus.write(address, size, value);
     else this.exitAfter(writeVirtualApic(this.virtualApic, address - VIRTUAL_APIC_FRAME, size, value));
   }
 
@@ -106,31 +106,31 @@ export abstract class MachineAccess implements TransactionHost {
   }
 
   readPort(port: number, size: number): bigint {
-    return this.machine.readPort(port, size);
+    return this.machine.bus.readPort(port, size);
   }
   writePort(port: number, size: number, value: bigint): void {
-    this.machine.writePort(port, size, value);
+    this.machine.bus.writePort(port, size, value);
   }
   readApicRegister(register: number): bigint | undefined {
-    const value = this.machine.readDeviceMsr(X2APIC_FIRST + register);
+    const value = this.machine.bus.readMsr(X2APIC_FIRST + register);
     return value === 'fault' ? undefined : value;
   }
   writeApicRegister(register: number, value: bigint): boolean {
-    return this.machine.writeDeviceMsr(X2APIC_FIRST + register, value) ?? false;
+    return this.machine.bus.writeMsr(X2APIC_FIRST + register, value) ?? false;
   }
   readApicBase(): bigint {
-    const value = this.machine.readDeviceMsr(MSR_APIC_BASE);
+    const value = this.machine.bus.readMsr(MSR_APIC_BASE);
     invariant(typeof value === 'bigint', 'the local APIC has its base register');
     return value;
   }
   writeApicBase(value: bigint): boolean {
-    return this.machine.writeDeviceMsr(MSR_APIC_BASE, value) ?? false;
+    return this.machine.bus.writeMsr(MSR_APIC_BASE, value) ?? false;
   }
   readTaskPriority(): bigint {
-    return this.machine.readTaskPriority();
+    return this.machine.bus.readTaskPriority();
   }
   writeTaskPriority(value: bigint): void {
-    this.machine.writeTaskPriority(value);
+    this.machine.bus.writeTaskPriority(value);
   }
   drawEntropy(): bigint {
     return this.machine.drawEntropy();
@@ -150,10 +150,10 @@ export abstract class MachineAccess implements TransactionHost {
     this.machine.tscMoved(base);
   }
   readTscDeadline(): bigint {
-    const value = this.machine.readDeviceMsr(MSR_TSC_DEADLINE);
+    const value = this.machine.bus.readMsr(MSR_TSC_DEADLINE);
     return typeof value === 'bigint' ? value : 0n;
   }
   writeTscDeadline(value: bigint): void {
-    this.machine.writeDeviceMsr(MSR_TSC_DEADLINE, value);
+    this.machine.bus.writeMsr(MSR_TSC_DEADLINE, value);
   }
 }

@@ -23,7 +23,21 @@ export interface ExecutionWatcher {
   retired?(insn: DecodedInstruction): void;
 }
 
+/** How a processor reaches devices, side effects included. */
+export interface ProcessorBus {
+  read(address: SPA, size: number): bigint;
+  write(address: SPA, size: number, value: bigint): void;
+  readPort(port: number, size: number): bigint;
+  writePort(port: number, size: number, value: bigint): void;
+  readMsr(msr: number): bigint | 'fault' | undefined;
+  /** @returns false for #GP, undefined when no device has the MSR. */
+  writeMsr(msr: number, value: bigint): boolean | undefined;
+  readTaskPriority(): bigint;
+  writeTaskPriority(value: bigint): void;
+}
+
 export interface ProcessorHost extends VmcbShadow {
+  readonly bus: ProcessorBus;
   readonly memory: PhysicalMemory;
   readonly engine: Engine;
   readonly profile: CpuProfile;
@@ -56,14 +70,6 @@ export interface ProcessorHost extends VmcbShadow {
   atResetVector(): void;
   /** AVIC's signal to the processor with a physical APIC ID, if there is one. */
   ringDoorbell(apicId: number): void;
-  readDevice(address: SPA, size: number): bigint;
-  writeDevice(address: SPA, size: number, value: bigint): void;
-  readPort(port: number, size: number): bigint;
-  writePort(port: number, size: number, value: bigint): void;
-  readDeviceMsr(msr: number): bigint | 'fault' | undefined;
-  writeDeviceMsr(msr: number, value: bigint): boolean | undefined;
-  readTaskPriority(): bigint;
-  writeTaskPriority(value: bigint): void;
   readTsc(): bigint;
   tscMoved(base: bigint): void;
   drawEntropy(): bigint;

@@ -29,6 +29,9 @@ export const interruptRules = ({ deviations, quirks }: Pick<CpuProfile, 'deviati
   discardsBreakpoints: !quirks.has('breakpoints-ignore-gif') && !deviations.has('breakpoints-ignore-gif'),
 });
 
+/** Whether an instruction of a guest that changes IF does more than that. */
+export const latchesMasks = ({ intrLatched, virqLatched }: InterruptRules): boolean => intrLatched || virqLatched;
+
 /** As the manual says. */
 export const MANUAL_RULES = interruptRules({ deviations: new Set(), quirks: new Set() });
 

@@ -36,7 +36,7 @@ export const Mode = {
   NO_AVX: 128,
   /** Bus locks are looked for: locked accesses go to the control plane. */
   BUS_LOCKS: 256,
-  /** 64-bit code at CPL 0, in no guest: instructions that ask for no more are compiled. */
+  /** 64-bit code at CPL 0: instructions that ask for no more are compiled, in a guest those that no intercept may stop. */
   KERNEL: 512,
   /** 32-bit code whose segments are all that 32 bits address, FS and GS aside: offsets are linear addresses. */
   FLAT: 1024,
@@ -81,6 +81,11 @@ export interface Context {
   readonly codeSpace: string;
 }
 
+export interface ContextFeatures extends PagingFeatures {
+  /** In a guest whatever changes IF may set latches (`svm/interrupt-rules.ts`). */
+  readonly latchesInterruptMasks: boolean;
+}
+
 const HELD_CONTEXTS = 16;
 const CONTEXT_SLOTS: readonly Slot[] = [
   // First those that tell most contexts apart.
@@ -97,10 +102,12 @@ const CONTEXT_WORDS = Int32Array.from(
 );
 const BUS_LOCK_INTERCEPT = 1 << INTERCEPTS.BUSLOCK_THRESHOLD.bit;
 const BUS_LOCK_TRAP = Number(DEBUG_CTL.BLCKDB);
+const PUSHF_INTERCEPT = 1 << INTERCEPTS.PUSHF.bit;
 /** Registers of which only some bits count, all of them of the low word: no two share a bit. */
 const CONTEXT_BITS: readonly (readonly [Slot, number])[] = [
   [R.rflags, Number(Flag.AC | Flag.VM)],
   [R.svmMode, Number(SvmMode.GUEST)],
+  [R.intercept3, PUSHF_INTERCEPT],
   [R.intercept5, BUS_LOCK_INTERCEPT],
   [R.debugCtl, BUS_LOCK_TRAP],
 ];
@@ -122,7 +129,7 @@ export class Contexts {
   constructor(
     private readonly words: Int32Array,
     private readonly registers: RegisterFile,
-    private readonly features: PagingFeatures,
+    private readonly features: ContextFeatures,
   ) {}
 
   get current(): Context {
@@ -147,6 +154,11 @@ export class Contexts {
       bits |= (this.words[BIT_WORDS[index] as number] as number) & (BIT_MASKS[index] as number);
     }
     return bits;
+  }
+
+  /** Whether a guest's kernel may execute PUSHF and CLI unseen: there is no intercept of CLI. */
+  private leavesKernel(bits: number): boolean {
+    return (bits & PUSHF_INTERCEPT) === 0 && !this.features.latchesInterruptMasks;
   }
 
   /** Derives everything from the registers and keeps it in the place of the oldest. */
@@ -181,7 +193,7 @@ export class Contexts {
         (avx ? 0 : Mode.NO_AVX) |
         (guest ? Mode.GUEST : 0) |
         ((bits & (BUS_LOCK_INTERCEPT | BUS_LOCK_TRAP)) !== 0 ? Mode.BUS_LOCKS : 0) |
-        (long && !guest && get(R.cpl) === 0n ? Mode.KERNEL : 0) |
+        (long && get(R.cpl) === 0n && (!guest || this.leavesKernel(bits)) ? Mode.KERNEL : 0) |
         (user ? Mode.USER : 0),
       asid: guest ? Number(get(R.guestAsid)) : 0,
       privilege:

@@ -222,17 +222,22 @@ export abstract class MemoryEmitter extends FlagEmitter {
     return this.result();
   }
 
-  /** SS:offset as a linear address, checked against the limit in legacy modes. */
+  /** SS:offset as a linear address. */
   protected stackLinear(offset: V, bytes: number): V {
+    return this.segmentLinear(Segment.SS, offset, bytes);
+  }
+
+  /** segment:offset as a linear address, checked against the limit in legacy modes; in 64-bit mode not for FS and GS. */
+  protected segmentLinear(segment: number, offset: V, bytes: number): V {
     if (this.current.long) return offset;
     const { code } = this;
     code
       .get(offset)
       .i64(BigInt(bytes - 1))
       .op(Op.I64_ADD);
-    code.i32(segmentLimitCell(Segment.SS)).memory(Op.I64_LOAD).op(Op.I64_GT_S);
+    code.i32(segmentLimitCell(segment)).memory(Op.I64_LOAD).op(Op.I64_GT_S);
     this.assistWhen(this.truth());
-    code.get(offset).i32(segmentBaseAddress(Segment.SS)).memory(Op.I64_LOAD).op(Op.I64_ADD);
+    code.get(offset).i32(segmentBaseAddress(segment)).memory(Op.I64_LOAD).op(Op.I64_ADD);
     this.mask(32);
     return this.result();
   }

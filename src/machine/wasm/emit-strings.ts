@@ -1,32 +1,35 @@
 /**
- * String instructions: elements at rSI and rDI in 64-bit mode, and under REP many of them at once.
+ * String instructions: elements at DS:rSI and ES:rDI, and under REP many of them at once.
  * Source: APM vol.3 §1.2.6 Repeat Prefixes.
  */
 import { Gpr, type PlainInstruction, type Static } from '../isa/instruction.js';
+import { Segment } from '../layout/cpu-state.js';
+import { segmentLimitCell } from '../layout/linear-memory.js';
 import { PAGE_BYTES } from '../units.js';
 import { MemoryEmitter } from './emit-memory.js';
-import { NotCompiled, type V } from './emit-values.js';
+import type { V } from './emit-values.js';
 import { Op } from './module.js';
 
 /** Elements from which the host's own copy and fill are faster than a loop. */
 const WORTH_A_CALL = 32;
 
 export abstract class StringEmitter extends MemoryEmitter {
-  // The addresses check nothing: long mode without FS, GS only.
+  // Which segments is not asked here: whoever overrides DS has no handler.
 
-  protected stringAddress(number: number): V {
-    const { long, addressWidth } = this.current;
-    if (!long) throw new NotCompiled('string operands in segments');
-    return this.readGpr(number, addressWidth);
+  private source(width: number): V {
+    return this.segmentLinear(Segment.DS, this.readGpr(Gpr.RSI, this.current.addressWidth), width / 8);
+  }
+  private destination(width: number): V {
+    return this.segmentLinear(Segment.ES, this.readGpr(Gpr.RDI, this.current.addressWidth), width / 8);
   }
   loadSource(width: number): V {
-    return this.loadLinear(this.stringAddress(Gpr.RSI), width);
+    return this.loadLinear(this.source(width), width);
   }
   loadDestination(width: number): V {
-    return this.loadLinear(this.stringAddress(Gpr.RDI), width);
+    return this.loadLinear(this.destination(width), width);
   }
   storeDestination(width: number, value: V): void {
-    this.storeLinear(this.stringAddress(Gpr.RDI), width, value);
+    this.storeLinear(this.destination(width), width, value);
   }
   advance(register: 'source' | 'destination', width: number): void {
     const number = register === 'source' ? Gpr.RSI : Gpr.RDI;
@@ -50,7 +53,8 @@ export abstract class StringEmitter extends MemoryEmitter {
       instruction.semantics(this as never, insn);
       this.code.i64(1n).set(done);
     };
-    if (!BULK.has(instruction.mnemonic) || !insn.long || insn.addressWidth !== 64) one();
+    // Narrower addresses than the mode's wrap in between.
+    if (!BULK.has(instruction.mnemonic) || insn.addressWidth !== (insn.long ? 64 : 32)) one();
     else {
       this.code.get(this.directionFlag()).ifRare();
       one();
@@ -65,9 +69,9 @@ export abstract class StringEmitter extends MemoryEmitter {
   private fillMany(width: number, count: V, done: V): void {
     const { code } = this;
     const value = this.readGpr(Gpr.RAX, width);
-    const linear = this.stringAddress(Gpr.RDI);
+    const linear = this.destination(width);
     const to = this.translate(linear, width / 8, true, true);
-    const elements = this.atMost(count, [this.room(linear, width)]);
+    const elements = this.atMost(count, [this.room(linear, width), ...this.inSegment(Segment.ES, Gpr.RDI, width)]);
     const splat = BigInt.asUintN(width, 0x0101_0101_0101_0101n);
     code.get(elements).i32(WORTH_A_CALL).op(Op.I32_LT_U);
     // What consists of one byte many times over is filled with it.
@@ -86,17 +90,18 @@ export abstract class StringEmitter extends MemoryEmitter {
   /** The first element by itself, as its store may change what it came from: then nothing is filled in any more. */
   private moveMany(width: number, count: V, done: V): void {
     const { code } = this;
-    const source = this.stringAddress(Gpr.RSI);
+    const source = this.source(width);
     const from = this.translate(source, width / 8, false);
     code.get(from);
     this.loadWidth(width);
     const first = this.result();
-    const destination = this.stringAddress(Gpr.RDI);
+    const destination = this.destination(width);
     const to = this.translate(destination, width / 8, true, true);
     // An element that an earlier one writes is not read before.
     code.get(to).get(from).op(Op.I32_SUB).i32(shiftOf(width)).op(Op.I32_SHR_U);
     const apart = this.truth();
-    const elements = this.atMost(count, [this.room(source, width), this.room(destination, width), apart]);
+    const limits = [...this.inSegment(Segment.DS, Gpr.RSI, width), ...this.inSegment(Segment.ES, Gpr.RDI, width)];
+    const elements = this.atMost(count, [this.room(source, width), this.room(destination, width), apart, ...limits]);
     code.get(to).get(first);
     this.storeWidth(width);
     code.get(elements).i32(1).op(Op.I32_SUB);
@@ -126,6 +131,16 @@ export abstract class StringEmitter extends MemoryEmitter {
       .i32(shiftOf(width))
       .op(Op.I32_SHR_U);
     return this.truth();
+  }
+
+  /** In legacy modes a local (i32): elements from here to the segment's limit, which is not above 32 bits of offset. */
+  private inSegment(segment: number, register: number, width: number): readonly number[] {
+    if (this.current.long) return [];
+    const { code } = this;
+    code.i32(segmentLimitCell(segment)).memory(Op.I64_LOAD).i64(1n).op(Op.I64_ADD);
+    code.get(this.readGpr(register, 32)).op(Op.I64_SUB);
+    code.i64(BigInt(shiftOf(width))).op(Op.I64_SHR_U, Op.I32_WRAP_I64);
+    return [this.truth()];
   }
 
   /** A local (i32): at least one, else what the limits, the count and the budget allow. */
@@ -183,7 +198,9 @@ export abstract class StringEmitter extends MemoryEmitter {
       .i64(BigInt(shiftOf(width)))
       .op(Op.I64_SHL);
     const bytes = this.result();
-    for (const register of registers) this.writeGpr(register, 64, this.add(64, this.readGpr(register, 64), bytes));
+    const { addressWidth: bits } = this.current;
+    for (const register of registers)
+      this.writeGpr(register, bits, this.add(bits, this.readGpr(register, bits), bytes));
   }
 }
 

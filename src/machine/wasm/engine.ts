@@ -32,7 +32,7 @@ import {
   RAM_BASE,
 } from '../layout/linear-memory.js';
 import { type PhysicalMemory, pageNumber } from '../mmu/memory.js';
-import type { PageWalker, PagingContext, PagingFeatures } from '../mmu/page-walk.js';
+import type { PageWalker, PagingContext } from '../mmu/page-walk.js';
 import { knownFrame } from '../mmu/peek.js';
 import type { TlbBanks } from '../mmu/tlb.js';
 import { isCanonicalHigh, PAGE_BYTES, type SPA, sPA } from '../units.js';
@@ -41,7 +41,7 @@ import { BlockDecoder, type DecodingSite } from './block-decoder.js';
 import { CodePages } from './code-pages.js';
 import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
-import { Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
+import { type ContextFeatures, Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled } from './handlers.js';
@@ -78,7 +78,7 @@ const MAX_BUDGET = 0x4000_0000;
 /** ASIDs that a VMCB can name. */
 const ASIDS = 0x1_0000_0000;
 
-export interface EngineFeatures extends PagingFeatures {
+export interface EngineFeatures extends ContextFeatures {
   readonly instructions: ReadonlySet<Feature>;
 }
 
@@ -267,8 +267,8 @@ export class Engine {
 
   /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
   private goesOn(uop: number, limit: number): boolean {
-    const insn =
-      uop === IN_REGION ? this.instructionAt(this.registers[R.rip] as bigint) : this.blockDecoder.assists.get(uop);
+    const isNamed = uop === IN_REGION || this.fault !== undefined;
+    const insn = isNamed ? this.instructionAt(this.registers[R.rip] as bigint) : this.blockDecoder.assists.get(uop);
     this.assist = insn;
     if (this.fault !== undefined) return false;
     const { left } = this;
@@ -608,9 +608,14 @@ export class Engine {
     words[(Cell.RIP_PAGE >> 2) + 1] = high - (start < 0 ? 1 : 0);
   }
 
+  private mayCompileSystem({ mnemonic }: DecodedInstruction): boolean {
+    if ((this.mode & Mode.KERNEL) === 0) return false;
+    return (this.mode & Mode.GUEST) === 0 || mnemonic === 'PUSHF' || mnemonic === 'CLI';
+  }
+
   private mayCompile(insn: DecodedInstruction): boolean {
     if ((this.mode & Mode.BUS_LOCKS) !== 0 && locksMemory(insn)) return false;
-    if ('system' in insn.instruction && (this.mode & Mode.KERNEL) === 0) return false;
+    if ('system' in insn.instruction && !this.mayCompileSystem(insn)) return false;
     const { feature } = insn.instruction;
     if (feature === undefined) return true;
     if ((this.mode & Mode.NO_SSE) !== 0 && needsSseState(insn.instruction)) return false;

@@ -303,7 +303,7 @@ type HandlerBody = (frame: Frame, pool: LocalPool, helpers: Helpers) => void;
 export const isCompiled = (insn: DecodedInstruction): boolean =>
   'semantics' in insn.instruction &&
   !isForEvaluator(insn.instruction, insn.long) &&
-  !isStringWithBase(insn) &&
+  !isStringElsewhere(insn) &&
   !isOtherControl(insn);
 
 /** CR8, by both of its names, is a register of the local APIC; numbers that name no control register fault. */
@@ -314,9 +314,11 @@ const isOtherControl = ({ lock, operands }: DecodedInstruction): boolean =>
 const isForEvaluator = (described: Instruction, long: boolean): boolean =>
   'system' in described ? !long : 'evaluatorOnly' in described && described.evaluatorOnly === true;
 
-/** A string instruction whose source lies in FS or GS: rare, and its handler would have to know. */
-const isStringWithBase = ({ operands, segmentOverride }: DecodedInstruction): boolean =>
-  operands.length === 0 && (segmentOverride === Segment.FS || segmentOverride === Segment.GS);
+/** A string instruction whose source lies in another segment than DS: rare, and its handler would have to know. */
+const isStringElsewhere = ({ operands, segmentOverride, long }: DecodedInstruction): boolean =>
+  operands.length === 0 &&
+  segmentOverride !== undefined &&
+  (long ? segmentOverride === Segment.FS || segmentOverride === Segment.GS : segmentOverride !== Segment.DS);
 
 function builtInHandlers(): HandlerBody[] {
   return [

@@ -1,16 +1,17 @@
 /**
  * Plain cases of control-plane instructions, which need neither a transaction nor an event: STI, IRET to where it came from,
- * RDTSC, IN from a port of which nobody learns. The engine executes them between two entries into compiled code. Each leaves
+ * RDTSC, IN and OUT at ports of which nobody learns, PAUSE. The engine executes them between two entries into compiled code. Each leaves
  * the registers as the description of the instruction in `isa/` would, or touches nothing and leaves the instruction to that
  * (docs/adr/0041).
- * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP, IN.
+ * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP, IN, OUT, PAUSE.
  */
 import { Attribute, attributesIn, baseIn, limitIn } from '../cpu/descriptors.js';
-import type { DecodedInstruction } from '../decode/decoded.js';
+import type { DecodedInstruction, DecodedOperand } from '../decode/decoded.js';
 import { Boundary, CPU_BASE, CR4, Flag, gprSlot, R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
-import { isCanonicalHigh } from '../units.js';
+import { INTERCEPTS } from '../svm/intercepts.js';
+import { isCanonicalHigh, u64 } from '../units.js';
 import { Mode } from './context.js';
 
 /** What the machine around the engine tells of the instruction that comes next. */
@@ -19,8 +20,17 @@ export interface Surroundings {
   readonly externalPending: boolean;
   /** The time-stamp counter, before any guest offset, so many instructions after those that the machine has counted. */
   readTsc(instructions: number): bigint;
-  /** What a port reads at that time; undefined where reading is an event. @param size 1, 2 or 4. */
+  /** Who else may run while this vCPU spins. */
+  readonly processors: number;
+  readonly bus: PlainBus;
+}
+
+/** Accesses to ports without consequences, so many instructions after those that the machine has counted. */
+export interface PlainBus {
+  /** What a port reads; undefined where reading is an event. @param size 1, 2 or 4. */
   pollPort(port: number, size: number, instructions: number): number | undefined;
+  /** Whether nothing comes of a write to a port. */
+  forgetsWrite(port: number, size: number, value: number, instructions: number): boolean;
 }
 
 /** What became of an instruction; a shadow lies on the next one, which must run alone. */
@@ -53,6 +63,8 @@ const KINDS = Attribute.USER | Attribute.CODE | Attribute.EXPAND_DOWN | Attribut
 const CODE = Attribute.USER | Attribute.CODE | Attribute.PRESENT | Attribute.ACCESSED;
 const DATA = Attribute.USER | Attribute.PRESENT | Attribute.ACCESSED;
 
+const TSC_RATIO = (CPU_BASE >> 2) + 2 * R.tscRatio;
+
 type Five = [number, number, number, number, number];
 
 /** Place of a register among the 32-bit words of the memory. */
@@ -76,8 +88,8 @@ export class PlainCases {
   /** @param mode bits of `Mode`. @param retired instructions of the run before this one. */
   execute(insn: DecodedInstruction, mode: number, retired: number): PlainOutcome {
     const { surroundings } = this;
-    if (surroundings === undefined || (mode & (Mode.BITS64 | Mode.GUEST)) !== Mode.BITS64 || insn.lock)
-      return 'declined';
+    if (surroundings === undefined || (mode & Mode.BITS64) === 0 || insn.lock) return 'declined';
+    if ((mode & Mode.GUEST) !== 0) return this.executeInGuest(insn, mode, retired, surroundings);
     switch (insn.mnemonic) {
       case 'STI':
         return (mode & Mode.KERNEL) === 0 ? 'declined' : this.setInterruptFlag(insn.length, surroundings);
@@ -88,9 +100,36 @@ export class PlainCases {
         return this.readTsc(insn, mode, surroundings.readTsc(retired)) ? 'done' : 'declined';
       case 'IN':
         return (mode & Mode.KERNEL) !== 0 && this.readPort(insn, surroundings, retired) ? 'done' : 'declined';
+      case 'OUT':
+        return (mode & Mode.KERNEL) !== 0 && this.forgetsWrite(insn, surroundings, retired) ? 'done' : 'declined';
+      case 'PAUSE':
+        return surroundings.processors === 1 ? this.skip(insn.length) : 'declined';
       default:
         return 'declined';
     }
+  }
+
+  /** Of what a hypervisor may want to know, RDTSC alone is common in guests without being wanted. */
+  private executeInGuest(
+    insn: DecodedInstruction,
+    mode: number,
+    retired: number,
+    surroundings: Surroundings,
+  ): PlainOutcome {
+    const { words, registers } = this;
+    const { mnemonic } = insn;
+    if (mnemonic !== 'RDTSC' && mnemonic !== 'RDTSCP') return 'declined';
+    const { slot, bit } = INTERCEPTS[mnemonic];
+    if ((((words[wordOf(slot)] as number) >>> bit) & 1) !== 0) return 'declined';
+    // One, with 32 bits of fraction (APM vol.2 §15.30.5 TSC Ratio MSR).
+    if (words[TSC_RATIO] !== 0 || words[TSC_RATIO + 1] !== 1) return 'declined';
+    const tsc = u64(surroundings.readTsc(retired) + (registers[R.tscOffset] as bigint));
+    return this.readTsc(insn, mode, tsc) ? 'done' : 'declined';
+  }
+
+  private skip(length: number): PlainOutcome {
+    this.advance(length);
+    return 'done';
   }
 
   /** The instruction in the shadow has run: that of STI is over, and RF has served (APM vol.2 §3.1.6 RFLAGS Register). */
@@ -205,14 +244,29 @@ export class PlainCases {
     const { words } = this;
     const [destination, source] = operands;
     const size = (destination?.width ?? 0) / 8;
-    const port = source?.kind === 'imm' ? Number(source.value) : (words[RDX] as number) & 0xffff;
-    const value = surroundings.pollPort(port, size, retired);
+    const port = this.portOf(source);
+    const value = surroundings.bus.pollPort(port, size, retired);
     if (value === undefined) return false;
     const kept = size === 4 ? 0 : -1 << (8 * size);
     words[RAX] = ((words[RAX] as number) & kept) | value;
     if (size === 4) words[RAX + 1] = 0;
     this.advance(length);
     return true;
+  }
+
+  private forgetsWrite({ operands, length }: DecodedInstruction, surroundings: Surroundings, retired: number): boolean {
+    const [destination, source] = operands;
+    const size = (source?.width ?? 0) / 8;
+    const rax = this.words[RAX] as number;
+    const value = size === 4 ? rax : rax & ((1 << (8 * size)) - 1);
+    if (!surroundings.bus.forgetsWrite(this.portOf(destination), size, value, retired)) return false;
+    this.advance(length);
+    return true;
+  }
+
+  /** The port that an operand names: imm8 or DX. */
+  private portOf(operand: DecodedOperand | undefined): number {
+    return operand?.kind === 'imm' ? Number(operand.value) : (this.words[RDX] as number) & 0xffff;
   }
 
   /** RIP goes to the next instruction; no bigint is made. */

@@ -84,8 +84,7 @@ export class Translations {
       const user = (mode & Mode.USER) !== 0 ? Access.USER : 0;
       const frame = this.walker.walk(paging, low, high, user | (write ? Access.WRITE : 0));
       if (frame < 0) {
-        // One iteration of many is the evaluator's: where it begins, it alone knows.
-        if ((accessAndSize & Fill.MANY) === 0) this.fault = accessFault(this.walker.result, addressOf(low, high));
+        this.fault = accessFault(this.walker.result, addressOf(low, high));
         return 0;
       }
       // Accessed and dirty bits may lie amid the code that runs.

@@ -26,7 +26,7 @@ function realMode(code: string): LiveMachine {
     ftw: 0n,
   });
   installVectors(live.memory);
-  live.machine.writePort(0x21, 1, 0xb9n);
+  live.machine.bus.writePort(0x21, 1, 0xb9n);
   return live.put(CODE_AT, code);
 }
 

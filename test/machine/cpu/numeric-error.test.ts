@@ -23,7 +23,7 @@ const IRETQ = '48cf';
 /** A program on a machine whose timer is masked at the 8259. */
 function machine(code: string, values: ConstructorParameters<typeof LiveMachine>[1]): LiveMachine {
   const live = new LiveMachine(code, values);
-  live.machine.writePort(0x21, 1, 0xb9n);
+  live.machine.bus.writePort(0x21, 1, 0xb9n);
   live.stated.length = 0;
   return live;
 }

@@ -195,8 +195,8 @@ describe('advance', () => {
       [0x15, 0x0e00_0000],
       [0x14, 0x30],
     ] as const) {
-      live.machine.writeDevice(sPA(0xfec0_0000), 4, BigInt(register));
-      live.machine.writeDevice(sPA(0xfec0_0010), 4, BigInt(value));
+      live.machine.bus.write(sPA(0xfec0_0000), 4, BigInt(register));
+      live.machine.bus.write(sPA(0xfec0_0010), 4, BigInt(value));
     }
     expect(live.run()).toBe('waiting');
     const before = live.machine.now;

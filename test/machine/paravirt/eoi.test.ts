@@ -63,9 +63,9 @@ describe('the end of an interrupt by memory (Linux, kvm/x86/msr.rst, MSR_KVM_EOI
     const live = new KvmMachine().withoutPics().handle(0x40, END_IN_MEMORY);
     live.writeMsr(KvmMsr.EOI_EN, BigInt(AREA) | 1n);
     interrupt(live, 0x40n);
-    expect(live.machine.readDevice(sPA(0xfee0_0120), 4)).toBe(0n);
+    expect(live.machine.bus.read(sPA(0xfee0_0120), 4)).toBe(0n);
     interrupt(live, 0x40n);
-    live.machine.writeDevice(sPA(0xfee0_00b0), 4, 0n); // there is nothing left to end
+    live.machine.bus.write(sPA(0xfee0_00b0), 4, 0n); // there is nothing left to end
     expect(told(live)).toEqual(['offered', 'taken', 'offered', 'taken']);
     expect(live.eventsOf('lapic.ended')).toHaveLength(2);
   });

@@ -373,12 +373,12 @@ describe('pages that L2 misses', () => {
     const live = new NestedMachine(READ, { rdi: BigInt(DATA), rflags: IF }, undefined, undefined, {
       paravirt: 'kvm',
     }).nestedPaging();
-    live.machine.writePort(0x21, 1, 0xffn);
+    live.machine.bus.writePort(0x21, 1, 0xffn);
     live.machine.paravirt?.writeMsr(0, KvmMsr.ASYNC_PF_INT, BigInt(READY));
     live.machine.paravirt?.writeMsr(0, KvmMsr.ASYNC_PF_EN, BigInt(AREA) | WORKS | AsyncPf.SEND_ALWAYS | how);
     live.memory.write((AREA + 4) as never, 4, 0n);
     live.machine.acknowledge();
-    live.machine.writeDevice(0xfee0_00b0 as never, 4, 0n);
+    live.machine.bus.write(0xfee0_00b0 as never, 4, 0n);
     live.vmcb.intControl = masked;
     live.intercept('INTR');
     live.write(DATA, 0x55n);

@@ -220,7 +220,7 @@ describe('task priority (§15.29.3.1, figure 15-16)', () => {
       live.exit();
       expect([live.register(TPR), live.register(PPR), live.vmcb.intControl & 0xffn]).toEqual([0x30, 0x30, 3n]);
       expect(live.vmcb.rax).toBe(3n);
-      expect(live.machine.readTaskPriority()).toBe(0n);
+      expect(live.machine.bus.readTaskPriority()).toBe(0n);
     }
   });
 
@@ -486,8 +486,8 @@ describe('x2APIC registers of a guest in xAPIC mode', () => {
   it('are those of the processor’s own local APIC: MSRs are none of AVIC’s', () => {
     // RDMSR 808h, TPR
     const live = new AvicMachine('b908080000 0f32', 'zen-4').setRegister(TPR, 0x70);
-    live.machine.writeDeviceMsr(0x1b, 0xfee0_0d00n);
-    live.machine.writeTaskPriority(2n);
+    live.machine.bus.writeMsr(0x1b, 0xfee0_0d00n);
+    live.machine.bus.writeTaskPriority(2n);
     live.vmcb.rflags = 2n;
     expect(live.exit().code).toBe(ExitCode.HLT);
     expect(live.vmcb.rax).toBe(0x20n);

@@ -1,8 +1,16 @@
-/** What the engine does by itself of STI, IRET, RDTSC and IN is what the control plane does, wherever a run ends. */
+/**
+ * What the engine does by itself of STI, IRET, RDTSC, IN, OUT and PAUSE, and in guests of PUSHF, CLI and RDTSC, is what the control
+ * plane does, wherever a run ends.
+ */
 import { describe, expect, it } from 'vitest';
+import type { DeviationName } from '../../../src/machine/index.js';
+import { SLOT_COUNT, type Slot } from '../../../src/machine/layout/cpu-state.js';
+import type { VcpuState } from '../../../src/machine/reduce.js';
+import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { sPA } from '../../../src/machine/units.js';
 import { movRax, wrmsr } from '../../support/guest-code.js';
 import { CODE, LiveMachine, STACK_TOP, USER, USER_SEGMENTS } from '../../support/live-machine.js';
+import { NestedMachine } from '../../support/nested-machine.js';
 
 const [STI, CLI, HLT, RDTSC, RDTSCP, INC_ECX, INC_EDI, MOV_SS_AX] = [
   'fb',
@@ -46,9 +54,16 @@ function compare(
   piece: number,
   { values = {}, prepare }: Given = {},
 ): { evaluated: LiveMachine; run: LiveMachine } {
-  const [evaluated, run] = [new LiveMachine(code, values), new LiveMachine(code, values)];
-  prepare?.(evaluated);
-  prepare?.(run);
+  return compareMachines(piece, () => {
+    const live = new LiveMachine(code, values);
+    prepare?.(live);
+    return live;
+  });
+}
+
+/** The same of any machine. */
+function compareMachines<M extends LiveMachine>(piece: number, make: () => M): { evaluated: M; run: M } {
+  const [evaluated, run] = [make(), make()];
   evaluated.machine.watch(undefined, 'evaluator');
   const state = (live: LiveMachine) => ({
     retired: live.retired,
@@ -66,6 +81,7 @@ function compare(
 }
 
 const PIECES = [1, 2, 3, 4, 5, 7, 8, 11, 13, 31, 62, 63, 64, 65, 66, 67, 97, 128, 131, 1000];
+const FEW_PIECES = [1, 2, 5, 13, 64, 1000];
 const executed = ({ run }: { run: LiveMachine }): number => run.machine.engine.counts.executed;
 
 describe('a run may end before, in, and behind', () => {
@@ -93,12 +109,15 @@ describe('a run may end before, in, and behind', () => {
     ['IN from a timer', `${movRax(-1n)} 66ba0806 ed 4801c6 ${movRax(-1n)} 66ed 4801c6`],
     ['IN from a port of which reading is an event', `e440 01c6 ${INC_ECX}`],
     ['RDTSC and RDTSCP', `${RDTSC} ${INC_ECX} 01c6 ${RDTSCP} 01c6`],
+    ['OUT of each width to a port that keeps nothing', `e680 ${INC_ECX} 66ba8000 ee 66ef e780 ${INC_ECX} ef`],
+    ['OUT to ports of which writing is an event', `b055 66baff03 ee ${INC_ECX} b0aa ee e6a1 66baf3ff ee`],
+    ['PAUSE', `f390 ${INC_ECX} f390 f390`],
   ])('%s', (_, body) => {
     for (const piece of PIECES) compare(loop(body), piece);
   });
 
   it('none of them takes the evaluator', () => {
-    const body = `${CLI} ${STI} ${INC_ECX} ${RETURN_HERE} ${RDTSC} e461`;
+    const body = `${CLI} ${STI} ${INC_ECX} ${RETURN_HERE} ${RDTSC} e461 e680 f390`;
     const both = compare(loop(body), 1000);
     // The control plane has the first of each page and of each kind, and HLT.
     expect(both.run.retired - executed(both)).toBeLessThan(20);
@@ -163,6 +182,8 @@ describe('what is more than plain, or nearly, is what the control plane makes of
     ['STI', STI, 0x20n],
     ['IRET', RETURN_HERE, 0x20n],
     ['ports', 'e461', 0x20n],
+    ['ports to write to', 'e680', 0x20n],
+    ['PAUSE', 'f390', 0x20n],
   ])('%s at CPL 3', (_, body, cr4) => {
     const values = { ...USER_SEGMENTS, rip: BigInt(USER), cr4: cr4 | 0x208n };
     const prepare = (live: LiveMachine) => void live.put(USER, `${body} ${INC_ECX} ${body} ${INC_ECX} ebfe`);
@@ -178,5 +199,66 @@ describe('what is more than plain, or nearly, is what the control plane makes of
       1000,
     );
     expect(run.memory.read(sPA(CODE + 0x21), 1)).toBe(0x90n);
+  });
+});
+
+describe('PAUSE with two processors', () => {
+  it('gives the turn away', () => {
+    const make = (): LiveMachine => {
+      const live = new LiveMachine(loop(`f390 ${INC_ECX}`), {}, undefined, undefined, { vcpus: 2 });
+      const { registers } = live.machine.state.vcpus[1] as VcpuState;
+      for (let slot = 0; slot < SLOT_COUNT; slot++)
+        registers[slot as Slot] = live.machine.registers[slot as Slot] as bigint;
+      return live;
+    };
+    for (const piece of [1, 3, 64, 1000]) compareMachines(piece, make);
+    expect(compareMachines(1000, make).run.events.filter(({ type }) => type === 'vcpu.scheduled')).not.toEqual([]);
+  });
+});
+
+describe('in a guest', () => {
+  const PUSHF_CLI = `9c ${CLI} 9c ${INC_ECX} 4883c410`;
+  const make =
+    (
+      body: string,
+      intercepts: readonly InterceptName[],
+      prepare?: (nested: NestedMachine) => void,
+      deviations?: readonly DeviationName[],
+    ) =>
+    () => {
+      const nested = new NestedMachine(loop(body), { rflags: 0x202n }, undefined, deviations).intercept(...intercepts);
+      nested.vmcb.rflags = 0x202n;
+      prepare?.(nested);
+      return nested;
+    };
+
+  it.each<[string, string, readonly InterceptName[], ((nested: NestedMachine) => void)?]>([
+    ['PUSHF and CLI', PUSHF_CLI, []],
+    ['PUSHF that is intercepted', PUSHF_CLI, ['PUSHF']],
+    ['PUSHF and CLI at CPL 3', PUSHF_CLI, [], ({ vmcb }) => void Object.assign(vmcb, { cpl: 3 })],
+    ['STI and POPF, which open to interrupts', `${CLI} ${INC_ECX} ${STI} ${INC_ECX} 9c ${CLI} 9d ${INC_ECX}`, []],
+    ['RDTSC and RDTSCP', `${RDTSC} 01c6 ${RDTSCP} 01c6`, []],
+    ['RDTSC that is intercepted', `${RDTSCP} 01c6 ${RDTSC} 01c6`, ['RDTSC']],
+    ['RDTSCP that is intercepted', `${RDTSC} 01c6 ${RDTSCP} 01c6`, ['RDTSCP']],
+    ['RDTSC with an offset', `${RDTSC} 01d6 01c6`, [], ({ vmcb }) => void Object.assign(vmcb, { tscOffset: -12345n })],
+    ['RDTSC by a ratio', `${RDTSC} 01c6`, [], (nested) => void nested.set({ tscRatio: 3n << 31n })],
+    ['reads of control registers that are intercepted', `0f20c0 01c6 0f20d8`, ['CR3_READ']],
+    ['IN, OUT and PAUSE', `e461 e680 f390 ${INC_ECX}`, []],
+    ['PAUSE that is intercepted', `f390 ${INC_ECX}`, ['PAUSE']],
+  ])('%s', (_, body, intercepts, prepare) => {
+    for (const piece of FEW_PIECES) compareMachines(piece, make(body, intercepts, prepare));
+  });
+
+  it.each<[DeviationName]>([['intr-mask-latched'], ['virq-mask-latched']])('CLI sets latches: %s', (deviation) => {
+    const virtual = ({ vmcb }: NestedMachine) => void Object.assign(vmcb, { intControl: (1n << 24n) | (1n << 20n) });
+    for (const piece of PIECES)
+      compareMachines(piece, make(`${STI} ${INC_ECX} ${PUSHF_CLI}`, [], virtual, [deviation]));
+  });
+
+  it('none of those that nobody intercepts takes the evaluator', () => {
+    const both = compareMachines(1000, make(`${PUSHF_CLI} ${RDTSC} ${RDTSCP}`, []));
+    expect(both.run.retired - executed(both)).toBeLessThan(20);
+    const intercepted = compareMachines(1000, make(`${PUSHF_CLI} ${RDTSC} ${RDTSCP}`, ['RDTSC', 'RDTSCP', 'PUSHF']));
+    expect(intercepted.run.events.filter(({ type }) => type === 'svm.vmexit')).toHaveLength(1);
   });
 });

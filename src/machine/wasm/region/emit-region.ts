@@ -312,8 +312,8 @@ export class RegionEmitter extends Emitter {
   protected override stackAddress(pointer: V): V {
     return this.current.long ? pointer : this.truncate(32, pointer);
   }
-  protected override stackLinear(offset: V, bytes: number): V {
-    return this.region.flat ? offset : super.stackLinear(offset, bytes);
+  protected override segmentLinear(segment: number, offset: V, bytes: number): V {
+    return this.region.flat && FLAT_DATA.has(segment) ? offset : super.segmentLinear(segment, offset, bytes);
   }
   protected override setStackPointer(pointer: V): void {
     this.writeGpr(4, 64, pointer);
