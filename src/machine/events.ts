@@ -185,6 +185,16 @@ export type MachineEvent = CpuEvent | SvmEvent | MachineWideEvent | DeviceEvent 
 export type EventType = MachineEvent['type'];
 export type EventOf<Type extends EventType> = Extract<MachineEvent, { readonly type: Type }>;
 
+/** Those that tell what they change of a vCPU's registers. */
+export type RegisterEvent = Extract<MachineEvent, { readonly registers: RegisterDelta }>;
+
+/** Completes an event that nobody has seen yet with what its commit changes of the registers. */
+export function withRegisters(event: RegisterEvent, registers: RegisterDelta): RegisterEvent {
+  const incomplete: { registers: RegisterDelta } = event;
+  incomplete.registers = registers;
+  return event;
+}
+
 /**
  * Every event type with its fields, in the order in which the tape keeps them. The position of a type in this table is
  * its number on the tape: append only, and raise the format version for any other change.

@@ -11,7 +11,7 @@ import type { SystemContext } from '../../src/machine/cpu/system-context.js';
 import { Access, Transaction, type TransactionHost } from '../../src/machine/cpu/transaction.js';
 import { Decoder } from '../../src/machine/decode/decode.js';
 import type { DecodedInstruction } from '../../src/machine/decode/decoded.js';
-import type { MachineEvent } from '../../src/machine/events.js';
+import { type MachineEvent, type RegisterEvent, withRegisters } from '../../src/machine/events.js';
 import { GuestFault, pageFault } from '../../src/machine/faults.js';
 import { Evaluator } from '../../src/machine/isa/evaluate.js';
 import { INSTRUCTIONS } from '../../src/machine/isa/instructions.js';
@@ -271,10 +271,10 @@ export class CpuMachine {
     const insn = this.decode(bytes);
     if (insn === undefined) return this.ended(new GuestFault(6));
     let event: MachineEvent | 'plain' | undefined;
-    let make: ((registers: Uint8Array) => MachineEvent) | undefined;
+    let outcome: RegisterEvent | undefined;
     const context = this.context(insn, {
-      outcome: (maker) => {
-        make = maker;
+      outcome: (own) => {
+        outcome = own;
       },
       plain: () => {
         event = 'plain';
@@ -294,10 +294,11 @@ export class CpuMachine {
       return this.ended(reason);
     }
     const delta = this.tx.delta();
-    event ??= make === undefined ? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: delta } : make(delta);
+    const ended =
+      event ?? withRegisters(outcome ?? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: delta }, delta);
     this.commit();
-    if (event !== 'plain' && event.type === 'cpu.msr') this.msrs.set(event.msr, event.value);
-    return { kind: 'done', event };
+    if (ended !== 'plain' && ended.type === 'cpu.msr') this.msrs.set(ended.msr, ended.value);
+    return { kind: 'done', event: ended };
   }
 
   /** Runs `action` on the transaction and commits it. @returns the fault that it ended in. */

@@ -7,7 +7,7 @@ import { BASE_PROFILE, type CpuProfile } from '../../src/machine/cpu/cpuid.js';
 import { lowReader } from '../../src/machine/cpu/mode.js';
 import type { SystemContext } from '../../src/machine/cpu/system-context.js';
 import { Transaction, type TransactionHost } from '../../src/machine/cpu/transaction.js';
-import type { MachineEvent } from '../../src/machine/events.js';
+import { type MachineEvent, type RegisterEvent, withRegisters } from '../../src/machine/events.js';
 import {
   applyDelta,
   CR0,
@@ -49,7 +49,7 @@ export class SvmMachine {
   readonly events: MachineEvent[] = [];
   readonly flushes: TlbFlush[] = [];
   readonly tx: Transaction;
-  private outcome: ((delta: Uint8Array) => MachineEvent) | undefined;
+  private outcome: RegisterEvent | undefined;
 
   constructor(readonly profile: CpuProfile = BASE_PROFILE) {
     const host: TransactionHost = {
@@ -168,8 +168,8 @@ export class SvmMachine {
         if (!interceptRequested(lowReader(this.tx), name)) return;
         throw new VmExit(INTERCEPTS[name].exitCode, info?.info1 ?? 0n, info?.info2 ?? 0n, true);
       },
-      outcome: (make: (delta: Uint8Array) => MachineEvent) => {
-        this.outcome = make;
+      outcome: (event: RegisterEvent) => {
+        this.outcome = event;
       },
       plain: () => {},
       state: (event: MachineEvent) => this.apply(event),
@@ -188,12 +188,12 @@ export class SvmMachine {
       this.tx.abort();
       throw raised;
     }
-    const make = this.outcome as ((delta: Uint8Array) => MachineEvent) | undefined;
-    return make === undefined ? undefined : this.commit(make);
+    const event = this.outcome as RegisterEvent | undefined;
+    return event === undefined ? undefined : this.commit(event);
   }
 
-  commit(make: (delta: Uint8Array) => MachineEvent): MachineEvent {
-    const event = make(this.tx.delta());
+  commit(incomplete: RegisterEvent): MachineEvent {
+    const event = withRegisters(incomplete, this.tx.delta());
     this.tx.commitMemory();
     this.tx.abort();
     this.apply(event);

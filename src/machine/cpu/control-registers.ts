@@ -5,7 +5,18 @@
  * §14.6 Enabling and Activating Long Mode.
  */
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
-import { CR0, CR4, EFER, R, type RegisterName, Segment, type Slot, SvmMode, segmentSlot } from '../layout/cpu-state.js';
+import {
+  CR0,
+  CR4,
+  EFER,
+  EMPTY_DELTA,
+  R,
+  type RegisterName,
+  Segment,
+  type Slot,
+  SvmMode,
+  segmentSlot,
+} from '../layout/cpu-state.js';
 import { hasVirtualApic, writeVirtualTaskPriority } from '../svm/avic.js';
 import { ExitCode } from '../svm/exit-code.js';
 import { inGuest, taskPriorityWrite, virtualTaskPriority } from '../svm/injection.js';
@@ -205,7 +216,7 @@ export const VM_CR_LOCK = 1n << 3n;
 
 /** Says that the instruction's event is `cpu.control`. */
 export function stateControl(context: SystemContext, register: string, value: bigint): void {
-  context.outcome((registers) => ({ type: 'cpu.control', register, value, registers }));
+  context.outcome({ type: 'cpu.control', register, value, registers: EMPTY_DELTA });
 }
 
 /**

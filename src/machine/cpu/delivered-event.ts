@@ -1,15 +1,15 @@
 /** How the delivery of an exception or interrupt is told on the tape: by what reached its handler. */
-import type { MachineEvent } from '../events.js';
-import type { RegisterDelta } from '../layout/cpu-state.js';
+import type { RegisterEvent } from '../events.js';
+import { EMPTY_DELTA } from '../layout/cpu-state.js';
 import type { Delivered, GuestEvent } from './exceptions.js';
 
-/** @param asked what was to be delivered; on the way another event may have taken its place. */
+/** @param asked what was to be delivered; on the way another event may have taken its place. @returns it without registers. */
 export function deliveredEvent(
   { event: delivered, task }: Delivered,
   asked: GuestEvent,
   origin: 'virtual' | 'injected' | undefined,
-  registers: RegisterDelta,
-): MachineEvent {
+): RegisterEvent {
+  const registers = EMPTY_DELTA;
   const { type, vector } = delivered;
   const errorCode = delivered.errorCode ?? null;
   if (task !== undefined) {

@@ -4,7 +4,7 @@
  * CALL (Far), RET (Far); task switches: task-switch.ts.
  */
 import { generalProtection } from '../faults.js';
-import { Flag, gprSlot, R, Segment } from '../layout/cpu-state.js';
+import { EMPTY_DELTA, Flag, gprSlot, R, Segment } from '../layout/cpu-state.js';
 import { isCanonical, uN } from '../units.js';
 import { currentAsid } from './control-registers.js';
 import {
@@ -322,14 +322,14 @@ function callInnerLegacy(tx: Transaction, gate: CallGate, cpl: number, returnCs:
 
 /** The tail of every instruction that switched tasks. */
 export function endInTask(context: SystemContext, { selector, cause, fault }: TaskSwitched): void {
-  context.outcome((registers) => ({
+  context.outcome({
     type: 'cpu.task-switched',
     selector,
     cause,
     vector: null,
     errorCode: null,
-    registers,
-  }));
+    registers: EMPTY_DELTA,
+  });
   context.flushTlb({ scope: 'non-global', asid: currentAsid(context.tx) });
   if (fault !== undefined) context.faultAfter(fault);
 }

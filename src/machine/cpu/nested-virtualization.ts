@@ -4,8 +4,8 @@
  * processor and L0 at once, so it has no control block of its own for L1: the one that L1 wrote is interpreted as hardware
  * does (docs/nested-virtualization.md).
  */
-import type { MachineEvent, VmcbDelta } from '../events.js';
-import type { LowReader, RegisterDelta, Slot } from '../layout/cpu-state.js';
+import type { MachineEvent, RegisterEvent, VmcbDelta } from '../events.js';
+import type { LowReader, Slot } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import type { TlbFlush } from '../mmu/tlb.js';
@@ -27,8 +27,8 @@ export interface VmcbShadow {
 export interface SwitchContext {
   readonly tx: Transaction;
   readonly vmcbShadow: VmcbShadow;
-  /** The instruction is a transition with an event of its own; without a call it is `cpu.system`. */
-  outcome(make: (registers: RegisterDelta) => MachineEvent): void;
+  /** The instruction is a transition with an event of its own; without a call it is `cpu.system`. @param event without registers. */
+  outcome(event: RegisterEvent): void;
   /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */
   state(event: MachineEvent): void;
   flushTlb(flush: TlbFlush): void;

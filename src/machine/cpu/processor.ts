@@ -8,12 +8,12 @@
 
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import type { MachineEvent } from '../events.js';
+import { type MachineEvent, type RegisterEvent, withRegisters } from '../events.js';
 import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemInstruction } from '../isa/instruction.js';
 import { Status } from '../isa/x87-unit.js';
-import { Activity, Boundary, CR4, Flag, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { Activity, Boundary, CR4, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import type { TlbFlush } from '../mmu/tlb.js';
 import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
@@ -92,7 +92,8 @@ export class Processor extends MachineAccess implements SystemContext {
   private current: DecodedInstruction | undefined;
   /** The instruction's bytes are on their way: a page fault is that of the fetch. */
   private fetching = false;
-  private makeOutcome: ((registers: RegisterDelta) => MachineEvent) | 'plain' | undefined;
+  /** What the instruction says that it is; undefined for `cpu.system`. */
+  private ownEvent: RegisterEvent | 'plain' | undefined;
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
@@ -227,7 +228,7 @@ export class Processor extends MachineAccess implements SystemContext {
       case 'init': {
         const waits = this.vcpu !== BOOTSTRAP_VCPU;
         for (const [slot, value] of initRegisters(this.tx, this.machine.profile, waits)) this.tx.set(slot, value);
-        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'INIT', registers }), 0);
+        this.commit({ type: 'cpu.system', mnemonic: 'INIT', registers: EMPTY_DELTA }, 0);
         this.machine.resetDevicesOfVcpu();
         this.machine.engine.flush();
         if (!waits) this.machine.atResetVector();
@@ -235,7 +236,7 @@ export class Processor extends MachineAccess implements SystemContext {
       }
       case 'startup':
         for (const [slot, value] of startupRegisters(this.tx)) this.tx.set(slot, value);
-        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SIPI', registers }), 0);
+        this.commit({ type: 'cpu.system', mnemonic: 'SIPI', registers: EMPTY_DELTA }, 0);
         return;
       case 'smi':
         // Without a handler in SMRAM it is one that only returns (RSM). The event says that it ran.
@@ -244,7 +245,7 @@ export class Processor extends MachineAccess implements SystemContext {
           enterSmm(this.tx);
           this.machine.engine.flush();
         }
-        this.commit((registers) => ({ type: 'cpu.system', mnemonic: 'SMI', registers }), 0);
+        this.commit({ type: 'cpu.system', mnemonic: 'SMI', registers: EMPTY_DELTA }, 0);
         return;
     }
   }
@@ -285,7 +286,7 @@ export class Processor extends MachineAccess implements SystemContext {
   step(known: DecodedInstruction | undefined, fault?: AccessFault): void {
     const { tx } = this;
     tx.abort();
-    this.makeOutcome = undefined;
+    this.ownEvent = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
     this.paused = false;
@@ -305,15 +306,16 @@ export class Processor extends MachineAccess implements SystemContext {
       this.current = insn;
       if ((tx.low(R.boundary) & TRANSIENT_BITS) !== 0) this.endTransients();
       this.ops.watch((this.word(R.dr7) & DR7_ENABLES) !== 0);
-      if ('system' in insn.instruction) {
-        if (this.exitsFirst(insn.instruction)) return;
+      const { system } = insn;
+      if (system !== undefined) {
+        if (this.exitsFirst(system)) return;
         this.watcher?.begins(insn);
         this.ops.begin(insn);
-        insn.instruction.system(this);
+        system.system(this);
       } else {
         this.watcher?.begins(insn);
         this.ops.execute(insn);
-        this.makeOutcome = 'plain';
+        this.ownEvent = 'plain';
         if (locksMemory(insn) && this.watchesBusLocks) this.takeBusLock();
       }
       if (this.ops.watchHits !== 0n || this.busLocked || mayTrapAfter(tx, this.liveWord)) {
@@ -398,7 +400,7 @@ export class Processor extends MachineAccess implements SystemContext {
     const { machine, tx } = this;
     this.watcher?.completes(insn);
     this.relatch();
-    const outcome = this.makeOutcome;
+    const outcome = this.ownEvent;
     if (outcome === 'plain') {
       const rflags = this.word(R.rflags);
       tx.commitMemory();
@@ -407,16 +409,16 @@ export class Processor extends MachineAccess implements SystemContext {
       machine.countPlain();
       this.watcher?.retired?.(insn);
     } else {
-      this.commit(outcome ?? ((registers) => ({ type: 'cpu.system', mnemonic: insn.mnemonic, registers })), 1);
+      this.commit(outcome ?? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: EMPTY_DELTA }, 1);
     }
     if (machine.ferr && (this.word(R.fsw) & X87_SUMMARY) === 0) machine.driveFerr(false);
   }
 
-  /** Commits the transaction as one event. */
-  private commit(make: (registers: RegisterDelta) => MachineEvent, retired: 0 | 1): void {
+  /** Commits the transaction as one event. @param event without registers. */
+  private commit(event: RegisterEvent, retired: 0 | 1): void {
     const registers = this.tx.delta();
     this.tx.commitMemory();
-    this.machine.stateEvent(make(registers), retired);
+    this.machine.stateEvent(withRegisters(event, registers), retired);
     this.tx.abort();
   }
 
@@ -459,7 +461,7 @@ export class Processor extends MachineAccess implements SystemContext {
     }
     tx.set(R.boundary, tx.get(R.boundary) & ~SHADOWS);
     tx.set(R.activity, Activity.FERR_FREEZE);
-    this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
+    this.commit({ type: 'cpu.halted', registers: EMPTY_DELTA }, 0);
   }
 
   /** An instruction needs a page that is not there. */
@@ -470,7 +472,7 @@ export class Processor extends MachineAccess implements SystemContext {
     const outcome = paravirt.missPage(this.vcpu, page, context);
     if (outcome === 'wait') {
       tx.set(R.activity, Activity.PAGE_WAIT);
-      this.commit((registers) => ({ type: 'cpu.halted', registers }), 0);
+      this.commit({ type: 'cpu.halted', registers: EMPTY_DELTA }, 0);
       return;
     }
     const linear = BigInt(outcome.token);
@@ -516,7 +518,7 @@ export class Processor extends MachineAccess implements SystemContext {
         this.relatch();
         this.vectoringInfo.delivered(tx, delivered.event);
         if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
-        this.commit((registers) => deliveredEvent(delivered, event, origin, registers), counted);
+        this.commit(deliveredEvent(delivered, event, origin), counted);
         if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
       }
     } catch (reason) {
@@ -569,7 +571,7 @@ export class Processor extends MachineAccess implements SystemContext {
       return;
     }
     this.tx.set(R.activity, Activity.SHUTDOWN);
-    this.commit((registers) => ({ type: 'cpu.shutdown', registers }), 0);
+    this.commit({ type: 'cpu.shutdown', registers: EMPTY_DELTA }, 0);
     this.machine.shutDown();
   }
 
@@ -583,7 +585,7 @@ export class Processor extends MachineAccess implements SystemContext {
         : undefined;
     const outcome = this.nested.vmexit(tx, exit, { vmcbShadow: machine, nextRip, bytes });
     this.current = undefined;
-    this.commit((registers) => vmexitEvent(outcome, registers), 0);
+    this.commit(vmexitEvent(outcome), 0);
     if (outcome.hostShutdown) machine.shutDown();
   }
 
@@ -650,11 +652,11 @@ export class Processor extends MachineAccess implements SystemContext {
     this.exitByMap({ kind: 'port', access, nextRip });
   }
 
-  outcome(make: (registers: RegisterDelta) => MachineEvent): void {
-    this.makeOutcome = make;
+  outcome(event: RegisterEvent): void {
+    this.ownEvent = event;
   }
   plain(): void {
-    this.makeOutcome = 'plain';
+    this.ownEvent = 'plain';
   }
   nap(nanoseconds: bigint, masked: boolean): void {
     this.napping = { nanoseconds: Number(nanoseconds), masked };

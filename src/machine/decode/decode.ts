@@ -265,6 +265,7 @@ export class Decoder {
     const prefixRepeats = encoding.repeat !== 0 && form.prefix !== 'F2' && form.prefix !== 'F3';
     return {
       instruction: form.instruction,
+      system: 'system' in form.instruction ? form.instruction : undefined,
       form: form.id,
       mnemonic: form.instruction.mnemonic,
       width: instructionWidth(candidate.width, operandSize, operands),

@@ -23,7 +23,7 @@ import { PERFORMANCE_COUNTERS, StoredMsr } from '../cpu/stored-msrs.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { isLegalXcr0, statesInUse } from '../cpu/xstate.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { CONTROL_SLOTS, CR0, CR4, R, type Slot } from '../layout/cpu-state.js';
+import { CONTROL_SLOTS, CR0, CR4, EMPTY_DELTA, R, type Slot } from '../layout/cpu-state.js';
 import { crRead, crWrite, crWriteTrap, drRead, drWrite, type InterceptName } from '../svm/intercepts.js';
 import { uN } from '../units.js';
 import { Gpr, type Instruction } from './instruction.js';
@@ -200,7 +200,7 @@ const WRMSR = systemInstruction({
     const value = readPair(context);
     context.interceptMsr(msr, true);
     const kept = writeMsr(context, msr, value);
-    if (kept) context.outcome((registers) => ({ type: 'cpu.msr', msr, value, registers }));
+    if (kept) context.outcome({ type: 'cpu.msr', msr, value, registers: EMPTY_DELTA });
   },
 });
 

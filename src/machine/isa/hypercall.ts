@@ -8,7 +8,7 @@
 import { accessAt, cplOf, is64Bit } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { invalidOpcode } from '../faults.js';
-import { R, type Slot } from '../layout/cpu-state.js';
+import { EMPTY_DELTA, R, type Slot } from '../layout/cpu-state.js';
 import type { Paravirt } from '../paravirt/interface.js';
 import { inGuest } from '../svm/injection.js';
 import { INTERCEPTS } from '../svm/intercepts.js';
@@ -34,7 +34,7 @@ function hypercall(context: SystemContext, paravirt: Paravirt, patched: boolean)
         })
       : NOT_PERMITTED;
   tx.set(R.rax, uN(long ? 64 : 32, result));
-  context.outcome((registers) => ({ type: 'paravirt.hypercall', number, result, patched, registers }));
+  context.outcome({ type: 'paravirt.hypercall', number, result, patched, registers: EMPTY_DELTA });
 }
 
 /** L2's VMMCALL that L1 does not intercept. @throws GuestFault, VmExit */

@@ -11,7 +11,7 @@
 import { isLongMode } from '../cpu/mode.js';
 import { type SystemContext, systemInstruction } from '../cpu/system-context.js';
 import { GuestFault, generalProtection, invalidOpcode, Vector } from '../faults.js';
-import { Boundary, CR0, EFER, Flag, R } from '../layout/cpu-state.js';
+import { Boundary, CR0, EFER, EMPTY_DELTA, Flag, R } from '../layout/cpu-state.js';
 import { NestedControl, SegmentWord, VirtExt, VMCB_BYTES } from '../layout/vmcb.js';
 import { setGif } from '../svm/gif.js';
 import { hasVirtualGif, inGuest, withVirtualGif } from '../svm/injection.js';
@@ -160,7 +160,7 @@ function changeGif(context: SystemContext, set: boolean): void {
   const { tx } = context;
   if (hasVirtualGif(tx)) tx.set(R.intControl, withVirtualGif(tx.get(R.intControl), set));
   else setGif(tx, set);
-  context.outcome((registers) => ({ type: 'svm.gif', set, registers }));
+  context.outcome({ type: 'svm.gif', set, registers: EMPTY_DELTA });
 }
 
 /** With SVM-Lock it needs no EFER.SVME. */
@@ -216,7 +216,7 @@ export const INVLPGA = systemInstruction({
     context.intercept('INVLPGA', told ? { info1: linear } : {});
     const asid = Number(uN(32, context.tx.get(R.rcx)));
     context.flushTlb({ scope: 'page', asid, linear });
-    context.outcome((registers) => ({ type: 'svm.invlpga', linear, asid, registers }));
+    context.outcome({ type: 'svm.invlpga', linear, asid, registers: EMPTY_DELTA });
   },
 });
 

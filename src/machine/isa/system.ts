@@ -13,7 +13,7 @@ import { type SystemContext, systemInstruction } from '../cpu/system-context.js'
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { ownsVirtualInterrupts, poppedFlags, shownFlags, virtualizesFlags } from '../cpu/virtual-8086.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
-import { Activity, ARITHMETIC_FLAGS, Boundary, Flag, R, Segment } from '../layout/cpu-state.js';
+import { Activity, ARITHMETIC_FLAGS, Boundary, EMPTY_DELTA, Flag, R, Segment } from '../layout/cpu-state.js';
 import { inGuest, virtualEventPending } from '../svm/injection.js';
 import { pausePasses } from '../svm/pause-filter.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
@@ -44,7 +44,7 @@ const HLT = systemInstruction({
     context.intercept('HLT');
     if (!virtualEventPending(context.tx)) context.intercept('IDLE_HLT');
     context.tx.set(R.activity, Activity.HALTED);
-    context.outcome((registers) => ({ type: 'cpu.halted', registers }));
+    context.outcome({ type: 'cpu.halted', registers: EMPTY_DELTA });
   },
 });
 
@@ -210,7 +210,7 @@ const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwait
       if (extensions !== 0n || written) return;
       tx.set(R.monitorAddress, (monitored & ~Monitor.ARMED) | Monitor.WAITING);
       tx.set(R.activity, Activity.MWAIT);
-      context.outcome((registers) => ({ type: 'cpu.halted', registers }));
+      context.outcome({ type: 'cpu.halted', registers: EMPTY_DELTA });
     },
   });
 

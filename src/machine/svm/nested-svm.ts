@@ -18,7 +18,7 @@ import type {
 import type { Transaction } from '../cpu/transaction.js';
 import { invariant } from '../errors.js';
 import type { EventOf, VmcbDelta } from '../events.js';
-import { type LowReader, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { EMPTY_DELTA, type LowReader, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { AVIC_SLOTS } from './avic.js';
 import { svmLeaf } from './features.js';
@@ -186,7 +186,8 @@ export function virtualizationOf(profile: CpuProfile): NestedVirtualization {
   return made;
 }
 
-export function vmexitEvent(outcome: VmexitOutcome, delta: RegisterDelta): EventOf<'svm.vmexit'> {
+/** Without registers. */
+export function vmexitEvent(outcome: VmexitOutcome): EventOf<'svm.vmexit'> {
   const { vmcb, code, info1, info2, intInfo, words } = outcome;
-  return { type: 'svm.vmexit', vmcb, code, info1, info2, intInfo, words, registers: delta };
+  return { type: 'svm.vmexit', vmcb, code, info1, info2, intInfo, words, registers: EMPTY_DELTA };
 }

@@ -4,7 +4,7 @@
  */
 import type { SwitchContext } from '../cpu/nested-virtualization.js';
 import type { Transaction } from '../cpu/transaction.js';
-import { R, type Slot } from '../layout/cpu-state.js';
+import { EMPTY_DELTA, R, type Slot } from '../layout/cpu-state.js';
 import { SegmentWord, VMLOAD_WORDS, vmcbChanges, vmcbQuad, W } from '../layout/vmcb.js';
 import { VmcbImage } from './vmcb-image.js';
 import type { VmrunRules } from './vmrun-rules.js';
@@ -48,7 +48,7 @@ export function vmload(context: SwitchContext, vmcb: number, rules: VmrunRules):
   }
   for (const [slot, word] of MSRS) tx.setHalves(slot, lowOf(words, at, word), highOf(words, at, word));
   loadBase(tx, R.kernelGsBase, words, at, W.kernelGsBase, asStored);
-  context.outcome((registers) => ({ type: 'svm.vmload', vmcb, words: changes, registers }));
+  context.outcome({ type: 'svm.vmload', vmcb, words: changes, registers: EMPTY_DELTA });
 }
 
 /** Bits 63:48 of a base follow bit 47, but for the deviation. */
@@ -69,5 +69,5 @@ export function vmsave(context: SwitchContext, vmcb: number): void {
   }
   for (const [slot, word] of MSRS) image.set(word, tx.low(slot), tx.high(slot));
   const words = image.store(tx, vmcb, context.vmcbShadow.knownWords(vmcb));
-  context.outcome((registers) => ({ type: 'svm.vmsave', vmcb, words, registers }));
+  context.outcome({ type: 'svm.vmsave', vmcb, words, registers: EMPTY_DELTA });
 }

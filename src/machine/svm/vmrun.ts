@@ -127,7 +127,7 @@ export function completeVmrun(context: SwitchContext, block: GuestBlock, vmcb: n
     tx.writeQuad(vmcb + 8 * W.exitInfo2, 0, 0);
     changes = encodeVmcbDelta([...decodeVmcbDelta(changes), [W.exitInfo2, 0n]]);
   }
-  context.outcome((delta) => ({ type: 'svm.vmrun', vmcb, asid, words: changes, registers: delta }));
+  context.outcome({ type: 'svm.vmrun', vmcb, asid, words: changes, registers: EMPTY_DELTA });
 }
 
 /** The processor's copies of the control fields, GIF, and guest mode itself. */
@@ -305,7 +305,7 @@ export function refuseVmrun(context: SwitchContext, block: GuestBlock, vmcb: num
   if (rules.decodeAssists) clearInstructionBytes(image, words, at);
   const written = image.store(tx, vmcb, context.vmcbShadow.knownWords(vmcb));
   const exit = { code: rules.invalid, info1: 0n, info2: 0n, intInfo: 0n };
-  context.outcome((delta) => ({ type: 'svm.vmexit', vmcb, ...exit, words: written, registers: delta }));
+  context.outcome({ type: 'svm.vmexit', vmcb, ...exit, words: written, registers: EMPTY_DELTA });
 }
 
 /** The count becomes zero, the bytes stay (APM vol.2 §15.8.4 Nested and Intercepted #PF). @param at the VMCB's place. */

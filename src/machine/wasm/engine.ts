@@ -615,7 +615,7 @@ export class Engine {
 
   private mayCompile(insn: DecodedInstruction): boolean {
     if ((this.mode & Mode.BUS_LOCKS) !== 0 && locksMemory(insn)) return false;
-    if ('system' in insn.instruction && !this.mayCompileSystem(insn)) return false;
+    if (insn.system !== undefined && !this.mayCompileSystem(insn)) return false;
     const { feature } = insn.instruction;
     if (feature === undefined) return true;
     if ((this.mode & Mode.NO_SSE) !== 0 && needsSseState(insn.instruction)) return false;

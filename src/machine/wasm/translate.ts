@@ -193,5 +193,5 @@ const indexAddress = (memory: MemoryOperand): number =>
 
 /** Unconditional transfers, and whatever the control plane does, end a block: what follows may be no code. */
 export function endsBlock(insn: DecodedInstruction, compiled: boolean): boolean {
-  return (!compiled && 'system' in insn.instruction) || /^(JMP|CALL|RET)/.test(insn.mnemonic);
+  return (!compiled && insn.system !== undefined) || /^(JMP|CALL|RET)/.test(insn.mnemonic);
 }

@@ -18,7 +18,7 @@ function leave(exit: VmExit, bytes?: Uint8Array): EventOf<'svm.vmexit'> {
   const { vmcbShadow } = machine.context();
   const site = { vmcbShadow, nextRip: exit.nextRip ? 0x40_0102n : 0n, bytes };
   const outcome = virtualizationOf(machine.profile).vmexit(machine.tx, exit, site);
-  return machine.commit((delta) => vmexitEvent(outcome, delta)) as EventOf<'svm.vmexit'>;
+  return machine.commit(vmexitEvent(outcome)) as EventOf<'svm.vmexit'>;
 }
 
 beforeEach(() => {

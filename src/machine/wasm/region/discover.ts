@@ -126,7 +126,7 @@ class Search {
     if (treatment !== 'interpreted') this.known.set(rip, insn);
     if (treatment !== 'compiled') {
       // Whoever does it, the region goes on behind it.
-      if (!('system' in insn.instruction) || insn.rep !== 'none') this.enter(nextRip(at));
+      if (insn.system === undefined || insn.rep !== 'none') this.enter(nextRip(at));
       return undefined;
     }
     if (!endsBlock(insn)) return nextRip(at);

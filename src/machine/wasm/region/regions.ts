@@ -322,7 +322,7 @@ export class Regions {
   }
 
   private treatment(insn: DecodedInstruction, code: RunningCode): Treatment {
-    if (insn.rep !== 'none' && 'system' in insn.instruction) return 'interpreted';
+    if (insn.rep !== 'none' && insn.system !== undefined) return 'interpreted';
     if (!code.mayCompile(insn) || !isCompiled(insn) || (insn.lock && insn.operands[0]?.kind !== 'mem'))
       return 'evaluated';
     return this.treatments.once(insn, () =>
