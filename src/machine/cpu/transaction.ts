@@ -82,8 +82,8 @@ export class Transaction {
   private quadCount = 0;
   private readonly keptThroughAbort: (readonly [Slot, bigint])[] = [];
 
-  /** The registers as 32-bit words, low first, so that comparing makes no bigints. */
-  private readonly held: Uint32Array;
+  /** The registers as they are, as 32-bit words, low first: comparing makes no bigints then. Not to be written to. */
+  readonly held: Uint32Array;
   /** An address or value taken apart. */
   private readonly quad = new BigUint64Array(1);
   private readonly halves = new Uint32Array(this.quad.buffer);

@@ -8,19 +8,22 @@ import { DELTA_ENTRY_BYTES, type RegisterDelta, SLOT_COUNT, type Slot } from '..
 import { word32At } from '../layout/little-endian.js';
 
 export class RegisterImage {
-  private readonly nowQuads = new BigUint64Array(SLOT_COUNT);
-  private readonly now = new Uint32Array(this.nowQuads.buffer);
-  private readonly nextQuads = new BigUint64Array(SLOT_COUNT);
-  private readonly next = new Uint32Array(this.nextQuads.buffer);
-  /** A bit for each slot that was set. */
+  /** The register file itself, where the transaction has changed none. */
+  private now: Uint32Array = new Uint32Array(0);
+  private readonly copied = new Uint32Array(2 * SLOT_COUNT);
+  /** Of slots that were set. */
+  private readonly next = new Uint32Array(2 * SLOT_COUNT);
+  /** A bit for each of them. */
   private readonly isSet = new Uint32Array(Math.ceil(SLOT_COUNT / 32));
 
   /** Takes the registers as the transaction has them. */
   begin(tx: Transaction): void {
-    this.nowQuads.set(tx.host.registers as unknown as ArrayLike<bigint>);
+    for (let group = 0; group < this.isSet.length; group++) this.isSet[group] = 0;
+    this.now = tx.held;
+    if (tx.isUntouched) return;
+    this.copied.set(tx.held);
+    this.now = this.copied;
     this.overlay(tx.delta());
-    this.nextQuads.set(this.nowQuads);
-    this.isSet.fill(0);
   }
 
   /** Halves of a register as it is before the switch. */

@@ -79,6 +79,8 @@ export interface Context {
   readonly legacyCode: string;
   /** `translation` and `legacyCode`: by what the place of code follows from RIP. */
   readonly codeSpace: string;
+  /** `Contexts.rareChanges` when its rare registers were last seen to be those of the processor. */
+  rareAt: number;
 }
 
 export interface ContextFeatures extends PagingFeatures {
@@ -87,12 +89,17 @@ export interface ContextFeatures extends PagingFeatures {
 }
 
 const HELD_CONTEXTS = 16;
-const CONTEXT_SLOTS: readonly Slot[] = [
-  // First those that tell most contexts apart.
-  ...[R.cr3, R.cpl, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer],
-  ...[R.dr7, R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.nestedControl, R.nestedCr3],
+/** What changes with a world switch or a system call; first what tells most contexts apart. */
+const COMMON_SLOTS: readonly Slot[] = [
+  ...[R.cr3, R.cpl, R.guestAsid, R.cs, R.csBase, R.ss, R.cr0, R.cr4, R.efer, R.dr7, R.nestedControl, R.nestedCr3],
+];
+/** What seldom does: compared only when some of it has changed. */
+const RARE_SLOTS: readonly Slot[] = [
+  ...[R.dr0, R.dr1, R.dr2, R.dr3, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3],
   ...[R.hostCr0, R.hostCr3, R.hostCr4, R.hostEfer, R.xcr0, R.avicApicBar],
 ];
+const CONTEXT_SLOTS: readonly Slot[] = [...COMMON_SLOTS, ...RARE_SLOTS];
+const COMMON_WORDS = 2 * COMMON_SLOTS.length;
 /** What translation depends on; of RFLAGS it is AC. */
 export const PAGING_SLOTS: readonly Slot[] = [
   ...[R.cr3, R.cr0, R.cr4, R.efer, R.svmMode, R.pdpte0, R.pdpte1, R.pdpte2, R.pdpte3, R.rflags],
@@ -118,6 +125,12 @@ const COUNTS = new Int32Array(2 * SLOT_COUNT);
 for (const slot of CONTEXT_SLOTS) COUNTS.fill(-1, 2 * slot, 2 * slot + 2);
 for (const [slot, bits] of CONTEXT_BITS) COUNTS[2 * slot] = bits;
 
+const IS_RARE = new Uint8Array(SLOT_COUNT);
+for (const slot of RARE_SLOTS) IS_RARE[slot] = 1;
+
+/** Whether `Contexts.rareChanged` must hear of a change of the register. */
+export const isRare = (slot: Slot): boolean => IS_RARE[slot] === 1;
+
 /** Whether what the engine derives depends on what has changed of a register. @param low @param high the bits that differ. */
 export const changesContext = (slot: Slot, low: number, high: number): boolean =>
   ((low & (COUNTS[2 * slot] as number)) | (high & (COUNTS[2 * slot + 1] as number))) !== 0;
@@ -125,6 +138,8 @@ export const changesContext = (slot: Slot, low: number, high: number): boolean =
 export class Contexts {
   private readonly contexts: Context[] = [];
   private oldestContext = 0;
+  /** How often some of the rare registers may have changed. */
+  private rareChanges = 0;
 
   constructor(
     private readonly words: Int32Array,
@@ -138,10 +153,22 @@ export class Contexts {
     return this.newContext(bits);
   }
 
-  private matches({ key, bits }: Context, now: number): boolean {
-    if (bits !== now) return false;
+  /** Registers that seldom change may have changed. */
+  rareChanged(): void {
+    this.rareChanges++;
+  }
+
+  private matches(context: Context, now: number): boolean {
+    if (context.bits !== now || !this.agrees(context.key, 0, COMMON_WORDS)) return false;
+    if (context.rareAt === this.rareChanges) return true;
+    if (!this.agrees(context.key, COMMON_WORDS, CONTEXT_WORDS.length)) return false;
+    context.rareAt = this.rareChanges;
+    return true;
+  }
+
+  private agrees(key: Int32Array, from: number, to: number): boolean {
     const { words } = this;
-    for (let index = 0; index < CONTEXT_WORDS.length; index++) {
+    for (let index = from; index < to; index++) {
       if (words[CONTEXT_WORDS[index] as number] !== key[index]) return false;
     }
     return true;
@@ -202,6 +229,7 @@ export class Contexts {
       watched: watchedPages(get).join(),
       legacyCode,
       codeSpace: `${translation}${legacyCode}`,
+      rareAt: this.rareChanges,
     };
     this.contexts[this.oldestContext] = context;
     this.oldestContext = (this.oldestContext + 1) % HELD_CONTEXTS;

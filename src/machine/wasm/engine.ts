@@ -41,7 +41,7 @@ import { BlockDecoder, type DecodingSite } from './block-decoder.js';
 import { CodePages } from './code-pages.js';
 import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
-import { type ContextFeatures, Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
+import { type ContextFeatures, Contexts, DECODE_MASK, isForRegions, isRare, MODE_BITS, Mode } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled } from './handlers.js';
@@ -191,6 +191,7 @@ export class Engine {
   /** Registers that translation, mode or segments depend on may have changed. Cheap; the work is done at the next run. */
   stateChanged(): void {
     this.stale = true;
+    this.contexts.rareChanged();
   }
 
   /** The paging context as the registers now give it. */
@@ -363,7 +364,9 @@ export class Engine {
 
   /** An event changed a register. */
   syncShadow(slot: Slot): void {
-    if (this.shadowed.follow(slot, (this.mode & Mode.BITS64) === 0)) this.stale = true;
+    if (!this.shadowed.follow(slot, (this.mode & Mode.BITS64) === 0)) return;
+    this.stale = true;
+    if (isRare(slot)) this.contexts.rareChanged();
   }
 
   /** Another vCPU's registers stand in the register file now; none of them is part of the next run's delta. */
@@ -371,11 +374,13 @@ export class Engine {
     this.vcpu = vcpu;
     this.words[Cell.JUMP_CACHE >> 2] = JUMP_CACHE_BASE + (vcpu % JUMP_CACHES) * JUMP_CACHE_BYTES;
     this.shadowed.followAll();
+    this.contexts.rareChanged();
     this.stale = true;
   }
 
-  /** Drops all translations of every vCPU. */
+  /** Drops all translations of every vCPU, and whatever was derived from registers. */
   flush(): void {
+    this.contexts.rareChanged();
     this.flushSpace(undefined);
   }
 
