@@ -64,11 +64,14 @@ export class StoppedTooEarly extends OperatingError {
 }
 
 const PROGRESS_SECONDS = 0.25;
+/** A turn of the event loop takes some microseconds, as a fast slice does. */
+const TURN_MILLISECONDS = 5;
 
 export async function drive(options: Drive): Promise<Outcome> {
   const { session, counters, input, output, terminal, maxInstructions, between, holdsOutput } = options;
   const signals = new StopSignals(() => input.interrupt());
   const progress = new Progress(session, counters, terminal);
+  let turned = performance.now();
   try {
     for (;;) {
       if (signals.cause !== undefined) {
@@ -77,13 +80,15 @@ export async function drive(options: Drive): Promise<Outcome> {
       }
       const status = session.step(maxInstructions);
       if (holdsOutput?.() !== true && !output.flush()) return { kind: 'stopped', by: 'closed console' };
-      const elsewhere = await between?.(status);
+      const elsewhere = between === undefined ? undefined : await between(status);
       if (elsewhere !== undefined) return elsewhere;
       if (status === 'ended') return ended(session);
       if (status === 'limit') return { kind: 'limit' };
       progress.tell();
       if (status === 'waiting') await input.more();
+      else if (performance.now() - turned < TURN_MILLISECONDS) continue;
       else await turn();
+      turned = performance.now();
     }
   } finally {
     signals.release();
