@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { Evaluator } from '../../../src/machine/isa/evaluate.js';
 import { exceptionIntercept } from '../../../src/machine/svm/intercepts.js';
+import { APIC_PAGE, AvicMachine } from '../../support/avic-machine.js';
 import { DATA, LiveMachine, USER, USER_SEGMENTS } from '../../support/live-machine.js';
 import { NestedMachine } from '../../support/nested-machine.js';
 
@@ -116,5 +117,18 @@ describe('of a guest', () => {
     const run = compare(() => new NestedMachine(`${INC_ECX} 488b07`, GUEST_NEAR).intercept(exceptionIntercept(14)));
     const exit = run.events.findLast((event) => event.type === 'svm.vmexit');
     expect(exit).toMatchObject({ code: 0x4en, info1: 0n, info2: ABSENT });
+  });
+
+  it('its frame, pushed onto the page of a virtual APIC, exits where AVIC wants to know', () => {
+    const run = compare(() => {
+      const nested = new AvicMachine(`${INC_ECX} 488b07`);
+      nested.set({ rdi: ABSENT });
+      nested.vmcb.rsp = BigInt(APIC_PAGE) + 0x390n;
+      return nested;
+    });
+    expect(faults(run)).toEqual([[14, 0]]);
+    const exit = run.events.findLast((event) => event.type === 'svm.vmexit');
+    // AVIC_NOACCEL for a write: that of the error code, to the entry of LINT1.
+    expect(exit).toMatchObject({ code: 0x402n, info1: (1n << 32n) | 0x360n });
   });
 });
