@@ -99,11 +99,8 @@ export function limitIn(low: number, high: number): number {
 function descriptorAt(tx: Transaction, selector: number, address: bigint): Descriptor {
   const raw = tx.readQuad(address, Access.IMPLICIT);
   const { lowRead: low, highRead: high } = tx;
-  const base = baseIn(low, high);
-  return {
-    ...{ selector, raw, address, attributes: attributesIn(high), limit: limitIn(low, high) },
-    base: base === 0 ? 0n : BigInt(base),
-  };
+  const base = BigInt(baseIn(low, high));
+  return { selector, raw, address, attributes: attributesIn(high), limit: limitIn(low, high), base };
 }
 
 /**

@@ -20,7 +20,7 @@ export interface Surroundings {
   readonly externalPending: boolean;
   /** The time-stamp counter, before any guest offset, so many instructions after those that the machine has counted. */
   readTsc(instructions: number): bigint;
-  /** Who else may run while this vCPU spins. */
+  /** How many vCPUs there are: with one, nobody else could run while it spins. */
   readonly processors: number;
   readonly bus: PlainBus;
 }

@@ -7,7 +7,7 @@ import type { DecodedOperand, GprOperand, MemoryOperand } from '../../decode/dec
 import { InvariantError } from '../../errors.js';
 import type { Operand, PlainInstruction, Static } from '../../isa/instruction.js';
 import { CONTROL_SLOTS, Segment, type Slot, segmentSlot, slotAddress, xmmSlot } from '../../layout/cpu-state.js';
-import { Cell, segmentBaseAddress, segmentLimitCell } from '../../layout/linear-memory.js';
+import { Cell, segmentBaseAddress } from '../../layout/linear-memory.js';
 import { isCanonical } from '../../units.js';
 import { Emitter } from '../emit.js';
 import type { FlagSource } from '../emit-flags.js';
@@ -268,18 +268,10 @@ export class RegionEmitter extends Emitter {
   protected override effective(): V {
     const memory = this.memoryOperand();
     const { code } = this;
-    const { long } = this.current;
     const offset = this.offset(memory);
-    if (long && memory.segment !== Segment.FS && memory.segment !== Segment.GS) return offset;
-    if (this.region.flat && FLAT_DATA.has(memory.segment)) return offset;
-    if (!long) {
-      const beyond = BigInt(Math.max(1, memory.width / 8) - 1);
-      code.get(offset).i64(beyond).op(Op.I64_ADD);
-      code.i32(segmentLimitCell(memory.segment)).memory(Op.I64_LOAD).op(Op.I64_GT_S);
-      this.assistWhen(this.truth());
-    }
+    if (!this.current.long) return this.segmentLinear(memory.segment, offset, Math.max(1, memory.width / 8));
+    if (memory.segment !== Segment.FS && memory.segment !== Segment.GS) return offset;
     code.get(offset).i32(segmentBaseAddress(memory.segment)).memory(Op.I64_LOAD).op(Op.I64_ADD);
-    if (!long) this.mask(32);
     return this.result();
   }
 
