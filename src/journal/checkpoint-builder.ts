@@ -15,8 +15,11 @@ import {
   ZERO_PAGE,
 } from './checkpoint.js';
 import { compress } from './chunk.js';
-import { PageIndex } from './page-index.js';
+import { RecentContents } from './page-index.js';
 import { DIGEST_BYTES, PageTree, pageDigest } from './page-tree.js';
+
+/** So many contents, at least, are found again: those of 256 MiB of pages that were written to. */
+const RECENT_CONTENTS = 65_536;
 
 /** What a tape has already. */
 export interface KnownPages {
@@ -32,7 +35,7 @@ export interface BuiltCheckpoint {
 }
 
 export class CheckpointBuilder {
-  private readonly index = new PageIndex();
+  private readonly index = new RecentContents(RECENT_CONTENTS);
   private pages = new Uint32Array(0);
   private tree: PageTree | undefined;
   private nextCheckpoint: bigint;

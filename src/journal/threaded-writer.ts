@@ -14,6 +14,7 @@ import { CHUNK_BYTES, type Chunk, ChunkEncoder } from './chunk.js';
 import { contentDigest, toHex } from './digest.js';
 import { TapeWriteError } from './errors.js';
 import type { Position } from './record.js';
+import { SharedCopies } from './shared-copies.js';
 import type { JournalWriter } from './store.js';
 import { workerFile } from './worker-file.js';
 import type { WriterLock } from './writer-lock.js';
@@ -45,6 +46,8 @@ export class ThreadedWriter implements JournalWriter {
   private chunksBegun = 0;
   private requests = 0;
   private checkpoints = 0;
+  /** Pages of checkpoints: those in flight, and of the one that is put. */
+  private readonly pages = new SharedCopies(CHECKPOINTS_IN_FLIGHT + 1);
   private stored: Position;
   private bytes = 0;
   private history: Uint8Array = new Uint8Array(0);
@@ -63,7 +66,12 @@ export class ThreadedWriter implements JournalWriter {
     const { port1, port2 } = new MessageChannel();
     this.port = port1;
     const workerData: WriterSetup = { file, control: this.control, port: port2 };
-    const worker = new Worker(workerFile('writer-worker'), { workerData, transferList: [port2], execArgv: [] });
+    const worker = new Worker(workerFile('writer-worker'), {
+      workerData,
+      transferList: [port2],
+      execArgv: [],
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
     worker.on('error', (cause) => this.fail(`the writer thread failed: ${cause.message}`, '', cause));
     // The thread lives until `finish` or `close`; a process that forgets both is not kept alive by it.
     worker.unref();
@@ -110,7 +118,7 @@ export class ThreadedWriter implements JournalWriter {
   putCheckpoint(checkpoint: CheckpointInput): void {
     this.requireWorking();
     this.checkpoints++;
-    this.post({ type: 'checkpoint', checkpoint });
+    this.post({ type: 'checkpoint', checkpoint: { ...checkpoint, contents: this.pages.copy(checkpoint.contents) } });
     this.waitUntil(() => this.checkpointsInFlight <= CHECKPOINTS_IN_FLIGHT);
   }
 

@@ -57,8 +57,7 @@ export class CheckpointTaker {
   take(position: Position): CheckpointInput {
     const { memory } = this.machine;
     const changed = memory.pagesWrittenSince(this.epoch);
-    // Shared, so that it goes to another thread as it is.
-    const contents = new Uint8Array(new SharedArrayBuffer(changed.length * PAGE_BYTES));
+    const contents = new Uint8Array(changed.length * PAGE_BYTES);
     for (let index = 0; index < changed.length; index++) {
       contents.set(memory.window((changed[index] as number) * PAGE_BYTES, PAGE_BYTES), index * PAGE_BYTES);
     }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodePageMap, encodePageMap } from '../../src/journal/checkpoint.js';
-import { PageIndex } from '../../src/journal/page-index.js';
+import { PageIndex, RecentContents } from '../../src/journal/page-index.js';
 import { PageTree, pageDigest } from '../../src/journal/page-tree.js';
 import { pageOf } from './support.js';
 
@@ -61,6 +61,31 @@ describe('an index of contents', () => {
     const digestOf = (name: number): Uint8Array => new Uint8Array(createHash('sha256').update(String(name)).digest());
     for (let name = 1; name <= 20_000; name++) index.add(digestOf(name), name);
     for (let name = 1; name <= 20_000; name += 97) expect(index.find(digestOf(name))).toBe(name);
+  });
+});
+
+describe('recent contents', () => {
+  const digestOf = (name: number): Uint8Array => new Uint8Array(createHash('sha256').update(String(name)).digest());
+
+  it('are found for as long as no others came, and forgotten after that: a long session needs no more memory', () => {
+    const contents = new RecentContents(1000);
+    let most = 0;
+    for (let name = 1; name <= 20_000; name++) {
+      contents.add(digestOf(name), name);
+      most = Math.max(most, contents.size);
+    }
+    expect(most).toBe(2000);
+    for (let name = 19_001; name <= 20_000; name++) expect(contents.find(digestOf(name))).toBe(name);
+    for (let name = 1; name <= 18_000; name += 97) expect(contents.find(digestOf(name))).toBeUndefined();
+  });
+
+  it('stay while they are looked for', () => {
+    const contents = new RecentContents(100);
+    contents.add(digestOf(0), 7);
+    for (let name = 1; name <= 10_000; name++) {
+      contents.add(digestOf(name), name);
+      if (name % 50 === 0) expect(contents.find(digestOf(0))).toBe(7);
+    }
   });
 });
 
