@@ -35,9 +35,9 @@ import {
   signalsRouted,
 } from './devices/devices.js';
 import { invariant } from './errors.js';
-import type { EndReason, EventSink, Level, MachineEvent } from './events.js';
+import type { EndReason, EventSink, Level, MachineEvent, RegisterEvent } from './events.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import { Activity, Boundary, encodeDelta, R, type Slot } from './layout/cpu-state.js';
+import { Activity, Boundary, encodeDelta, R, type RegisterDelta, type Slot } from './layout/cpu-state.js';
 import type { VmcbWords } from './layout/vmcb.js';
 import type { AdvanceStop, MachineInput } from './machine-input.js';
 import { capturePoint, type MachinePoint, restoreState } from './machine-point.js';
@@ -45,7 +45,7 @@ import { PhysicalMemory } from './mmu/memory.js';
 import { pagingFeatures } from './mmu/page-walk.js';
 import { checkHostInput, isHostInput } from './paravirt/host-input.js';
 import { KvmInterface } from './paravirt/kvm.js';
-import { entropyValue, initialState, type MachineState, reduce } from './reduce.js';
+import { entropyValue, initialState, type MachineState, reduce, reduceBesideRegisters } from './reduce.js';
 import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { interruptRules, latchesMasks } from './svm/interrupt-rules.js';
@@ -479,16 +479,33 @@ export class Machine implements ProcessorHost, RestartHost {
     this.state1(event, retired, vcpu);
   }
 
+  /** As `stateEvent`, of the current vCPU. @param registers those of the event: who made it need not ask for them. */
+  stateRegisters(event: RegisterEvent, registers: RegisterDelta, retired: 0 | 1): void {
+    this.flushRun();
+    const { vcpu, level } = this;
+    this.engine.applyDelta(registers);
+    reduceBesideRegisters(this.state, event, vcpu);
+    this.stated(event, retired, vcpu, level);
+  }
+
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {
     const level = vcpu === this.vcpu ? this.level : this.vcpus.levelOf(vcpu);
-    reduce(this.state, event, vcpu);
-    // An event of registers is none of a device's, nor is whose turn it is.
-    const registers = 'registers' in event ? event.registers : undefined;
-    if (registers === undefined && event.type !== 'vcpu.scheduled') this.deadline = undefined;
+    if (!('registers' in event)) {
+      // An event of registers is none of a device's, nor is whose turn it is.
+      if (event.type !== 'vcpu.scheduled') this.deadline = undefined;
+      reduce(this.state, event, vcpu);
+    } else if (vcpu !== this.vcpu) reduce(this.state, event, vcpu);
+    else {
+      this.engine.applyDelta(event.registers);
+      reduceBesideRegisters(this.state, event, vcpu);
+    }
+    this.stated(event, retired, vcpu, level);
+  }
+
+  private stated(event: MachineEvent, retired: 0 | 1, vcpu: number, level: Level): void {
     this.instructions += retired;
     this.barrenEvents = retired === 0 ? this.barrenEvents + 1 : 0;
     this.setsOut = false;
-    if (registers !== undefined && vcpu === this.vcpu) this.engine.registersChanged(registers);
     this.sink({ retired, vcpu, level, event });
   }
 

@@ -106,7 +106,19 @@ export function powerOnRegisters(profile: CpuProfile, vcpu: number): readonly bi
 
 /** Applies `event` of vCPU `vcpu` in place. */
 export function reduce(state: MachineState, event: MachineEvent, vcpu: number): void {
+  if ('registers' in event) applyDelta(registersOf(state, vcpu), event.registers);
+  reduceBesideRegisters(state, event, vcpu);
+}
+
+/** What `event` changes besides the registers that it carries: live, the engine applies those (`Engine.applyDelta`). */
+export function reduceBesideRegisters(state: MachineState, event: MachineEvent, vcpu: number): void {
   switch (event.type) {
+    case 'svm.vmrun':
+    case 'svm.vmexit':
+    case 'svm.vmload':
+    case 'svm.vmsave':
+      reduceVmcb(state, event.vmcb, event.words);
+      return;
     case 'cpu.ran':
     case 'cpu.exception':
     case 'cpu.interrupt':
@@ -126,14 +138,11 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
     case 'paravirt.hypercall':
     case 'firmware.resumed':
     case 'firmware.booted':
-      applyDelta(registersOf(state, vcpu), event.registers);
       return;
     case 'input.boot':
-      applyDelta(registersOf(state, vcpu), event.registers);
       state.boot = { imageDigest: event.imageDigest, commandLine: event.commandLine };
       return;
     case 'cpu.reset':
-      applyDelta(registersOf(state, vcpu), event.registers);
       (state.vcpus[vcpu] as VcpuState).msrs = {};
       return;
     case 'machine.reset':
@@ -146,15 +155,7 @@ export function reduce(state: MachineState, event: MachineEvent, vcpu: number): 
       initializeDevices(state.devices, nanoseconds(event.at));
       return;
     case 'cpu.msr':
-      applyDelta(registersOf(state, vcpu), event.registers);
       if (isStoredMsr(event.msr)) (state.vcpus[vcpu] as VcpuState).msrs[event.msr] = event.value;
-      return;
-    case 'svm.vmrun':
-    case 'svm.vmexit':
-    case 'svm.vmload':
-    case 'svm.vmsave':
-      applyDelta(registersOf(state, vcpu), event.registers);
-      reduceVmcb(state, event.vmcb, event.words);
       return;
     case 'input.clock':
       reduceClock(state.devices, event.unixSeconds);

@@ -13,7 +13,7 @@ import { invariant } from './errors.js';
 import type { MachineEvent } from './events.js';
 import type { Feature } from './isa/instruction.js';
 import { INSTRUCTIONS } from './isa/instructions.js';
-import { decodeDelta, R, type RegisterFile } from './layout/cpu-state.js';
+import { decodeDelta, R, type RegisterDelta, type RegisterFile } from './layout/cpu-state.js';
 import { PhysicalMemory } from './mmu/memory.js';
 import { virtualizationOf } from './svm/nested-svm.js';
 import { type Nanoseconds, nanoseconds } from './units.js';
@@ -101,7 +101,7 @@ export class Workbench implements ProcessorHost {
 
   // ProcessorHost
 
-  stateEvent(event: MachineEvent): void {
+  stateEvent(event: MachineEvent, _retired: 0 | 1 = 0): void {
     if ('registers' in event) {
       for (const [slot, value] of decodeDelta(event.registers)) {
         this.registers[slot] = value;
@@ -111,6 +111,9 @@ export class Workbench implements ProcessorHost {
     }
     if (event.type === 'cpu.exception') this.exception = { vector: event.vector, errorCode: event.errorCode };
     if (event.type === 'cpu.shutdown') this.isShutDown = true;
+  }
+  stateRegisters(event: MachineEvent, _: RegisterDelta, retired: 0 | 1): void {
+    this.stateEvent(event, retired);
   }
   countPlain(): void {}
   stalls(): void {}

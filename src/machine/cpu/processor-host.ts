@@ -1,7 +1,7 @@
 /** What the processor needs of the machine around it: the machine itself, or a workbench. */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import type { MachineEvent } from '../events.js';
-import type { RegisterFile } from '../layout/cpu-state.js';
+import type { MachineEvent, RegisterEvent } from '../events.js';
+import type { RegisterDelta, RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import type { Paravirt } from '../paravirt/interface.js';
@@ -57,6 +57,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly vcpu: number;
   readonly processors: number;
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
+  /** As `stateEvent`. @param registers those of the event. */
+  stateRegisters(event: RegisterEvent, registers: RegisterDelta, retired: 0 | 1): void;
   countPlain(): void;
   /** The vCPU hangs: it will do the same for ever, and no time passes on it. */
   stalls(): void;

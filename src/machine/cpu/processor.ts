@@ -11,7 +11,7 @@ import { invariant } from '../errors.js';
 import { type MachineEvent, type RegisterEvent, withRegisters } from '../events.js';
 import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
-import type { SystemInstruction } from '../isa/instruction.js';
+import type { SystemPart } from '../isa/instruction.js';
 import { Status } from '../isa/x87-unit.js';
 import { Activity, Boundary, CR4, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
@@ -350,7 +350,7 @@ export class Processor extends MachineAccess implements SystemContext {
   }
 
   /** Takes the intercept that comes before everything else of the instruction, without the cost of an exception. */
-  private exitsFirst({ interceptedFirst }: SystemInstruction): boolean {
+  private exitsFirst({ interceptedFirst }: SystemPart): boolean {
     if (interceptedFirst === undefined || !this.isIntercepted(interceptedFirst)) return false;
     if (this.stages[interceptedFirst] !== 'before-exceptions') return false;
     this.tx.abort();
@@ -418,7 +418,7 @@ export class Processor extends MachineAccess implements SystemContext {
   private commit(event: RegisterEvent, retired: 0 | 1): void {
     const registers = this.tx.delta();
     this.tx.commitMemory();
-    this.machine.stateEvent(withRegisters(event, registers), retired);
+    this.machine.stateRegisters(withRegisters(event, registers), registers, retired);
     this.tx.abort();
   }
 

@@ -2,7 +2,7 @@
  * Bytes → DecodedInstruction: prefixes, REX, VEX, ModRM, SIB, displacement, immediates.
  * Source: APM vol.3 §1 Instruction Encoding; table look-up by the forms of `tables.ts`.
  */
-import type { Feature, Width } from '../isa/instruction.js';
+import { type Feature, systemPart, type Width } from '../isa/instruction.js';
 import { Segment } from '../layout/cpu-state.js';
 import { kept } from '../layout/slab.js';
 import type { CodeMode, DecodedInstruction, DecodedOperand, MemoryOperand } from './decoded.js';
@@ -265,7 +265,7 @@ export class Decoder {
     const prefixRepeats = encoding.repeat !== 0 && form.prefix !== 'F2' && form.prefix !== 'F3';
     return {
       instruction: form.instruction,
-      system: 'system' in form.instruction ? form.instruction : undefined,
+      system: systemPart(form.instruction),
       form: form.id,
       mnemonic: form.instruction.mnemonic,
       width: instructionWidth(candidate.width, operandSize, operands),

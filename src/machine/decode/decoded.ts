@@ -2,7 +2,7 @@
  * What the decoder makes of instruction bytes: the form, the prefixes, and operands with their registers and addresses.
  * The evaluator runs on it directly; the engine packs it into micro-ops.
  */
-import type { Instruction, Operand, Static, SystemInstruction, Width } from '../isa/instruction.js';
+import type { Instruction, Operand, Static, SystemPart, Width } from '../isa/instruction.js';
 
 export interface GprOperand extends Operand {
   readonly kind: 'gpr';
@@ -61,8 +61,8 @@ export type DecodedOperand =
 
 export interface DecodedInstruction extends Static {
   readonly instruction: Instruction;
-  /** The same where the control plane executes it. */
-  readonly system: SystemInstruction | undefined;
+  /** Where the control plane executes it. */
+  readonly system: SystemPart | undefined;
   /** Index of the form among all forms of the decoder's tables; with the static part it names the handler. */
   readonly form: number;
   readonly mnemonic: string;

@@ -398,6 +398,25 @@ export interface SystemInstruction extends InstructionSpec {
 
 export type Instruction = PlainInstruction | SystemInstruction;
 
+/** What the control plane asks of a description at each execution: in objects of one shape, which descriptions are not. */
+export interface SystemPart {
+  readonly interceptedFirst: InterceptName | undefined;
+  readonly system: (context: object) => void;
+}
+
+const parts = new WeakMap<SystemInstruction, SystemPart>();
+
+/** @returns the same for the same instruction; undefined for a plain one. */
+export function systemPart(described: Instruction): SystemPart | undefined {
+  if (!('system' in described)) return undefined;
+  const known = parts.get(described);
+  if (known !== undefined) return known;
+  const { interceptedFirst, system } = described;
+  const part = { interceptedFirst, system };
+  parts.set(described, part);
+  return part;
+}
+
 /** Declares an instruction; exists for its types. */
 export function instruction<I extends Instruction>(spec: I): I {
   return spec;

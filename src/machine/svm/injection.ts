@@ -93,7 +93,12 @@ export function pendingInjection(cpu: SlotReader): PendingInjection | undefined 
   if (event === undefined) return undefined;
   const trap = event.type === EventType.EXCEPTION && (event.vector === Vector.BP || event.vector === Vector.OF);
   const nextRip = cpu.get(R.eventNextRip);
-  return { ...event, nextRip: (event.type === EventType.SOFTWARE || trap) && nextRip !== 0n ? nextRip : undefined };
+  return {
+    type: event.type,
+    vector: event.vector,
+    errorCode: event.errorCode,
+    nextRip: (event.type === EventType.SOFTWARE || trap) && nextRip !== 0n ? nextRip : undefined,
+  };
 }
 
 /** Between VMRUN and #VMEXIT. */

@@ -110,10 +110,11 @@ const CONTEXT_WORDS = Int32Array.from(
 const BUS_LOCK_INTERCEPT = 1 << INTERCEPTS.BUSLOCK_THRESHOLD.bit;
 const BUS_LOCK_TRAP = Number(DEBUG_CTL.BLCKDB);
 const PUSHF_INTERCEPT = 1 << INTERCEPTS.PUSHF.bit;
+const GUEST_MODE = Number(SvmMode.GUEST);
 /** Registers of which only some bits count, all of them of the low word: no two share a bit. */
 const CONTEXT_BITS: readonly (readonly [Slot, number])[] = [
   [R.rflags, Number(Flag.AC | Flag.VM)],
-  [R.svmMode, Number(SvmMode.GUEST)],
+  [R.svmMode, GUEST_MODE],
   [R.intercept3, PUSHF_INTERCEPT],
   [R.intercept5, BUS_LOCK_INTERCEPT],
   [R.debugCtl, BUS_LOCK_TRAP],
@@ -149,9 +150,15 @@ export class Contexts {
 
   get current(): Context {
     const bits = this.contextBits;
-    for (const context of this.contexts) if (this.matches(context, bits)) return context;
-    return this.newContext(bits);
+    const side = (bits & GUEST_MODE) === 0 ? 0 : 1;
+    const last = this.lastOf[side];
+    if (last !== undefined && this.matches(last, bits)) return last;
+    const context = this.contexts.find((held) => this.matches(held, bits)) ?? this.newContext(bits);
+    this.lastOf[side] = context;
+    return context;
   }
+  /** The last context of the host, and that of a guest: a world switch mostly leads back. */
+  private readonly lastOf: (Context | undefined)[] = [undefined, undefined];
 
   /** Registers that seldom change may have changed. */
   rareChanged(): void {

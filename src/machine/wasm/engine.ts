@@ -12,15 +12,7 @@ import { Decoder } from '../decode/decode.js';
 import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
 import { needsSseState } from '../isa/evaluate.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
-import {
-  CPU_BASE,
-  DELTA_ENTRY_BYTES,
-  R,
-  type RegisterDelta,
-  type RegisterFile,
-  SLOT_COUNT,
-  type Slot,
-} from '../layout/cpu-state.js';
+import { CPU_BASE, R, type RegisterDelta, type RegisterFile, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
 import {
   Cell,
   JUMP_CACHE_BASE,
@@ -51,7 +43,7 @@ import { PlainCases, type Surroundings } from './plain-cases.js';
 import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
-import { RegisterShadow } from './register-shadow.js';
+import { Derived, RegisterShadow } from './register-shadow.js';
 import { isFlat, writeSegmentCells } from './segment-cells.js';
 import { Translator } from './translate.js';
 import { addressOf, Translations } from './translations.js';
@@ -95,7 +87,7 @@ export class Engine {
   private readonly stretches: Stretches;
   private readonly running: RunningCode;
   private readonly codePages = new CodePages(() => this.flush());
-  private readonly evaluated = new EvaluatedInstructions();
+  private readonly evaluated = new EvaluatedInstructions((rip) => this.decodeAt(rip));
   private readonly plainCases: PlainCases;
   private readonly shadowed: RegisterShadow;
   private readonly view: DataView;
@@ -131,7 +123,7 @@ export class Engine {
     );
     this.banks = this.translations.banks;
     this.running = this.runningCode();
-    const isWhole = (low: number, high: number): boolean => this.instructionAt(addressOf(low, high))?.rep === 'none';
+    const isWhole = (low: number, high: number): boolean => this.instructionAt(low, high)?.rep === 'none';
     const findPage = (low: number, high: number): number => this.translations.knownPage(low, high);
     this.plainCases = new PlainCases(memory, this.registers, findPage, isWhole);
     this.decoder = new Decoder(instructions, features.instructions);
@@ -269,7 +261,7 @@ export class Engine {
   /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
   private goesOn(uop: number, limit: number): boolean {
     const isNamed = uop === IN_REGION || this.fault !== undefined;
-    const insn = isNamed ? this.instructionAt(this.registers[R.rip] as bigint) : this.blockDecoder.assists.get(uop);
+    const insn = isNamed ? this.nextKnown : this.blockDecoder.assists.get(uop);
     this.assist = insn;
     if (this.fault !== undefined) return false;
     const { left } = this;
@@ -332,13 +324,19 @@ export class Engine {
     return this.assist;
   }
 
-  /** The instruction at an RIP, of 64-bit code that is known to be there. */
-  private instructionAt(rip: bigint): DecodedInstruction | undefined {
+  private get nextKnown(): DecodedInstruction | undefined {
+    return this.instructionAt(this.words[RIP_WORD] as number, this.words[RIP_WORD + 1] as number);
+  }
+
+  /** The instruction at an RIP, of 64-bit code that is known to be there. @param low @param high words of it. */
+  private instructionAt(low: number, high: number): DecodedInstruction | undefined {
     if ((this.mode & Mode.BITS64) === 0) return undefined;
-    return this.evaluated.at(rip, this.words[Cell.JUMP_CONTEXT >> 2] as number, () => {
-      const page = this.codePageAt(this.linearPageOf(rip));
-      return page === undefined ? undefined : this.running.decode(page, Number(rip & 0xfffn));
-    });
+    return this.evaluated.at(low, high, this.words[Cell.JUMP_CONTEXT >> 2] as number);
+  }
+
+  private decodeAt(rip: bigint): DecodedInstruction | undefined {
+    const page = this.codePageAt(this.linearPageOf(rip));
+    return page === undefined ? undefined : this.running.decode(page, Number(rip & 0xfffn));
   }
 
   /** Changes since the last call, as an event carries them; the shadow follows. */
@@ -357,9 +355,12 @@ export class Engine {
     this.blocks.reset();
   }
 
-  /** After an event changed registers: they are no part of the next run's delta. */
-  registersChanged(delta: RegisterDelta): void {
-    for (let at = 0; at < delta.length; at += DELTA_ENTRY_BYTES) this.syncShadow(delta[at] as Slot);
+  /** Applies what an event between runs changes of the registers: it is no part of the next run's delta. */
+  applyDelta(delta: RegisterDelta): void {
+    const derived = this.shadowed.apply(delta, (this.mode & Mode.BITS64) === 0);
+    if (derived === Derived.NOTHING) return;
+    this.stale = true;
+    if ((derived & Derived.RARE) !== 0) this.contexts.rareChanged();
   }
 
   /** An event changed a register. */
