@@ -337,6 +337,11 @@ export class CpuMachine {
   }
 
   context(insn: DecodedInstruction, hooks: Pick<SystemContext, 'outcome' | 'plain'>): SystemContext {
+    const intercept: SystemContext['intercept'] = (name, info, stage = INTERCEPTS[name].stage) => {
+      if (stage !== INTERCEPTS[name].stage) return;
+      if (!this.intercepted(name)) return;
+      throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);
+    };
     return {
       tx: this.tx,
       insn,
@@ -355,17 +360,17 @@ export class CpuMachine {
           osxsave: (this.get('cr4') & CR4.OSXSAVE) !== 0n,
           xcr0: this.get('xcr0'),
         }),
-      intercept: (name, info, stage = INTERCEPTS[name].stage) => {
-        if (stage !== INTERCEPTS[name].stage) return;
-        if (!this.intercepted(name)) return;
-        throw new VmExit(INTERCEPTS[name].exitCode, info?.info1, info?.info2, true);
+      intercept,
+      exits: (...asked) => {
+        intercept(...asked);
+        return false;
       },
-      interceptMsr: (_msr, write) => {
-        if (!this.intercepted('MSR_PROT')) return;
+      exitsByMsr: (_msr, write) => {
+        if (!this.intercepted('MSR_PROT')) return false;
         throw new VmExit(INTERCEPTS.MSR_PROT.exitCode, write ? 1n : 0n, 0n, true);
       },
-      interceptIo: (access: PortAccess) => {
-        if (!this.intercepted('IOIO_PROT')) return;
+      exitsByPort: (access: PortAccess) => {
+        if (!this.intercepted('IOIO_PROT')) return false;
         throw new VmExit(INTERCEPTS.IOIO_PROT.exitCode, ioExitInfo(access), 0n, true);
       },
       faultAfter: (fault) => {

@@ -50,9 +50,9 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
   const { tx } = context;
   const old = tx.get(R.cr0);
   const cr0 = (value & CR0_BITS) | CR0.ET;
-  context.intercept(crWrite(0), { info1 }, 'before-operands');
+  if (context.exits(crWrite(0), { info1 }, 'before-operands')) return;
   checkCr0(tx, value, old);
-  interceptCr0Write(context, lmsw || ((old ^ cr0) & ~(CR0.TS | CR0.MP)) !== 0n, info1);
+  if (exitsByCr0Write(context, lmsw || ((old ^ cr0) & ~(CR0.TS | CR0.MP)) !== 0n, info1)) return;
   const efer = tx.get(R.efer);
   const paged = (cr0 & CR0.PG) !== 0n;
   const long = paged && (efer & EFER.LME) !== 0n;
@@ -65,10 +65,10 @@ export function writeCr0(context: SystemContext, value: bigint, lmsw: boolean, i
 }
 
 /** @param selective the write is one that the selective intercept wants. */
-export function interceptCr0Write(context: SystemContext, selective: boolean, info1: bigint): void {
-  if (selective && context.profile.deviations.has('cr0-selective-first')) context.intercept('CR0_SEL_WRITE');
-  context.intercept(crWrite(0), { info1 });
-  if (selective) context.intercept('CR0_SEL_WRITE');
+export function exitsByCr0Write(context: SystemContext, selective: boolean, info1: bigint): boolean {
+  const first = selective && context.profile.deviations.has('cr0-selective-first');
+  if (first && context.exits('CR0_SEL_WRITE')) return true;
+  return context.exits(crWrite(0), { info1 }) || (selective && context.exits('CR0_SEL_WRITE'));
 }
 
 function checkCr0(tx: Transaction, value: bigint, old: bigint): void {
@@ -85,7 +85,7 @@ function checkCr0(tx: Transaction, value: bigint, old: bigint): void {
 }
 
 export function writeCr2(context: SystemContext, value: bigint, info1: bigint): void {
-  context.intercept(crWrite(2), { info1 });
+  if (context.exits(crWrite(2), { info1 })) return;
   context.tx.set(R.cr2, value);
   context.writeTrap(crWriteTrap(2), value);
   stateControl(context, 'cr2', value);
@@ -97,9 +97,9 @@ const KEEP_TRANSLATIONS = 1n << 63n;
 export function writeCr3(context: SystemContext, source: bigint, info1: bigint): void {
   const { tx } = context;
   const value = (tx.get(R.cr4) & CR4.PCIDE) === 0n ? source : source & ~KEEP_TRANSLATIONS;
-  context.intercept(crWrite(3), { info1 }, 'before-operands');
+  if (context.exits(crWrite(3), { info1 }, 'before-operands')) return;
   if (isLongMode(tx) && (value & cr3Reserved(context.profile)) !== 0n) refuseValue(context);
-  context.intercept(crWrite(3), { info1 });
+  if (context.exits(crWrite(3), { info1 })) return;
   const paged = (tx.get(R.cr0) & CR0.PG) !== 0n;
   if (paged && !isLongMode(tx) && (tx.get(R.cr4) & CR4.PAE) !== 0n) loadPdptes(tx, value);
   tx.set(R.cr3, value);
@@ -124,16 +124,16 @@ const CR4_PAE_RELOAD = CR4.PSE | CR4.PAE | CR4.PGE;
 export function writeCr4(context: SystemContext, value: bigint, info1: bigint): void {
   const { tx } = context;
   const old = tx.get(R.cr4);
-  context.intercept(crWrite(4), { info1 }, 'before-operands');
+  if (context.exits(crWrite(4), { info1 }, 'before-operands')) return;
   if ((value & ~cr4Mask(context.profile)) !== 0n) refuseValue(context);
   if (isLongMode(tx) && (value & CR4.PAE) === 0n) throw generalProtection();
   const startsPcids = (value & ~old & CR4.PCIDE) !== 0n;
   if (startsPcids && (!isLongMode(tx) || (tx.get(R.cr3) & PCID_BITS) !== 0n)) throw generalProtection();
-  context.intercept(crWrite(4), { info1 });
+  if (context.exits(crWrite(4), { info1 })) return;
   tx.set(R.cr4, value);
   const pae = (tx.get(R.cr0) & CR0.PG) !== 0n && !isLongMode(tx) && (value & CR4.PAE) !== 0n;
   if (pae && ((old ^ value) & CR4_PAE_RELOAD) !== 0n) loadPdptes(tx, tx.get(R.cr3));
-  context.intercept(crWrite(4), { info1 }, 'after-memory');
+  if (context.exits(crWrite(4), { info1 }, 'after-memory')) return;
   if (((old ^ value) & CR4_PAGING) !== 0n) flushAddressSpace(context);
   context.writeTrap(crWriteTrap(4), value);
   stateControl(context, 'cr4', value);
@@ -143,9 +143,9 @@ const cr8IsVirtual = ({ profile }: SystemContext): boolean => profile.deviations
 
 /** CR8 holds the task priority; a guest with V_INTR_MASKING or AVIC has its own (APM vol.2 §15.21.2 Virtualizing APIC.TPR). */
 export function writeCr8(context: SystemContext, value: bigint, info1: bigint): void {
-  context.intercept(crWrite(8), { info1 }, 'before-operands');
+  if (context.exits(crWrite(8), { info1 }, 'before-operands')) return;
   if ((value & ~0xfn) !== 0n) throw generalProtection();
-  context.intercept(crWrite(8), { info1 });
+  if (context.exits(crWrite(8), { info1 })) return;
   const { physical, intControl } = taskPriorityWrite(context.tx, value, cr8IsVirtual(context));
   if (physical) context.writeTaskPriority(value);
   if (intControl !== undefined) {

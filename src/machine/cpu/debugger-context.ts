@@ -71,8 +71,15 @@ export class DebuggerContext implements SystemContext, TransactionHost {
     return this.machine.state.vcpus[this.vcpu]?.msrs[msr] ?? 0n;
   }
   intercept(): void {}
-  interceptMsr(): void {}
-  interceptIo(): void {}
+  exits(): boolean {
+    return false;
+  }
+  exitsByMsr(): boolean {
+    return false;
+  }
+  exitsByPort(): boolean {
+    return false;
+  }
   writeTrap(): void {}
   outcome(): void {}
   /** The event that follows drops all translations. */

@@ -98,6 +98,8 @@ export class Processor extends MachineAccess implements SystemContext {
   private pendingFault: GuestFault | undefined;
   /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
   private trap: VmExit | undefined;
+  /** The exit that takes the instruction's place. */
+  private instead: VmExit | undefined;
   /** The last instruction was PAUSE: whoever spins lets others run. */
   paused = false;
   /** How long the program that just executed MWAITX wants to wait, and whether a masked interrupt ends that. */
@@ -289,6 +291,7 @@ export class Processor extends MachineAccess implements SystemContext {
     this.ownEvent = undefined;
     this.pendingFault = undefined;
     this.trap = undefined;
+    this.instead = undefined;
     this.paused = false;
     this.napping = undefined;
     this.busLocked = false;
@@ -312,6 +315,10 @@ export class Processor extends MachineAccess implements SystemContext {
         this.watcher?.begins(insn);
         this.ops.begin(insn);
         system.system(this);
+        if (this.instead !== undefined) {
+          this.exitInstead(this.instead);
+          return;
+        }
       } else {
         this.watcher?.begins(insn);
         this.ops.execute(insn);
@@ -356,6 +363,13 @@ export class Processor extends MachineAccess implements SystemContext {
     this.tx.abort();
     this.exit(new VmExit(INTERCEPTS[interceptedFirst].exitCode, 0n, 0n, true));
     return true;
+  }
+
+  /** The instruction under way has found its intercept: nothing of it happens. */
+  private exitInstead(exit: VmExit): void {
+    this.trap = undefined;
+    this.tx.abort();
+    this.exit(exit);
   }
 
   /** Whether the running guest's VMCB asks for an intercept. */
@@ -500,11 +514,19 @@ export class Processor extends MachineAccess implements SystemContext {
     let first = true;
     this.vectoring = undefined;
     this.vectoringInfo.injected = origin === 'injected' ? event : undefined;
+    if (origin !== 'injected' && after === undefined && event.dr6 === undefined) {
+      const exit = this.exceptionExit(event, undefined);
+      if (exit !== undefined) {
+        this.exit(exit);
+        return;
+      }
+    }
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
         for (const [slot, value] of before) tx.set(slot, value);
         this.vectoring = next;
-        if (!first || origin !== 'injected') this.interceptEvent(next, during);
+        const exit = first && origin === 'injected' ? undefined : this.exceptionExit(next, during);
+        if (exit !== undefined) throw exit;
         first = false;
       };
       const delivered = deliverEvent(tx, event, recognise, after);
@@ -544,17 +566,17 @@ export class Processor extends MachineAccess implements SystemContext {
     if (fault !== undefined) this.deliver(eventOfFault(fault), 0, undefined, [], event);
   }
 
-  /** @throws VmExit when L1 intercepts the exception. */
-  private interceptEvent(event: GuestEvent, during: GuestEvent | undefined): void {
-    if (event.type !== 'exception' || event.vector > 31) return;
-    if (!this.isIntercepted(exceptionIntercept(event.vector))) return;
+  /** The exit of an exception that L1 intercepts. @param during whose delivery it cut short. */
+  private exceptionExit(event: GuestEvent, during: GuestEvent | undefined): VmExit | undefined {
+    if (event.type !== 'exception' || event.vector > 31) return undefined;
+    if (!this.isIntercepted(exceptionIntercept(event.vector))) return undefined;
     const { deviations } = this.profile;
     const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
     if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
     const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
     const isPageFault = event.vector === Vector.PF;
     const hidesCode = event.vector === Vector.TS && deviations.has('ts-error-code-missing');
-    throw new VmExit(
+    return new VmExit(
       code,
       event.errorCode === undefined || hidesCode ? 0n : BigInt(event.errorCode),
       isPageFault ? (event.linear ?? 0n) : 0n,
@@ -625,31 +647,48 @@ export class Processor extends MachineAccess implements SystemContext {
     info: { readonly info1?: bigint; readonly info2?: bigint } = NO_INFO,
     stage?: InterceptStage,
   ): void {
-    if (!this.isIntercepted(name)) return;
-    const { exitCode, assisted, stage: usual } = INTERCEPTS[name];
-    if (this.stages[name] !== (stage ?? usual)) return;
-    const told = assisted !== true || this.decodeAssists;
-    throw new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
-  }
-
-  interceptMsr(msr: number, write: boolean): void {
-    if (!this.isIntercepted('MSR_PROT')) return;
-    this.exitByMap({ kind: 'msr', msr, write });
-  }
-
-  private exitByMap(access: MappedAccess): void {
-    const exit = this.nested.specialIntercept(this.liveRegisters, this.memory, access);
+    const exit = this.interception(name, info, stage);
     if (exit !== undefined) throw exit;
+  }
+
+  exits(
+    name: InterceptName,
+    info: { readonly info1?: bigint; readonly info2?: bigint } = NO_INFO,
+    stage?: InterceptStage,
+  ): boolean {
+    this.instead = this.interception(name, info, stage);
+    return this.instead !== undefined;
+  }
+
+  private interception(
+    name: InterceptName,
+    info: { readonly info1?: bigint; readonly info2?: bigint },
+    stage: InterceptStage | undefined,
+  ): VmExit | undefined {
+    if (!this.isIntercepted(name)) return undefined;
+    const { exitCode, assisted, stage: usual } = INTERCEPTS[name];
+    if (this.stages[name] !== (stage ?? usual)) return undefined;
+    const told = assisted !== true || this.decodeAssists;
+    return new VmExit(exitCode, told ? (info.info1 ?? 0n) : 0n, info.info2 ?? 0n, true);
+  }
+
+  exitsByMsr(msr: number, write: boolean): boolean {
+    return this.isIntercepted('MSR_PROT') && this.exitsByMap({ kind: 'msr', msr, write });
+  }
+
+  private exitsByMap(access: MappedAccess): boolean {
+    this.instead = this.nested.specialIntercept(this.liveRegisters, this.memory, access);
+    return this.instead !== undefined;
   }
 
   writeTrap(name: InterceptName, value: bigint): void {
     if (this.isIntercepted(name)) this.trap = new VmExit(INTERCEPTS[name].exitCode, value);
   }
 
-  interceptIo(access: PortAccess): void {
-    if (!this.isIntercepted('IOIO_PROT')) return;
+  exitsByPort(access: PortAccess): boolean {
+    if (!this.isIntercepted('IOIO_PROT')) return false;
     const nextRip = codeOffset(this.tx, this.get(R.rip) + BigInt(this.insn.length));
-    this.exitByMap({ kind: 'port', access, nextRip });
+    return this.exitsByMap({ kind: 'port', access, nextRip });
   }
 
   outcome(event: RegisterEvent): void {

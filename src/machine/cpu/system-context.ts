@@ -36,17 +36,23 @@ export interface SystemContext extends SwitchContext {
     info?: { readonly info1?: bigint; readonly info2?: bigint },
     stage?: InterceptStage,
   ): void;
+  /** As `intercept`, without the cost of an exception. @returns true when it exits: the description has nothing more to do then. */
+  exits(
+    name: InterceptName,
+    info?: { readonly info1?: bigint; readonly info2?: bigint },
+    stage?: InterceptStage,
+  ): boolean;
   /** The exit of a write trap follows when the instruction is complete. @param value what was written. */
   writeTrap(name: InterceptName, value: bigint): void;
-  /** As `intercept('MSR_PROT')`, by the MSR permission map. */
-  interceptMsr(msr: number, write: boolean): void;
+  /** As `exits('MSR_PROT')`, by the MSR permission map. */
+  exitsByMsr(msr: number, write: boolean): boolean;
   /**
    * sPA of a page that a guest names by its guest-physical address, for an access of its processor.
    * @throws NestedPageFault
    */
   nestedAddress(gPA: number, write: boolean): number;
-  /** As `intercept('IOIO_PROT')`, by the I/O permission map. */
-  interceptIo(access: PortAccess): void;
+  /** As `exits('IOIO_PROT')`, by the I/O permission map. */
+  exitsByPort(access: PortAccess): boolean;
 
   /** The instruction is plain: its effect belongs to the run it stands in. */
   plain(): void;

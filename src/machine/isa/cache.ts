@@ -48,7 +48,7 @@ const INVD = systemInstruction({
   forms: ['0F 08:'],
   system(context) {
     requireCpl0(context);
-    context.intercept('INVD');
+    if (context.exits('INVD')) return;
     context.plain();
   },
 });
@@ -62,7 +62,7 @@ const writeBack = (mnemonic: string, form: string, feature?: Feature): Instructi
     ...(feature === undefined ? {} : { feature }),
     system(context) {
       requireCpl0(context);
-      context.intercept('WBINVD');
+      if (context.exits('WBINVD')) return;
       context.plain();
     },
   });

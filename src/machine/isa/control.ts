@@ -8,7 +8,7 @@ import {
   debugRegister,
   debugSlot,
   debugValue,
-  interceptCr0Write,
+  exitsByCr0Write,
   readCr8,
   stateControl,
   writeCr0,
@@ -61,7 +61,7 @@ const MOV_FROM_CR = systemInstruction({
   system(context) {
     const number = controlRegister(context, 1);
     const gpr = gprAt(context, 0).number;
-    context.intercept(crRead(number), { info1: readInfo(context, number, gpr) });
+    if (context.exits(crRead(number), { info1: readInfo(context, number, gpr) })) return;
     const value = number === 8 ? readCr8(context) : context.tx.get(CONTROL_SLOTS.get(number) as Slot);
     context.ops.writeGpr(gpr, moveWidth(context), uN(moveWidth(context), value));
     context.plain();
@@ -87,9 +87,8 @@ const MOV_TO_CR = systemInstruction({
 });
 
 /** Only a deviation puts the intercept there. DR8 and above do not exist. */
-function interceptAfterCpl(context: SystemContext, encoded: number, name: InterceptName, gpr: number): void {
-  if (encoded < 8 && cplOf(context.tx) === 0) context.intercept(name, { info1: BigInt(gpr) }, 'after-cpl');
-}
+const exitsAfterCpl = (context: SystemContext, encoded: number, name: InterceptName, gpr: number): boolean =>
+  encoded < 8 && cplOf(context.tx) === 0 && context.exits(name, { info1: BigInt(gpr) }, 'after-cpl');
 
 const MOV_FROM_DR = systemInstruction({
   mnemonic: 'MOV',
@@ -98,9 +97,9 @@ const MOV_FROM_DR = systemInstruction({
   system(context) {
     const encoded = numberAt(context, 1);
     const gpr = gprAt(context, 0).number;
-    interceptAfterCpl(context, encoded, drRead(encoded), gpr);
+    if (exitsAfterCpl(context, encoded, drRead(encoded), gpr)) return;
     const number = debugRegister(context.tx, encoded);
-    context.intercept(drRead(encoded), { info1: BigInt(gpr) });
+    if (context.exits(drRead(encoded), { info1: BigInt(gpr) })) return;
     const width = moveWidth(context);
     context.ops.writeGpr(gpr, width, uN(width, context.tx.get(debugSlot(number))));
     context.plain();
@@ -114,11 +113,11 @@ const MOV_TO_DR = systemInstruction({
   system(context) {
     const encoded = numberAt(context, 0);
     const gpr = gprAt(context, 1).number;
-    interceptAfterCpl(context, encoded, drWrite(encoded), gpr);
+    if (exitsAfterCpl(context, encoded, drWrite(encoded), gpr)) return;
     const number = debugRegister(context.tx, encoded);
-    context.intercept(drWrite(encoded), { info1: BigInt(gpr) }, 'before-operands');
+    if (context.exits(drWrite(encoded), { info1: BigInt(gpr) }, 'before-operands')) return;
     const value = debugValue(context.profile, number, context.ops.readGpr(gpr, moveWidth(context)));
-    context.intercept(drWrite(encoded), { info1: BigInt(gpr) });
+    if (context.exits(drWrite(encoded), { info1: BigInt(gpr) })) return;
     context.tx.set(debugSlot(number), value);
     stateControl(context, debugName(number), value);
   },
@@ -131,7 +130,7 @@ const SMSW = systemInstruction({
   forms: ['0F 01 /4: Mw', '0F 01 /4: Rv'],
   system(context) {
     requireUmip(context);
-    context.intercept(crRead(0));
+    if (context.exits(crRead(0))) return;
     const operand = operandAt(context, 0);
     context.ops.write(operand, uN(operand.width, context.tx.get(R.cr0)));
     context.plain();
@@ -147,8 +146,8 @@ const LMSW = systemInstruction({
     requireCpl0(context);
     const { deviations } = context.profile;
     const byValue = deviations.has('lmsw-selective-by-value');
-    if (!byValue) interceptCr0Write(context, true, 0n);
-    else if (!deviations.has('cr0-selective-first')) context.intercept(crWrite(0));
+    if (!byValue && exitsByCr0Write(context, true, 0n)) return;
+    if (byValue && !deviations.has('cr0-selective-first') && context.exits(crWrite(0))) return;
     const cr0 = context.tx.get(R.cr0);
     const value = context.ops.read(operandAt(context, 0)) & 0xfn;
     writeCr0(context, (cr0 & ~0xfn) | (cr0 & CR0.PE) | value, !byValue, 0n);
@@ -161,7 +160,7 @@ const CLTS = systemInstruction({
   forms: ['0F 06:'],
   system(context) {
     requireCpl0(context);
-    context.intercept(crWrite(0));
+    if (context.exits(crWrite(0))) return;
     const cr0 = context.tx.get(R.cr0) & ~CR0.TS;
     context.tx.set(R.cr0, cr0);
     context.writeTrap(crWriteTrap(0), cr0);
@@ -184,7 +183,7 @@ const RDMSR = systemInstruction({
   system(context) {
     requireCpl0(context);
     const msr = Number(context.ops.readGpr(Gpr.RCX, 32));
-    context.interceptMsr(msr, false);
+    if (context.exitsByMsr(msr, false)) return;
     writePair(context, readMsr(context, msr));
     context.plain();
   },
@@ -198,7 +197,7 @@ const WRMSR = systemInstruction({
     requireCpl0(context);
     const msr = Number(context.ops.readGpr(Gpr.RCX, 32));
     const value = readPair(context);
-    context.interceptMsr(msr, true);
+    if (context.exitsByMsr(msr, true)) return;
     const kept = writeMsr(context, msr, value);
     if (kept) context.outcome({ type: 'cpu.msr', msr, value, registers: EMPTY_DELTA });
   },
@@ -215,7 +214,7 @@ const RDTSC = systemInstruction({
   forms: ['0F 31:'],
   system(context) {
     requireTimeStamp(context);
-    context.intercept('RDTSC');
+    if (context.exits('RDTSC')) return;
     writePair(context, guestTsc(context));
     context.plain();
   },
@@ -228,7 +227,7 @@ const RDTSCP = systemInstruction({
   feature: 'rdtscp',
   system(context) {
     requireTimeStamp(context);
-    context.intercept('RDTSCP');
+    if (context.exits('RDTSCP')) return;
     writePair(context, guestTsc(context));
     context.ops.writeGpr(Gpr.RCX, 32, uN(32, context.tx.get(R.tscAux)));
     context.plain();
@@ -242,10 +241,10 @@ const RDPMC = systemInstruction({
   system(context) {
     const { tx, ops } = context;
     if ((tx.get(R.cr4) & CR4.PCE) === 0n && cplOf(tx) !== 0) throw generalProtection();
-    context.intercept('RDPMC', {}, 'before-operands');
+    if (context.exits('RDPMC', {}, 'before-operands')) return;
     const counter = Number(ops.readGpr(Gpr.RCX, 32));
     if (counter >= PERFORMANCE_COUNTERS) throw generalProtection();
-    context.intercept('RDPMC');
+    if (context.exits('RDPMC')) return;
     writePair(context, readMsr(context, StoredMsr.PERFORMANCE_COUNTER.msr + counter));
     context.plain();
   },

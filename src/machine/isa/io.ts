@@ -40,11 +40,11 @@ function checkPortPermission(tx: Transaction, port: number, size: number): void 
   if (((read(at) >> BigInt(port & 7)) & bits) !== 0n) throw generalProtection();
 }
 
-/** Permission, then the intercept. The access is the caller's. */
-function beginAccess(context: SystemContext, port: number, size: number, input: boolean, string: boolean): void {
+/** Permission, then the intercept. The access is the caller's. @returns false when it exits. */
+function beginsAccess(context: SystemContext, port: number, size: number, input: boolean, string: boolean): boolean {
   const { tx, insn } = context;
   checkPortPermission(tx, port, size);
-  context.interceptIo({
+  const exits = context.exitsByPort({
     input,
     string,
     rep: insn.rep !== 'none',
@@ -53,8 +53,10 @@ function beginAccess(context: SystemContext, port: number, size: number, input: 
     segment: input ? Segment.ES : (insn.segmentOverride ?? Segment.DS),
     port,
   });
+  if (exits) return false;
   const hits = ioHits(tx, port, size);
   if (hits !== 0n) tx.set(R.boundary, tx.get(R.boundary) | (hits << Boundary.BREAKPOINTS_SHIFT));
+  return true;
 }
 
 /** Bytes of the access: operands of 64 bits count as 32. */
@@ -69,7 +71,7 @@ const IN = systemInstruction({
     const destination = operandAt(context, 0);
     const port = Number(ops.read(operandAt(context, 1)));
     const size = destination.width / 8;
-    beginAccess(context, port, size, true, false);
+    if (!beginsAccess(context, port, size, true, false)) return;
     ops.write(destination, context.readPort(port, size));
     context.plain();
   },
@@ -84,7 +86,7 @@ const OUT = systemInstruction({
     const source = operandAt(context, 1);
     const port = Number(ops.read(operandAt(context, 0)));
     const size = source.width / 8;
-    beginAccess(context, port, size, false, false);
+    if (!beginsAccess(context, port, size, false, false)) return;
     context.writePort(port, size, ops.read(source));
     context.plain();
   },
@@ -92,16 +94,16 @@ const OUT = systemInstruction({
 
 /**
  * One iteration of a string instruction; RIP stays while iterations are left.
- * @param pointer rSI or rDI.
+ * @param pointer rSI or rDI. @param access false when it exits.
  */
-function iterate(context: SystemContext, pointer: number, size: number, access: () => void): void {
+function iterate(context: SystemContext, pointer: number, size: number, access: () => boolean): void {
   const { tx, ops, insn } = context;
   const { addressWidth } = insn;
   const repeats = insn.rep !== 'none';
   const count = ops.readGpr(Gpr.RCX, addressWidth);
   context.plain();
   if (repeats && count === 0n) return;
-  access();
+  if (!access()) return;
   const step = BigInt((tx.get(R.rflags) & Flag.DF) !== 0n ? -size : size);
   ops.writeGpr(pointer, addressWidth, uN(addressWidth, ops.readGpr(pointer, addressWidth) + step));
   if (!repeats) return;
@@ -118,12 +120,13 @@ const INS = systemInstruction({
     const size = accessBytes(insn.width);
     iterate(context, Gpr.RDI, size, () => {
       const port = Number(ops.readGpr(Gpr.RDX, 16));
-      beginAccess(context, port, size, true, true);
+      if (!beginsAccess(context, port, size, true, true)) return false;
       const linear = checkSegment(tx, Segment.ES, ops.readGpr(Gpr.RDI, insn.addressWidth), size, Access.WRITE);
       // Memory must be writable before the port is read, for a device read cannot be taken back.
       checkAlignment(tx, linear, size, tx.get(R.cpl));
       tx.probeWrite(linear, size, accessAt(cplOf(tx)));
       ops.storeDestination(8 * size, context.readPort(port, size));
+      return true;
     });
   },
 });
@@ -137,8 +140,9 @@ const OUTS = systemInstruction({
     const size = accessBytes(insn.width);
     iterate(context, Gpr.RSI, size, () => {
       const port = Number(ops.readGpr(Gpr.RDX, 16));
-      beginAccess(context, port, size, false, true);
+      if (!beginsAccess(context, port, size, false, true)) return false;
       context.writePort(port, size, ops.loadSource(8 * size));
+      return true;
     });
   },
 });

@@ -111,7 +111,7 @@ const storeTable = (mnemonic: string, form: string, table: 'gdtr' | 'idtr', inte
     system(context) {
       const { tx } = context;
       requireUmip(context);
-      context.intercept(intercept);
+      if (context.exits(intercept)) return;
       const memory = memoryAt(context, 0);
       writeIn(context, memory, 0, 2, tx.get(R[`${table}Limit`]));
       writeIn(context, memory, 2, is64Bit(tx) ? 8 : 4, tx.get(R[`${table}Base`]));
@@ -127,7 +127,7 @@ const loadTable = (mnemonic: string, form: string, table: 'gdtr' | 'idtr', inter
     system(context) {
       const { tx, insn } = context;
       requireCpl0(context);
-      context.intercept(intercept);
+      if (context.exits(intercept)) return;
       const memory = memoryAt(context, 0);
       const limit = readIn(context, memory, 0, 2);
       let base = readIn(context, memory, 2, is64Bit(tx) ? 8 : 4);
@@ -151,7 +151,7 @@ const storeSelector = (
     forms: [`0F 00 /${digit}: Mw [prot]`, `0F 00 /${digit}: Rv [prot]`],
     system(context) {
       requireUmip(context);
-      context.intercept(intercept);
+      if (context.exits(intercept)) return;
       context.ops.write(operandAt(context, 0), BigInt(selectorOf(context.tx.get(R[register]))));
       context.plain();
     },
@@ -169,7 +169,7 @@ const loadSystemSegment = (
     forms: [`0F 00 /${digit}: Ew [prot]`],
     system(context) {
       requireCpl0(context);
-      context.intercept(intercept);
+      if (context.exits(intercept)) return;
       load(context.tx, Number(context.ops.read(operandAt(context, 0))));
     },
   });

@@ -41,8 +41,8 @@ const HLT = systemInstruction({
   forms: ['F4:'],
   system(context) {
     requireCpl0(context);
-    context.intercept('HLT');
-    if (!virtualEventPending(context.tx)) context.intercept('IDLE_HLT');
+    if (context.exits('HLT')) return;
+    if (!virtualEventPending(context.tx) && context.exits('IDLE_HLT')) return;
     context.tx.set(R.activity, Activity.HALTED);
     context.outcome({ type: 'cpu.halted', registers: EMPTY_DELTA });
   },
@@ -171,7 +171,7 @@ const monitor = (mnemonic: string, form: string, feature: 'monitor' | 'mwaitx'):
       requireMonitor(context, 0n, feature === 'mwaitx');
       const blind = context.profile.deviations.has('monitor-without-access');
       const line = blind ? NOWHERE : readLine(context);
-      context.intercept('MONITOR');
+      if (context.exits('MONITOR')) return;
       tx.set(R.monitorAddress, BigInt(line) | Monitor.ARMED);
       tx.set(R.monitorDigest, lineDigest(tx.host.memory, line));
     },
@@ -198,8 +198,8 @@ const monitorWait = (mnemonic: string, form: string, feature: 'monitor' | 'mwait
       requireMonitor(context, extended ? MWAITX_INTERRUPT | MWAITX_TIMER : 0n, extended);
       const monitored = tx.get(R.monitorAddress);
       const armed = (monitored & Monitor.ARMED) !== 0n;
-      if (armed) context.intercept('MWAIT_ARMED');
-      context.intercept('MWAIT');
+      if (armed && context.exits('MWAIT_ARMED')) return;
+      if (context.exits('MWAIT')) return;
       if (!armed) return;
       const written = lineChanged(tx, tx.host.memory);
       tx.set(R.monitorAddress, 0n);
@@ -219,7 +219,7 @@ const PAUSE = systemInstruction({
   source: 'APM vol.3, PAUSE',
   forms: ['F3 90:'],
   system(context) {
-    if (!pausePasses(context)) context.intercept('PAUSE');
+    if (!pausePasses(context) && context.exits('PAUSE')) return;
     context.pause();
     context.plain();
   },

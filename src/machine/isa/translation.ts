@@ -35,7 +35,7 @@ const INVLPG = systemInstruction({
     const { tx } = context;
     requireCpl0(context);
     const linear = linearOf(context, memoryAt(context, 0));
-    context.intercept('INVLPG', { info1: linear });
+    if (context.exits('INVLPG', { info1: linear })) return;
     if (isCanonical(linear)) context.flushTlb({ scope: 'page', asid: currentAsid(tx), linear });
     context.plain();
   },

@@ -168,12 +168,17 @@ export interface Intercept extends Row {
   readonly slot: Slot;
 }
 
-export const crRead = (register: number): InterceptName => `CR${register as RegisterNumber}_READ`;
-export const crWrite = (register: number): InterceptName => `CR${register as RegisterNumber}_WRITE`;
-export const crWriteTrap = (register: number): InterceptName => `CR${register as RegisterNumber}_WRITE_TRAP`;
-export const drRead = (register: number): InterceptName => `DR${register as RegisterNumber}_READ`;
-export const drWrite = (register: number): InterceptName => `DR${register as RegisterNumber}_WRITE`;
-export const exceptionIntercept = (vector: number): InterceptName => `EXCEPTION_${vector as ExceptionVector}`;
+/** Names by number, made once: putting one together at each access costs more than the look at its bit. */
+const named = <N extends number>(numbers: readonly N[], name: (number: N) => InterceptName) => {
+  const names = numbers.map(name);
+  return (number: number): InterceptName => names[number] as InterceptName;
+};
+export const crRead = named(REGISTER_NUMBERS, (register) => `CR${register}_READ`);
+export const crWrite = named(REGISTER_NUMBERS, (register) => `CR${register}_WRITE`);
+export const crWriteTrap = named(REGISTER_NUMBERS, (register) => `CR${register}_WRITE_TRAP`);
+export const drRead = named(REGISTER_NUMBERS, (register) => `DR${register}_READ`);
+export const drWrite = named(REGISTER_NUMBERS, (register) => `DR${register}_WRITE`);
+export const exceptionIntercept = named(EXCEPTION_VECTORS, (vector) => `EXCEPTION_${vector}`);
 
 /** The processor's copies of the control words, in the order of the VMCB. */
 export const INTERCEPT_SLOTS = [
