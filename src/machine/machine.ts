@@ -50,9 +50,11 @@ import { type BootImage, Restart, type RestartHost } from './restart.js';
 import { type Hit, isNothing, NO_HITS, type StopPoints, StopWatch } from './stop-points.js';
 import { interruptRules, latchesMasks } from './svm/interrupt-rules.js';
 import { virtualizationOf } from './svm/nested-svm.js';
+import { type LaneOutcome, WorldSwitchLane } from './svm/world-switch-lane.js';
 import { type InstructionCount, instructionCount, type Nanoseconds, nanoseconds, u64 } from './units.js';
 import { Vcpus } from './vcpus.js';
-import { Engine } from './wasm/engine.js';
+import type { DirectRegisters } from './wasm/direct-registers.js';
+import { Engine, type EngineStop } from './wasm/engine.js';
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** Events without an instruction among them after which `advance` returns, so that its caller can stop. */
@@ -69,6 +71,7 @@ export class Machine implements ProcessorHost, RestartHost {
   private readonly processor: Processor;
   private readonly vcpus: Vcpus;
   private readonly restart: Restart;
+  private readonly lane: WorldSwitchLane;
   private instructions = 0;
   /** Instructions retired since the last event. */
   private unstated = 0;
@@ -111,6 +114,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.processor = new Processor(this);
     this.engine.surroundings = this;
     this.restart = new Restart(this);
+    this.lane = new WorldSwitchLane(this);
   }
 
   /** Instructions retired so far. */
@@ -137,6 +141,9 @@ export class Machine implements ProcessorHost, RestartHost {
   /** Those of the vCPU whose turn it is. */
   get registers() {
     return this.engine.registers;
+  }
+  get directRegisters(): DirectRegisters {
+    return this.engine.directRegisters;
   }
 
   /** Tells a watcher of what the engine does not execute, or, on the evaluator, of everything. @param tier from now on. */
@@ -415,15 +422,32 @@ export class Machine implements ProcessorHost, RestartHost {
   private runUntil(target: number): void {
     if (this.processor.mustStep || this.tier === 'evaluator') this.step(undefined);
     else {
-      const { stop, retired } = this.engine.run(target - this.instructions);
-      this.instructions += retired;
-      this.unstated += retired;
-      if (retired > 0) {
-        this.barrenEvents = 0;
-        this.setsOut = false;
+      while (this.runEngine(target) === 'assist') {
+        const outcome = this.switchesWorlds();
+        if (outcome === 'declined') this.step(this.engine.assisted(), this.engine.fault);
+        if (outcome !== 'goes-on' || this.pausing || this.instructions >= target) return;
       }
-      if (stop === 'assist') this.step(this.engine.assisted(), this.engine.fault);
     }
+  }
+
+  private runEngine(target: number): EngineStop {
+    const { stop, retired } = this.engine.run(target - this.instructions);
+    this.instructions += retired;
+    this.unstated += retired;
+    if (retired > 0) {
+      this.barrenEvents = 0;
+      this.setsOut = false;
+    }
+    return stop;
+  }
+
+  /** Executes the instruction at which the engine stopped, if it is one of the lane and nobody watches. */
+  private switchesWorlds(): LaneOutcome {
+    const { engine } = this;
+    const insn = engine.assisted();
+    if (insn === undefined || engine.fault !== undefined || this.stopWatch !== undefined) return 'declined';
+    if (this.processor.watcher !== undefined || this.processor.mustStep || this.ferr) return 'declined';
+    return this.lane.execute(insn);
   }
 
   /** The linear address of the instruction that comes next. */
@@ -486,6 +510,14 @@ export class Machine implements ProcessorHost, RestartHost {
     this.engine.applyDelta(registers);
     reduceBesideRegisters(this.state, event, vcpu);
     this.stated(event, retired, vcpu, level);
+  }
+
+  /** States an event of the lane. */
+  stateDirect(event: RegisterEvent): void {
+    const { vcpu, engine } = this;
+    engine.registersChanged(engine.directRegisters.derived);
+    reduceBesideRegisters(this.state, event, vcpu);
+    this.stated(event, 1, vcpu, 1);
   }
 
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {

@@ -8,7 +8,7 @@
 
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import { type MachineEvent, type RegisterEvent, withRegisters } from '../events.js';
+import type { MachineEvent, RegisterEvent } from '../events.js';
 import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemPart } from '../isa/instruction.js';
@@ -28,11 +28,7 @@ import {
   withoutVirtualInterrupt,
   withVirtualNmiTaken,
 } from '../svm/injection.js';
-import { instructionBytes } from '../svm/instruction-bytes.js';
-import { exceptionIntercept, INTERCEPTS, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
-import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
-import { nestedExit } from '../svm/nested-exit.js';
-import { vmexitEvent } from '../svm/nested-svm.js';
+import { INTERCEPTS, type InterceptName, type InterceptStage } from '../svm/intercepts.js';
 import type { PortAccess } from '../svm/permission-maps.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { vmrunRules } from '../svm/vmrun-rules.js';
@@ -40,12 +36,9 @@ import type { AccessFault } from './access-fault.js';
 import { crossesLine, locksMemory } from './bus-lock.js';
 import { type CpuidLeaf, cpuidLeaf } from './cpuid.js';
 import { DEBUG_CTL, DR7 } from './debug.js';
-import { deliveredEvent } from './delivered-event.js';
-import { deliverEvent, eventOfFault, type GuestEvent, SoftwareEvent } from './exceptions.js';
+import { eventOfFault, SoftwareEvent } from './exceptions.js';
 import { codeOffset, InstructionFetch } from './instruction-fetch.js';
 import { type Due, decideBoundary, eventOfInjection } from './interrupts.js';
-import { recordEvent } from './last-branch.js';
-import { MachineAccess } from './machine-access.js';
 import type { MappedAccess } from './nested-virtualization.js';
 import { FerrFreeze } from './numeric-error.js';
 import type { ExecutionWatcher, ProcessorHost } from './processor-host.js';
@@ -53,10 +46,9 @@ import { BOOTSTRAP_VCPU, initRegisters, startupRegisters } from './reset.js';
 import { Shutdown } from './shutdown.js';
 import { enterSmm, hasHandler } from './smm.js';
 import type { SystemContext } from './system-context.js';
-import type { TaskSwitched } from './task-switch.js';
-import { AbsentPage, Access, Transaction } from './transaction.js';
+import { AbsentPage, Access } from './transaction.js';
+import { Transitions } from './transitions.js';
 import { mayTrapAfter, trapAfter } from './trap-after.js';
-import { VectoringInfo } from './vectoring.js';
 
 /** Boundary bits that hold for one instruction. */
 const TRANSIENT =
@@ -72,7 +64,6 @@ const SHADOWS = Boundary.INTERRUPT_SHADOW | Boundary.DEBUG_SHADOW;
 const STEPPING_FLAGS = Number(Flag.TF | Flag.RF);
 const DR7_ENABLES = Number(DR7.ENABLES);
 const INTERRUPT_FLAG = Number(Flag.IF);
-const GUEST_MODE = Number(SvmMode.GUEST);
 const HOST_IF = Number(SvmMode.HOST_IF);
 const V_INTR_MASKING = Number(IntControl.V_INTR_MASKING);
 const VIRTUAL_EVENTS = Number(IntControl.V_IRQ | IntControl.V_NMI);
@@ -84,51 +75,30 @@ const TRANSLATING_FLAGS = Number(Flag.AC | Flag.VM);
 const NO_INFO = {};
 const X87_SUMMARY = Number(Status.SUMMARY);
 
-export class Processor extends MachineAccess implements SystemContext {
-  readonly tx: Transaction;
+export class Processor extends Transitions implements SystemContext {
   readonly ops: Evaluator;
-  readonly paravirt: Paravirt | undefined;
   private readonly instructions: InstructionFetch;
-  private current: DecodedInstruction | undefined;
-  /** The instruction's bytes are on their way: a page fault is that of the fetch. */
-  private fetching = false;
   /** What the instruction says that it is; undefined for `cpu.system`. */
   private ownEvent: RegisterEvent | 'plain' | undefined;
   /** What is to be delivered once the instruction is committed. */
   private pendingFault: GuestFault | undefined;
-  /** The exit that follows the instruction, or the delivery: a write trap, or what AVIC does not do by itself. */
-  private trap: VmExit | undefined;
   /** The exit that takes the instruction's place. */
   private instead: VmExit | undefined;
-  /** The last instruction was PAUSE: whoever spins lets others run. */
-  paused = false;
   /** How long the program that just executed MWAITX wants to wait, and whether a masked interrupt ends that. */
   napping: { readonly nanoseconds: number; readonly masked: boolean } | undefined;
   /** The instruction took a bus lock that traps. */
   private busLocked = false;
-  /** The event whose delivery is under way, for EXITINTINFO. */
-  private vectoring: GuestEvent | undefined;
 
-  private readonly words: Uint32Array;
   watcher: ExecutionWatcher | undefined;
   private readonly stages: Readonly<Record<InterceptName, InterceptStage>>;
-  /** What deviations make of the boundary between two instructions. */
-  private readonly rules: InterruptRules;
-  private readonly vectoringInfo: VectoringInfo;
   private readonly decodeAssists: boolean;
 
   constructor(machine: ProcessorHost) {
     super(machine);
-    const { buffer, byteOffset, length } = machine.registers;
-    this.words = new Uint32Array(buffer, byteOffset, 2 * length);
     const { deviations } = machine.profile;
     this.stages = stagesUnder(deviations);
-    this.rules = interruptRules(machine.profile);
-    this.vectoringInfo = new VectoringInfo(deviations);
     this.decodeAssists = vmrunRules(machine.profile).decodeAssists;
-    this.tx = new Transaction(this);
     this.ops = new Evaluator(this.tx);
-    this.paravirt = machine.paravirt;
     this.instructions = new InstructionFetch(machine.memory, machine.engine.decoder);
   }
 
@@ -147,11 +117,6 @@ export class Processor extends MachineAccess implements SystemContext {
       : ownIf || this.rules.intrExitsAnyway;
   }
 
-  /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
-  private word(slot: Slot): number {
-    return this.words[2 * slot] as number;
-  }
-
   /** True when the next instruction must go alone: single step, RF, breakpoints, an interrupt shadow, branch recording. */
   get mustStep(): boolean {
     return (
@@ -160,9 +125,6 @@ export class Processor extends MachineAccess implements SystemContext {
       ((this.word(R.dr7) & DR7_ENABLES) | (this.word(R.debugCtl) & LBR)) !== 0
     );
   }
-
-  private readonly liveRegisters = { get: (slot: Slot): bigint => this.get(slot) };
-  private readonly liveWord = (slot: Slot): number => this.word(slot);
 
   // Boundaries
 
@@ -372,16 +334,6 @@ export class Processor extends MachineAccess implements SystemContext {
     this.exit(exit);
   }
 
-  /** Whether the running guest's VMCB asks for an intercept. */
-  isIntercepted(name: InterceptName): boolean {
-    return this.runsGuest && this.nested.isIntercepted(this.liveWord, name);
-  }
-
-  /** Between VMRUN and #VMEXIT. */
-  get runsGuest(): boolean {
-    return (this.word(R.svmMode) & GUEST_MODE) !== 0;
-  }
-
   private get trapsBusLocks(): boolean {
     return (this.word(R.debugCtl) & BLCKDB) !== 0 && this.word(R.cpl) !== 0 && this.profile.system.has('bus-lock-trap');
   }
@@ -402,14 +354,6 @@ export class Processor extends MachineAccess implements SystemContext {
     tx.set(R.busLocks, left - 1n);
   }
 
-  /** Masks of interrupts that are latches follow IF while a guest runs. */
-  private relatch(): void {
-    const { tx, rules } = this;
-    if (!rules.intrLatched && !rules.virqLatched) return;
-    const stays = this.runsGuest && (tx.get(R.svmMode) & SvmMode.GUEST) !== 0n;
-    if (stays) relatch(tx, this.get(R.rflags));
-  }
-
   private complete(insn: DecodedInstruction): void {
     const { machine, tx } = this;
     this.watcher?.completes(insn);
@@ -426,14 +370,6 @@ export class Processor extends MachineAccess implements SystemContext {
       this.commit(outcome ?? { type: 'cpu.system', mnemonic: insn.mnemonic, registers: EMPTY_DELTA }, 1);
     }
     if (machine.ferr && (this.word(R.fsw) & X87_SUMMARY) === 0) machine.driveFerr(false);
-  }
-
-  /** Commits the transaction as one event. @param event without registers. */
-  private commit(event: RegisterEvent, retired: 0 | 1): void {
-    const registers = this.tx.delta();
-    this.tx.commitMemory();
-    this.machine.stateRegisters(withRegisters(event, registers), registers, retired);
-    this.tx.abort();
   }
 
   /** An instruction did not complete: a fault, a software interrupt, an intercept. */
@@ -493,134 +429,6 @@ export class Processor extends MachineAccess implements SystemContext {
     // L1 need not intercept #PF: it has asked for these exits.
     if (context.guest) this.exit(new VmExit(exceptionExit(Vector.PF), 0n, linear));
     else this.deliver({ type: 'exception', vector: Vector.PF, errorCode: 0, linear }, 0);
-  }
-
-  // Delivery
-
-  /**
-   * Delivers an event and whatever its delivery raises.
-   * @param retired 1 for the end of INT n and its like.
-   * @param kept slots already written in the transaction that outlive a fault of the delivery.
-   */
-  private deliver(
-    event: GuestEvent,
-    retired: 0 | 1,
-    origin: 'virtual' | 'injected' | undefined = undefined,
-    kept: readonly Slot[] = [],
-    after?: GuestEvent,
-  ): void {
-    const { tx } = this;
-    const before = kept.map((slot): readonly [Slot, bigint] => [slot, tx.get(slot)]);
-    let first = true;
-    this.vectoring = undefined;
-    this.vectoringInfo.injected = origin === 'injected' ? event : undefined;
-    if (origin !== 'injected' && after === undefined && event.dr6 === undefined) {
-      const exit = this.exceptionExit(event, undefined);
-      if (exit !== undefined) {
-        this.exit(exit);
-        return;
-      }
-    }
-    try {
-      const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
-        for (const [slot, value] of before) tx.set(slot, value);
-        this.vectoring = next;
-        const exit = first && origin === 'injected' ? undefined : this.exceptionExit(next, during);
-        if (exit !== undefined) throw exit;
-        first = false;
-      };
-      const delivered = deliverEvent(tx, event, recognise, after);
-      if (delivered === 'shutdown') this.shutdown();
-      else if (delivered === 'endless') {
-        this.paused = true;
-        this.machine.stalls();
-      } else {
-        // INT n and its like retire when they reach their handler; a fault on the way there does not.
-        const counted = delivered.event === event ? retired : 0;
-        this.relatch();
-        this.vectoringInfo.delivered(tx, delivered.event);
-        if ((this.word(R.debugCtl) & LBR) !== 0) recordEvent(tx, delivered.event, this.get(R.rip));
-        this.commit(deliveredEvent(delivered, event, origin), counted);
-        if (delivered.task !== undefined) this.beginTask(delivered.task, delivered.event);
-      }
-    } catch (reason) {
-      if (reason instanceof NestedPageFault || (reason instanceof VmExit && reason.code === ExitCode.TASK_SWITCH)) {
-        const { vectoring } = this;
-        tx.abort();
-        for (const [slot, value] of before) tx.set(slot, value);
-        if (vectoring !== undefined) this.vectoringInfo.record(tx, vectoring);
-        this.exit(reason instanceof VmExit ? reason : this.nestedExit(reason));
-      } else if (reason instanceof VmExit) this.exit(reason);
-      else if (reason instanceof AbsentPage) {
-        // What is half delivered cannot be put off: the vCPU waits, and it is delivered from the start.
-        tx.abort();
-        this.paravirt?.waitForPage(this.vcpu, reason.page);
-        for (const [slot, value] of before) tx.set(slot, value);
-        this.deliver(event, retired, origin, kept, after);
-      } else throw reason;
-    }
-  }
-
-  /** An event came to a task, which may begin with a fault. */
-  private beginTask({ fault }: TaskSwitched, event: GuestEvent): void {
-    if (fault !== undefined) this.deliver(eventOfFault(fault), 0, undefined, [], event);
-  }
-
-  /** The exit of an exception that L1 intercepts. @param during whose delivery it cut short. */
-  private exceptionExit(event: GuestEvent, during: GuestEvent | undefined): VmExit | undefined {
-    if (event.type !== 'exception' || event.vector > 31) return undefined;
-    if (!this.isIntercepted(exceptionIntercept(event.vector))) return undefined;
-    const { deviations } = this.profile;
-    const forgets = event.vector === Vector.DF && deviations.has('double-fault-exit-forgets-event');
-    if (during !== undefined && !forgets) this.vectoringInfo.record(this.tx, during);
-    const code = INTERCEPTS[exceptionIntercept(event.vector)].exitCode;
-    const isPageFault = event.vector === Vector.PF;
-    const hidesCode = event.vector === Vector.TS && deviations.has('ts-error-code-missing');
-    return new VmExit(
-      code,
-      event.errorCode === undefined || hidesCode ? 0n : BigInt(event.errorCode),
-      isPageFault ? (event.linear ?? 0n) : 0n,
-      // INT3, INTO and BOUND (APM vol.2 §15.7.1 State Saved on Exit).
-      event.nextRip !== undefined || event.vector === Vector.BR,
-      isPageFault,
-    );
-  }
-
-  /** @param whose that of the program that runs, which a hypervisor may intercept, or its host's. */
-  private shutdown(whose: Shutdown['whose'] = 'own'): void {
-    if (whose === 'own' && this.isIntercepted('SHUTDOWN')) {
-      this.exit(new VmExit(ExitCode.SHUTDOWN));
-      return;
-    }
-    this.tx.set(R.activity, Activity.SHUTDOWN);
-    this.commit({ type: 'cpu.shutdown', registers: EMPTY_DELTA }, 0);
-    this.machine.shutDown();
-  }
-
-  /** The world switch to L1. The transaction holds what the guest's state shall be. */
-  private exit(exit: VmExit): void {
-    const { tx, machine } = this;
-    const nextRip = this.nextRipOf(exit);
-    const bytes =
-      exit.withBytes && !this.fetching
-        ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
-        : undefined;
-    const outcome = this.nested.vmexit(tx, exit, { vmcbShadow: machine, nextRip, bytes });
-    this.current = undefined;
-    this.commit(vmexitEvent(outcome), 0);
-    if (outcome.hostShutdown) machine.shutDown();
-  }
-
-  /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */
-  private nextRipOf({ nextRip }: VmExit): bigint {
-    const { current } = this;
-    if (!nextRip && !this.profile.deviations.has('next-rip-always')) return 0n;
-    const length = current === undefined ? 0 : current.length;
-    return nextRip && current === undefined ? 0n : codeOffset(this.tx, this.tx.get(R.rip) + BigInt(length));
-  }
-
-  private nestedExit(fault: NestedPageFault): VmExit {
-    return nestedExit(fault, this.profile.deviations, this.current?.mnemonic);
   }
 
   // SystemContext

@@ -9,6 +9,7 @@
 import {
   DELTA_ENTRY_BYTES,
   EMPTY_DELTA,
+  type HalvesWriter,
   type RegisterDelta,
   type RegisterFile,
   SLOT_COUNT,
@@ -67,7 +68,7 @@ interface PendingWrite {
   readonly linear: bigint | undefined;
 }
 
-export class Transaction {
+export class Transaction implements HalvesWriter {
   private readonly isWritten = new Uint8Array(SLOT_COUNT);
   private readonly values = new BigUint64Array(SLOT_COUNT);
   private readonly words = new Uint32Array(this.values.buffer);

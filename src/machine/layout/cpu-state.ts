@@ -88,6 +88,17 @@ export const REGISTER_NAMES = [
 
 export type RegisterName = (typeof REGISTER_NAMES)[number];
 
+/** Registers by their 32-bit halves: no bigint is made. */
+export interface HalvesReader {
+  low(slot: Slot): number;
+  high(slot: Slot): number;
+}
+
+/** The same to be changed. */
+export interface HalvesWriter extends HalvesReader {
+  setHalves(slot: Slot, low: number, high: number): void;
+}
+
 declare const slotBrand: unique symbol;
 /** Place of a register in the table above. */
 export type Slot = number & { readonly [slotBrand]: true };

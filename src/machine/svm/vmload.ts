@@ -3,10 +3,11 @@
  * Source: APM vol.2 §15.5.2 VMSAVE and VMLOAD Instructions.
  */
 import type { SwitchContext } from '../cpu/nested-virtualization.js';
-import type { Transaction } from '../cpu/transaction.js';
-import { EMPTY_DELTA, R, type Slot } from '../layout/cpu-state.js';
-import { SegmentWord, VMLOAD_WORDS, vmcbChanges, vmcbQuad, W } from '../layout/vmcb.js';
-import { VmcbImage } from './vmcb-image.js';
+import type { VmcbDelta } from '../events.js';
+import { EMPTY_DELTA, type HalvesReader, type HalvesWriter, R, type Slot } from '../layout/cpu-state.js';
+import { SegmentWord, VMLOAD_WORDS, type VmcbWords, vmcbChanges, vmcbQuad, W } from '../layout/vmcb.js';
+import type { PhysicalMemory } from '../mmu/memory.js';
+import { type QuadWriter, VmcbImage } from './vmcb-image.js';
 import type { VmrunRules } from './vmrun-rules.js';
 
 /** Segments by the word of their attributes; the base follows, in registers as in the VMCB. */
@@ -31,43 +32,67 @@ const SEGMENT_BITS = Number(SegmentWord.MASK & 0xffff_ffffn);
 
 const image = new VmcbImage();
 
+/** What software changed of the state that VMLOAD reads. @param vmcb sPA of a page in RAM. @param known the machine's copy. */
+export const softwareChanges = (memory: PhysicalMemory, vmcb: number, known: VmcbWords | undefined): VmcbDelta =>
+  vmcbChanges(memory, vmcb, known, VMLOAD_WORDS);
+
 /**
- * @param vmcb sPA of a page in RAM. Bases become canonical on the way in, but for the deviation `bases-not-canonical`;
- * SYSCALL and SYSENTER targets stay as they are.
+ * VMLOAD past its checks. Bases become canonical on the way in, but for the deviation `bases-not-canonical`; SYSCALL and
+ * SYSENTER targets stay as they are. @param to gets slots in ascending order. @param vmcb sPA of a page in RAM.
  */
-export function vmload(context: SwitchContext, vmcb: number, rules: VmrunRules): void {
-  const { tx } = context;
-  const { memory } = tx.host;
+export function loadState(to: HalvesWriter, memory: PhysicalMemory, vmcb: number, rules: VmrunRules): void {
   const { words } = memory;
   const at = 2 * vmcbQuad(vmcb);
-  const changes = vmcbChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb), VMLOAD_WORDS);
   const asStored = rules.keepsBasesAsStored;
   for (const [slot, word] of SEGMENTS) {
-    tx.setHalves(slot, lowOf(words, at, word) & SEGMENT_BITS, highOf(words, at, word));
-    loadBase(tx, (slot + 1) as Slot, words, at, word + 1, asStored);
+    to.setHalves(slot, lowOf(words, at, word) & SEGMENT_BITS, highOf(words, at, word));
+    to.setHalves((slot + 1) as Slot, lowOf(words, at, word + 1), baseHigh(words, at, word + 1, asStored));
   }
-  for (const [slot, word] of MSRS) tx.setHalves(slot, lowOf(words, at, word), highOf(words, at, word));
-  loadBase(tx, R.kernelGsBase, words, at, W.kernelGsBase, asStored);
-  context.outcome({ type: 'svm.vmload', vmcb, words: changes, registers: EMPTY_DELTA });
+  for (const [slot, word] of MSRS) {
+    const high = slot === R.kernelGsBase ? baseHigh(words, at, word, asStored) : highOf(words, at, word);
+    to.setHalves(slot, lowOf(words, at, word), high);
+  }
 }
 
-/** Bits 63:48 of a base follow bit 47, but for the deviation. */
-function loadBase(tx: Transaction, slot: Slot, words: Uint32Array, at: number, word: number, asStored: boolean): void {
+/** Of a base, whose bits 63:48 follow bit 47, but for the deviation. */
+function baseHigh(words: Uint32Array, at: number, word: number, asStored: boolean): number {
   const high = highOf(words, at, word);
-  tx.setHalves(slot, lowOf(words, at, word), asStored ? high : (high << 16) >> 16);
+  return asStored ? high : (high << 16) >> 16;
 }
 
 const lowOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word] as number;
 const highOf = (words: Uint32Array, at: number, word: number): number => words[at + 2 * word + 1] as number;
 
-export function vmsave(context: SwitchContext, vmcb: number): void {
-  const { tx } = context;
+/**
+ * VMSAVE past its checks. @param to stores what memory does not have. @param vmcb sPA of a page in RAM.
+ * @param known the machine's copy. @returns how the copy must change.
+ */
+export function storeState(
+  from: HalvesReader,
+  to: QuadWriter,
+  memory: PhysicalMemory,
+  vmcb: number,
+  known: VmcbWords | undefined,
+): VmcbDelta {
   for (const [slot, word] of SEGMENTS) {
     const base = (slot + 1) as Slot;
-    image.set(word, tx.low(slot), tx.high(slot));
-    image.set(word + 1, tx.low(base), tx.high(base));
+    image.set(word, from.low(slot), from.high(slot));
+    image.set(word + 1, from.low(base), from.high(base));
   }
-  for (const [slot, word] of MSRS) image.set(word, tx.low(slot), tx.high(slot));
-  const words = image.store(tx, vmcb, context.vmcbShadow.knownWords(vmcb));
+  for (const [slot, word] of MSRS) image.set(word, from.low(slot), from.high(slot));
+  return image.store(to, memory, vmcb, known);
+}
+
+export function vmload(context: SwitchContext, vmcb: number, rules: VmrunRules): void {
+  const { tx } = context;
+  const { memory } = tx.host;
+  const words = softwareChanges(memory, vmcb, context.vmcbShadow.knownWords(vmcb));
+  loadState(tx, memory, vmcb, rules);
+  context.outcome({ type: 'svm.vmload', vmcb, words, registers: EMPTY_DELTA });
+}
+
+export function vmsave(context: SwitchContext, vmcb: number): void {
+  const { tx } = context;
+  const words = storeState(tx, tx, tx.host.memory, vmcb, context.vmcbShadow.knownWords(vmcb));
   context.outcome({ type: 'svm.vmsave', vmcb, words, registers: EMPTY_DELTA });
 }

@@ -35,6 +35,7 @@ import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
 import { type ContextFeatures, Contexts, DECODE_MASK, isForRegions, isRare, MODE_BITS, Mode } from './context.js';
 import type { EngineCounts } from './counts.js';
+import { DirectRegisters } from './direct-registers.js';
 import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
@@ -90,6 +91,8 @@ export class Engine {
   private readonly evaluated = new EvaluatedInstructions((rip) => this.decodeAt(rip));
   private readonly plainCases: PlainCases;
   private readonly shadowed: RegisterShadow;
+  /** For events of 64-bit code whose registers are written before they are stated: `registersChanged` must hear of them. */
+  readonly directRegisters: DirectRegisters;
   private readonly view: DataView;
   private readonly words: Int32Array;
   private mode: number = Mode.BITS16;
@@ -114,6 +117,7 @@ export class Engine {
     this.words = new Int32Array(memory.wasm.buffer);
     this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as RegisterFile;
     this.shadowed = new RegisterShadow(memory);
+    this.directRegisters = new DirectRegisters(memory.words);
     this.contexts = new Contexts(this.words, this.registers, features);
     this.translations = new Translations(
       memory,
@@ -357,7 +361,11 @@ export class Engine {
 
   /** Applies what an event between runs changes of the registers: it is no part of the next run's delta. */
   applyDelta(delta: RegisterDelta): void {
-    const derived = this.shadowed.apply(delta, (this.mode & Mode.BITS64) === 0);
+    this.registersChanged(this.shadowed.apply(delta, (this.mode & Mode.BITS64) === 0));
+  }
+
+  /** @param derived what of registers has changed, by an event that they are written for. */
+  registersChanged(derived: Derived): void {
     if (derived === Derived.NOTHING) return;
     this.stale = true;
     if ((derived & Derived.RARE) !== 0) this.contexts.rareChanged();

@@ -17,6 +17,9 @@ export const Derived = {
 } as const;
 export type Derived = number;
 
+/** What is derived from a register that counts. */
+export const derivedOf = (slot: Slot): Derived => (isRare(slot) ? Derived.SOME | Derived.RARE : Derived.SOME);
+
 export class RegisterShadow {
   readonly registers: BigUint64Array;
 
@@ -43,7 +46,7 @@ export class RegisterShadow {
       const now = (CPU_BASE >> 2) + 2 * slot;
       const then = (SHADOW_BASE >> 2) + 2 * slot;
       if (changesContext(slot, low ^ (words[then] as number), high ^ (words[then + 1] as number)) || legacy) {
-        derived |= isRare(slot) ? Derived.SOME | Derived.RARE : Derived.SOME;
+        derived |= derivedOf(slot);
       }
       words[now] = low;
       words[now + 1] = high;
