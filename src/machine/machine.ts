@@ -114,7 +114,7 @@ export class Machine implements ProcessorHost, RestartHost {
     this.processor = new Processor(this);
     this.engine.surroundings = this;
     this.restart = new Restart(this);
-    this.lane = new WorldSwitchLane(this);
+    this.lane = new WorldSwitchLane(this, this.processor.tx);
   }
 
   /** Instructions retired so far. */
@@ -512,12 +512,12 @@ export class Machine implements ProcessorHost, RestartHost {
     this.stated(event, retired, vcpu, level);
   }
 
-  /** States an event of the lane. */
-  stateDirect(event: RegisterEvent): void {
+  /** States an event of the current vCPU whose registers are written already. @param level that of the vCPU before it. */
+  stateDirect(event: RegisterEvent, retired: 0 | 1, level: Level): void {
     const { vcpu, engine } = this;
     engine.registersChanged(engine.directRegisters.derived);
     reduceBesideRegisters(this.state, event, vcpu);
-    this.stated(event, 1, vcpu, 1);
+    this.stated(event, retired, vcpu, level);
   }
 
   private state1(event: MachineEvent, retired: 0 | 1 = 0, vcpu = this.vcpu): void {

@@ -115,6 +115,10 @@ export class Workbench implements ProcessorHost {
   stateRegisters(event: MachineEvent, _: RegisterDelta, retired: 0 | 1): void {
     this.stateEvent(event, retired);
   }
+  stateDirect(event: MachineEvent, retired: 0 | 1): void {
+    this.stateEvent(event, retired);
+  }
+  flushRun(): void {}
   countPlain(): void {}
   stalls(): void {}
   shutDown(): void {

@@ -5,7 +5,7 @@
  * does (docs/nested-virtualization.md).
  */
 import type { MachineEvent, RegisterEvent, VmcbDelta } from '../events.js';
-import type { LowReader, Slot } from '../layout/cpu-state.js';
+import type { HalvesWriter, LowReader, Slot } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import type { TlbFlush } from '../mmu/tlb.js';
@@ -92,6 +92,11 @@ export interface VmexitOutcome {
   readonly hostShutdown: boolean;
 }
 
+/** Registers written at once, for an event that is stated next. */
+export interface DirectWriter extends HalvesWriter {
+  begin(): void;
+}
+
 export interface NestedVirtualization {
   /** Registers of the extension after RESET [vcpu_initialise, vcpu_reset]. */
   initialise(): RegisterValues;
@@ -119,8 +124,9 @@ export interface NestedVirtualization {
    * The world switch to the host [vmexit].
    * @param tx holds the guest's state as the exit shall report it: of an intercepted instruction nothing (abort first), of
    * an interrupted delivery `exitIntInfo`. The host's state is in it afterwards, and the block's writes.
+   * @param direct gets the host's state instead, when the transaction holds no register.
    */
-  vmexit(tx: Transaction, exit: VmExit, site: VmexitSite): VmexitOutcome;
+  vmexit(tx: Transaction, exit: VmExit, site: VmexitSite, direct?: DirectWriter): VmexitOutcome;
 
   /** Whether a guest runs and its control block asks for the intercept [vmcx_guest_intercepts_event, check_intercepts]. */
   isIntercepted(low: LowReader, name: InterceptName): boolean;

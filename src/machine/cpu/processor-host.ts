@@ -1,6 +1,6 @@
 /** What the processor needs of the machine around it: the machine itself, or a workbench. */
 import type { DecodedInstruction } from '../decode/decoded.js';
-import type { MachineEvent, RegisterEvent } from '../events.js';
+import type { Level, MachineEvent, RegisterEvent } from '../events.js';
 import type { RegisterDelta, RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
@@ -59,6 +59,10 @@ export interface ProcessorHost extends VmcbShadow {
   stateEvent(event: MachineEvent, retired: 0 | 1): void;
   /** As `stateEvent`. @param registers those of the event. */
   stateRegisters(event: RegisterEvent, registers: RegisterDelta, retired: 0 | 1): void;
+  /** As `stateEvent`, of an event whose registers `engine.directRegisters` has written. @param level that of the vCPU before it. */
+  stateDirect(event: RegisterEvent, retired: 0 | 1, level: Level): void;
+  /** States what ran since the last event. */
+  flushRun(): void;
   countPlain(): void;
   /** The vCPU hangs: it will do the same for ever, and no time passes on it. */
   stalls(): void;

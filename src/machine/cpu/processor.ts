@@ -1,6 +1,6 @@
 /**
- * What the engine leaves: single instructions by the evaluator or the control plane, events at instruction boundaries,
- * their delivery, and world switches. Everything happens on one transaction that is committed or dropped as a whole.
+ * What the engine leaves: single instructions by the evaluator or the control plane, and events at instruction boundaries.
+ * Everything happens on one transaction that is committed or dropped as a whole; how it ends in an event: transitions.ts.
  *
  * What counts as retired: an instruction that completed, each iteration of a repeated string instruction, INT n and
  * VMRUN. Not: an instruction that faulted or was intercepted, the delivery of an event (docs/adr/0005).
@@ -16,7 +16,7 @@ import { Status } from '../isa/x87-unit.js';
 import { Activity, Boundary, CR4, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import type { TlbFlush } from '../mmu/tlb.js';
-import { isHypervisorLeaf, type Paravirt } from '../paravirt/interface.js';
+import { isHypervisorLeaf } from '../paravirt/interface.js';
 import { missContext } from '../paravirt/miss-context.js';
 import { stagesUnder } from '../policy/catalogue.js';
 import { acknowledgeVirtualApic, hasVirtualApic } from '../svm/avic.js';

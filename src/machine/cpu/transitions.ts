@@ -20,6 +20,7 @@ import { deliverEvent, eventOfFault, type GuestEvent } from './exceptions.js';
 import { codeOffset } from './instruction-fetch.js';
 import { recordEvent } from './last-branch.js';
 import { MachineAccess } from './machine-access.js';
+import type { VmexitOutcome, VmexitSite } from './nested-virtualization.js';
 import type { ProcessorHost } from './processor-host.js';
 import type { Shutdown } from './shutdown.js';
 import type { TaskSwitched } from './task-switch.js';
@@ -28,6 +29,8 @@ import { VectoringInfo } from './vectoring.js';
 
 const GUEST_MODE = Number(SvmMode.GUEST);
 const LBR = Number(DEBUG_CTL.LBR);
+/** The level of whoever exits. */
+const GUEST = 2;
 
 export abstract class Transitions extends MachineAccess {
   readonly tx: Transaction;
@@ -199,10 +202,28 @@ export abstract class Transitions extends MachineAccess {
       exit.withBytes && !this.fetching
         ? instructionBytes(this.liveRegisters, this.memory, machine.engine.pagingContext)
         : undefined;
-    const outcome = this.nested.vmexit(tx, exit, { vmcbShadow: machine, nextRip, bytes });
+    const site = { vmcbShadow: machine, nextRip, bytes };
     this.current = undefined;
-    this.commit(vmexitEvent(outcome), 0);
+    const outcome = tx.isUntouched ? this.exitDirectly(exit, site) : this.exitInTransaction(exit, site);
     if (outcome.hostShutdown) machine.shutDown();
+  }
+
+  private exitInTransaction(exit: VmExit, site: VmexitSite): VmexitOutcome {
+    const outcome = this.nested.vmexit(this.tx, exit, site);
+    this.commit(vmexitEvent(outcome, EMPTY_DELTA), 0);
+    return outcome;
+  }
+
+  /** Nothing is held back of the registers: those of the host come to their places at once. */
+  private exitDirectly(exit: VmExit, site: VmexitSite): VmexitOutcome {
+    const { tx, machine } = this;
+    const { directRegisters } = machine.engine;
+    machine.flushRun();
+    const outcome = this.nested.vmexit(tx, exit, site, directRegisters);
+    tx.commitMemory();
+    machine.stateDirect(vmexitEvent(outcome, directRegisters.finish()), 0, GUEST);
+    tx.abort();
+    return outcome;
   }
 
   /** What nRIP tells: for instructions the address behind them, else nothing (APM vol.2 §15.7.1 State Saved on Exit). */

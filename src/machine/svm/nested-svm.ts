@@ -6,6 +6,7 @@ import type { CpuidLeaf, CpuProfile } from '../cpu/cpuid.js';
 import type { SlotReader } from '../cpu/mode.js';
 import type {
   BlockableEvent,
+  DirectWriter,
   GuestBlock,
   InterruptBlock,
   MappedAccess,
@@ -18,7 +19,7 @@ import type {
 import type { Transaction } from '../cpu/transaction.js';
 import { invariant } from '../errors.js';
 import type { EventOf, VmcbDelta } from '../events.js';
-import { EMPTY_DELTA, type LowReader, R, type Slot, SvmMode } from '../layout/cpu-state.js';
+import { type LowReader, R, type RegisterDelta, type Slot, SvmMode } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { AVIC_SLOTS } from './avic.js';
 import { svmLeaf } from './features.js';
@@ -122,14 +123,14 @@ class NestedSvm implements NestedVirtualization {
     this.hostSave(image);
     enterGuest(image, block, vmcb, tx.host.memory, rules);
     image.finish(tx);
-    completeVmrun(context, block, vmcb, rules);
+    completeVmrun(context, tx, block, vmcb, rules);
   }
 
   prepareForVmexit(image: RegisterImage, tx: Transaction, exit: VmExit, site: VmexitSite): VmcbDelta {
     return prepareForVmexit(image, tx, exit, site, this.rules);
   }
 
-  vmexit(tx: Transaction, exit: VmExit, site: VmexitSite): VmexitOutcome {
+  vmexit(tx: Transaction, exit: VmExit, site: VmexitSite, direct?: DirectWriter): VmexitOutcome {
     invariant((tx.get(R.svmMode) & SvmMode.GUEST) !== 0n, '#VMEXIT without a guest');
     const { image } = this;
     const vmcb = Number(tx.get(R.vmcb));
@@ -138,8 +139,12 @@ class NestedSvm implements NestedVirtualization {
     const words = this.prepareForVmexit(image, tx, exit, site);
     for (const slot of GUEST_CONTROLS) image.set(slot, 0);
     const hostShutdown = !this.hostRestore(image, tx.host.memory);
-    image.finish(tx);
-    if ((image.low(R.intControl) & AVIC_ENABLE) !== 0) for (const slot of AVIC_SLOTS) tx.setHalves(slot, 0, 0);
+    const hadVirtualApic = (image.low(R.intControl) & AVIC_ENABLE) !== 0;
+    direct?.begin();
+    const to = direct ?? tx;
+    image.finish(to);
+    // Slots behind those of the switch.
+    if (hadVirtualApic) for (const slot of AVIC_SLOTS) to.setHalves(slot, 0, 0);
     return { vmcb, code: exit.code, info1: exit.info1, info2: exit.info2, intInfo, words, hostShutdown };
   }
 
@@ -186,8 +191,7 @@ export function virtualizationOf(profile: CpuProfile): NestedVirtualization {
   return made;
 }
 
-/** Without registers. */
-export function vmexitEvent(outcome: VmexitOutcome): EventOf<'svm.vmexit'> {
+export function vmexitEvent(outcome: VmexitOutcome, registers: RegisterDelta): EventOf<'svm.vmexit'> {
   const { vmcb, code, info1, info2, intInfo, words } = outcome;
-  return { type: 'svm.vmexit', vmcb, code, info1, info2, intInfo, words, registers: EMPTY_DELTA };
+  return { type: 'svm.vmexit', vmcb, code, info1, info2, intInfo, words, registers };
 }

@@ -4,7 +4,13 @@
  * as many bigints would. What changed goes into the transaction at the end.
  */
 import type { Transaction } from '../cpu/transaction.js';
-import { DELTA_ENTRY_BYTES, type RegisterDelta, SLOT_COUNT, type Slot } from '../layout/cpu-state.js';
+import {
+  DELTA_ENTRY_BYTES,
+  type HalvesWriter,
+  type RegisterDelta,
+  SLOT_COUNT,
+  type Slot,
+} from '../layout/cpu-state.js';
 import { word32At } from '../layout/little-endian.js';
 
 export class RegisterImage {
@@ -46,15 +52,15 @@ export class RegisterImage {
     this.set(to, this.low(from), this.high(from));
   }
 
-  /** Gives the transaction what changed, in ascending order of slot. */
-  finish(tx: Transaction): void {
+  /** Gives what changed to the transaction, or to the registers at once, in ascending order of slot. */
+  finish(to: HalvesWriter): void {
     const { now, next, isSet } = this;
     for (let group = 0; group < isSet.length; group++) {
       for (let left = isSet[group] as number; left !== 0; left &= left - 1) {
         const slot = 32 * group + 31 - Math.clz32(left & -left);
         const low = next[2 * slot] as number;
         const high = next[2 * slot + 1] as number;
-        if (now[2 * slot] !== low || now[2 * slot + 1] !== high) tx.setHalves(slot as Slot, low, high);
+        if (now[2 * slot] !== low || now[2 * slot + 1] !== high) to.setHalves(slot as Slot, low, high);
       }
     }
   }

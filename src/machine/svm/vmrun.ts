@@ -10,7 +10,18 @@
 import { DEBUG_CTL_DEFINED } from '../cpu/debug.js';
 import type { GuestBlock, SwitchContext } from '../cpu/nested-virtualization.js';
 import { invalidOpcode } from '../faults.js';
-import { Boundary, CR0, CR4, EFER, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
+import {
+  Boundary,
+  CR0,
+  CR4,
+  EFER,
+  EMPTY_DELTA,
+  Flag,
+  type HalvesWriter,
+  R,
+  type Slot,
+  SvmMode,
+} from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
 import {
   ALL_WORDS,
@@ -114,14 +125,24 @@ export function enterGuest(
   loadGuest(registers, words, at, memory, rules);
 }
 
-/** What of a VMRUN into a guest is not in the register image, and its event. */
-export function completeVmrun(context: SwitchContext, block: GuestBlock, vmcb: number, rules: VmrunRules): void {
+/** Whether the guest has a virtual APIC, which is read through the transaction. */
+export const startsVirtualApic = ({ words, at }: GuestBlock, rules: VmrunRules): boolean =>
+  rules.avic && (lowOf(words, at, W.intControl) & AVIC_ENABLE) !== 0;
+
+/** What of a VMRUN into a guest is not in the register image, and its event. @param to the transaction, or the registers at once. */
+export function completeVmrun(
+  context: SwitchContext,
+  to: HalvesWriter,
+  block: GuestBlock,
+  vmcb: number,
+  rules: VmrunRules,
+): void {
   const { tx } = context;
   const { words, at, asid } = block;
   let { changes } = block;
   // Slots behind those of the switch.
-  if (rules.avic && (lowOf(words, at, W.intControl) & AVIC_ENABLE) !== 0) startVirtualApic(tx, words, at);
-  if (rules.busLockThreshold) tx.setHalves(R.busLocks, lowOf(words, at, W.busLockCounter) & BUS_LOCK_COUNT, 0);
+  if (startsVirtualApic(block, rules)) startVirtualApic(tx, words, at);
+  if (rules.busLockThreshold) to.setHalves(R.busLocks, lowOf(words, at, W.busLockCounter) & BUS_LOCK_COUNT, 0);
   flushTlb(context, highOf(words, at, W.guestASID), asid, rules);
   if (rules.clearsExitInfo2) {
     tx.writeQuad(vmcb + 8 * W.exitInfo2, 0, 0);

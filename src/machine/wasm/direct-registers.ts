@@ -1,6 +1,6 @@
 /**
- * The registers of 64-bit code that an event is about to change, written straight to their places: to the register file, to
- * the shadow, and to the delta that the event carries. For what cannot fault any more; all else goes through a transaction.
+ * The registers that an event is about to change, written straight to their places: to the register file, to the shadow, and
+ * to the delta that the event carries. For what cannot fault any more; all else goes through a transaction.
  */
 import { invariant } from '../errors.js';
 import {
@@ -26,8 +26,11 @@ export class DirectRegisters implements HalvesWriter {
   /** What the engine derives from what was written since `begin`. */
   derived: Derived = Derived.NOTHING;
 
-  /** @param words of the memory. */
-  constructor(private readonly words: Uint32Array) {}
+  /** @param words of the memory. @param isLegacy whether limits of segments count now. */
+  constructor(
+    private readonly words: Uint32Array,
+    private readonly isLegacy: () => boolean,
+  ) {}
 
   /**
    * Begins an event's changes. The run before it must have been stated. Nothing else may be built in the slab until
@@ -39,7 +42,7 @@ export class DirectRegisters implements HalvesWriter {
     this.start = at;
     this.end = at;
     this.last = -1;
-    this.derived = Derived.NOTHING;
+    this.derived = this.isLegacy() ? Derived.SOME : Derived.NOTHING;
   }
 
   low(slot: Slot): number {

@@ -91,7 +91,7 @@ export class Engine {
   private readonly evaluated = new EvaluatedInstructions((rip) => this.decodeAt(rip));
   private readonly plainCases: PlainCases;
   private readonly shadowed: RegisterShadow;
-  /** For events of 64-bit code whose registers are written before they are stated: `registersChanged` must hear of them. */
+  /** For events whose registers are written before they are stated: `registersChanged` must hear of them. */
   readonly directRegisters: DirectRegisters;
   private readonly view: DataView;
   private readonly words: Int32Array;
@@ -117,7 +117,7 @@ export class Engine {
     this.words = new Int32Array(memory.wasm.buffer);
     this.registers = new BigUint64Array(memory.wasm.buffer, CPU_BASE, SLOT_COUNT) as unknown as RegisterFile;
     this.shadowed = new RegisterShadow(memory);
-    this.directRegisters = new DirectRegisters(memory.words);
+    this.directRegisters = new DirectRegisters(memory.words, () => this.isLegacy);
     this.contexts = new Contexts(this.words, this.registers, features);
     this.translations = new Translations(
       memory,
@@ -361,7 +361,7 @@ export class Engine {
 
   /** Applies what an event between runs changes of the registers: it is no part of the next run's delta. */
   applyDelta(delta: RegisterDelta): void {
-    this.registersChanged(this.shadowed.apply(delta, (this.mode & Mode.BITS64) === 0));
+    this.registersChanged(this.shadowed.apply(delta, this.isLegacy));
   }
 
   /** @param derived what of registers has changed, by an event that they are written for. */
@@ -371,9 +371,13 @@ export class Engine {
     if ((derived & Derived.RARE) !== 0) this.contexts.rareChanged();
   }
 
+  private get isLegacy(): boolean {
+    return (this.mode & Mode.BITS64) === 0;
+  }
+
   /** An event changed a register. */
   syncShadow(slot: Slot): void {
-    if (!this.shadowed.follow(slot, (this.mode & Mode.BITS64) === 0)) return;
+    if (!this.shadowed.follow(slot, this.isLegacy)) return;
     this.stale = true;
     if (isRare(slot)) this.contexts.rareChanged();
   }

@@ -1,7 +1,17 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { EventOf } from '../../../src/machine/events.js';
 import { VMRUN } from '../../../src/machine/isa/svm.js';
-import { Activity, Boundary, CR0, CR4, EFER, Flag, R, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import {
+  Activity,
+  Boundary,
+  CR0,
+  CR4,
+  EFER,
+  EMPTY_DELTA,
+  Flag,
+  R,
+  SvmMode,
+} from '../../../src/machine/layout/cpu-state.js';
 import { RAM_BASE } from '../../../src/machine/layout/linear-memory.js';
 import { decodeVmcbDelta, W } from '../../../src/machine/layout/vmcb.js';
 import { ExitCode } from '../../../src/machine/svm/exit-code.js';
@@ -18,7 +28,7 @@ function leave(exit: VmExit, bytes?: Uint8Array): EventOf<'svm.vmexit'> {
   const { vmcbShadow } = machine.context();
   const site = { vmcbShadow, nextRip: exit.nextRip ? 0x40_0102n : 0n, bytes };
   const outcome = virtualizationOf(machine.profile).vmexit(machine.tx, exit, site);
-  return machine.commit(vmexitEvent(outcome)) as EventOf<'svm.vmexit'>;
+  return machine.commit(vmexitEvent(outcome, EMPTY_DELTA)) as EventOf<'svm.vmexit'>;
 }
 
 beforeEach(() => {
