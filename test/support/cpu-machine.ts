@@ -344,6 +344,7 @@ export class CpuMachine {
     };
     return {
       tx: this.tx,
+      target: () => this.tx,
       insn,
       ops: this.evaluator,
       profile: this.profile,

@@ -155,6 +155,7 @@ export class SvmMachine {
   context(overrides: Partial<SystemContext> = {}): SystemContext {
     const context = {
       tx: this.tx,
+      target: () => this.tx,
       profile: this.profile,
       nested: virtualizationOf(this.profile),
       insn: { addressWidth: 64, length: 3 },

@@ -5,7 +5,7 @@
 import type { DecodedInstruction } from '../decode/decoded.js';
 import { GuestFault, Vector } from '../faults.js';
 import type { Ops } from '../isa/instruction.js';
-import type { RegisterFile } from '../layout/cpu-state.js';
+import type { HalvesWriter, RegisterFile } from '../layout/cpu-state.js';
 import type { VmcbWords } from '../layout/vmcb.js';
 import type { Machine } from '../machine.js';
 import { explainWalk } from '../mmu/explain-walk.js';
@@ -82,6 +82,7 @@ export class DebuggerContext implements SystemContext, TransactionHost {
   }
   writeTrap(): void {}
   outcome(): void {}
+  readonly target: () => HalvesWriter = refuse;
   /** The event that follows drops all translations. */
   flushTlb(): void {}
   plain(): void {}

@@ -23,10 +23,18 @@ export interface VmcbShadow {
   knownWords(vmcb: number): VmcbWords | undefined;
 }
 
+/** Registers written at once, for an event that is stated next. */
+export interface DirectWriter extends HalvesWriter {
+  /** Nothing else may be built in the slab from here on. */
+  begin(): void;
+}
+
 /** What a world switch sees of the processor. */
 export interface SwitchContext {
   readonly tx: Transaction;
   readonly vmcbShadow: VmcbShadow;
+  /** Where registers are written: the transaction, or their places at once. Asked for when nothing can fail any more. */
+  target(): HalvesWriter;
   /** The instruction is a transition with an event of its own; without a call it is `cpu.system`. @param event without registers. */
   outcome(event: RegisterEvent): void;
   /** States an event that stands before the outcome, at once (an input was drawn, an MSR is unknown). */
@@ -92,11 +100,6 @@ export interface VmexitOutcome {
   readonly hostShutdown: boolean;
 }
 
-/** Registers written at once, for an event that is stated next. */
-export interface DirectWriter extends HalvesWriter {
-  begin(): void;
-}
-
 export interface NestedVirtualization {
   /** Registers of the extension after RESET [vcpu_initialise, vcpu_reset]. */
   initialise(): RegisterValues;
@@ -116,8 +119,8 @@ export interface NestedVirtualization {
 
   /** Reads and checks the guest's control block [prepare4vmrun]. @param vmcb sPA of a page in RAM, aligned. */
   prepareForVmrun(context: SwitchContext, vmcb: number): GuestBlock;
-  /** VMRUN past its exceptions and its intercept: check, save, load, inject [vmrun]. */
-  vmrun(context: SwitchContext, vmcb: number): void;
+  /** VMRUN past its exceptions and its intercept: check, save, load, inject [vmrun]. @param block as it was prepared, when it was. */
+  vmrun(context: SwitchContext, vmcb: number, block?: GuestBlock): void;
   /** Writes the reason and the guest's state into its block [prepare4vmexit]. @returns how the machine's copy changes. */
   prepareForVmexit(image: RegisterImage, tx: Transaction, exit: VmExit, site: VmexitSite): VmcbDelta;
   /**

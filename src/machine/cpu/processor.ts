@@ -13,7 +13,17 @@ import { GuestFault, Vector } from '../faults.js';
 import { Evaluator } from '../isa/evaluate.js';
 import type { SystemPart } from '../isa/instruction.js';
 import { Status } from '../isa/x87-unit.js';
-import { Activity, Boundary, CR4, EMPTY_DELTA, Flag, R, type Slot, SvmMode } from '../layout/cpu-state.js';
+import {
+  Activity,
+  Boundary,
+  CR4,
+  EMPTY_DELTA,
+  Flag,
+  type HalvesWriter,
+  R,
+  type Slot,
+  SvmMode,
+} from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import type { TlbFlush } from '../mmu/tlb.js';
 import { isHypervisorLeaf } from '../paravirt/interface.js';
@@ -499,6 +509,9 @@ export class Processor extends Transitions implements SystemContext {
     return this.exitsByMap({ kind: 'port', access, nextRip });
   }
 
+  target(): HalvesWriter {
+    return this.tx;
+  }
   outcome(event: RegisterEvent): void {
     this.ownEvent = event;
   }

@@ -404,18 +404,9 @@ export interface SystemPart {
   readonly system: (context: object) => void;
 }
 
-const parts = new WeakMap<SystemInstruction, SystemPart>();
-
-/** @returns the same for the same instruction; undefined for a plain one. */
-export function systemPart(described: Instruction): SystemPart | undefined {
-  if (!('system' in described)) return undefined;
-  const known = parts.get(described);
-  if (known !== undefined) return known;
-  const { interceptedFirst, system } = described;
-  const part = { interceptedFirst, system };
-  parts.set(described, part);
-  return part;
-}
+/** @returns undefined for a plain instruction. */
+export const systemPart = (described: Instruction): SystemPart | undefined =>
+  'system' in described ? { interceptedFirst: described.interceptedFirst, system: described.system } : undefined;
 
 /** Declares an instruction; exists for its types. */
 export function instruction<I extends Instruction>(spec: I): I {

@@ -111,10 +111,9 @@ class NestedSvm implements NestedVirtualization {
     return prepareForVmrun(context, vmcb, this.rules);
   }
 
-  vmrun(context: SwitchContext, vmcb: number): void {
+  vmrun(context: SwitchContext, vmcb: number, block = this.prepareForVmrun(context, vmcb)): void {
     const { image, rules } = this;
     const { tx } = context;
-    const block = this.prepareForVmrun(context, vmcb);
     if (block.refused) {
       refuseVmrun(context, block, vmcb, rules);
       return;
@@ -122,8 +121,9 @@ class NestedSvm implements NestedVirtualization {
     image.begin(tx);
     this.hostSave(image);
     enterGuest(image, block, vmcb, tx.host.memory, rules);
-    image.finish(tx);
-    completeVmrun(context, tx, block, vmcb, rules);
+    const to = context.target();
+    image.finish(to);
+    completeVmrun(context, to, block, vmcb, rules);
   }
 
   prepareForVmexit(image: RegisterImage, tx: Transaction, exit: VmExit, site: VmexitSite): VmcbDelta {

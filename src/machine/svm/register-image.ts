@@ -7,6 +7,7 @@ import type { Transaction } from '../cpu/transaction.js';
 import {
   DELTA_ENTRY_BYTES,
   type HalvesWriter,
+  R,
   type RegisterDelta,
   SLOT_COUNT,
   type Slot,
@@ -52,7 +53,10 @@ export class RegisterImage {
     this.set(to, this.low(from), this.high(from));
   }
 
-  /** Gives what changed to the transaction, or to the registers at once, in ascending order of slot. */
+  /**
+   * Gives what changed to the transaction, or to the registers at once, in ascending order of slot; RIP in any case, which may
+   * have advanced before the image began.
+   */
   finish(to: HalvesWriter): void {
     const { now, next, isSet } = this;
     for (let group = 0; group < isSet.length; group++) {
@@ -60,7 +64,8 @@ export class RegisterImage {
         const slot = 32 * group + 31 - Math.clz32(left & -left);
         const low = next[2 * slot] as number;
         const high = next[2 * slot + 1] as number;
-        if (now[2 * slot] !== low || now[2 * slot + 1] !== high) to.setHalves(slot as Slot, low, high);
+        const stays = now[2 * slot] === low && now[2 * slot + 1] === high;
+        if (!stays || slot === R.rip) to.setHalves(slot as Slot, low, high);
       }
     }
   }

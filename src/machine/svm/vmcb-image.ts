@@ -3,18 +3,12 @@
  * transaction. Words that already stand in memory cost no write, and words that the machine's copy already has stand in
  * no event.
  */
+import type { Transaction } from '../cpu/transaction.js';
 import { invariant } from '../errors.js';
 import type { VmcbDelta } from '../events.js';
 import { emptyVmcbWords, VMCB_BYTES, VmcbDeltaBuilder, type VmcbWords, vmcbQuad } from '../layout/vmcb.js';
-import type { PhysicalMemory } from '../mmu/memory.js';
 
 const NOTHING_KNOWN = emptyVmcbWords();
-
-/** Where the words go: a transaction, or memory at once. */
-export interface QuadWriter {
-  /** @param address of an aligned quadword of RAM. */
-  writeQuad(address: number, low: number, high: number): void;
-}
 
 export class VmcbImage {
   private readonly quads = new BigUint64Array(VMCB_BYTES / 8);
@@ -36,11 +30,12 @@ export class VmcbImage {
   }
 
   /**
-   * Gives the words that memory does not have to `to`; the image is empty again.
+   * Gives the words to the transaction; the image is empty again.
    * @param vmcb sPA of a page in RAM. @param known the machine's copy. @returns how the copy must change.
    */
-  store(to: QuadWriter, { words: memory }: PhysicalMemory, vmcb: number, known: VmcbWords | undefined): VmcbDelta {
+  store(tx: Transaction, vmcb: number, known: VmcbWords | undefined): VmcbDelta {
     const { halves, list, count } = this;
+    const memory = tx.host.memory.words;
     const base = 2 * vmcbQuad(vmcb);
     const copy = known ?? NOTHING_KNOWN;
     this.count = 0;
@@ -54,7 +49,7 @@ export class VmcbImage {
       const low = halves[at] as number;
       const high = halves[at + 1] as number;
       if (memory[base + at] !== low || memory[base + at + 1] !== high) {
-        to.writeQuad(vmcb + 8 * word, low, high);
+        tx.writeQuad(vmcb + 8 * word, low, high);
       }
       if (copy[at] !== low || copy[at + 1] !== high) this.delta.add(word, low, high);
     }

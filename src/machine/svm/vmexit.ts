@@ -53,7 +53,7 @@ export function prepareForVmexit(
   setReason(registers, words, at, exit, site, rules);
   if (rules.busLockThreshold) setBusLocks(registers, words, at);
   setGuest(registers, words, at, exit, rules);
-  return image.store(tx, tx.host.memory, vmcb, site.vmcbShadow.knownWords(vmcb));
+  return image.store(tx, vmcb, site.vmcbShadow.knownWords(vmcb));
 }
 
 /** The control area: why, and what the guest had pending. */

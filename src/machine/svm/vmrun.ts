@@ -324,7 +324,7 @@ export function refuseVmrun(context: SwitchContext, block: GuestBlock, vmcb: num
   if (!rules.keepsEventOnFailure) image.set(W.eventInj, 0, 0);
   if (rules.nextRipSave) image.set(W.nRIP, 0, 0);
   if (rules.decodeAssists) clearInstructionBytes(image, words, at);
-  const written = image.store(tx, tx.host.memory, vmcb, context.vmcbShadow.knownWords(vmcb));
+  const written = image.store(tx, vmcb, context.vmcbShadow.knownWords(vmcb));
   const exit = { code: rules.invalid, info1: 0n, info2: 0n, intInfo: 0n };
   context.outcome({ type: 'svm.vmexit', vmcb, ...exit, words: written, registers: EMPTY_DELTA });
 }

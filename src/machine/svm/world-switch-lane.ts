@@ -1,31 +1,30 @@
 /**
  * What a hypervisor does for each run of its guest, on its usual way: CLGI, STGI, VMLOAD, VMSAVE and VMRUN of 64-bit code at
- * CPL 0, outside of a guest, past all their checks. Nothing can fault then and nothing is intercepted, so no transaction is needed: registers
- * and the VMCB are written at once by what the descriptions in `isa/svm.ts` call, too, and the event is the same
- * (docs/adr/0044). Whatever is unusual is declined before anything has happened, and the processor executes it.
- * Source: APM vol.2 §15.5.1 Basic Operation, §15.5.2 VMSAVE and VMLOAD Instructions, §15.17 Global Interrupt Flag, STGI and CLGI Instructions.
+ * CPL 0, outside of a guest, past all their checks. Nothing can fault then and nothing is intercepted, so registers need no
+ * transaction: what the descriptions in `isa/svm.ts` call writes them at once, and the event is the same (docs/adr/0044).
+ * Whatever is unusual is declined before anything has happened, and the processor executes it.
+ * Source: APM vol.2 §15.5.1 Basic Operation, §15.5.2 VMSAVE and VMLOAD Instructions, §15.17 Global Interrupt Flag, STGI and
+ * CLGI Instructions.
  */
-import type { SwitchContext, VmcbShadow } from '../cpu/nested-virtualization.js';
+import type { NestedVirtualization, SwitchContext, VmcbShadow } from '../cpu/nested-virtualization.js';
 import type { CpuProfile } from '../cpu/profile.js';
 import type { Transaction } from '../cpu/transaction.js';
 import type { DecodedInstruction } from '../decode/decoded.js';
+import { invariant } from '../errors.js';
 import { type Level, type MachineEvent, type RegisterEvent, withRegisters } from '../events.js';
-import { CR0, EFER, R, SvmMode } from '../layout/cpu-state.js';
-import { RAM_BASE } from '../layout/linear-memory.js';
+import { CR0, EFER, EMPTY_DELTA, type HalvesWriter, R, SvmMode } from '../layout/cpu-state.js';
 import { VMCB_BYTES } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import type { DirectRegisters } from '../wasm/direct-registers.js';
 import { setGif } from './gif.js';
-import { saveHost } from './host-state.js';
-import { RegisterImage } from './register-image.js';
-import { loadState, softwareChanges, storeState } from './vmload.js';
-import { completeVmrun, enterGuest, prepareForVmrun, startsVirtualApic } from './vmrun.js';
+import { startsVirtualApic } from './vmrun.js';
 import { type VmrunRules, vmrunRules } from './vmrun-rules.js';
 
 /** What the lane needs of the machine around it. */
 export interface LaneHost extends VmcbShadow {
   readonly memory: PhysicalMemory;
   readonly profile: CpuProfile;
+  readonly nested: NestedVirtualization;
   readonly directRegisters: DirectRegisters;
   /** States what ran since the last event. */
   flushRun(): void;
@@ -51,25 +50,26 @@ const HOST = 1;
 
 export class WorldSwitchLane implements SwitchContext {
   readonly vmcbShadow: VmcbShadow;
-  private readonly image = new RegisterImage();
-  /** What software changed in the VMCB though its clean bits say otherwise. */
-  private stale: MachineEvent | undefined;
-  private entered: RegisterEvent | undefined;
-  private readonly needsSaveArea: boolean;
   private readonly registers: DirectRegisters;
   private readonly rules: VmrunRules;
   private readonly highAddressBits: number;
+  private readonly needsSaveArea: boolean;
+  /** Of the instruction under way. */
+  private length = 0;
+  private event: RegisterEvent | undefined;
+  /** What stands before its event. */
+  private before: MachineEvent | undefined;
 
-  /** @param tx for what VMRUN reads and writes of memory; its registers stay as they are. */
+  /** @param tx for what is read and written of memory; it holds no register. */
   constructor(
-    readonly host: LaneHost,
+    private readonly host: LaneHost,
     readonly tx: Transaction,
   ) {
     this.vmcbShadow = host;
-    this.needsSaveArea = host.profile.deviations.has('vmrun-needs-save-area');
     this.registers = host.directRegisters;
     this.rules = vmrunRules(host.profile);
     this.highAddressBits = host.profile.physicalAddressBits - 32;
+    this.needsSaveArea = host.profile.deviations.has('vmrun-needs-save-area');
   }
 
   /**
@@ -117,79 +117,83 @@ export class WorldSwitchLane implements SwitchContext {
   }
 
   private changeGif(insn: DecodedInstruction, set: boolean): LaneOutcome {
-    const { host, registers } = this;
-    host.flushRun();
-    registers.begin();
-    registers.advance(insn.length);
-    setGif(registers, set);
-    host.stateDirect({ type: 'svm.gif', set, registers: registers.finish() }, 1, HOST);
+    this.begin(insn);
+    this.host.flushRun();
+    setGif(this.target(), set);
+    this.outcome({ type: 'svm.gif', set, registers: EMPTY_DELTA });
+    this.complete();
     return set ? 'done' : 'goes-on';
   }
 
   private vmload(insn: DecodedInstruction): LaneOutcome {
     const vmcb = this.vmcbOf(insn);
     if (vmcb === NO_VMCB) return 'declined';
-    const { host, registers } = this;
-    host.flushRun();
-    const words = softwareChanges(host.memory, vmcb, host.knownWords(vmcb));
-    registers.begin();
-    registers.advance(insn.length);
-    loadState(registers, host.memory, vmcb, this.rules);
-    host.stateDirect({ type: 'svm.vmload', vmcb, words, registers: registers.finish() }, 1, HOST);
+    this.begin(insn);
+    this.host.flushRun();
+    this.host.nested.vmload(this, vmcb);
+    this.complete();
     return 'goes-on';
   }
 
   private vmsave(insn: DecodedInstruction): LaneOutcome {
     const vmcb = this.vmcbOf(insn);
     if (vmcb === NO_VMCB) return 'declined';
-    const { host, registers } = this;
-    host.flushRun();
-    const words = storeState(registers, this, host.memory, vmcb, host.knownWords(vmcb));
-    registers.begin();
-    registers.advance(insn.length);
-    host.stateDirect({ type: 'svm.vmsave', vmcb, words, registers: registers.finish() }, 1, HOST);
+    this.begin(insn);
+    this.host.flushRun();
+    this.host.nested.vmsave(this, vmcb);
+    this.target();
+    this.complete();
     return 'goes-on';
   }
 
   private vmrun(insn: DecodedInstruction): LaneOutcome {
-    const { host, registers, rules, image, tx } = this;
+    const { host, registers, rules } = this;
     const vmcb = this.vmcbOf(insn);
     // NMIs that are blocked, SMM, whatever else a boundary may hold.
     if (vmcb === NO_VMCB || registers.low(R.boundary) !== 0 || rules.faultsOnUnbackedMsrpm) return 'declined';
     if (this.needsSaveArea && (registers.low(R.vmHsavePA) | registers.high(R.vmHsavePA)) === 0) return 'declined';
-    tx.abort();
-    this.stale = undefined;
-    const block = prepareForVmrun(this, vmcb, rules);
+    this.begin(insn);
+    const block = host.nested.prepareForVmrun(this, vmcb);
     if (block.refused || startsVirtualApic(block, rules)) return 'declined';
     host.flushRun();
-    if (this.stale !== undefined) host.stateEvent(this.stale, 0);
-    image.begin(tx);
-    saveHost(image, rules);
-    const next = registers.low(R.rip) + insn.length;
-    image.set(R.hostRip, next, registers.high(R.rip) + (next > 0xffff_ffff ? 1 : 0));
-    enterGuest(image, block, vmcb, host.memory, rules);
-    registers.begin();
-    image.finish(registers);
-    completeVmrun(this, registers, block, vmcb, rules);
-    tx.commitMemory();
-    const delta = registers.finish();
-    host.stateDirect(withRegisters(this.entered as RegisterEvent, delta), 1, HOST);
+    if (this.before !== undefined) host.stateEvent(this.before, 0);
+    // The host's RIP is that of the next instruction; the guest's takes its place.
+    registers.advanceQuietly(insn.length);
+    this.length = 0;
+    host.nested.vmrun(this, vmcb, block);
+    this.complete();
     return 'done';
   }
 
-  // SwitchContext, for VMRUN
+  private begin(insn: DecodedInstruction): void {
+    this.tx.abort();
+    this.length = insn.length;
+    this.event = undefined;
+    this.before = undefined;
+  }
 
+  private complete(): void {
+    const { event, tx } = this;
+    invariant(event !== undefined, 'an instruction of the lane has an event');
+    const delta = this.registers.finish();
+    tx.commitMemory();
+    this.host.stateDirect(withRegisters(event, delta), 1, HOST);
+  }
+
+  // SwitchContext
+
+  target(): HalvesWriter {
+    const { registers, length } = this;
+    registers.begin();
+    if (length > 0) registers.advance(length);
+    return registers;
+  }
   state(event: MachineEvent): void {
-    this.stale = event;
+    this.before = event;
   }
   outcome(event: RegisterEvent): void {
-    this.entered = event;
+    this.event = event;
   }
   /** Translations follow their tables (docs/adr/0021). */
   flushTlb(): void {}
-
-  /** At once. @param address of an aligned quadword of RAM. */
-  writeQuad(address: number, low: number, high: number): void {
-    this.host.memory.writeHalves((RAM_BASE + address) >>> 2, low, high);
-  }
 }

@@ -80,6 +80,15 @@ export class DirectRegisters implements HalvesWriter {
     this.setHalves(R.rip, low >>> 0, (this.high(R.rip) + (low > 0xffff_ffff ? 1 : 0)) >>> 0);
   }
 
+  /** The same, with nothing of it written yet but RIP itself: an event in the making will write RIP. */
+  advanceQuietly(length: number): void {
+    const { words } = this;
+    const rip = (CPU_BASE >> 2) + 2 * R.rip;
+    const low = (words[rip] as number) + length;
+    words[rip] = low;
+    if (low > 0xffff_ffff) (words[rip + 1] as number)++;
+  }
+
   /** The delta of the event. */
   finish(): RegisterDelta {
     return keep(this.end - this.start);

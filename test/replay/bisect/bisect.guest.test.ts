@@ -4,11 +4,9 @@
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { formatPosition, type JournalReader, memoryStore, PageTree, pageDigest } from '../../../src/journal/index.js';
-import type { Transaction } from '../../../src/machine/cpu/transaction.js';
 import { PIT_8254 } from '../../../src/machine/devices/pit-8254.js';
 import { DEFAULT_CONFIG, PAGE_BYTES, sPA } from '../../../src/machine/index.js';
 import { VmcbImage } from '../../../src/machine/svm/vmcb-image.js';
-import type { WorldSwitchLane } from '../../../src/machine/svm/world-switch-lane.js';
 import { Emitter } from '../../../src/machine/wasm/emit.js';
 import { forgetHandlers } from '../../../src/machine/wasm/handlers.js';
 import {
@@ -124,9 +122,9 @@ describe('RAM that differs amid a session', () => {
   /** Of the machine with this deviation, which the guest does not meet, a world switch spoils a byte of RAM besides. */
   function spoil(address: number, spoils: (old: bigint) => bigint): void {
     const store = VmcbImage.prototype.store;
-    vi.spyOn(VmcbImage.prototype, 'store').mockImplementation(function (this: VmcbImage, to, memory, ...more) {
-      const delta = store.call(this, to, memory, ...more);
-      const { profile } = (to as Transaction | WorldSwitchLane).host;
+    vi.spyOn(VmcbImage.prototype, 'store').mockImplementation(function (this: VmcbImage, tx, ...more) {
+      const delta = store.call(this, tx, ...more);
+      const { memory, profile } = tx.host;
       if (profile.deviations.has('ioio-every-byte')) {
         memory.write(sPA(address), 1, spoils(memory.read(sPA(address), 1)));
       }
