@@ -7,13 +7,14 @@ import { dataHits } from '../cpu/debug.js';
 import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES, requireAvx, vectorCount } from '../cpu/xstate.js';
-import { NO_REGISTER, RIP_BASE } from '../decode/decode.js';
-import type {
-  DecodedInstruction,
-  DecodedOperand,
-  MemoryOperand,
-  NumberedOperand,
-  RelativeOperand,
+import {
+  type DecodedInstruction,
+  type DecodedOperand,
+  type MemoryOperand,
+  NO_REGISTER,
+  type NumberedOperand,
+  type RelativeOperand,
+  RIP_BASE,
 } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
 import { GuestFault, Vector } from '../faults.js';
