@@ -83,12 +83,14 @@ export class ValueEvaluator {
     return swapped;
   }
 
+  /** #DE for a divisor of zero, and where the quotient does not fit. Source: APM vol.3, DIV. */
   divideUnsigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
     const dividend = (high << BigInt(width)) | low;
     if (divisor === 0n || (dividend / divisor) >> BigInt(width) !== 0n) this.fault('DE');
     return { quotient: dividend / divisor, remainder: dividend % divisor };
   }
 
+  /** The same with signs. Source: APM vol.3, IDIV. */
   divideSigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
     const dividend = (BigInt.asIntN(width, high) << BigInt(width)) | low;
     const by = BigInt.asIntN(width, divisor);
