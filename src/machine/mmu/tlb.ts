@@ -109,8 +109,8 @@ export class TlbBanks {
   private bank: Bank | undefined;
 
   /**
-   * Compiled code keeps copies of some entries of the bank that is selected: they go when any entry changes, or another bank is
-   * selected.
+   * Compiled code keeps copies of entries of the bank that is selected: they go when any translation does, or another bank is
+   * selected. One that another entry takes the place of is as good as it was.
    */
   private dropHeld(): void {
     const { words } = this.memory;
@@ -134,7 +134,6 @@ export class TlbBanks {
   /** Enters the page of the linear address `high:low`, which lies at `target` in the memory. */
   insert(bankAddress: number, low: number, high: number, target: number, write: boolean): void {
     const bank = this.bankAt(bankAddress);
-    this.dropHeld();
     this.remember(bank, low, high, target, write);
     const entry = entryOf(bankAddress, low, write);
     const { words } = this.memory;
@@ -148,7 +147,6 @@ export class TlbBanks {
 
   /** Lends the page that lies at `target` for one write: who has missed finds where it lies, and nobody else does. */
   lend(bankAddress: number, low: number, target: number): void {
-    this.dropHeld();
     const entry = entryOf(bankAddress, low, true);
     const { words } = this.memory;
     words[entry] = EMPTY;

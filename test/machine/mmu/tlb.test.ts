@@ -123,29 +123,27 @@ describe('a bank', () => {
 describe('what compiled code keeps of the bank that is selected', () => {
   const TAG = (Cell.HELD + (HELD_PAIRS - 1) * TLB_ENTRY_BYTES) >> 2;
 
-  function held(): { banks: TlbBanks; bank: number; isHeld: () => boolean } {
+  function held(): { banks: TlbBanks; isHeld: () => boolean } {
     const memory = new PhysicalMemory(1 << 20);
     const banks = new TlbBanks(memory);
     const bank = banks.select(1, 0, 'tables');
     banks.insert(bank, LOW, HIGH, TARGET, true);
     memory.words[TAG] = LOW;
     memory.words[TAG + 1] = HIGH;
-    return { banks, bank, isHeld: () => memory.words[TAG] === LOW };
+    return { banks, isHeld: () => memory.words[TAG] === LOW };
   }
 
-  it.each<readonly [string, (banks: TlbBanks, bank: number) => void]>([
+  it.each<readonly [string, (banks: TlbBanks) => void]>([
     ['another bank is selected', (banks) => banks.select(2, 0, 'tables')],
-    ['an entry is inserted', (banks, bank) => banks.insert(bank, 0x1000, 0, RAM_BASE, false)],
-    ['a page is lent', (banks, bank) => banks.lend(bank, 0x1000, RAM_BASE)],
     ['a page is forgotten', (banks) => banks.forgetPage(1, HIGH * 0x10_0000 + (LOW >>> 12))],
     ['stores to a page are', (banks) => banks.forgetWrites(TARGET)],
     ['all stores are', (banks) => banks.forgetAllWrites()],
     ['the space is flushed', (banks) => banks.flush(1)],
     ['everything is', (banks) => banks.flush(undefined)],
   ])('is gone when %s', (_, change) => {
-    const { banks, bank, isHeld } = held();
+    const { banks, isHeld } = held();
     expect(isHeld()).toBe(true);
-    change(banks, bank);
+    change(banks);
     expect(isHeld()).toBe(false);
   });
 

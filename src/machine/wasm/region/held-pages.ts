@@ -3,8 +3,8 @@
  * *pair* of tag and addend for accesses through the same registers, which are likely to lie in the same page. Pairs stand at
  * fixed addresses (`Cell.HELD`): a comparison with what stands there costs no register, as locals would.
  *
- * Invariant: a pair holds nothing, or what an entry of the selected bank holds at that moment; whatever changes entries or selects
- * another bank drops all pairs (`TlbBanks`). So an access finds in a pair what the TLB would tell it, and which accesses have one
+ * Invariant: a pair holds nothing, or a translation that was entered into the selected bank and is good still; whatever drops
+ * translations or selects another bank drops all pairs (`TlbBanks`). So an access finds in a pair what the TLB would tell it, and which accesses have one
  * is a question of speed alone.
  */
 import { RIP_BASE } from '../../decode/decode.js';
@@ -111,6 +111,9 @@ export interface HeldPair {
   lookUp(bytes: number, write: boolean): number;
 }
 
+/** A tag that is the address of no page, nor what is left of the address of an access. */
+const NOTHING = -1n;
+
 /** Looks into the TLB as any access does. */
 class LookUpEmitter extends Emitter {
   constructor(code: Code, helpers: Helpers) {
@@ -120,6 +123,8 @@ class LookUpEmitter extends Emitter {
 
   wholeOf(bytes: number, write: boolean): void {
     const { code } = this;
+    // Where the TLB must be filled, the addend is good for this access alone.
+    code.get(1).i64(NOTHING).memory(Op.I64_STORE);
     const entry = this.lookUp(0, bytes, write, false, () => {
       code.get(1);
       this.pushPage(0, bytes);
