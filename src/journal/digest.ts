@@ -20,6 +20,12 @@ export function digestOf(purpose: string, ...fields: readonly DigestField[]): Ui
   return plain(hash.digest());
 }
 
+/** @throws TypeError where the digest is another content's. */
+export function requireDigest(content: Uint8Array, digest: string): void {
+  if (contentDigest(content) !== digest)
+    throw new TypeError(`content cannot be kept as ${digest}: its digest is another`);
+}
+
 /** SHA-256 of content, in hex: the name of a blob. */
 export const contentDigest = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex');
 

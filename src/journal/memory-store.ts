@@ -5,7 +5,7 @@ import { CheckpointBuilder } from './checkpoint-builder.js';
 import { checkpointFromRow, contentsOfGroup, type TapeOfRows } from './checkpoint-rows.js';
 import { type Chunk, ChunkEncoder, type ChunkHeader, type ChunkLink, chainDigest, chunkDigest } from './chunk.js';
 import type { EncodingError } from './codec.js';
-import { contentDigest } from './digest.js';
+import { contentDigest, requireDigest } from './digest.js';
 import { TapeDamagedError, TapeInputError } from './errors.js';
 import { PageCache } from './page-cache.js';
 import { ChunkedReader } from './reader.js';
@@ -92,8 +92,8 @@ class MemoryWriter implements JournalWriter {
     digests.push({ position: checkpoint.position, kind: 'ram', value: ramDigest });
   }
 
-  putBlob(content: Uint8Array): string {
-    const digest = contentDigest(content);
+  putBlob(content: Uint8Array, digest = contentDigest(content)): string {
+    requireDigest(content, digest);
     this.tape.blobs.set(digest, content.slice());
     return digest;
   }

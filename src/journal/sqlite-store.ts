@@ -140,9 +140,9 @@ class InThreadWriter implements JournalWriter {
     this.tape.putCheckpoint(checkpoint);
   }
 
-  putBlob(content: Uint8Array): string {
-    this.tape.putBlob(content);
-    return contentDigest(content);
+  putBlob(content: Uint8Array, digest = contentDigest(content)): string {
+    this.tape.putBlob(content, digest);
+    return digest;
   }
 
   flush(): void {

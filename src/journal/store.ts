@@ -128,8 +128,8 @@ export interface JournalWriter {
   append(stated: StatedEvent): void;
   /** Keeps a digest of the state at the boundary reached, or at the origin amid a run. */
   appendDigest(kind: string, value: Uint8Array, position?: Position): void;
-  /** Keeps content once. @returns its SHA-256 digest in hex. */
-  putBlob(content: Uint8Array): string;
+  /** Keeps content once. @param digest for whoever knows it already; it is checked. @returns its SHA-256 digest in hex. */
+  putBlob(content: Uint8Array, digest?: string): string;
   /**
    * Keeps a checkpoint, and the digest of RAM there as the state digest `ram`. Its bytes are the writer's from now on. The
    * position must be on the tape, or have been reached by `append`.

@@ -12,7 +12,7 @@ import { CheckpointBuilder } from './checkpoint-builder.js';
 import { CheckpointTables } from './checkpoint-tables.js';
 import { type Chunk, chainDigest, chunkDigest, compress } from './chunk.js';
 import { chunkData } from './chunk-data.js';
-import { contentDigest } from './digest.js';
+import { requireDigest } from './digest.js';
 import { JournalError } from './errors.js';
 import { type Position, START } from './record.js';
 import { requireNoFile, writeError } from './sqlite-errors.js';
@@ -181,8 +181,9 @@ export class TapeFile {
     this.putDigest({ position: checkpoint.position, kind: 'ram', value: ramDigest });
   }
 
-  putBlob(content: Uint8Array): void {
-    const key = Buffer.from(contentDigest(content), 'hex');
+  putBlob(content: Uint8Array, digest: string): void {
+    requireDigest(content, digest);
+    const key = Buffer.from(digest, 'hex');
     const { changes } = this.write(({ blob }) => blob.run(key, content.length, compress(content)));
     this.progress = { ...this.progress, blobs: this.progress.blobs + BigInt(changes) };
     this.groupBytes += content.length;

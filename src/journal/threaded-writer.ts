@@ -122,10 +122,10 @@ export class ThreadedWriter implements JournalWriter {
     this.waitUntil(() => this.checkpointsInFlight <= CHECKPOINTS_IN_FLIGHT);
   }
 
-  putBlob(content: Uint8Array): string {
+  putBlob(content: Uint8Array, digest = contentDigest(content)): string {
     this.requireWorking();
-    this.post({ type: 'blob', content });
-    return contentDigest(content);
+    this.post({ type: 'blob', content, digest });
+    return digest;
   }
 
   flush(): void {

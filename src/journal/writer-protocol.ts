@@ -49,7 +49,7 @@ export type ToWriter =
   /** The chunk that was begun last is full. */
   | { readonly type: 'full'; readonly end: Position; readonly bytes: number }
   | { readonly type: 'digest'; readonly digest: StateDigest }
-  | { readonly type: 'blob'; readonly content: Uint8Array }
+  | { readonly type: 'blob'; readonly content: Uint8Array; readonly digest: string }
   | { readonly type: 'checkpoint'; readonly checkpoint: CheckpointInput }
   /** Commit everything; answered. */
   | { readonly type: 'flush' }

@@ -44,7 +44,7 @@ class Writer {
         this.tape.putDigest(message.digest);
         break;
       case 'blob':
-        this.tape.putBlob(message.content);
+        this.tape.putBlob(message.content, message.digest);
         break;
       case 'checkpoint':
         this.tape.putCheckpoint(message.checkpoint);

@@ -1,8 +1,7 @@
 /** How a tape begins, and how a checkpoint is put on it: alike for whoever records. */
 import type { CheckpointInput, JournalStore, JournalWriter, Position, TapeDescription } from '../journal/index.js';
-import { invariant } from '../machine/index.js';
+import type { BootImage } from '../machine/index.js';
 import type { CheckpointTaker } from './checkpoint-taker.js';
-import { sha256Hex } from './live-session.js';
 import type { OriginRam } from './migration/origin-ram.js';
 import { digestsWithoutRam } from './state-digest.js';
 
@@ -46,15 +45,12 @@ function whole(taken: CheckpointInput | WithoutRam): CheckpointInput {
 export function beginTape(
   store: JournalStore,
   description: TapeDescription,
-  image: Uint8Array | undefined,
+  image: Pick<BootImage, 'bytes' | 'digest'> | undefined,
   putOrigin: (writer: JournalWriter, position: Position) => void,
 ): JournalWriter {
   const writer = store.create(description);
   try {
-    if (image !== undefined) {
-      const blob = writer.putBlob(image);
-      invariant(blob === sha256Hex(image), 'the journal names content by its SHA-256 digest');
-    }
+    if (image !== undefined) writer.putBlob(image.bytes, image.digest);
     if (description.origin !== undefined) putOrigin(writer, description.origin.position);
     return writer;
   } catch (error) {

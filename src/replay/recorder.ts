@@ -110,7 +110,9 @@ export class Recorder {
     this.live = begin((stated) => append(stated));
     this.taker = new CheckpointTaker(this.live.machine, checkpointEvery, origin?.position);
     const description = { ...describeSession(this.live.session, vmtapeVersion), origin };
-    this.writer = beginTape(store, description, image, (writer, position) => {
+    const digest = this.live.machine.state.boot?.imageDigest;
+    const blob = image === undefined || digest === undefined ? undefined : { bytes: image, digest };
+    this.writer = beginTape(store, description, blob, (writer, position) => {
       if (came?.isWhole === false) this.held = [];
       this.checkpoint(writer, position, came?.ram);
       if (came === undefined) writer.flush();

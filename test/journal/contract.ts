@@ -1,6 +1,7 @@
 /** What every JournalStore keeps to; each store's test runs this. */
 import { describe, expect, it } from 'vitest';
 import { CHUNK_EVENTS } from '../../src/journal/chunk.js';
+import { contentDigest } from '../../src/journal/digest.js';
 import { PageTree, pageDigest } from '../../src/journal/page-tree.js';
 import { boundaryAfter, START } from '../../src/journal/record.js';
 import type { JournalStore } from '../../src/journal/store.js';
@@ -253,6 +254,19 @@ export function describeStore(name: string, makeStore: () => JournalStore): void
       expect(reader.blob('00'.repeat(32))).toBeUndefined();
       expect(reader.blobDigests()).toEqual([digest, empty].sort());
       reader.close();
+    });
+
+    it('keeps no content under the digest of another', () => {
+      const writer = makeStore().create(DESCRIPTION);
+      expect(() => {
+        writer.putBlob(new Uint8Array(100), contentDigest(new Uint8Array(101)));
+        writer.flush();
+      }).toThrow(/digest/);
+      try {
+        writer.close();
+      } catch {
+        // A writer that has failed on its thread says so again.
+      }
     });
 
     it('appends nothing of an event that cannot be kept', () => {

@@ -5,8 +5,8 @@
  * good for as long as the bytes there are its own: comparing them is all the invalidation that there is.
  * Source: APM vol.2 §8.2.7 #UD, §8.2.14 #GP (instructions of more than 15 bytes).
  */
-import { type Decoder, MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
-import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
+import type { Decoder } from '../decode/decode.js';
+import { type CodeMode, type DecodedInstruction, MAX_INSTRUCTION_BYTES } from '../decode/decoded.js';
 import { GuestFault, generalProtection, invalidOpcode } from '../faults.js';
 import { R, Segment } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';

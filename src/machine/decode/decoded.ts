@@ -4,6 +4,11 @@
  */
 import type { Instruction, Operand, Static, SystemInstruction, Width } from '../isa/instruction.js';
 
+export const MAX_INSTRUCTION_BYTES = 15;
+/** Register number that stands for RIP in a memory operand. */
+export const RIP_BASE = 16;
+export const NO_REGISTER = -1;
+
 export interface GprOperand extends Operand {
   readonly kind: 'gpr';
   /** 0..15. */

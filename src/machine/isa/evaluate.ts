@@ -7,16 +7,16 @@ import { dataHits } from '../cpu/debug.js';
 import { checkSegment } from '../cpu/segments.js';
 import { Access, type Transaction } from '../cpu/transaction.js';
 import { AVX_FEATURES, requireAvx, vectorCount } from '../cpu/xstate.js';
-import { NO_REGISTER, RIP_BASE } from '../decode/decode.js';
-import type {
-  DecodedInstruction,
-  DecodedOperand,
-  MemoryOperand,
-  NumberedOperand,
-  RelativeOperand,
+import {
+  type DecodedInstruction,
+  type DecodedOperand,
+  type MemoryOperand,
+  NO_REGISTER,
+  type NumberedOperand,
+  type RelativeOperand,
+  RIP_BASE,
 } from '../decode/decoded.js';
 import { invariant } from '../errors.js';
-import { GuestFault, Vector } from '../faults.js';
 import type { FloatEnvironment } from '../fp/rounding.js';
 import {
   ARITHMETIC_FLAGS,
@@ -32,12 +32,12 @@ import {
   ymmSlot,
 } from '../layout/cpu-state.js';
 import { u64, uN } from '../units.js';
+import { ValueEvaluator } from './evaluate-values.js';
 import { addFlags, conditionHolds, resultFlags, subFlags } from './flags.js';
 import { floatEnvironment, floatOperation, fusedOperation, raiseFloat } from './float.js';
 import type {
   ArithmeticFlag,
   ConditionCode,
-  FaultName,
   Feature,
   FloatOperation,
   FusedOperation,
@@ -45,11 +45,7 @@ import type {
   Operand,
   Ops,
   PlainInstruction,
-  VectorMask,
-  VectorOperation,
-  VectorShift,
 } from './instruction.js';
-import { fromLanes, lanesOf, shuffleBytes, vectorOperation, vectorShift } from './vector-lanes.js';
 
 const FLAG_BITS: Readonly<Record<ArithmeticFlag, bigint>> = {
   cf: Flag.CF,
@@ -62,7 +58,6 @@ const FLAG_BITS: Readonly<Record<ArithmeticFlag, bigint>> = {
 
 const ATTRIBUTE_BIG = 1n << 26n; // bit 10 (D/B) of the attributes, at bits 31:16 of a segment word
 const MASK64 = (1n << 64n) - 1n;
-const MASK128 = (1n << 128n) - 1n;
 
 /** Instruction sets that need SSE state to be enabled. Source: APM vol.2 §11.3 XSAVE, §3.1.3 CR4.OSFXSR. */
 const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
@@ -82,7 +77,7 @@ const SSE_FEATURES: ReadonlySet<Feature> = new Set<Feature>([
 export const needsSseState = ({ feature, withoutSseState }: Instruction): boolean =>
   feature !== undefined && SSE_FEATURES.has(feature) && withoutSseState !== true;
 
-export class Evaluator implements Ops<bigint, boolean, bigint> {
+export class Evaluator extends ValueEvaluator implements Ops<bigint, boolean, bigint> {
   private insn: DecodedInstruction | undefined;
   private nextInstruction = 0n;
 
@@ -93,7 +88,9 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
   /** Environments of the floating-point operations that raise together; undefined when each does for itself. */
   private joint: FloatEnvironment[] | undefined;
 
-  constructor(readonly tx: Transaction) {}
+  constructor(readonly tx: Transaction) {
+    super();
+  }
 
   /** Starts noting data breakpoints that the next instruction hits. */
   watch(enabled: boolean): void {
@@ -155,10 +152,6 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
   private get current(): DecodedInstruction {
     invariant(this.insn !== undefined, 'no instruction is being evaluated');
     return this.insn;
-  }
-
-  constant(value: bigint): bigint {
-    return u64(value);
   }
 
   // Operands
@@ -247,126 +240,6 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     }
     const mask = (1n << BigInt(width)) - 1n;
     this.tx.set(slot, (this.tx.get(slot) & ~mask) | (value & mask));
-  }
-
-  // Integers
-
-  add(width: number, a: bigint, b: bigint): bigint {
-    return uN(width, a + b);
-  }
-  sub(width: number, a: bigint, b: bigint): bigint {
-    return uN(width, a - b);
-  }
-  mul(width: number, a: bigint, b: bigint): bigint {
-    return uN(width, a * b);
-  }
-  mulHighUnsigned(width: number, a: bigint, b: bigint): bigint {
-    return uN(width, (a * b) >> BigInt(width));
-  }
-  mulHighSigned(width: number, a: bigint, b: bigint): bigint {
-    return uN(width, (BigInt.asIntN(width, a) * BigInt.asIntN(width, b)) >> BigInt(width));
-  }
-  and(a: bigint, b: bigint): bigint {
-    return a & b;
-  }
-  or(a: bigint, b: bigint): bigint {
-    return a | b;
-  }
-  xor(a: bigint, b: bigint): bigint {
-    return a ^ b;
-  }
-  not(width: number, a: bigint): bigint {
-    return uN(width, ~a);
-  }
-  neg(width: number, a: bigint): bigint {
-    return uN(width, -a);
-  }
-  shl(width: number, a: bigint, count: bigint): bigint {
-    return uN(width, a << count);
-  }
-  shr(_width: number, a: bigint, count: bigint): bigint {
-    return a >> count;
-  }
-  sar(width: number, a: bigint, count: bigint): bigint {
-    return uN(width, BigInt.asIntN(width, a) >> count);
-  }
-  rol(width: number, a: bigint, count: bigint): bigint {
-    return uN(width, (a << count) | (a >> (BigInt(width) - count)));
-  }
-  ror(width: number, a: bigint, count: bigint): bigint {
-    return uN(width, (a >> count) | (a << (BigInt(width) - count)));
-  }
-  signExtend(from: number, to: number, a: bigint): bigint {
-    return uN(to, BigInt.asIntN(from, a));
-  }
-  truncate(width: number, a: bigint): bigint {
-    return uN(width, a);
-  }
-  countLeadingZeros(width: number, a: bigint): bigint {
-    return BigInt(a === 0n ? width : width - a.toString(2).length);
-  }
-  countTrailingZeros(width: number, a: bigint): bigint {
-    return a === 0n ? BigInt(width) : BigInt((a & -a).toString(2).length - 1);
-  }
-  countOnes(_width: number, a: bigint): bigint {
-    let count = 0n;
-    for (let left = a; left !== 0n; left &= left - 1n) count++;
-    return count;
-  }
-  byteSwap(width: 32 | 64, a: bigint): bigint {
-    let swapped = 0n;
-    for (let at = 0n; at < BigInt(width); at += 8n) swapped = (swapped << 8n) | ((a >> at) & 0xffn);
-    return swapped;
-  }
-
-  divideUnsigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
-    const dividend = (high << BigInt(width)) | low;
-    if (divisor === 0n || (dividend / divisor) >> BigInt(width) !== 0n) this.fault('DE');
-    return { quotient: dividend / divisor, remainder: dividend % divisor };
-  }
-
-  divideSigned(width: number, high: bigint, low: bigint, divisor: bigint): { quotient: bigint; remainder: bigint } {
-    const dividend = (BigInt.asIntN(width, high) << BigInt(width)) | low;
-    const by = BigInt.asIntN(width, divisor);
-    if (by === 0n || BigInt.asIntN(width, dividend / by) !== dividend / by) this.fault('DE');
-    return { quotient: uN(width, dividend / by), remainder: uN(width, dividend % by) };
-  }
-
-  // Truth
-
-  isZero(a: bigint): boolean {
-    return a === 0n;
-  }
-  equal(a: bigint, b: bigint): boolean {
-    return a === b;
-  }
-  lessUnsigned(a: bigint, b: bigint): boolean {
-    return a < b;
-  }
-  bit(a: bigint, index: number): boolean {
-    return ((a >> BigInt(index)) & 1n) === 1n;
-  }
-  both(a: boolean, b: boolean): boolean {
-    return a && b;
-  }
-  either(a: boolean, b: boolean): boolean {
-    return a || b;
-  }
-  differ(a: boolean, b: boolean): boolean {
-    return a !== b;
-  }
-  negate(c: boolean): boolean {
-    return !c;
-  }
-  select(c: boolean, a: bigint, b: bigint): bigint {
-    return c ? a : b;
-  }
-  fromBool(c: boolean): bigint {
-    return c ? 1n : 0n;
-  }
-  when(c: boolean, then: () => void, otherwise?: () => void): void {
-    if (c) then();
-    else otherwise?.();
   }
 
   // Flags
@@ -553,12 +426,6 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const linear = checkSegment(this.tx, decoded.segment, this.offset(decoded), bytes, Access.READ);
     if ((linear & BigInt(bytes - 1)) !== 0n) this.fault('GP');
   }
-  halfOf(a: bigint, half: 0 | 1): bigint {
-    return half === 0 ? a & MASK128 : a >> 128n;
-  }
-  joinHalves(low: bigint, high: bigint): bigint {
-    return low | (high << 128n);
-  }
   elementAt(operand: Operand, number: number, indexWidth: 32 | 64, width: number): Operand {
     const memory = operand as MemoryOperand;
     invariant(memory.vectorIndex !== undefined, `${this.current.mnemonic}: an operand without a vector of indices`);
@@ -566,33 +433,6 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     const slot = at < 128 ? xmmSlot(memory.vectorIndex.number) : ymmSlot(memory.vectorIndex.number);
     const index = BigInt.asIntN(indexWidth, this.quads(slot) >> BigInt(at % 128));
     return this.displaced(operand, index << BigInt(memory.scale), width);
-  }
-  vectorConstant(value: bigint): bigint {
-    return value;
-  }
-  vector(operation: VectorOperation, a: bigint, b = 0n): bigint {
-    return vectorOperation(operation, a, b);
-  }
-  vectorShift(operation: VectorShift, a: bigint, count: bigint): bigint {
-    return vectorShift(operation, a, count);
-  }
-  shuffle(a: bigint, b: bigint, indices: readonly number[]): bigint {
-    return shuffleBytes(a, b, indices);
-  }
-  swizzle(a: bigint, indices: bigint): bigint {
-    const bytes = lanesOf(a, 8);
-    return fromLanes(
-      lanesOf(indices, 8).map((index) => bytes[Number(index)] ?? 0n),
-      8,
-    );
-  }
-  vectorMask(operation: VectorMask, a: bigint): bigint {
-    const width = { i8x16: 8, i16x8: 16, i32x4: 32, i64x2: 64 }[operation.split('.')[0] as 'i8x16'];
-    return lanesOf(a, width).reduce((mask, lane, index) => mask | ((lane >> BigInt(width - 1)) << BigInt(index)), 0n);
-  }
-  splat(lanes: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', value: bigint): bigint {
-    const width = { i8x16: 8, i16x8: 16, i32x4: 32, i64x2: 64 }[lanes];
-    return fromLanes(new Array<bigint>(128 / width).fill(value), width);
   }
   readVectorForWrite(operand: Operand): bigint {
     this.requireAligned(operand);
@@ -623,25 +463,6 @@ export class Evaluator implements Ops<bigint, boolean, bigint> {
     }
     raiseFloat(this.tx, joint);
   }
-  vectorFromLow(value: bigint): bigint {
-    return value;
-  }
-  lane64(a: bigint, lane: 0 | 1): bigint {
-    return lane === 0 ? a & MASK64 : a >> 64n;
-  }
-  vectorFromLanes(low: bigint, high: bigint): bigint {
-    return low | (high << 64n);
-  }
-
-  // Faults
-
-  fault(vector: FaultName): never {
-    throw new GuestFault(Vector[vector], vector === 'GP' ? 0 : undefined);
-  }
-  faultWhen(condition: boolean, vector: FaultName): void {
-    if (condition) this.fault(vector);
-  }
-
   // Memory
 
   /** Effective address within the segment, cut to the address size. Source: APM vol.1 §2.2.3 Memory Addressing. */

@@ -16,9 +16,10 @@ import {
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { pageOf, type SPA } from '../units.js';
 import { Handler } from './handlers.js';
+import { JumpEntries, type JumpTarget, NOWHERE } from './jump-entries.js';
 import { MAX_BLOCK_INSTRUCTIONS, Uop } from './uop.js';
 
-interface Page {
+interface Page extends JumpTarget {
   /** Entry micro-ops by offset and mode. */
   readonly entries: Map<number, number>;
   /** First micro-op and end of each block, in pairs. */
@@ -27,16 +28,10 @@ interface Page {
   readonly open: number[];
   /** Branches that go to an entry that is not decoded yet. */
   readonly awaited: Map<number, number[]>;
-  /** Entries of jump caches that a block of the page was put into, some more than once: perhaps others have them now. */
-  jumps: number[];
-  /** At so many of them each is kept once. */
-  mostJumps: number;
 }
 
 /** Of an entry that leads nowhere: spaces count from 1. */
 const NO_CONTEXT = 0;
-
-const FEW_JUMPS = 1024;
 
 /** Words of each block that others may enter, and how long one is at least. */
 const OPEN_WORDS = 4;
@@ -50,6 +45,7 @@ export class BlockCache {
   private readonly pages = new Map<number, Page>();
   /** Into which other page the instruction at a micro-op crosses. */
   private readonly crossings = new Map<number, SPA>();
+  private readonly jumps: JumpEntries;
   private next = UOP_BASE;
   /** How often all blocks were dropped, because there was no room, or for stop points. */
   resets = 0;
@@ -65,6 +61,7 @@ export class BlockCache {
     private readonly memory: PhysicalMemory,
     private readonly jumpCaches: number,
   ) {
+    this.jumps = new JumpEntries(jumpCaches);
     memory.onCodeWrite = (address, length) => this.invalidate(address, length);
   }
 
@@ -155,9 +152,8 @@ export class BlockCache {
 
   /** A jump cache has, at this address, a block of the page. */
   entered(page: SPA, uop: number, entry: number): void {
-    noteJump(this.pageAt(page), entry);
     const second = this.crossings.get(uop);
-    if (second !== undefined) noteJump(this.pageAt(second), entry);
+    this.jumps.lead(entry, this.pageAt(page), second === undefined ? undefined : this.pageAt(second));
   }
 
   /** The branch micro-op `uop` goes to `offset` in the page, which is not decoded yet. */
@@ -179,6 +175,7 @@ export class BlockCache {
   reset(): void {
     this.resets++;
     this.pages.clear();
+    this.jumps.clear();
     this.crossings.clear();
     this.next = UOP_BASE;
     this.memory.clearAllCode();
@@ -195,8 +192,8 @@ export class BlockCache {
     for (let page = pageOf(address); page < address + length; page = (page + 4096) as SPA) this.drop(page);
   }
 
-  private leaveJumpCaches({ jumps }: Page): void {
-    for (const entry of jumps) this.memory.view.setInt32(entry + JUMP_CACHE_CONTEXT, NO_CONTEXT, true);
+  private leaveJumpCaches(page: Page): void {
+    this.jumps.drop(page, (entry) => this.memory.view.setInt32(entry + JUMP_CACHE_CONTEXT, NO_CONTEXT, true));
   }
 
   private drop(page: SPA): void {
@@ -218,19 +215,11 @@ export class BlockCache {
   private pageAt(page: SPA): Page {
     let known = this.pages.get(page);
     if (known === undefined) {
-      known = { entries: new Map(), ranges: [], open: [], awaited: new Map(), jumps: [], mostJumps: FEW_JUMPS };
+      known = { entries: new Map(), ranges: [], open: [], awaited: new Map(), firstJump: NOWHERE };
       this.pages.set(page, known);
     }
     return known;
   }
-}
-
-function noteJump(page: Page, entry: number): void {
-  if (page.jumps.length >= page.mostJumps) {
-    page.jumps = [...new Set(page.jumps)];
-    page.mostJumps = Math.max(FEW_JUMPS, 2 * page.jumps.length);
-  }
-  page.jumps.push(entry);
 }
 
 const entryKey = (offset: number, mode: number): number => offset * 4096 + mode;

@@ -1,6 +1,6 @@
 /** Code → blocks of micro-ops: decodes from a place on, as far as instructions follow each other within the page. */
-import { type Decoder, MAX_INSTRUCTION_BYTES } from '../decode/decode.js';
-import type { CodeMode, DecodedInstruction } from '../decode/decoded.js';
+import type { Decoder } from '../decode/decode.js';
+import { type CodeMode, type DecodedInstruction, MAX_INSTRUCTION_BYTES } from '../decode/decoded.js';
 import type { RegisterFile } from '../layout/cpu-state.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { PAGE_BYTES, type SPA, sPA } from '../units.js';

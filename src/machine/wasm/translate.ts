@@ -2,8 +2,7 @@
  * Instruction → micro-ops: finds the handler, packs register addresses, displacement and immediate, and puts an address
  * micro-op in front where an operand needs more than base + index * scale + displacement.
  */
-import { RIP_BASE } from '../decode/decode.js';
-import type { DecodedInstruction, DecodedOperand, MemoryOperand } from '../decode/decoded.js';
+import { type DecodedInstruction, type DecodedOperand, type MemoryOperand, RIP_BASE } from '../decode/decoded.js';
 import { CONTROL_SLOTS, gprSlot, Segment, type Slot, segmentSlot, slotAddress, xmmSlot } from '../layout/cpu-state.js';
 import { Cell, segmentBaseAddress, segmentLimitCell } from '../layout/linear-memory.js';
 import { Handler, isCompiled, type KnownHandler, TO_THE_EVALUATOR } from './handlers.js';

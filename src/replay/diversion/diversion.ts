@@ -51,7 +51,7 @@ export class Diversion {
     const parent = reader.historyDigest(position.seq);
     const origin = { position, unstated: machine.capture().unstated, parent };
     const description = { ...describeSession(sessionConfig(reader.header), vmtapeVersion), origin };
-    const image = imageOf(reader, boot).bytes;
+    const image = imageOf(reader, boot);
     this.origin = position;
     this.writer = beginTape(store, description, image, (writer) =>
       putCheckpoint(writer, new CheckpointTaker(machine, undefined, position), position),

@@ -1,11 +1,14 @@
 /** Bytes → instruction, against APM vol.3 §1 Instruction Encoding and its appendices. */
 import { describe, expect, it } from 'vitest';
-import { Decoder, MAX_INSTRUCTION_BYTES, NO_REGISTER, RIP_BASE } from '../../../src/machine/decode/decode.js';
-import type {
-  CodeMode,
-  DecodedInstruction,
-  DecodedOperand,
-  MemoryOperand,
+import { Decoder } from '../../../src/machine/decode/decode.js';
+import {
+  type CodeMode,
+  type DecodedInstruction,
+  type DecodedOperand,
+  MAX_INSTRUCTION_BYTES,
+  type MemoryOperand,
+  NO_REGISTER,
+  RIP_BASE,
 } from '../../../src/machine/decode/decoded.js';
 import type { Feature } from '../../../src/machine/isa/instruction.js';
 import { INSTRUCTIONS } from '../../../src/machine/isa/instructions.js';

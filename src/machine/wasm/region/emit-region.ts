@@ -2,8 +2,7 @@
  * The instructions of a region: the same descriptions as in handlers, but general-purpose registers and flags are locals,
  * and what a micro-op holds is constant. How a block ends is left to whoever writes the region.
  */
-import { RIP_BASE } from '../../decode/decode.js';
-import type { DecodedOperand, GprOperand, MemoryOperand } from '../../decode/decoded.js';
+import { type DecodedOperand, type GprOperand, type MemoryOperand, RIP_BASE } from '../../decode/decoded.js';
 import { InvariantError } from '../../errors.js';
 import type { Operand, PlainInstruction, Static } from '../../isa/instruction.js';
 import { CONTROL_SLOTS, Segment, type Slot, segmentSlot, slotAddress, xmmSlot } from '../../layout/cpu-state.js';

@@ -70,8 +70,14 @@ interface Region {
   strangers: number;
 }
 
-/** Stops of the interpreter at one place that make it worth compiling. */
+/** Stops of the interpreter at one place that make it worth compiling: the first ones. */
 const HOT = 2;
+/**
+ * One more for each few regions that were made, up to a bound: where much has been compiled already, as in a boot, code runs for a while and
+ * then never again, and compiling it takes longer than it will run.
+ */
+const REGIONS_FOR_A_STOP = 4;
+const HOTTEST = 12;
 /** Places that are counted; then all are forgotten. */
 const MOST_PLACES = 4096;
 /** Instructions that are compiled for each stop of the interpreter, at most: compiling takes its time, too. */
@@ -129,9 +135,13 @@ export class Regions {
     const stops = (this.stops.get(rip) ?? 0) + 1;
     if (this.stops.size > MOST_PLACES) this.stops.clear();
     this.stops.set(rip, stops);
-    if (this.policy === 'hot' && (stops < HOT || this.debt > 0)) return;
+    if (this.policy === 'hot' && (stops < this.hot || this.debt > 0)) return;
     this.stops.delete(rip);
     this.debt += this.compile(rip, code);
+  }
+
+  private get hot(): number {
+    return Math.min(HOTTEST, HOT + Math.floor(this.made / REGIONS_FOR_A_STOP));
   }
 
   /** Whether a region has the instruction at RIP. @param mode of the code; any when it is left out. */

@@ -137,6 +137,26 @@ describe('hot code', () => {
   });
 });
 
+describe('code that becomes hot after much else', () => {
+  it('must run for longer before it is compiled: most of it will not run again', () => {
+    const before = compileRegions('hot');
+    const fresh = new EngineBench('engine');
+    compileRegions(before);
+    fresh.clear().mode(64, START);
+    // inc ebx; jmp back: each loop by itself
+    for (let loop = 0; loop < 60; loop++) fresh.put(CODE + 16 * loop, hex('ff c3 eb fc'));
+    const { counts: start } = fresh.engine;
+    const needed = Array.from({ length: 60 }, (_, loop) => {
+      fresh.set({ rip: BigInt(CODE + 16 * loop) });
+      let run = 0;
+      for (; fresh.engine.counts.regionsMade - start.regionsMade === loop && run < 100; run++) fresh.run(1 << 17);
+      return run;
+    });
+    expect(Math.max(...needed)).toBeLessThan(100);
+    expect(needed.at(-1)).toBeGreaterThan(4 * (needed[0] as number));
+  });
+});
+
 describe('tables', () => {
   it('that code writes to are what it reads by at once', () => {
     const page = DATA / 4096;
