@@ -7,8 +7,9 @@
  * translations or selects another bank drops all pairs (`TlbBanks`). So an access finds in a pair what the TLB would tell it, and which accesses have one
  * is a question of speed alone.
  */
-import { RIP_BASE } from '../../decode/decode.js';
+
 import type { DecodedInstruction, GprOperand, MemoryOperand } from '../../decode/decoded.js';
+import { RIP_BASE } from '../../decode/decoded.js';
 import { Gpr } from '../../isa/instruction.js';
 import { Cell, HELD_PAIRS, TLB_ENTRY_BYTES } from '../../layout/linear-memory.js';
 import { Emitter } from '../emit.js';
