@@ -44,7 +44,11 @@ export const Cell = {
   CODE_LIMIT: 0x178,
   /** Legacy segments ES..GS: the highest offset that needs no closer look, or -1 (i64 each). */
   SEGMENT_LIMITS: 0x180,
+  /** Translations that regions keep, apart from the TLB: HELD_PAIRS entries as its banks have them. */
+  HELD: 0x200,
 } as const;
+
+export const HELD_PAIRS = 16;
 
 export const segmentLimitCell = (segment: number): number => Cell.SEGMENT_LIMITS + 8 * segment;
 /** Address of a segment's base in the register file. */
@@ -85,6 +89,7 @@ export const WASM_PAGE_BYTES = 0x1_0000;
 /** The largest RAM that fits into a 32-bit WebAssembly memory below the local APIC's window. */
 export const MAX_RAM_BYTES = 0xe000_0000;
 
+invariant(Cell.HELD + HELD_PAIRS * TLB_ENTRY_BYTES <= CPU_BASE, 'held translations run into the register file');
 invariant(CPU_BASE + 8 * SLOT_COUNT <= SHADOW_BASE, 'the register file runs into its shadow');
 invariant(SHADOW_BASE + 8 * SLOT_COUNT <= DELTA_BASE, 'the register shadow runs into the delta buffer');
 invariant(JUMP_CACHE_BASE + JUMP_CACHES * JUMP_CACHE_BYTES <= TLB_BASE, 'the jump caches run into the TLB banks');

@@ -7,6 +7,8 @@
  */
 import { invariant } from '../errors.js';
 import {
+  Cell,
+  HELD_PAIRS,
   TLB_ARRAY_BYTES,
   TLB_BANK_BYTES,
   TLB_BANKS,
@@ -21,6 +23,8 @@ import { PageHolders } from './page-holders.js';
 
 /** The low word of a tag that matches no page address. */
 const EMPTY = 0xffff_ffff;
+
+const HELD_WORD = Cell.HELD >> 2;
 
 const NO_GENERATION = -1;
 /** Of a bank whose memory nobody has written to: it is cleared when it is selected first. */
@@ -63,6 +67,7 @@ export class TlbBanks {
   private readonly targets = new Float64Array(SECOND_ENTRIES);
 
   constructor(private readonly memory: PhysicalMemory) {
+    this.dropHeld();
     for (let index = 0; index < TLB_BANKS; index++) {
       const address = TLB_BASE + index * TLB_BANK_BYTES;
       this.banks.push({
@@ -83,7 +88,7 @@ export class TlbBanks {
     for (const bank of this.banks) {
       if (bank.space === space && bank.privilege === privilege && bank.rules === rules) {
         bank.used = this.clock;
-        return bank.address;
+        return this.selected(bank);
       }
       if (oldest === undefined || bank.used < oldest.used) oldest = bank;
     }
@@ -93,7 +98,23 @@ export class TlbBanks {
     oldest.privilege = privilege;
     oldest.rules = rules;
     oldest.used = this.clock;
-    return oldest.address;
+    return this.selected(oldest);
+  }
+
+  private selected(bank: Bank): number {
+    if (this.bank !== bank) this.dropHeld();
+    this.bank = bank;
+    return bank.address;
+  }
+  private bank: Bank | undefined;
+
+  /**
+   * Compiled code keeps copies of entries of the bank that is selected: they go when any translation does, or another bank is
+   * selected. One that another entry takes the place of is as good as it was.
+   */
+  private dropHeld(): void {
+    const { words } = this.memory;
+    for (let pair = 0; pair < HELD_PAIRS; pair++) words[HELD_WORD + (pair * TLB_ENTRY_BYTES) / 4] = EMPTY;
   }
 
   /**
@@ -175,6 +196,7 @@ export class TlbBanks {
 
   /** Drops one linear page of an address space. */
   forgetPage(space: number, page: number): void {
+    this.dropHeld();
     const { words } = this.memory;
     const low = ((page % 0x10_0000) << 12) >>> 0;
     const high = Math.floor(page / 0x10_0000);
@@ -193,6 +215,7 @@ export class TlbBanks {
 
   /** Drops translations for writing to the page at `target` in the memory: it has become code, or a page table. */
   forgetWrites(target: number): void {
+    this.dropHeld();
     const { words } = this.memory;
     for (const bank of this.banks) {
       this.eachWrite(bank, (entry) => {
@@ -204,6 +227,7 @@ export class TlbBanks {
 
   /** Drops all translations for writing. */
   forgetAllWrites(): void {
+    this.dropHeld();
     const { words } = this.memory;
     for (const bank of this.banks) {
       this.eachWrite(bank, (entry) => {
@@ -228,6 +252,7 @@ export class TlbBanks {
 
   /** Tags of all ones match no page address. */
   private clear(bank: Bank): void {
+    this.dropHeld();
     const { entries, inserted } = bank;
     if (inserted === 0 && !bank.noted) return;
     const { words, bytes } = this.memory;

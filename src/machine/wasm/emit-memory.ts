@@ -176,14 +176,26 @@ export abstract class MemoryEmitter extends FlagEmitter {
    */
   protected translate(linear: V, bytes: number, write: boolean, many = false): number {
     const { code } = this;
+    const entry = this.lookUp(linear, bytes, write, many);
+    code.get(linear).op(Op.I32_WRAP_I64);
+    this.pushAddend(entry, write);
+    code.op(Op.I32_ADD);
+    return this.truth();
+  }
+
+  /**
+   * @param found writes what is done where nothing had to be filled in: the entry's tag is the page of the access then.
+   * @returns a local (i32) with the place of the TLB's entry: the addend in it is this access's, even where the tag is not.
+   */
+  protected lookUp(linear: V, bytes: number, write: boolean, many: boolean, found?: (entry: number) => void): number {
+    const { code } = this;
     const entry = this.i32();
     if (this.frame.bank === undefined) code.i32(Cell.TLB_BANK).memory(Op.I32_LOAD);
     else code.get(this.frame.bank);
     code.get(linear).i64(8n).op(Op.I64_SHR_U, Op.I32_WRAP_I64).i32(TLB_INDEX).op(Op.I32_AND, Op.I32_ADD).tee(entry);
     code.memory(Op.I64_LOAD, write ? TLB_WRITE_OFFSET : 0);
-    code.get(linear);
-    if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);
-    code.i64(-4096n).op(Op.I64_AND, Op.I64_NE).ifRare();
+    this.pushPage(linear, bytes);
+    code.op(Op.I64_NE).ifRare();
     code.i32(Cell.EXIT_ADDRESS).get(linear).memory(Op.I64_STORE);
     code
       .i32(bytes | (write ? Fill.WRITE : 0) | (many ? Fill.MANY : 0))
@@ -191,13 +203,26 @@ export abstract class MemoryEmitter extends FlagEmitter {
       .op(Op.I32_EQZ)
       .if();
     this.assist();
-    code.end().end();
-    code.get(linear).op(Op.I32_WRAP_I64);
-    code
-      .get(entry)
-      .memory(Op.I32_LOAD, (write ? TLB_WRITE_OFFSET : 0) + 8)
-      .op(Op.I32_ADD);
-    return this.truth();
+    code.end();
+    if (found !== undefined) {
+      code.else();
+      found(entry);
+    }
+    code.end();
+    return entry;
+  }
+
+  /** The page in which an access ends, as the TLB's tags have it, onto the stack. */
+  protected pushPage(linear: V, bytes: number): void {
+    const { code } = this;
+    code.get(linear);
+    if (bytes > 1) code.i64(BigInt(bytes - 1)).op(Op.I64_ADD);
+    code.i64(-4096n).op(Op.I64_AND);
+  }
+
+  /** What of an entry makes an address in this memory of the low half of a linear one, onto the stack. */
+  protected pushAddend(entry: number, write: boolean): void {
+    this.code.get(entry).memory(Op.I32_LOAD, (write ? TLB_WRITE_OFFSET : 0) + 8);
   }
 
   protected loadLinear(linear: V, width: number): V {

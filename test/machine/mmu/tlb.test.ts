@@ -1,6 +1,8 @@
 /** The two levels of the TLB: what is found again without a page walk, and what must not be. */
 import { describe, expect, it } from 'vitest';
 import {
+  Cell,
+  HELD_PAIRS,
   RAM_BASE,
   TLB_BANK_BYTES,
   TLB_BANKS,
@@ -115,5 +117,43 @@ describe('a bank', () => {
     expect(filled()).toBe(pages);
     banks.flush(1);
     expect(filled()).toBe(0);
+  });
+});
+
+describe('what compiled code keeps of the bank that is selected', () => {
+  const TAG = (Cell.HELD + (HELD_PAIRS - 1) * TLB_ENTRY_BYTES) >> 2;
+
+  function held(): { banks: TlbBanks; isHeld: () => boolean } {
+    const memory = new PhysicalMemory(1 << 20);
+    const banks = new TlbBanks(memory);
+    const bank = banks.select(1, 0, 'tables');
+    banks.insert(bank, LOW, HIGH, TARGET, true);
+    memory.words[TAG] = LOW;
+    memory.words[TAG + 1] = HIGH;
+    return { banks, isHeld: () => memory.words[TAG] === LOW };
+  }
+
+  it.each<readonly [string, (banks: TlbBanks) => void]>([
+    ['another bank is selected', (banks) => banks.select(2, 0, 'tables')],
+    ['a page is forgotten', (banks) => banks.forgetPage(1, HIGH * 0x10_0000 + (LOW >>> 12))],
+    ['stores to a page are', (banks) => banks.forgetWrites(TARGET)],
+    ['all stores are', (banks) => banks.forgetAllWrites()],
+    ['the space is flushed', (banks) => banks.flush(1)],
+    ['everything is', (banks) => banks.flush(undefined)],
+  ])('is gone when %s', (_, change) => {
+    const { banks, isHeld } = held();
+    expect(isHeld()).toBe(true);
+    change(banks);
+    expect(isHeld()).toBe(false);
+  });
+
+  it('stays when the same bank is selected again, and is nothing at first', () => {
+    const { banks, isHeld } = held();
+    banks.select(1, 0, 'tables');
+    expect(isHeld()).toBe(true);
+    const memory = new PhysicalMemory(1 << 20);
+    new TlbBanks(memory);
+    for (let pair = 0; pair < HELD_PAIRS; pair++)
+      expect(memory.words[(Cell.HELD + pair * TLB_ENTRY_BYTES) >> 2]).toBe(0xffff_ffff);
   });
 });

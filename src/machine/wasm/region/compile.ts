@@ -25,6 +25,7 @@ import {
   settleFlags,
 } from './emit-region.js';
 import { type Flow, flowOf, TABLE } from './flow.js';
+import { type Footprint, HeldPages, type HeldPair, lookUps, survey } from './held-pages.js';
 import type { RegionLayout } from './layout.js';
 import { writeStructured } from './structure.js';
 
@@ -56,7 +57,8 @@ export function compileRegion(
   const writer = new ModuleWriter();
   const fill = writer.importFunction('fill', REGION_TYPE);
   const lookup = writer.importFunction('lookup', { parameters: [ValueType.I64], results: [ValueType.I32] });
-  const body = new RegionFunction(region, layout, { checksContext, flat }, { fill, lookup });
+  const helpers = { fill, lookup };
+  const body = new RegionFunction(region, layout, { checksContext, flat }, helpers, lookUps(writer, helpers));
   writer.exportFunction('handler', writer.addFunction(body.write()));
   return { binary: writer.finish(pages), leavings: body.leavings, nodes: body.flow.entries };
 }
@@ -73,14 +75,14 @@ export function isForRegions(at: RegionInstruction): boolean {
   }
 }
 
-const EFFECTS = new ByShape<HandlerEffects>();
+const TRIALS = new ByShape<{ readonly effects: HandlerEffects; readonly footprint: Footprint }>();
 
-/** What an instruction does with the flags, and whether it may leave: for all instructions with the same handler alike. */
-const effectsOf = (at: RegionInstruction): HandlerEffects =>
-  EFFECTS.once(at.insn, () => {
+/** What an instruction does with flags, memory and registers, and whether it may leave: alike for all with the same handler. */
+const trialOf = (at: RegionInstruction): { readonly effects: HandlerEffects; readonly footprint: Footprint } =>
+  TRIALS.once(at.insn, () => {
     const emitter = trialEmitter(new Code(REGION_TYPE));
     emitter.emit(at, 0);
-    return emitter.effects;
+    return { effects: emitter.effects, footprint: emitter.footprint };
   });
 
 /** Writes code that nobody will run. */
@@ -110,6 +112,7 @@ class RegionFunction {
   private readonly target = this.code.local(ValueType.I64);
   private readonly emitter: RegionEmitter;
   readonly flow: Flow;
+  private readonly held: HeldPages;
   private outLabel = 0;
 
   constructor(
@@ -117,12 +120,18 @@ class RegionFunction {
     private readonly layout: RegionLayout,
     private readonly runs: { readonly checksContext: boolean; readonly flat: boolean },
     private readonly helpers: Helpers,
+    lookUp: HeldPair['lookUp'],
   ) {
     this.flow = flowOf(region);
+    this.held = new HeldPages(
+      this.flow.order,
+      region.blocks.map(({ instructions }) => instructions.map((at) => survey(at, trialOf(at).footprint))),
+      lookUp,
+    );
     const nothing = (): void => {};
     const frame: RegionFrame = {
       ...{ code: this.code, locals: this.locals, slack: this.slack, bank: this.bank },
-      ...{ next: nothing, leave: nothing, assist: nothing, flat: runs.flat },
+      ...{ next: nothing, leave: nothing, assist: nothing, flat: runs.flat, held: this.held },
       evaluate: (rip, before) => this.evaluate({ rip, before }),
     };
     this.emitter = new RegionEmitter(frame, new LocalPool(this.code), helpers);
@@ -238,8 +247,10 @@ class RegionFunction {
     if (this.isGoal(node)) code.i32(0).set(this.goal);
     if (flow.checked.has(node)) this.checkBudget(rip);
     const dead = this.deadFlags(instructions);
+    this.held.begin(node);
     instructions.forEach((at, retired) => {
       emitter.emit(at, retired, dead[retired]);
+      this.held.passed();
     });
     this.known.set(node, emitter.knownFlags);
     if (end.kind === 'assist') {
@@ -290,7 +301,7 @@ class RegionFunction {
     let next = false;
     for (const at of instructions.toReversed()) {
       dead.unshift(next);
-      const { leaves, readsFlags, overwritesFlags } = effectsOf(at);
+      const { leaves, readsFlags, overwritesFlags } = trialOf(at).effects;
       next = !leaves && !readsFlags && (overwritesFlags || next);
     }
     return dead;

@@ -2,7 +2,7 @@
  * Finds the code of a region: from a place where much time is spent along all branches, calls and returns from calls, as far
  * as the code is known to run. Nothing is fetched here that was not fetched before: a fetch could be seen in page tables.
  */
-import type { DecodedInstruction, RelativeOperand } from '../../decode/decoded.js';
+import type { DecodedInstruction, MemoryOperand, RelativeOperand } from '../../decode/decoded.js';
 import { isCanonical } from '../../units.js';
 import { MAX_BLOCK_INSTRUCTIONS } from '../uop.js';
 
@@ -56,6 +56,9 @@ const isTransfer = ({ mnemonic }: DecodedInstruction): boolean => /^(JMP|CALL|RE
 
 /** Whether a block ends with this instruction. */
 const endsBlock = (insn: DecodedInstruction): boolean => isTransfer(insn) || relativeOf(insn) !== undefined;
+
+export const memoryOperand = ({ operands }: DecodedInstruction): MemoryOperand | undefined =>
+  operands.find((operand): operand is MemoryOperand => operand.kind === 'mem');
 
 /** RIP of the instruction behind. */
 export const nextRip = ({ rip, insn }: RegionInstruction): bigint =>

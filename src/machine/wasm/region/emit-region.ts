@@ -12,7 +12,8 @@ import { Emitter } from '../emit.js';
 import type { FlagSource } from '../emit-flags.js';
 import { type C, type Frame, type Helpers, type LocalPool, NotCompiled, type V } from '../emit-values.js';
 import { type Code, Op, ValueType } from '../module.js';
-import { nextRip, type RegionInstruction, targetOf } from './discover.js';
+import { memoryOperand, nextRip, type RegionInstruction, targetOf } from './discover.js';
+import { accessOf, type Footprint, type HeldPages, type HeldPair, type Place } from './held-pages.js';
 
 /** Locals that live as long as the region runs. */
 export interface RegionLocals {
@@ -63,6 +64,8 @@ export interface RegionFrame extends Frame {
   readonly locals: RegionLocals;
   /** Its code runs in `Mode.FLAT`. */
   readonly flat: boolean;
+  /** Where it keeps translations that it has looked up; none are kept without. */
+  readonly held?: HeldPages;
   /** Leaves the region with the instruction at `rip` for the evaluator; `before` instructions of its block have retired. */
   evaluate(rip: bigint, before: number): void;
 }
@@ -76,6 +79,10 @@ export class RegionEmitter extends Emitter {
   /** Registers that the code reads, in part or whole, and those that it writes. */
   readonly gprsRead = new Set<number>();
   readonly gprsWritten = new Set<number>();
+  /** What the last instruction does, as far as it depends on its shape. */
+  footprint: Footprint = { accesses: [], operands: [], registers: [] };
+  /** Linear addresses of the instruction, and what they come from. */
+  private readonly places = new Map<V, Place>();
   private instructionHere: RegionInstruction | undefined;
   private retired = 0;
 
@@ -104,6 +111,8 @@ export class RegionEmitter extends Emitter {
     this.retired = retired;
     this.decision = undefined;
     this.pool.reset();
+    this.footprint = { accesses: [], operands: [], registers: [] };
+    this.places.clear();
     this.instruction(here.insn.instruction as PlainInstruction, here.insn);
   }
 
@@ -207,8 +216,9 @@ export class RegionEmitter extends Emitter {
     if (operand.kind !== 'gpr') super.write(operand, value);
     else {
       const { number, width, high } = operand as GprOperand;
+      this.footprint.operands.push(this.here.insn.operands.indexOf(operand as GprOperand));
       if (high) this.mergeGpr(number, value, 8, 8);
-      else this.writeGpr(number, width, value);
+      else this.putGpr(number, width, value);
     }
   }
 
@@ -219,6 +229,11 @@ export class RegionEmitter extends Emitter {
   }
 
   override writeGpr(number: number, width: number, value: V): void {
+    this.footprint.registers.push(number);
+    this.putGpr(number, width, value);
+  }
+
+  private putGpr(number: number, width: number, value: V): void {
     if (width < 32) this.mergeGpr(number, value, width, 0);
     else {
       this.code.get(value);
@@ -266,6 +281,12 @@ export class RegionEmitter extends Emitter {
 
   protected override effective(): V {
     const memory = this.memoryOperand();
+    const linear = this.linearAt(memory);
+    this.places.set(linear, 'operand');
+    return linear;
+  }
+
+  private linearAt(memory: MemoryOperand): V {
     const { code } = this;
     const offset = this.offset(memory);
     if (!this.current.long) return this.segmentLinear(memory.segment, offset, Math.max(1, memory.width / 8));
@@ -275,7 +296,7 @@ export class RegionEmitter extends Emitter {
   }
 
   private memoryOperand(): MemoryOperand {
-    const memory = this.here.insn.operands.find((operand): operand is MemoryOperand => operand.kind === 'mem');
+    const memory = memoryOperand(this.here.insn);
     if (memory === undefined) throw new NotCompiled('no memory operand');
     return memory;
   }
@@ -308,6 +329,64 @@ export class RegionEmitter extends Emitter {
   }
   protected override setStackPointer(pointer: V): void {
     this.writeGpr(4, 64, pointer);
+  }
+  protected override stackLinear(offset: V, bytes: number): V {
+    const linear = super.stackLinear(offset, bytes);
+    this.places.set(linear, 'stack');
+    return linear;
+  }
+
+  // Translations
+
+  protected override translate(linear: V, bytes: number, write: boolean, many = false): number {
+    const place = this.places.get(linear);
+    // Of no other size could a tag be compared with where the access begins, nor is a page kept for whatever it is written to.
+    if (place === undefined || many || (bytes & (bytes - 1)) !== 0) return super.translate(linear, bytes, write, many);
+    this.footprint.accesses.push({ place, write });
+    const held = this.region.held?.take(accessOf(this.here, place, write));
+    if (held === undefined) return super.translate(linear, bytes, write);
+    const { code } = this;
+    if (held.isLikely) {
+      this.renew(held, linear, bytes, write);
+      code
+        .get(linear)
+        .op(Op.I32_WRAP_I64)
+        .i32(0)
+        .memory(Op.I32_LOAD, held.cell + 8)
+        .op(Op.I32_ADD);
+    } else {
+      const entry = this.lookUp(linear, bytes, write, false, (entry) =>
+        this.hold(held.cell, entry, linear, bytes, write),
+      );
+      code.get(linear).op(Op.I32_WRAP_I64);
+      this.pushAddend(entry, write);
+      code.op(Op.I32_ADD);
+    }
+    return this.truth();
+  }
+
+  private hold(cell: number, entry: number, linear: V, bytes: number, write: boolean): void {
+    const { code } = this;
+    code.i32(0);
+    this.pushPage(linear, bytes);
+    code.memory(Op.I64_STORE, cell).i32(0);
+    this.pushAddend(entry, write);
+    code.memory(Op.I32_STORE, cell + 8);
+  }
+
+  /** Looks into the TLB where the pair does not hold the page. */
+  private renew({ cell, lookUp }: HeldPair, linear: V, bytes: number, write: boolean): void {
+    const { code } = this;
+    // Of an access that is not aligned more than the page is left: no tag is that, nor is the tag of a pair that holds none.
+    code
+      .get(linear)
+      .i64(-4096n | BigInt(bytes - 1))
+      .op(Op.I64_AND);
+    code.i32(0).memory(Op.I64_LOAD, cell).op(Op.I64_NE).ifRare();
+    code.get(linear).i32(cell).call(lookUp(bytes, write)).op(Op.I32_EQZ).if();
+    this.assist();
+    code.end();
+    code.end();
   }
 
   // Flags: additions and subtractions keep what they were of, and carries are made of it when somebody asks
