@@ -78,6 +78,8 @@ export class PhysicalMemory {
   private epoch = FIRST_EPOCH;
   /** The address space whose tables are walked. Set by the engine. */
   tableOwner = 0;
+  /** How often something was written to tables that is more than the translation of one page. */
+  tableChanges = 0;
   private watching: MemoryWatcher | undefined;
   /** Called when a page has become a page table: nothing may write to it unseen. Set by the engine. */
   onNewTable: (page: number) => void = () => {};
@@ -337,6 +339,7 @@ export class PhysicalMemory {
       const owner = this.tablePages[page] as number;
       if (owner !== 0 && !this.staysTable(page, address, length, keepsTables)) {
         this.tablePages[page] = 0;
+        this.tableChanges++;
         this.onTableWrite(owner === SEVERAL_SPACES ? undefined : owner - 1);
       }
     }

@@ -12,6 +12,7 @@
  * Entry Fields.
  */
 import { leafOf, NO_LEAF, type PhysicalMemory } from './memory.js';
+import { Allows, IN_DIRECTORY, NOT_HELD, PagingStructureCache } from './paging-structure-cache.js';
 
 /** Which tables translate. */
 export const PagingMode = { NONE: 0, LEGACY: 1, PAE: 2, LONG: 3 } as const;
@@ -110,11 +111,19 @@ export class TableWalk {
   private entryBytes = 8;
   /** Where the page-directory pointer lies that a legacy PAE walk read: it has no accessed bit. */
   private pointer = NO_POINTER;
+  private readonly cache: PagingStructureCache;
+  /** Of the walk through all four levels that may be kept, once it has left its marks; undefined of another. */
+  private kept: TableRules | undefined;
+  private region = 0;
+  /** What the levels above the last one that was looked at allow. */
+  private above = 0;
 
   constructor(
     private readonly memory: PhysicalMemory,
     private readonly resolver: EntryResolver | undefined,
-  ) {}
+  ) {
+    this.cache = new PagingStructureCache(memory);
+  }
 
   /**
    * @param rules of a mode with tables. @param low @param high words of a canonical linear address.
@@ -125,6 +134,7 @@ export class TableWalk {
     this.stop = Stop.NONE;
     this.used = 0;
     this.pointer = NO_POINTER;
+    this.kept = undefined;
     this.writable = true;
     this.user = true;
     this.executable = true;
@@ -156,10 +166,20 @@ export class TableWalk {
       this.memory.noteTable(address, isLeaf ? leafOf(address, this.entryBytes, page) : NO_LEAF);
     }
     if (write) this.dirty = true;
+    if (this.kept === undefined || this.pageBytes > MIB_2) return;
+    const leaf = this.usedAddresses[last] as number;
+    const notes = this.pageBytes === KIB_4 ? this.above : this.above | IN_DIRECTORY;
+    this.cache.keep(this.kept, this.region, leaf - (leaf % KIB_4), notes);
   }
 
   /** 4 KiB, 2 MiB or 1 GiB pages through four levels of 64-bit entries (APM vol.2 §5.3 Long-Mode Page Translation). */
   private walkLong(rules: TableRules, low: number, high: number, resolved: boolean): boolean {
+    if (!resolved) {
+      this.region = ((high & 0xffff) << 11) | (low >>> 21);
+      const held = this.cache.find(rules, this.region);
+      if (held !== NOT_HELD) return this.walkHeld(rules, held, low);
+      this.kept = rules;
+    }
     if (!this.readWide(rules.root + ((high >>> 7) & 0x1ff) * 8, resolved)) return false;
     if (!this.useWide(rules, PML4E_RESERVED)) return false;
     if (!this.readWide(this.nextTable() + (((high & 0x7f) << 2) | (low >>> 30)) * 8, resolved)) return false;
@@ -168,6 +188,7 @@ export class TableWalk {
       return this.useWide(rules, 0x3fff_e000) && this.found(GIB_1, 0xc000_0000, low & 0x3fff_f000);
     }
     if (!this.useWide(rules, 0)) return false;
+    this.noteAbove();
     return this.walkDirectory(rules, this.nextTable(), low, resolved);
   }
 
@@ -193,7 +214,28 @@ export class TableWalk {
       return this.useWide(rules, 0x001f_e000) && this.found(MIB_2, 0xffe0_0000, low & 0x001f_f000);
     }
     if (!this.useWide(rules, 0)) return false;
-    if (!this.readWide(this.nextTable() + ((low >>> 12) & 0x1ff) * 8, resolved)) return false;
+    this.noteAbove();
+    return this.walkTable(rules, this.nextTable(), low, resolved);
+  }
+
+  private noteAbove(): void {
+    this.above =
+      (this.writable ? Allows.WRITE : 0) | (this.user ? Allows.USER : 0) | (this.executable ? Allows.EXECUTE : 0);
+  }
+
+  /** The last level, of the table that the cache holds. */
+  private walkHeld(rules: TableRules, held: number, low: number): boolean {
+    const notes = this.cache.notesAt(held);
+    const table = this.cache.tableAt(held);
+    this.writable = (notes & Allows.WRITE) !== 0;
+    this.user = (notes & Allows.USER) !== 0;
+    this.executable = (notes & Allows.EXECUTE) !== 0;
+    const inDirectory = (notes & IN_DIRECTORY) !== 0;
+    return inDirectory ? this.walkDirectory(rules, table, low, false) : this.walkTable(rules, table, low, false);
+  }
+
+  private walkTable(rules: TableRules, table: number, low: number, resolved: boolean): boolean {
+    if (!this.readWide(table + ((low >>> 12) & 0x1ff) * 8, resolved)) return false;
     return this.useWide(rules, 0) && this.found(KIB_4, 0xffff_f000, 0);
   }
 
