@@ -5,7 +5,6 @@
  * Source: APM vol.2 §5.5 Translation-Lookaside Buffer; §5.3.3 4-Kbyte Page Translation.
  */
 import type { PhysicalMemory } from './memory.js';
-import type { TableRules } from './table-walk.js';
 
 /** Bits of what the levels above allow. */
 export const Allows = { WRITE: 1, USER: 2, EXECUTE: 4 } as const;
@@ -16,7 +15,7 @@ const ENTRIES = 64;
 export const NOT_HELD = -1;
 
 export class PagingStructureCache {
-  private readonly rules: (TableRules | undefined)[] = new Array<TableRules | undefined>(ENTRIES).fill(undefined);
+  private readonly rules: (object | undefined)[] = new Array<object | undefined>(ENTRIES).fill(undefined);
   private readonly spaces = new Float64Array(ENTRIES);
   private readonly regions = new Int32Array(ENTRIES);
   private readonly tables = new Float64Array(ENTRIES);
@@ -29,7 +28,7 @@ export class PagingStructureCache {
    * @param rules by which the tables are read; the same object each time. @param region of 2 MiB: bits 47:21 of the address.
    * @returns a place to ask below, or NOT_HELD.
    */
-  find(rules: TableRules, region: number): number {
+  find(rules: object, region: number): number {
     const { memory } = this;
     if (this.tableChanges !== memory.tableChanges) {
       this.tableChanges = memory.tableChanges;
@@ -53,7 +52,7 @@ export class PagingStructureCache {
   }
 
   /** Keeps what a walk has come to, all of whose entries are marked as accessed, and noted as tables. */
-  keep(rules: TableRules, region: number, table: number, notes: number): void {
+  keep(rules: object, region: number, table: number, notes: number): void {
     const place = placeOf(region);
     this.rules[place] = rules;
     this.regions[place] = region;
