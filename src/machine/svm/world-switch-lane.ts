@@ -83,9 +83,9 @@ export class WorldSwitchLane implements SwitchContext {
       case 'STGI':
         return this.isPlain(insn) ? this.changeGif(insn, true) : 'declined';
       case 'VMLOAD':
-        return this.vmload(insn);
+        return this.moveState(insn, true);
       case 'VMSAVE':
-        return this.vmsave(insn);
+        return this.moveState(insn, false);
       case 'VMRUN':
         return this.vmrun(insn);
       default:
@@ -125,23 +125,18 @@ export class WorldSwitchLane implements SwitchContext {
     return set ? 'done' : 'goes-on';
   }
 
-  private vmload(insn: DecodedInstruction): LaneOutcome {
+  private moveState(insn: DecodedInstruction, loads: boolean): LaneOutcome {
     const vmcb = this.vmcbOf(insn);
     if (vmcb === NO_VMCB) return 'declined';
+    const { nested } = this.host;
     this.begin(insn);
     this.host.flushRun();
-    this.host.nested.vmload(this, vmcb);
-    this.complete();
-    return 'goes-on';
-  }
-
-  private vmsave(insn: DecodedInstruction): LaneOutcome {
-    const vmcb = this.vmcbOf(insn);
-    if (vmcb === NO_VMCB) return 'declined';
-    this.begin(insn);
-    this.host.flushRun();
-    this.host.nested.vmsave(this, vmcb);
-    this.target();
+    if (loads) nested.vmload(this, vmcb);
+    else {
+      nested.vmsave(this, vmcb);
+      // It writes no register but RIP.
+      this.target();
+    }
     this.complete();
     return 'goes-on';
   }

@@ -33,7 +33,7 @@ import { BlockDecoder, type DecodingSite } from './block-decoder.js';
 import { CodePages } from './code-pages.js';
 import { codeAddress, ripWraps } from './code-segment.js';
 import { CodeSpaces } from './code-spaces.js';
-import { type ContextFeatures, Contexts, DECODE_MASK, isForRegions, isRare, MODE_BITS, Mode } from './context.js';
+import { type ContextFeatures, Contexts, DECODE_MASK, isForRegions, MODE_BITS, Mode } from './context.js';
 import type { EngineCounts } from './counts.js';
 import { DirectRegisters } from './direct-registers.js';
 import { EvaluatedInstructions } from './evaluated.js';
@@ -44,7 +44,7 @@ import { PlainCases, type Surroundings } from './plain-cases.js';
 import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
 import { Stretches } from './region/stretches.js';
-import { Derived, RegisterShadow } from './register-shadow.js';
+import { Derived, derivedOf, RegisterShadow } from './register-shadow.js';
 import { isFlat, writeSegmentCells } from './segment-cells.js';
 import { Translator } from './translate.js';
 import { addressOf, Translations } from './translations.js';
@@ -377,9 +377,7 @@ export class Engine {
 
   /** An event changed a register. */
   syncShadow(slot: Slot): void {
-    if (!this.shadowed.follow(slot, this.isLegacy)) return;
-    this.stale = true;
-    if (isRare(slot)) this.contexts.rareChanged();
+    if (this.shadowed.follow(slot, this.isLegacy)) this.registersChanged(derivedOf(slot));
   }
 
   /** Another vCPU's registers stand in the register file now; none of them is part of the next run's delta. */
