@@ -81,6 +81,7 @@ export class Decoder {
     for (const candidate of opcode.candidates) {
       if (!matches(candidate, encoding, mode)) continue;
       if (candidate.form.hasModRM) this.bytes.next8();
+      this.bytes.endHead();
       return this.instructionOf(candidate, encoding, mode);
     }
     return 'invalid';
@@ -118,6 +119,7 @@ export class Decoder {
       operands,
       length: this.bytes.length,
       bytes: this.bytes.read,
+      headLength: this.bytes.headLength,
       lock: encoding.lock,
       segmentOverride: encoding.segment,
       opcode: encoding.opcode,

@@ -76,6 +76,8 @@ export interface DecodedInstruction extends Static {
   /** Bytes, 1..15. */
   readonly length: number;
   readonly bytes: Uint8Array;
+  /** How many of them stand before displacement and immediate, which are all that the others say. */
+  readonly headLength: number;
   readonly lock: boolean;
   /** Segment override prefix, or undefined. */
   readonly segmentOverride: number | undefined;

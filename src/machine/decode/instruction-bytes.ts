@@ -10,12 +10,19 @@ export class InstructionBytes {
   private bytes: Uint8Array = new Uint8Array(0);
   private start = 0;
   private at = 0;
+  /** Of them, how many were read when `endHead` was called last. */
+  headLength = 0;
 
   /** An instruction begins at `start`. @param bytes to the end of what could be fetched. */
   begin(bytes: Uint8Array, start: number): void {
     this.bytes = bytes;
     this.start = start;
     this.at = start;
+  }
+
+  /** What was read are prefixes, opcode, ModRM and SIB; a SIB byte may follow. */
+  endHead(): void {
+    this.headLength = this.at - this.start;
   }
 
   /** Bytes that were read. */

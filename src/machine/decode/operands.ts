@@ -184,6 +184,7 @@ export class OperandReader {
     this.sibIndex = undefined;
     if ((modrm & 7) === 4) {
       const sib = this.bytes.next8();
+      this.bytes.endHead();
       scale = sib >> 6;
       index = ((sib >> 3) & 7) | ((rex & 2) << 2);
       this.sibIndex = index;

@@ -27,6 +27,34 @@ export interface WrittenInstruction {
   readonly end: number;
 }
 
+/** The micro-ops of a block, as far as they are written: of each instruction the last one. */
+export class WrittenBlock {
+  readonly handlers: KnownHandler[] = [];
+  readonly uops: number[] = [];
+  count = 0;
+  /** Where the next one goes. */
+  end = 0;
+  /** Code of 64 bits. */
+  long = false;
+
+  begin(first: number, long: boolean): void {
+    this.count = 0;
+    this.end = first;
+    this.long = long;
+  }
+
+  add(handler: KnownHandler, uop: number): void {
+    this.handlers[this.count] = handler;
+    this.uops[this.count] = uop;
+    this.count++;
+    this.end = uop + Uop.BYTES;
+  }
+
+  get last(): number {
+    return this.uops[this.count - 1] as number;
+  }
+}
+
 export class Translator {
   constructor(
     private readonly view: DataView,
@@ -56,14 +84,13 @@ export class Translator {
     return { insn, handler, uop, end: uop + Uop.BYTES };
   }
 
-  /** Lets one micro-op do two instructions, where there is a handler for the pair. @param block its instructions in order. */
-  fusePairs(block: readonly WrittenInstruction[]): void {
-    for (let index = 1; index < block.length; index++) {
-      const first = block[index - 1] as WrittenInstruction;
-      const handler = first.insn.long
-        ? first.handler.pairs.get((block[index] as WrittenInstruction).handler)
-        : undefined;
-      if (handler !== undefined) this.view.setUint16(first.uop + Uop.HANDLER, handler, true);
+  /** Lets one micro-op do two instructions, where there is a handler for the pair. */
+  fusePairs({ handlers, uops, count, long }: WrittenBlock): void {
+    if (!long) return;
+    for (let index = 1; index < count; index++) {
+      const { pairs } = handlers[index - 1] as KnownHandler;
+      const handler = pairs.size === 0 ? undefined : pairs.get(handlers[index] as KnownHandler);
+      if (handler !== undefined) this.view.setUint16((uops[index - 1] as number) + Uop.HANDLER, handler, true);
     }
   }
 
@@ -71,12 +98,12 @@ export class Translator {
    * Finds the instructions of a block whose flags are overwritten before anybody can see them, and takes the handlers
    * that set none. Between such an instruction and the one that overwrites nothing may leave the block.
    */
-  dropDeadFlags(block: readonly WrittenInstruction[]): void {
+  dropDeadFlags({ handlers, uops, count }: WrittenBlock): void {
     let dead = false;
-    for (let index = block.length - 1; index >= 0; index--) {
-      const { uop, handler } = block[index] as WrittenInstruction;
-      const { readsFlags, overwritesFlags, leaves } = handler.effects;
-      if (dead && handler.flagless !== undefined) this.view.setUint16(uop + Uop.HANDLER, handler.flagless, true);
+    for (let index = count - 1; index >= 0; index--) {
+      const { effects, flagless } = handlers[index] as KnownHandler;
+      const { readsFlags, overwritesFlags, leaves } = effects;
+      if (dead && flagless !== undefined) this.view.setUint16((uops[index] as number) + Uop.HANDLER, flagless, true);
       dead = !leaves && !readsFlags && (overwritesFlags || dead);
     }
   }
@@ -143,7 +170,7 @@ export class Translator {
   }
 }
 
-function memoryOperand({ operands }: DecodedInstruction): MemoryOperand | undefined {
+export function memoryOperand({ operands }: DecodedInstruction): MemoryOperand | undefined {
   for (const operand of operands) if (operand.kind === 'mem') return operand;
   return undefined;
 }
