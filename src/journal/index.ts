@@ -16,6 +16,7 @@ export { DerivedDataFile } from './derived-data-file.js';
 export { containsBytes, fromHex, sameBytes, toHex } from './digest.js';
 export { JournalError, TapeDamagedError } from './errors.js';
 export { Fork } from './forked-reader.js';
+export { giveWay } from './give-way.js';
 export { memoryStore } from './memory-store.js';
 export { PageIndex } from './page-index.js';
 export { DIGEST_BYTES, PageTree, pageDigest } from './page-tree.js';

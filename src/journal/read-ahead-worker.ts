@@ -1,5 +1,6 @@
 /** The thread behind `read-ahead.ts`. It runs compiled, as `writer-worker.ts` does. */
 import { workerData } from 'node:worker_threads';
+import { giveWay } from './give-way.js';
 import { Ahead, change, type ReadAheadSetup } from './read-ahead.js';
 import { SqliteReader } from './sqlite-reader.js';
 
@@ -34,6 +35,7 @@ function isWanted(before: number): boolean {
   }
 }
 
+giveWay();
 try {
   send();
 } catch {

@@ -7,6 +7,7 @@
 import { workerData } from 'node:worker_threads';
 import { type ChunkHeader, endOf } from './chunk.js';
 import { TapeWriteError } from './errors.js';
+import { giveWay } from './give-way.js';
 import type { Position } from './record.js';
 import { TapeFile } from './tape-file.js';
 import { CODEC_VERSION } from './upcast.js';
@@ -150,6 +151,7 @@ function explain(error: unknown): Pick<TapeWriteError, 'problem' | 'remedy'> {
   return { problem: error instanceof Error ? (error.stack ?? error.message) : String(error), remedy: '' };
 }
 
+giveWay();
 guarded(() => {
   writer = new Writer();
 });

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
+import { constants, getPriority } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { CHUNK_BYTES } from '../../src/journal/chunk.js';
@@ -43,6 +44,19 @@ describe('the writer thread', () => {
     expect([changed, contents, state].map(({ byteLength }) => byteLength)).toEqual(lengths);
   });
 
+  it.runIf(process.platform === 'linux')('gives way to its caller’s, whose priority stays', () => {
+    const before = threads();
+    const priority = getPriority();
+    const writer = sqliteStore(join(temporaryDirectory(), 'a.vmtape')).create(DESCRIPTION);
+    writer.flush();
+    const lowered = threads().filter(
+      (thread) => !before.includes(thread) && getPriority(thread) === constants.priority.PRIORITY_BELOW_NORMAL,
+    );
+    expect(lowered).toHaveLength(1);
+    expect(getPriority()).toBe(priority);
+    writer.finish();
+  });
+
   it.runIf(process.platform === 'linux')('has closed the file when its failure is told', async () => {
     const file = join(temporaryDirectory(), 'a.vmtape');
     const writer = sqliteStore(file).create(DESCRIPTION);
@@ -56,6 +70,9 @@ describe('the writer thread', () => {
     expect(() => writer.close()).toThrow(/no such table: chunks/);
   });
 });
+
+/** Numbers of the process's threads. */
+const threads = (): number[] => readdirSync('/proc/self/task').map(Number);
 
 /** A process that has dropped the table of chunks and is amidst reading: with it, to close the file takes its time. */
 async function amidstReading(file: string): Promise<AsyncDisposable> {

@@ -264,8 +264,7 @@ export class Engine {
 
   /** Executes the instruction of an assist, where it is a plain case. @param uop where it is, or IN_REGION. */
   private goesOn(uop: number, limit: number): boolean {
-    const isNamed = uop === IN_REGION || this.fault !== undefined;
-    const insn = isNamed ? this.nextKnown : this.blockDecoder.assists.get(uop);
+    const insn = this.blockDecoder.assists.get(uop) ?? this.nextKnown;
     this.assist = insn;
     if (this.fault !== undefined) return false;
     const { left } = this;
