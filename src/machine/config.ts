@@ -57,7 +57,7 @@ export const keptBytes = ({ ramBytes, diskBytes }: MachineConfig): number =>
   ramBytes + Math.ceil(diskBytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
 
 /** Raised whenever a session recorded before would replay differently. */
-export const MACHINE_MODEL_VERSION = 12;
+export const MACHINE_MODEL_VERSION = 13;
 
 /** APIC ids are a byte wide, and the highest is the broadcast. */
 const MAX_VCPUS = 255;

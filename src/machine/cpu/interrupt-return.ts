@@ -5,7 +5,7 @@
 import { generalProtection } from '../faults.js';
 import { Boundary, Flag, R, Segment, type Slot } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
-import { hasVirtualNmis, inGuest } from '../svm/injection.js';
+import { hasVirtualNmis, virtualEventPending } from '../svm/injection.js';
 import { uN } from '../units.js';
 import { Attribute, packSegment, readTss, setSegment } from './descriptors.js';
 import {
@@ -46,7 +46,7 @@ export function mergeFlags(tx: Transaction, popped: bigint, width: 16 | 32 | 64,
 const RETURN_STATE: readonly Slot[] = [R.cs, R.csBase, R.ss, R.ssBase, R.cpl, R.boundary, R.intControl];
 
 /**
- * Where it changes none of `RETURN_STATE`, it is as plain as a return from a function; but for guests, whose hypervisor may wait for it.
+ * Where it changes none of `RETURN_STATE`, it is as plain as a return from a function; but in a guest for which a virtual event waits.
  * @param width operand size.
  */
 export function interruptReturn(context: SystemContext, width: 16 | 32 | 64): void {
@@ -59,7 +59,7 @@ export function interruptReturn(context: SystemContext, width: 16 | 32 | 64): vo
   // A guest with virtual NMIs has a mask of its own (APM vol.2 §15.21.10 NMI Virtualization).
   if (hasVirtualNmis(tx)) tx.set(R.intControl, tx.get(R.intControl) & ~IntControl.V_NMI_MASK);
   else tx.set(R.boundary, tx.get(R.boundary) & ~Boundary.NMI_BLOCKED);
-  if (!toTask && !inGuest(tx) && !tx.changesAny(RETURN_STATE)) context.plain();
+  if (!toTask && !virtualEventPending(tx) && !tx.changesAny(RETURN_STATE)) context.plain();
 }
 
 function returnToParagraph(tx: Transaction, width: 16 | 32 | 64): void {

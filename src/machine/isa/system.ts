@@ -14,7 +14,7 @@ import { Access, type Transaction } from '../cpu/transaction.js';
 import { ownsVirtualInterrupts, poppedFlags, shownFlags, virtualizesFlags } from '../cpu/virtual-8086.js';
 import { generalProtection, invalidOpcode } from '../faults.js';
 import { Activity, ARITHMETIC_FLAGS, Boundary, EMPTY_DELTA, Flag, R, Segment } from '../layout/cpu-state.js';
-import { inGuest, virtualEventPending } from '../svm/injection.js';
+import { virtualEventPending } from '../svm/injection.js';
 import { pausePasses } from '../svm/pause-filter.js';
 import { Gpr, type Instruction, instruction } from './instruction.js';
 import { operandAt, requireCpl0 } from './system-operands.js';
@@ -70,12 +70,12 @@ const CLI = systemInstruction({
   semantics: (ops) => ops.clearInterruptFlag(),
 });
 
-/** What lets interrupts into a guest is an event: its hypervisor may be waiting for it. The rest of the flags is plain. */
+/** What lets interrupts into a guest for which one waits is an event: its hypervisor is waiting, too. Other flags are plain. */
 function stateFlags(context: SystemContext, rflags: bigint): void {
   const { tx } = context;
   const opens = (rflags & Flag.IF) !== 0n && (tx.get(R.rflags) & Flag.IF) === 0n;
   tx.set(R.rflags, rflags);
-  if (!opens || !inGuest(tx)) context.plain();
+  if (!opens || !virtualEventPending(tx)) context.plain();
 }
 
 /** Interrupts are let in after the next instruction, when they were not before (APM vol.2 §15.21.5). */

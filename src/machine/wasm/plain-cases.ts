@@ -1,16 +1,17 @@
 /**
- * Plain cases of control-plane instructions, which need neither a transaction nor an event: STI, IRET to where it came from,
+ * Plain cases of control-plane instructions, which need neither a transaction nor an event: STI, POPF, IRET to where it came from,
  * RDTSC, IN and OUT at ports of which nobody learns, PAUSE. The engine executes them between two entries into compiled code. Each leaves
  * the registers as the description of the instruction in `isa/` would, or touches nothing and leaves the instruction to that
- * (docs/adr/0041).
- * Source: APM vol.3, STI, IRETQ, RDTSC, RDTSCP, IN, OUT, PAUSE.
+ * (docs/adr/0041, 0048).
+ * Source: APM vol.3, STI, POPFQ, IRETQ, RDTSC, RDTSCP, IN, OUT, PAUSE.
  */
 import { Attribute, attributesIn, baseIn, limitIn } from '../cpu/descriptors.js';
 import type { DecodedInstruction, DecodedOperand } from '../decode/decoded.js';
 import { Boundary, CPU_BASE, CR4, Flag, gprSlot, R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
 import { RAM_BASE } from '../layout/linear-memory.js';
+import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
-import { INTERCEPTS } from '../svm/intercepts.js';
+import { INTERCEPTS, type InterceptName } from '../svm/intercepts.js';
 import { isCanonicalHigh, u64 } from '../units.js';
 import { Mode } from './context.js';
 
@@ -50,11 +51,18 @@ const HEAVY_FLAGS = Number(Flag.TF | Flag.NT | Flag.AC | Flag.VIF | Flag.VIP);
 const RETURNED_FLAGS = Number(
   Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.IF | Flag.DF | Flag.OF | Flag.IOPL | Flag.RF | Flag.ID,
 );
+/** What POPF takes there. */
+const POPPED_FLAGS = RETURNED_FLAGS & ~RESUME_FLAG;
 const TSD = Number(CR4.TSD);
 const SHADOW = Number(Boundary.INTERRUPT_SHADOW);
 
+/** A virtual event waits for the guest, or may wait where this does not tell. */
+const WAITING = Number(IntControl.V_IRQ | IntControl.V_NMI | IntControl.AVIC_ENABLE | IntControl.X2AVIC_ENABLE);
+const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
+
 /** RIP, CS, RFLAGS, RSP, SS. */
 const FRAME_BYTES = 40;
+const FLAGS_BYTES = 8;
 const PAGE_MASK = 0xfff;
 const DESCRIPTOR_BYTES = 8;
 
@@ -71,6 +79,7 @@ type Five = [number, number, number, number, number];
 const wordOf = (slot: Slot): number => (CPU_BASE >> 2) + 2 * slot;
 const [RIP, RFLAGS, RAX, RDX, RSP] = [R.rip, R.rflags, R.rax, R.rdx, R.rsp].map(wordOf) as Five;
 const [BOUNDARY, CS, SS, GDTR_BASE, GDTR_LIMIT] = [R.boundary, R.cs, R.ss, R.gdtrBase, R.gdtrLimit].map(wordOf) as Five;
+const INT_CONTROL = wordOf(R.intControl);
 
 export class PlainCases {
   surroundings: Surroundings | undefined;
@@ -93,6 +102,8 @@ export class PlainCases {
     switch (insn.mnemonic) {
       case 'STI':
         return (mode & Mode.KERNEL) === 0 ? 'declined' : this.setInterruptFlag(insn.length, surroundings);
+      case 'POPF':
+        return (mode & Mode.KERNEL) === 0 || insn.width !== 64 ? 'declined' : this.popFlags(insn.length, surroundings);
       case 'IRET':
         return (mode & Mode.KERNEL) === 0 || insn.width !== 64 ? 'declined' : this.returnHere(surroundings);
       case 'RDTSC':
@@ -109,18 +120,49 @@ export class PlainCases {
     }
   }
 
-  /** Of what a hypervisor may want to know, RDTSC alone is common in guests without being wanted. */
+  /** The same where no hypervisor wants to know. */
   private executeInGuest(
     insn: DecodedInstruction,
     mode: number,
     retired: number,
     surroundings: Surroundings,
   ): PlainOutcome {
+    switch (insn.mnemonic) {
+      case 'RDTSC':
+      case 'RDTSCP':
+        return this.readTscInGuest(insn, insn.mnemonic, mode, retired, surroundings);
+      case 'STI':
+        return this.mayOpen(mode) ? this.setInterruptFlag(insn.length, surroundings) : 'declined';
+      case 'POPF':
+        if (!this.mayOpen(mode) || insn.width !== 64 || this.isIntercepted('POPF')) return 'declined';
+        return this.popFlags(insn.length, surroundings);
+      case 'IRET':
+        if (!this.mayOpen(mode) || insn.width !== 64 || this.isIntercepted('IRET')) return 'declined';
+        return ((this.words[INT_CONTROL] as number) & V_NMI_ENABLE) !== 0 ? 'declined' : this.returnHere(surroundings);
+      default:
+        return 'declined';
+    }
+  }
+
+  /** Whether code of the guest's kernel may set IF unseen: no virtual event waits for that, and no mask is a latch. */
+  private mayOpen(mode: number): boolean {
+    return (mode & Mode.KERNEL) !== 0 && ((this.words[INT_CONTROL] as number) & WAITING) === 0;
+  }
+
+  private isIntercepted(name: InterceptName): boolean {
+    const { slot, bit } = INTERCEPTS[name];
+    return (((this.words[wordOf(slot)] as number) >>> bit) & 1) !== 0;
+  }
+
+  private readTscInGuest(
+    insn: DecodedInstruction,
+    name: 'RDTSC' | 'RDTSCP',
+    mode: number,
+    retired: number,
+    surroundings: Surroundings,
+  ): PlainOutcome {
     const { words, registers } = this;
-    const { mnemonic } = insn;
-    if (mnemonic !== 'RDTSC' && mnemonic !== 'RDTSCP') return 'declined';
-    const { slot, bit } = INTERCEPTS[mnemonic];
-    if ((((words[wordOf(slot)] as number) >>> bit) & 1) !== 0) return 'declined';
+    if (this.isIntercepted(name)) return 'declined';
     // One, with 32 bits of fraction (APM vol.2 §15.30.5 TSC Ratio MSR).
     if (words[TSC_RATIO] !== 0 || words[TSC_RATIO + 1] !== 1) return 'declined';
     const tsc = u64(surroundings.readTsc(retired) + (registers[R.tscOffset] as bigint));
@@ -152,6 +194,26 @@ export class PlainCases {
   /** Something is pending, blocked or shadowed at this boundary. */
   private get isSignalled(): boolean {
     return ((this.words[BOUNDARY] as number) | (this.words[BOUNDARY + 1] as number)) !== 0;
+  }
+
+  /** Behind it an interrupt comes at once: it has no shadow. */
+  private popFlags(length: number, surroundings: Surroundings): PlainOutcome {
+    const { words } = this;
+    const rflags = words[RFLAGS] as number;
+    const [low, high] = [words[RSP] as number, words[RSP + 1] as number];
+    const fits = low % 4 === 0 && (low & PAGE_MASK) <= PAGE_MASK + 1 - FLAGS_BYTES;
+    const top = fits ? this.placeOf(low, high, FLAGS_BYTES) : 0;
+    if (top === 0) return 'declined';
+    const popped = words[top] as number;
+    if (((rflags | popped) & HEAVY_FLAGS) !== 0 || (rflags & RESUME_FLAG) !== 0) return 'declined';
+    const flags = (rflags & ~POPPED_FLAGS) | (popped & POPPED_FLAGS);
+    const opens = (flags & ~rflags & INTERRUPT_FLAG) !== 0;
+    if (opens && (this.isSignalled || surroundings.externalPending)) return 'declined';
+    this.advance(length);
+    words[RFLAGS] = flags;
+    words[RSP] = low + FLAGS_BYTES;
+    if (low + FLAGS_BYTES > 0xffff_ffff) words[RSP + 1] = high + 1;
+    return 'done';
   }
 
   /** IRET to the same privilege, with the segments that are loaded. With RF, as behind a fault, the next instruction runs alone. */

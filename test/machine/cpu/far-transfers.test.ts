@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Boundary, CR0, EFER, Flag, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { IntControl } from '../../../src/machine/layout/vmcb.js';
 import {
   CpuMachine,
   DATA,
@@ -262,7 +263,7 @@ describe('IRET (APM vol.3 IRET; APM vol.2 §8.9.5)', () => {
     expect(faulting.get('boundary')).toBe(Boundary.NMI_BLOCKED);
   });
 
-  it('is plain where it changes neither segments nor privilege nor what is held back, and no guest runs', () => {
+  it('is plain where it changes neither segments nor privilege nor what is held back, and no virtual event waits', () => {
     const back = (values: Parameters<CpuMachine['set']>[0] = {}, cs: number = Sel.CODE64, ss: number = Sel.DATA) => {
       const cpu = stacked(new CpuMachine().longMode(), 8, 0x700, cs, 0x202, 0x1_8000, ss);
       return cpu.set({ cs: 0xffff_ffff_0a9b_0000n | BigInt(Sel.CODE64), ...values }).run(...IRETQ);
@@ -272,7 +273,8 @@ describe('IRET (APM vol.3 IRET; APM vol.2 §8.9.5)', () => {
     expect(back({}, Sel.USER_CODE64, Sel.USER_DATA)).toMatchObject(event);
     expect(back({}, Sel.CODE64, 0)).toMatchObject(event);
     expect(back({ boundary: Boundary.NMI_BLOCKED })).toMatchObject(event);
-    expect(back({ svmMode: SvmMode.GUEST })).toMatchObject(event);
+    expect(back({ svmMode: SvmMode.GUEST })).toMatchObject({ event: 'plain' });
+    expect(back({ svmMode: SvmMode.GUEST, intControl: IntControl.V_IRQ })).toMatchObject(event);
   });
 
   it('exits before every exception when intercepted (§15.9)', () => {

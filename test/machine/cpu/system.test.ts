@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BASE_PROFILE } from '../../../src/machine/cpu/cpuid.js';
 import { Activity, Boundary, CR0, CR4, Flag, R, type Slot, SvmMode } from '../../../src/machine/layout/cpu-state.js';
+import { IntControl } from '../../../src/machine/layout/vmcb.js';
 import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { CpuMachine, DATA, descriptor, faultOf, gate, Sel, STACK_TOP, TSS } from '../../support/cpu-machine.js';
 
@@ -160,13 +161,19 @@ describe('interrupt flag and flags as a whole (APM vol.3 CLI, STI, PUSHF, POPF)'
     expect(cpu.get('boundary')).toBe(0n);
   });
 
-  it('STI and POPF that let interrupts into a guest are events', () => {
+  it('STI and POPF that let interrupts into a guest are events where a virtual one waits', () => {
     const cpu = long().set({ svmMode: SvmMode.GUEST });
+    expect(cpu.run(0xfb)).toMatchObject({ event: 'plain' });
+    cpu.set({ intControl: IntControl.V_IRQ, boundary: 0n });
+    expect(cpu.run(0xfa)).toMatchObject({ event: 'plain' });
     expect(cpu.run(0xfb)).toMatchObject({ event: { type: 'cpu.system', mnemonic: 'STI' } });
     expect(cpu.run(0xfa)).toMatchObject({ event: 'plain' });
     cpu.write(STACK_TOP - 8, 8, 0x202n).set({ rsp: BigInt(STACK_TOP - 8), boundary: 0n });
     expect(cpu.run(0x9d)).toMatchObject({ event: { type: 'cpu.system', mnemonic: 'POPF' } });
     expect(cpu.run(0xfb)).toMatchObject({ event: 'plain' });
+    cpu.run(0xfa);
+    cpu.set({ intControl: IntControl.V_NMI_ENABLE | IntControl.V_NMI });
+    expect(cpu.run(0xfb)).toMatchObject({ event: { type: 'cpu.system', mnemonic: 'STI' } });
   });
 
   it('PUSHF shows neither VM nor RF', () => {

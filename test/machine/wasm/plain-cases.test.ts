@@ -1,6 +1,6 @@
 /**
- * What the engine does by itself of STI, IRET, RDTSC, IN, OUT and PAUSE, and in guests of PUSHF, CLI and RDTSC, is what the control
- * plane does, wherever a run ends.
+ * What the engine does by itself of STI, POPF, IRET, RDTSC, IN, OUT and PAUSE, and in guests of PUSHF, CLI, STI, POPF, IRET and
+ * RDTSC, is what the control plane does, wherever a run ends.
  */
 import { describe, expect, it } from 'vitest';
 import type { DeviationName } from '../../../src/machine/index.js';
@@ -29,6 +29,9 @@ const RETURN_HERE = '8cd0 50 54 4883042408 9c 8cc8 50 488d0503000000 50 48cf';
 const returnWith = (flags: string): string => `8cd0 50 54 4883042408 68${flags} 8cc8 50 488d0503000000 50 48cf`;
 /** With selectors of its own for SS and CS. */
 const returnTo = (ss: string, cs: string): string => `6a${ss} 54 4883042408 9c 6a${cs} 488d0503000000 50 48cf`;
+const pop = (flags: string): string => `68${flags} 9d`;
+const CLEAR = pop('02000000');
+const POPS = `${CLI} ${pop('02020000')} ${INC_ECX} ${CLEAR} ${INC_ECX} 9c 9d ${INC_EDI}`;
 /** The 8259s keep to themselves. */
 const APIC = `b0ffe621 ${wrmsr(0x1b, 0xfee0_0d00n)} ${wrmsr(0x80f, 0x1ffn)}`;
 /** Reads of the stack and of the descriptor table: translations for both are known then. */
@@ -108,6 +111,8 @@ describe('a run may end before, in, and behind', () => {
     ['IN of each width, and from a port that nobody has', `e461 01c6 66bafd03 ec 01c6 66ed 01c6 e499`],
     ['IN from a timer', `${movRax(-1n)} 66ba0806 ed 4801c6 ${movRax(-1n)} 66ed 4801c6`],
     ['IN from a port of which reading is an event', `e440 01c6 ${INC_ECX}`],
+    ['POPF that opens, one that closes, and one that does neither', POPS],
+    ['POPF of all flags', `68ffffffff 9d ${CLEAR} ${INC_ECX} 68d70a2000 9d ${CLEAR} ${INC_ECX}`],
     ['RDTSC and RDTSCP', `${RDTSC} ${INC_ECX} 01c6 ${RDTSCP} 01c6`],
     ['OUT of each width to a port that keeps nothing', `e680 ${INC_ECX} 66ba8000 ee 66ef e780 ${INC_ECX} ef`],
     ['OUT to ports of which writing is an event', `b055 66baff03 ee ${INC_ECX} b0aa ee e6a1 66baf3ff ee`],
@@ -117,7 +122,7 @@ describe('a run may end before, in, and behind', () => {
   });
 
   it('none of them takes the evaluator', () => {
-    const body = `${CLI} ${STI} ${INC_ECX} ${RETURN_HERE} ${RDTSC} e461 e680 f390`;
+    const body = `${CLI} ${STI} ${INC_ECX} ${POPS} ${RETURN_HERE} ${RDTSC} e461 e680 f390`;
     const both = compare(loop(body), 1000);
     // The control plane has the first of each page and of each kind, and HLT.
     expect(both.run.retired - executed(both)).toBeLessThan(20);
@@ -127,6 +132,7 @@ describe('a run may end before, in, and behind', () => {
 describe('an interrupt that waits', () => {
   it.each([
     ['behind the instruction after STI', `${STI} ${INC_ECX} ${INC_ECX}`],
+    ['behind POPF', `${pop('02020000')} ${INC_ECX}`],
     ['behind IRET', `${returnWith('02020000')} ${INC_ECX}`],
   ])('comes %s', (_, opening) => {
     const { run } = compare(`${WARM} ${APIC} ${CLI} ${SELF_IPI} ${INC_EDI} ${opening} ${HLT}`, 1000);
@@ -176,11 +182,25 @@ describe('what is more than plain, or nearly, is what the control plane makes of
     for (const piece of [1, 4, 5, 6, 7, 8, 9, 11, 1000]) compare(warm, piece, given);
   });
 
+  it.each<[string, string, Given]>([
+    ['flags that trap', pop('02010000'), {}],
+    ['a nested task', pop('02400000'), {}],
+    ['alignment checks', pop('02000400'), {}],
+    ['a stack that is not aligned', '9c 9d', { values: { rsp: BigInt(STACK_TOP) - 6n } }],
+    ['a stack in two pages', '9c 9d', { values: { rsp: BigInt(STACK_TOP) - 0x1000n + 4n } }],
+    ['16 bits', '669c 669d', {}],
+    ['NMIs that are blocked', `${CLI} ${pop('02020000')}`, { values: { boundary: 4n } }],
+  ])('POPF with %s', (_, body, given) => {
+    const warm = `${WARM} ${body} ${INC_ECX} ${body} ${INC_ECX} ${HLT}`;
+    for (const piece of FEW_PIECES) compare(warm, piece, given);
+  });
+
   it.each([
     ['time stamps that programs may not read', RDTSC, 0x24n],
     ['time stamps that they may', RDTSC, 0x20n],
     ['STI', STI, 0x20n],
     ['IRET', RETURN_HERE, 0x20n],
+    ['POPF', '9c 9d', 0x20n],
     ['ports', 'e461', 0x20n],
     ['ports to write to', 'e680', 0x20n],
     ['PAUSE', 'f390', 0x20n],
@@ -217,6 +237,10 @@ describe('PAUSE with two processors', () => {
 });
 
 describe('in a guest', () => {
+  const OPENING = `${CLI} ${INC_ECX} ${STI} ${INC_ECX} 9c ${CLI} 9d ${INC_ECX}`;
+  const waits = ({ vmcb }: NestedMachine) =>
+    void Object.assign(vmcb, { intControl: (1n << 20n) | (1n << 8n), rflags: 2n });
+  const waitsBelow = ({ vmcb }: NestedMachine) => void Object.assign(vmcb, { intControl: (1n << 8n) | 0xfn });
   const PUSHF_CLI = `9c ${CLI} 9c ${INC_ECX} 4883c410`;
   const make =
     (
@@ -236,7 +260,19 @@ describe('in a guest', () => {
     ['PUSHF and CLI', PUSHF_CLI, []],
     ['PUSHF that is intercepted', PUSHF_CLI, ['PUSHF']],
     ['PUSHF and CLI at CPL 3', PUSHF_CLI, [], ({ vmcb }) => void Object.assign(vmcb, { cpl: 3 })],
-    ['STI and POPF, which open to interrupts', `${CLI} ${INC_ECX} ${STI} ${INC_ECX} 9c ${CLI} 9d ${INC_ECX}`, []],
+    ['STI and POPF, which open to interrupts', OPENING, []],
+    ['IRET', `${RETURN_HERE} ${INC_ECX} ${returnWith('02000000')} ${INC_ECX} ${returnWith('02020000')}`, []],
+    ['IRET and POPF that are intercepted', `${OPENING} ${RETURN_HERE}`, ['IRET', 'POPF']],
+    ['what opens to a virtual interrupt', `${CLI} ${INC_ECX} ${STI} ${INC_ECX} ${INC_EDI}`, ['VINTR'], waits],
+    ['POPF that opens to one', `${CLI} ${INC_ECX} ${pop('02020000')} ${INC_ECX}`, ['VINTR'], waits],
+    ['IRET that opens to one', `${CLI} ${INC_ECX} ${returnWith('02020000')} ${INC_ECX}`, ['VINTR'], waits],
+    ['what opens where one waits below the TPR', `${OPENING} ${RETURN_HERE}`, [], waitsBelow],
+    [
+      'IRET where NMIs are virtual',
+      `${RETURN_HERE} ${INC_ECX}`,
+      [],
+      ({ vmcb }) => void Object.assign(vmcb, { intControl: 1n << 26n }),
+    ],
     ['RDTSC and RDTSCP', `${RDTSC} 01c6 ${RDTSCP} 01c6`, []],
     ['RDTSC that is intercepted', `${RDTSCP} 01c6 ${RDTSC} 01c6`, ['RDTSC']],
     ['RDTSCP that is intercepted', `${RDTSC} 01c6 ${RDTSCP} 01c6`, ['RDTSCP']],
@@ -249,6 +285,15 @@ describe('in a guest', () => {
     for (const piece of FEW_PIECES) compareMachines(piece, make(body, intercepts, prepare));
   });
 
+  it('an event is what opens to a virtual interrupt that waits, and nothing else', () => {
+    const opens = (prepare?: (nested: NestedMachine) => void) =>
+      compareMachines(1000, make(OPENING, [], prepare)).run.events.filter(
+        (event) => event.type === 'cpu.system' && (event.mnemonic === 'STI' || event.mnemonic === 'POPF'),
+      ).length;
+    expect(opens()).toBe(0);
+    expect(opens(waitsBelow)).toBe(80);
+  });
+
   it.each<[DeviationName]>([['intr-mask-latched'], ['virq-mask-latched']])('CLI sets latches: %s', (deviation) => {
     const virtual = ({ vmcb }: NestedMachine) => void Object.assign(vmcb, { intControl: (1n << 24n) | (1n << 20n) });
     for (const piece of PIECES)
@@ -256,7 +301,7 @@ describe('in a guest', () => {
   });
 
   it('none of those that nobody intercepts takes the evaluator', () => {
-    const both = compareMachines(1000, make(`${PUSHF_CLI} ${RDTSC} ${RDTSCP}`, []));
+    const both = compareMachines(1000, make(`${PUSHF_CLI} ${OPENING} ${RETURN_HERE} ${RDTSC} ${RDTSCP}`, []));
     expect(both.run.retired - executed(both)).toBeLessThan(20);
     const intercepted = compareMachines(1000, make(`${PUSHF_CLI} ${RDTSC} ${RDTSCP}`, ['RDTSC', 'RDTSCP', 'PUSHF']));
     expect(intercepted.run.events.filter(({ type }) => type === 'svm.vmexit')).toHaveLength(1);
