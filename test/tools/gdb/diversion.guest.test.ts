@@ -78,7 +78,7 @@ describe.skipIf(version === undefined)(`a diversion in ${version ?? 'gdb, which 
       'set var $r15 = 0x1234',
       ...[`break *${AFTER_VMRUN}`, 'continue', 'p/x $pc', 'p $guest_mode', 'p/x $vmcb_exitCode'],
       ...['continue', 'continue', 'p/x $pc', 'reverse-continue', 'reverse-continue', 'p/x $pc', 'delete'],
-      ...['reverse-continue', 'p/x $pc', 'p/x $r15 == 0x1234', 'monitor events 1', 'reverse-stepi'],
+      ...['reverse-continue', 'p/x $pc', 'p/x $r15 == 0x1234', 'monitor events 2', 'reverse-stepi'],
       ...[...goto('end'), 'p/x $pc', 'monitor where'],
     ]);
     expect(printed(output)).toEqual([AFTER_VMRUN, '0', '0x400', AFTER_VMRUN, AFTER_VMRUN, L2_NPF, '0x0', AFTER_VMRUN]);
