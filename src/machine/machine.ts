@@ -445,8 +445,8 @@ export class Machine implements ProcessorHost, RestartHost {
   private switchesWorlds(): LaneOutcome {
     const { engine } = this;
     const insn = engine.assisted();
-    if (insn === undefined || engine.fault !== undefined || this.stopWatch !== undefined) return 'declined';
-    if (this.processor.watcher !== undefined || this.processor.mustStep || this.ferr) return 'declined';
+    if (insn === undefined || engine.fault !== undefined || !this.takesLanes) return 'declined';
+    if (this.processor.mustStep || this.ferr) return 'declined';
     return this.lane.execute(insn);
   }
 
@@ -592,6 +592,10 @@ export class Machine implements ProcessorHost, RestartHost {
 
   get externalPending(): boolean {
     return !this.interruptsHeld && cpuInterruptPending(this.state.devices, this.vcpu) !== undefined;
+  }
+
+  get takesLanes(): boolean {
+    return this.tier === 'engine' && this.stopWatch === undefined && this.processor.watcher === undefined;
   }
 
   get interruptsHeld(): boolean {

@@ -39,6 +39,7 @@ export class Workbench implements ProcessorHost {
   readonly ignne = false;
   readonly paravirt = undefined;
   readonly interruptsHeld = false;
+  readonly takesLanes = false;
   readonly vcpu = 0;
   readonly processors = 1;
   /** The exception that the last step delivered. */

@@ -155,7 +155,7 @@ function keep(tx: Transaction, kept: RegisterValue[], changes: readonly Register
 type RegisterValue = readonly [Slot, bigint];
 
 /** Exceptions whose saved RFLAGS has RF set, so that an instruction breakpoint does not hit again (APM vol.2 §13.1.3). */
-const FAULTS: ReadonlySet<number> = new Set([
+export const FAULTS: ReadonlySet<number> = new Set([
   ...[Vector.DE, Vector.BR, Vector.UD, Vector.NM, Vector.TS, Vector.NP, Vector.SS, Vector.GP, Vector.PF],
   ...[Vector.MF, Vector.AC, Vector.XF, Vector.SX],
 ]);

@@ -51,6 +51,8 @@ export interface ProcessorHost extends VmcbShadow {
   readonly ferr: boolean;
   readonly ignne: boolean;
   readonly paravirt: Paravirt | undefined;
+  /** Whether usual ways may be shortened (docs/adr/0044, 0049): nobody watches each step. */
+  readonly takesLanes: boolean;
   /** Chaos delays interrupts and NMIs of this vCPU. */
   readonly interruptsHeld: boolean;
   /** The vCPU whose registers these are, and how many there are. */

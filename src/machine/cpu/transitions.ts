@@ -10,12 +10,13 @@ import type { Paravirt } from '../paravirt/interface.js';
 import { ExitCode } from '../svm/exit-code.js';
 import { instructionBytes } from '../svm/instruction-bytes.js';
 import { exceptionIntercept, INTERCEPTS, type InterceptName } from '../svm/intercepts.js';
-import { type InterruptRules, interruptRules, relatch } from '../svm/interrupt-rules.js';
+import { type InterruptRules, interruptRules, latchesMasks, relatch } from '../svm/interrupt-rules.js';
 import { nestedExit } from '../svm/nested-exit.js';
 import { vmexitEvent } from '../svm/nested-svm.js';
 import { NestedPageFault, VmExit } from '../svm/vmexit-request.js';
 import { DEBUG_CTL } from './debug.js';
 import { deliveredEvent } from './delivered-event.js';
+import { DeliveryLane } from './delivery-lane.js';
 import { deliverEvent, eventOfFault, type GuestEvent } from './exceptions.js';
 import { codeOffset } from './instruction-fetch.js';
 import { recordEvent } from './last-branch.js';
@@ -48,6 +49,9 @@ export abstract class Transitions extends MachineAccess {
   /** What deviations make of the boundary between two instructions. */
   protected readonly rules: InterruptRules;
   protected readonly vectoringInfo: VectoringInfo;
+  private readonly lane: DeliveryLane;
+  /** Deviations have a guest remember what was delivered to it. */
+  private readonly keepsDeliveries: boolean;
 
   constructor(machine: ProcessorHost) {
     super(machine);
@@ -57,6 +61,8 @@ export abstract class Transitions extends MachineAccess {
     this.rules = interruptRules(machine.profile);
     this.vectoringInfo = new VectoringInfo(machine.profile.deviations);
     this.tx = new Transaction(this);
+    this.lane = new DeliveryLane(machine);
+    this.keepsDeliveries = latchesMasks(this.rules) || this.vectoringInfo.keepsLast;
   }
 
   /** The low half of a slot: what the loop asks of it at every turn, without making bigints. */
@@ -117,6 +123,7 @@ export abstract class Transitions extends MachineAccess {
         this.exit(exit);
         return;
       }
+      if (origin === undefined && retired === 0 && this.takesLane(event)) return;
     }
     try {
       const recognise = (next: GuestEvent, during: GuestEvent | undefined): void => {
@@ -156,6 +163,13 @@ export abstract class Transitions extends MachineAccess {
         this.deliver(event, retired, origin, kept, after);
       } else throw reason;
     }
+  }
+
+  /** Whether an event that nothing else goes with was delivered past all checks. */
+  private takesLane(event: GuestEvent): boolean {
+    const { machine, tx, runsGuest } = this;
+    if (!machine.takesLanes || !tx.isUntouched || (runsGuest && this.keepsDeliveries)) return false;
+    return this.lane.deliver(event, runsGuest);
   }
 
   /** An event came to a task, which may begin with a fault. */

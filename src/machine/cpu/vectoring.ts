@@ -13,7 +13,7 @@ export class VectoringInfo {
   /** `exitintinfo-all-exceptions`. */
   private readonly allExceptions: boolean;
   /** `exitintinfo-keeps-last-event`. */
-  private readonly keepsLast: boolean;
+  readonly keepsLast: boolean;
   /** The event of EVENTINJ, while it is delivered. */
   injected: GuestEvent | undefined;
 

@@ -40,6 +40,7 @@ import { EvaluatedInstructions } from './evaluated.js';
 import { isCompiled } from './handlers.js';
 import { HOT_ENCODINGS } from './hot.js';
 import { Interpreter } from './interpreter.js';
+import { KnownMemory } from './known-memory.js';
 import { PlainCases, type Surroundings } from './plain-cases.js';
 import { regionPolicy } from './region/policy.js';
 import { Regions, type RunningCode } from './region/regions.js';
@@ -90,6 +91,7 @@ export class Engine {
   private readonly codePages = new CodePages(() => this.flush());
   private readonly evaluated = new EvaluatedInstructions((rip) => this.decodeAt(rip));
   private readonly plainCases: PlainCases;
+  private readonly known: KnownMemory;
   private readonly shadowed: RegisterShadow;
   /** For events whose registers are written before they are stated: `registersChanged` must hear of them. */
   readonly directRegisters: DirectRegisters;
@@ -128,8 +130,8 @@ export class Engine {
     this.banks = this.translations.banks;
     this.running = this.runningCode();
     const isWhole = (low: number, high: number): boolean => this.instructionAt(low, high)?.rep === 'none';
-    const findPage = (low: number, high: number): number => this.translations.knownPage(low, high);
-    this.plainCases = new PlainCases(memory, this.registers, findPage, isWhole);
+    this.known = new KnownMemory(memory, (low, high, write) => this.translations.knownPage(low, high, write));
+    this.plainCases = new PlainCases(memory, this.registers, this.known, isWhole);
     this.decoder = new Decoder(instructions, features.instructions);
     const hot = HOT_ENCODINGS.map((bytes) => this.decoder.decode(bytes, LONG_MODE)).filter(
       (insn): insn is DecodedInstruction => typeof insn === 'object' && isCompiled(insn),
@@ -468,6 +470,12 @@ export class Engine {
   /** The fault in which the instruction ends that the last `run` stopped at, when compiled code met with it. */
   get fault(): AccessFault | undefined {
     return this.translations.fault;
+  }
+
+  /** What the supervisor finds without a page walk, in the context of now. */
+  get knownMemory(): KnownMemory {
+    this.refresh();
+    return this.known;
   }
 
   /** As `Translations.translate`, in the context of now. */

@@ -5,15 +5,14 @@
  * (docs/adr/0041, 0048).
  * Source: APM vol.3, STI, POPFQ, IRETQ, RDTSC, RDTSCP, IN, OUT, PAUSE.
  */
-import { Attribute, attributesIn, baseIn, limitIn } from '../cpu/descriptors.js';
 import type { DecodedInstruction, DecodedOperand } from '../decode/decoded.js';
-import { Boundary, CPU_BASE, CR4, Flag, gprSlot, R, type RegisterFile, type Slot } from '../layout/cpu-state.js';
-import { RAM_BASE } from '../layout/linear-memory.js';
+import { Boundary, CPU_BASE, CR4, Flag, gprSlot, R, type RegisterFile } from '../layout/cpu-state.js';
 import { IntControl } from '../layout/vmcb.js';
 import type { PhysicalMemory } from '../mmu/memory.js';
 import { INTERCEPTS, type InterceptName } from '../svm/intercepts.js';
 import { isCanonicalHigh, u64 } from '../units.js';
 import { Mode } from './context.js';
+import { CODE, DATA, type KnownMemory, PAGE_MASK, wordOf } from './known-memory.js';
 
 /** What the machine around the engine tells of the instruction that comes next. */
 export interface Surroundings {
@@ -36,9 +35,6 @@ export interface PlainBus {
 
 /** What became of an instruction; a shadow lies on the next one, which must run alone. */
 export type PlainOutcome = 'declined' | 'done' | 'shadowing';
-
-/** @returns the address in the memory of the page that the supervisor reads there; 0 when a page walk must tell. */
-type FindPage = (low: number, high: number) => number;
 
 /** Whether the instruction at an RIP is known, and retires as a whole: no repeated string instruction. */
 type IsWhole = (low: number, high: number) => boolean;
@@ -63,35 +59,25 @@ const V_NMI_ENABLE = Number(IntControl.V_NMI_ENABLE);
 /** RIP, CS, RFLAGS, RSP, SS. */
 const FRAME_BYTES = 40;
 const FLAGS_BYTES = 8;
-const PAGE_MASK = 0xfff;
-const DESCRIPTOR_BYTES = 8;
-
-const DPL = 0x60;
-const KINDS = Attribute.USER | Attribute.CODE | Attribute.EXPAND_DOWN | Attribute.PRESENT | DPL | Attribute.ACCESSED;
-const CODE = Attribute.USER | Attribute.CODE | Attribute.PRESENT | Attribute.ACCESSED;
-const DATA = Attribute.USER | Attribute.PRESENT | Attribute.ACCESSED;
-
 const TSC_RATIO = (CPU_BASE >> 2) + 2 * R.tscRatio;
 
+type Four = [number, number, number, number];
 type Five = [number, number, number, number, number];
 
-/** Place of a register among the 32-bit words of the memory. */
-const wordOf = (slot: Slot): number => (CPU_BASE >> 2) + 2 * slot;
 const [RIP, RFLAGS, RAX, RDX, RSP] = [R.rip, R.rflags, R.rax, R.rdx, R.rsp].map(wordOf) as Five;
-const [BOUNDARY, CS, SS, GDTR_BASE, GDTR_LIMIT] = [R.boundary, R.cs, R.ss, R.gdtrBase, R.gdtrLimit].map(wordOf) as Five;
-const INT_CONTROL = wordOf(R.intControl);
+const [BOUNDARY, CS, SS, INT_CONTROL] = [R.boundary, R.cs, R.ss, R.intControl].map(wordOf) as Four;
 
 export class PlainCases {
   surroundings: Surroundings | undefined;
   private readonly words: Uint32Array;
 
   constructor(
-    private readonly memory: PhysicalMemory,
+    { words }: PhysicalMemory,
     private readonly registers: RegisterFile,
-    private readonly findPage: FindPage,
+    private readonly known: KnownMemory,
     private readonly isWhole: IsWhole,
   ) {
-    this.words = memory.words;
+    this.words = words;
   }
 
   /** @param mode bits of `Mode`. @param retired instructions of the run before this one. */
@@ -202,7 +188,7 @@ export class PlainCases {
     const rflags = words[RFLAGS] as number;
     const [low, high] = [words[RSP] as number, words[RSP + 1] as number];
     const fits = low % 4 === 0 && (low & PAGE_MASK) <= PAGE_MASK + 1 - FLAGS_BYTES;
-    const top = fits ? this.placeOf(low, high, FLAGS_BYTES) : 0;
+    const top = fits ? this.known.placeOf(low, high, FLAGS_BYTES) : 0;
     if (top === 0) return 'declined';
     const popped = words[top] as number;
     if (((rflags | popped) & HEAVY_FLAGS) !== 0 || (rflags & RESUME_FLAG) !== 0) return 'declined';
@@ -224,7 +210,10 @@ export class PlainCases {
     const rflags = words[RFLAGS] as number;
     const popped = words[frame + 4] as number;
     if (((rflags | popped) & HEAVY_FLAGS) !== 0) return 'declined';
-    if (!this.isLoaded(CS, words[frame + 2] as number, CODE) || !this.isLoaded(SS, words[frame + 8] as number, DATA))
+    if (
+      !this.known.isLoaded(CS, words[frame + 2] as number, CODE) ||
+      !this.known.isLoaded(SS, words[frame + 8] as number, DATA)
+    )
       return 'declined';
     const [low, high] = [words[frame] as number, words[frame + 1] as number];
     if (!isCanonicalHigh(high)) return 'declined';
@@ -244,51 +233,7 @@ export class PlainCases {
   private frame(): number {
     const [low, high] = [this.words[RSP] as number, this.words[RSP + 1] as number];
     if (low % 4 !== 0 || (low & PAGE_MASK) > PAGE_MASK + 1 - FRAME_BYTES) return 0;
-    return this.placeOf(low, high, FRAME_BYTES);
-  }
-
-  private placeOf(low: number, high: number, bytes: number): number {
-    const page = this.findPage(low, high);
-    if (page === 0) return 0;
-    const at = page + (low & PAGE_MASK);
-    this.memory.touch(at - RAM_BASE, bytes);
-    return at >>> 2;
-  }
-
-  /**
-   * Whether loading a selector would leave a segment register as it is: its descriptor in the GDT says what stands there, and
-   * is marked as accessed. @param segment place of CS or SS. @param kind of descriptor.
-   */
-  private isLoaded(segment: number, selector: number, kind: typeof CODE | typeof DATA): boolean {
-    const { words } = this;
-    const offset = selector & 0xffff;
-    // RPL 0, in the GDT.
-    if (offset % DESCRIPTOR_BYTES !== 0) return false;
-    const [word, limit] = [words[segment] as number, words[segment + 1] as number];
-    const [base, baseHigh] = [words[segment + 2] as number, words[segment + 3] as number];
-    if (offset === 0) return kind === DATA && (word | limit | base | baseHigh) === 0;
-    const descriptor = this.descriptor(offset);
-    if (descriptor === 0) return false;
-    const low = words[descriptor] as number;
-    const high = words[descriptor + 1] as number;
-    const attributes = attributesIn(high);
-    if ((attributes & KINDS) !== kind || !suits(kind, attributes)) return false;
-    return (
-      word === (offset | (attributes << 16)) >>> 0 &&
-      limit === limitIn(low, high) &&
-      base === baseIn(low, high) &&
-      baseHigh === 0
-    );
-  }
-
-  /** Place of a descriptor of the GDT among the words of the memory, 0 when it cannot be read without more ado. */
-  private descriptor(offset: number): number {
-    const { words } = this;
-    if (offset + DESCRIPTOR_BYTES - 1 > (words[GDTR_LIMIT] as number)) return 0;
-    const [base, high] = [words[GDTR_BASE] as number, words[GDTR_BASE + 1] as number];
-    // Descriptors that lie across pages, or where the sum has a carry, are rare.
-    if (base % DESCRIPTOR_BYTES !== 0 || base + offset > 0xffff_ffff) return 0;
-    return this.placeOf(base + offset, high, DESCRIPTOR_BYTES);
+    return this.known.placeOf(low, high, FRAME_BYTES);
   }
 
   private readTsc(insn: DecodedInstruction, mode: number, tsc: bigint): boolean {
@@ -339,9 +284,3 @@ export class PlainCases {
     if (low > 0xffff_ffff) (words[RIP + 1] as number)++;
   }
 }
-
-/** Code for 64-bit mode; a stack that can be written to. */
-const suits = (kind: number, attributes: number): boolean =>
-  kind === CODE
-    ? (attributes & (Attribute.LONG | Attribute.BIG)) === Attribute.LONG
-    : (attributes & Attribute.WRITABLE) !== 0;

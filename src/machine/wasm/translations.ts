@@ -166,10 +166,15 @@ export class Translations {
     return frame >= 0 && this.isAbsent?.(sPA(frame - (frame % PAGE_BYTES))) === true ? ABSENT_PAGE : frame;
   }
 
-  /** Where the page of an ordinary read lies in the memory; 0 when it was not accessed of late, or somebody wants to see it read. */
-  knownPage(low: number, high: number): number {
-    const page = this.banks.recall(this.bank, low, high, false);
-    return page > 0 && this.memory.mayNotRead(page - RAM_BASE) ? 0 : page;
+  /**
+   * Where the page of an ordinary access lies in the memory; 0 when it was not accessed so of late, or somebody wants to see it
+   * read, or it holds what a write must not change unseen.
+   */
+  knownPage(low: number, high: number, write: boolean): number {
+    const page = this.banks.recall(this.bank, low, high, write);
+    if (page <= 0) return 0;
+    const isSeen = write ? this.memory.mayNotWrite(page - RAM_BASE) : this.memory.mayNotRead(page - RAM_BASE);
+    return isSeen ? 0 : page;
   }
 }
 

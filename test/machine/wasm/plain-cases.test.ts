@@ -8,6 +8,7 @@ import { SLOT_COUNT, type Slot } from '../../../src/machine/layout/cpu-state.js'
 import type { VcpuState } from '../../../src/machine/reduce.js';
 import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { sPA } from '../../../src/machine/units.js';
+import { compareMachines } from '../../support/compare-machines.js';
 import { movRax, wrmsr } from '../../support/guest-code.js';
 import { CODE, LiveMachine, STACK_TOP, USER, USER_SEGMENTS } from '../../support/live-machine.js';
 import { NestedMachine } from '../../support/nested-machine.js';
@@ -62,25 +63,6 @@ function compare(
     prepare?.(live);
     return live;
   });
-}
-
-/** The same of any machine. */
-function compareMachines<M extends LiveMachine>(piece: number, make: () => M): { evaluated: M; run: M } {
-  const [evaluated, run] = [make(), make()];
-  evaluated.machine.watch(undefined, 'evaluator');
-  const state = (live: LiveMachine) => ({
-    retired: live.retired,
-    registers: [...(live.machine.registers as unknown as BigUint64Array)],
-  });
-  for (let pieces = 0; pieces * piece < 3000; pieces++) {
-    const stops = [evaluated.run(piece), run.run(piece)];
-    expect(stops[1]).toBe(stops[0]);
-    expect(state(run)).toEqual(state(evaluated));
-    if (stops[0] !== 'limit') break;
-  }
-  expect(run.stated).toEqual(evaluated.stated);
-  expect(Buffer.compare(run.memory.window(0, 1 << 22), evaluated.memory.window(0, 1 << 22))).toBe(0);
-  return { evaluated, run };
 }
 
 const PIECES = [1, 2, 3, 4, 5, 7, 8, 11, 13, 31, 62, 63, 64, 65, 66, 67, 97, 128, 131, 1000];
