@@ -1,4 +1,4 @@
-/** Machine code that tests of many topics write: immediate loads. */
+/** Machine code that tests of many topics write: immediate loads, loops. */
 
 /** Little-endian bytes of `value`, as hexadecimal text. */
 const littleEndian = (value: bigint, bytes: number): string =>
@@ -19,3 +19,10 @@ export const movRax = (value: bigint): string => `48b8${littleEndian(BigInt.asUi
 /** WRMSR of `value`. */
 export const wrmsr = (msr: number, value: bigint): string =>
   `${movEcx(msr)} ${movEax(Number(value & 0xffff_ffffn))} ${movEdx(Number(value >> 32n))} 0f30`;
+
+/** INC EBX; CMP EBX, 40; JB over `body`; HLT behind it. */
+export function loop(body: string): string {
+  const code = body.replaceAll(' ', '');
+  const back = BigInt(-(code.length / 2 + 2 + 3 + 6));
+  return `${code} ffc3 83fb28 0f82${littleEndian(BigInt.asUintN(32, back), 4)} f4`;
+}

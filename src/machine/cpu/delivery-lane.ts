@@ -6,10 +6,12 @@
  * Source: APM vol.2 §8.9 Long-Mode Interrupt Control Transfers, §4.8.4 Gate Descriptors.
  */
 import { withRegisters } from '../events.js';
-import { Activity, EFER, EMPTY_DELTA, Flag, gprSlot, R } from '../layout/cpu-state.js';
+import { Activity, EFER, Flag, gprSlot, R } from '../layout/cpu-state.js';
 import { isCanonicalHigh } from '../units.js';
+import type { DirectRegisters } from '../wasm/direct-registers.js';
 import { CODE, type KnownMemory, PAGE_MASK, wordOf } from '../wasm/known-memory.js';
 import { DEBUG_CTL } from './debug.js';
+import { deliveredEvent } from './delivered-event.js';
 import { FAULTS, type GuestEvent } from './exceptions.js';
 import type { ProcessorHost } from './processor-host.js';
 
@@ -42,11 +44,13 @@ interface Handler {
 
 export class DeliveryLane {
   private readonly words: Uint32Array;
+  private readonly registers: DirectRegisters;
   private readonly linear = new BigUint64Array(1);
   private readonly linearHalves = new Uint32Array(this.linear.buffer);
 
   constructor(private readonly host: ProcessorHost) {
     this.words = host.memory.words;
+    this.registers = host.engine.directRegisters;
   }
 
   /**
@@ -56,14 +60,15 @@ export class DeliveryLane {
   deliver(event: GuestEvent, inGuest: boolean): boolean {
     if (event.nextRip !== undefined || (event.type !== 'exception' && event.type !== 'external')) return false;
     if (!this.isUsual()) return false;
+    const { registers } = this;
     const known = this.host.engine.knownMemory;
     const handler = this.handlerOf(event.vector, known);
     if (handler === undefined) return false;
     const bytes = 8 * (FRAME_QUADS + (event.errorCode === undefined ? 0 : 1));
     // The stack is aligned first.
-    const top = (this.low(gprSlot(4)) & ~0xf) >>> 0;
+    const top = (registers.low(gprSlot(4)) & ~0xf) >>> 0;
     const bottom = top - bytes;
-    const high = this.high(gprSlot(4));
+    const high = registers.high(gprSlot(4));
     if (bottom < 0 || (bottom & PAGE_MASK) > PAGE_MASK + 1 - bytes) return false;
     const frame = known.placeOf(bottom, high, bytes, true);
     if (frame === 0) return false;
@@ -75,22 +80,23 @@ export class DeliveryLane {
 
   /** Past everything that the boundary between two instructions may hold, and what recording a branch would add. */
   private isUsual(): boolean {
+    const { registers } = this;
     return (
-      (this.low(R.efer) & LMA) !== 0 &&
-      (this.low(R.rflags) & HEAVY_FLAGS) === 0 &&
-      (this.low(R.boundary) | this.high(R.boundary)) === 0 &&
-      this.low(R.activity) === RUNNING &&
-      (this.low(R.debugCtl) & LBR) === 0
+      (registers.low(R.efer) & LMA) !== 0 &&
+      (registers.low(R.rflags) & HEAVY_FLAGS) === 0 &&
+      (registers.low(R.boundary) | registers.high(R.boundary)) === 0 &&
+      registers.low(R.activity) === RUNNING &&
+      (registers.low(R.debugCtl) & LBR) === 0
     );
   }
 
   private handlerOf(vector: number, known: KnownMemory): Handler | undefined {
-    const { words } = this;
+    const { words, registers } = this;
     const offset = GATE_BYTES * vector;
-    const base = this.low(R.idtrBase) + offset;
-    if (offset + GATE_BYTES - 1 > this.low(R.idtrLimit) || base % 8 !== 0 || base > 0xffff_ffff) return undefined;
+    const base = registers.low(R.idtrBase) + offset;
+    if (offset + GATE_BYTES - 1 > registers.low(R.idtrLimit) || base % 8 !== 0 || base > 0xffff_ffff) return undefined;
     if ((base & PAGE_MASK) > PAGE_MASK + 1 - GATE_BYTES) return undefined;
-    const gate = known.placeOf(base, this.high(R.idtrBase), GATE_BYTES);
+    const gate = known.placeOf(base, registers.high(R.idtrBase), GATE_BYTES);
     if (gate === 0) return undefined;
     const low = words[gate] as number;
     const middle = words[gate + 1] as number;
@@ -109,44 +115,33 @@ export class DeliveryLane {
   }
 
   private push(frame: number, { type, vector, errorCode }: GuestEvent): void {
-    const { memory } = this.host;
-    const rflags = this.low(R.rflags) | (type === 'exception' && FAULTS.has(vector) ? RESUME_FLAG : 0);
+    const { registers, host } = this;
+    const { memory } = host;
+    const rflags = registers.low(R.rflags) | (type === 'exception' && FAULTS.has(vector) ? RESUME_FLAG : 0);
     let at = frame;
     if (errorCode !== undefined) {
       memory.writeHalves(at, errorCode, 0);
       at += 2;
     }
-    memory.writeHalves(at, this.low(R.rip), this.high(R.rip));
-    memory.writeHalves(at + 2, this.low(R.cs) & 0xffff, 0);
+    memory.writeHalves(at, registers.low(R.rip), registers.high(R.rip));
+    memory.writeHalves(at + 2, registers.low(R.cs) & 0xffff, 0);
     memory.writeHalves(at + 4, rflags, 0);
-    memory.writeHalves(at + 6, this.low(gprSlot(4)), this.high(gprSlot(4)));
-    memory.writeHalves(at + 8, this.low(R.ss) & 0xffff, 0);
+    memory.writeHalves(at + 6, registers.low(gprSlot(4)), registers.high(gprSlot(4)));
+    memory.writeHalves(at + 8, registers.low(R.ss) & 0xffff, 0);
   }
 
   private enter(event: GuestEvent, handler: Handler, bottom: number, inGuest: boolean): void {
-    const { engine } = this.host;
-    const { directRegisters: registers } = engine;
-    const { type, vector, errorCode, linear } = event;
+    const { registers } = this;
+    const { linear } = event;
     registers.begin();
-    registers.setHalves(gprSlot(4), bottom, this.high(gprSlot(4)));
+    registers.setHalves(gprSlot(4), bottom, registers.high(gprSlot(4)));
     registers.setHalves(R.rip, handler.low, handler.high);
-    registers.setHalves(R.rflags, (this.low(R.rflags) & handler.keptFlags) >>> 0, this.high(R.rflags));
+    registers.setHalves(R.rflags, (registers.low(R.rflags) & handler.keptFlags) >>> 0, registers.high(R.rflags));
     if (linear !== undefined) {
       this.linear[0] = linear;
       registers.setHalves(R.cr2, this.linearHalves[0] as number, this.linearHalves[1] as number);
     }
-    const stated =
-      type === 'exception'
-        ? ({ type: 'cpu.exception', vector, errorCode: errorCode ?? null, registers: EMPTY_DELTA } as const)
-        : ({ type: 'cpu.interrupt', vector, source: 'external', registers: EMPTY_DELTA } as const);
+    const stated = deliveredEvent({ event, task: undefined }, event, undefined);
     this.host.stateDirect(withRegisters(stated, registers.finish()), 0, inGuest ? 2 : 1);
-  }
-
-  private low(slot: Parameters<typeof wordOf>[0]): number {
-    return this.words[wordOf(slot)] as number;
-  }
-
-  private high(slot: Parameters<typeof wordOf>[0]): number {
-    return this.words[wordOf(slot) + 1] as number;
   }
 }

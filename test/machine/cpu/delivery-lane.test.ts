@@ -5,7 +5,7 @@ import type { DeviationName } from '../../../src/machine/index.js';
 import { CR0 } from '../../../src/machine/layout/cpu-state.js';
 import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { compareMachines } from '../../support/compare-machines.js';
-import { wrmsr } from '../../support/guest-code.js';
+import { loop, wrmsr } from '../../support/guest-code.js';
 import { LiveMachine, STACK_TOP, USER, USER_SEGMENTS } from '../../support/live-machine.js';
 import { NestedMachine } from '../../support/nested-machine.js';
 
@@ -21,14 +21,6 @@ const UD2 = '0f0b';
 /** XOR ECX, ECX; DIV ECX. */
 const DIVISION = '31ff f7f7';
 const [DE, UD, GP, PF] = [0, 6, 13, 14] as const;
-
-/** INC EBX; CMP EBX, 40; JB over `body`. */
-function loop(body: string): string {
-  const code = body.replaceAll(' ', '');
-  const displacement = Buffer.alloc(4);
-  displacement.writeInt32LE(-(code.length / 2 + 2 + 3 + 6));
-  return `${code} ffc3 83fb28 0f82${displacement.toString('hex')} f4`;
-}
 
 /** A handler that goes on behind the instruction of `length` bytes. @param code whether an error code is on the stack. */
 const skip = (length: number, code: boolean): string =>

@@ -9,7 +9,7 @@ import type { VcpuState } from '../../../src/machine/reduce.js';
 import type { InterceptName } from '../../../src/machine/svm/intercepts.js';
 import { sPA } from '../../../src/machine/units.js';
 import { compareMachines } from '../../support/compare-machines.js';
-import { movRax, wrmsr } from '../../support/guest-code.js';
+import { loop, movRax, wrmsr } from '../../support/guest-code.js';
 import { CODE, LiveMachine, STACK_TOP, USER, USER_SEGMENTS } from '../../support/live-machine.js';
 import { NestedMachine } from '../../support/nested-machine.js';
 
@@ -38,15 +38,6 @@ const APIC = `b0ffe621 ${wrmsr(0x1b, 0xfee0_0d00n)} ${wrmsr(0x80f, 0x1ffn)}`;
 /** Reads of the stack and of the descriptor table: translations for both are known then. */
 const WARM = '488b4424f0 a10050000000000000';
 const SELF_IPI = wrmsr(0x83f, 0x41n);
-/** INC EBX; CMP EBX, 40; JB over `body`. */
-function loop(body: string): string {
-  const code = body.replaceAll(' ', '');
-  const back = -(code.length / 2 + 2 + 3 + 6);
-  const displacement = Buffer.alloc(4);
-  displacement.writeInt32LE(back);
-  return `${code} ffc3 83fb28 0f82${displacement.toString('hex')} ${HLT}`;
-}
-
 interface Given {
   readonly values?: ConstructorParameters<typeof LiveMachine>[1];
   readonly prepare?: (live: LiveMachine) => void;
