@@ -13,7 +13,8 @@
  * [rep] repeated by REP prefixes; [b] an operand size of 8 bits that no operand shows; [w0] [w1] by REX.W or VEX.W;
  * [b0] without REX.B. Operand codes beyond appendix A: ST and STi, x87 registers; size t, 80 bits.
  *
- * Invariant: no two forms stand on one encoding; building the tables fails otherwise.
+ * Invariants: no two forms stand on one encoding, and in 64-bit code all forms of an opcode have a ModRM byte or none has, so that
+ * where an instruction's operands begin follows from the bytes before them; building the tables fails otherwise.
  */
 import { invariant } from '../errors.js';
 import type { Feature, Instruction } from '../isa/instruction.js';
@@ -78,6 +79,7 @@ export function buildTables(instructions: readonly Instruction[]): DecodeTables 
   for (const list of candidates) {
     list.sort((a, b) => specificity(b) - specificity(a));
     refuseTwins(list);
+    refuseMixture(list);
   }
   return { forms, candidates };
 }
@@ -200,4 +202,13 @@ function refuseTwins(list: readonly Form[]): void {
     );
     seen.set(key, form);
   }
+}
+
+function refuseMixture(list: readonly Form[]): void {
+  const [first, ...others] = list.filter(({ attributes }) => !attributes.has('i64'));
+  const other = others.find(({ hasModRM }) => hasModRM !== first?.hasModRM);
+  invariant(
+    other === undefined,
+    `of ${first?.instruction.mnemonic} "${first?.text}" and ${other?.instruction.mnemonic} "${other?.text}" one alone has ModRM`,
+  );
 }

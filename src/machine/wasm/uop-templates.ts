@@ -119,7 +119,10 @@ export class UopTemplates {
     return bytes === 2 ? this.view.getInt16(at, true) : this.view.getInt32(at, true);
   }
 
-  /** Keeps how an instruction of 64-bit code was written at `uop`, for others that begin as it does. */
+  /**
+   * Keeps how an instruction of 64-bit code was written at `uop`, for others that begin as it does. No such beginning is that of
+   * another one (`decode/tables.ts`): a template ends its path.
+   */
   learn({ insn, handler, end }: WrittenInstruction, uop: number): void {
     const template = this.templateOf(insn, handler, this.words.subarray(uop >>> 2, end >>> 2));
     if (template === undefined) return;

@@ -76,6 +76,13 @@ describe('a form', () => {
 describe('two forms', () => {
   const both = (a: string, b: string) => () => buildTables([named('FIRST', [a]), named('SECOND', [b])]);
 
+  it('of an opcode that has ModRM in one alone are refused by name, but in different modes', () => {
+    expect(both('66 0F 0B /r: Gv, Ev', 'NP 0F 0B:')).toThrow(
+      /(FIRST|SECOND) ".*" and (FIRST|SECOND) ".*" one alone has ModRM/,
+    );
+    expect(both('62 /r: Gv, Mq [i64]', '62: [o64]')).not.toThrow();
+  });
+
   it.each([
     ['the same opcode', '00 /r: Eb, Gb', '00 /r: Gb, Eb'],
     ['an opcode that the other has with a register', '50+r: Zv', '53: AL'],
